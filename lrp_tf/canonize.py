@@ -1,0 +1,198 @@
+"""Rewrites the steps into the form that the rules expect; the function that is computed stays the same.
+
+Strips a softmax or sigmoid at the output, splits built-in activations off, folds BatchNormalization, absorbs padding,
+and marks which linear steps read a non-negative tensor.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import keras
+
+from lrp_tf import linear
+from lrp_tf.graph import ActivationFunction, Graph, Ref, Step, UnsupportedLayerError
+
+_STRIPPED = {"softmax", "sigmoid"}
+_NONNEGATIVE = {
+    *("relu", "relu6", "sigmoid", "hard_sigmoid", "sparse_sigmoid", "softmax", "sparsemax"),
+    *("softplus", "sparse_plus", "squareplus", "exponential"),
+}
+_KEEPS_SIGN = (
+    *(keras.layers.MaxPooling2D, keras.layers.AveragePooling2D, keras.layers.GlobalMaxPooling2D),
+    *(keras.layers.GlobalAveragePooling2D, keras.layers.Flatten, keras.layers.Reshape, keras.layers.Permute),
+    *(keras.layers.RepeatVector, keras.layers.ZeroPadding2D, keras.layers.Cropping2D, keras.layers.Concatenate),
+    *(keras.layers.Add, keras.layers.Average, keras.layers.Dropout, keras.layers.SpatialDropout2D),
+    *("ops.Reshape", "ops.Transpose", "ops.Concatenate", "ops.Squeeze", "ops.ExpandDims", "ops.Mean"),
+)
+
+
+def canonize(graph: Graph, output: int | str | None = None) -> Graph:
+    """A new graph, rewritten; `graph` is left as it was.
+
+    Args:
+        output: name or index of the output to explain; may be None if there is only one.
+
+    Raises:
+        ValueError: no such output, or several and none chosen.
+        UnsupportedLayerError: a quantized layer.
+    """
+    graph = dataclasses.replace(
+        graph, steps=list(graph.steps), rewrites=[], aliases={}, stripped=[], outputs=[_choose_output(graph, output)]
+    )
+    _split_activations(graph)
+    _strip_output(graph)
+    _prune(graph)
+    _fold_behind(graph)
+    _fold_ahead(graph)
+    _mark_nonnegative(graph)
+    graph.rewrites.sort()
+    return graph
+
+
+def _choose_output(graph: Graph, output: int | str | None) -> Ref:
+    names, count = graph.output_names, len(graph.outputs)
+    if output is None and count == 1:
+        return graph.outputs[0]
+    if isinstance(output, str) and output in names:
+        return graph.outputs[names.index(output)]
+    if isinstance(output, int) and not isinstance(output, bool) and -count <= output < count:
+        return graph.outputs[output]
+    raise ValueError(
+        f"Model {graph.model.name!r} has {count} output(s): {names}. Expected output= one of these names or an index. "
+        f"Received: output={output!r}"
+    )
+
+
+def _split_activations(graph: Graph) -> None:
+    steps = []
+    for step in graph.steps:
+        entry = linear.lookup(step.op)
+        step = dataclasses.replace(step, linear=entry)
+        function = getattr(step.op, "activation", None)
+        if entry is not None and getattr(step.op, "quantization_mode", None) is not None:
+            raise UnsupportedLayerError(
+                f"Layer {step.path!r} ({step.operation}) is quantized to {step.op.quantization_mode}; its kernel "
+                "is no float tensor. Remedy: explain the model before quantization."
+            )
+        if entry is None or function is None or function is keras.activations.linear:
+            steps.append(step)
+            continue
+        inner = Ref(step.outputs[0].shape, step.outputs[0].dtype)
+        op = function if isinstance(function, keras.Layer) else ActivationFunction(function, step.name)
+        path = f"{step.path}:{getattr(op, 'label', None) or op.name}"
+        steps.append(dataclasses.replace(step, outputs=(inner,)))
+        steps.append(Step(op, (inner,), {}, step.outputs, path, step.order))
+    graph.steps = steps
+
+
+def _strip_output(graph: Graph) -> None:
+    """Explain what goes into a final softmax or sigmoid; the clone puts it back to give the model's output."""
+    producers = {ref: step for step in graph.steps for ref in step.outputs}
+    ref, removed = graph.outputs[0], []
+    while (step := producers.get(ref)) is not None and step.activation in _STRIPPED | {"linear"}:
+        removed.append(step)
+        ref = step.inputs[0]
+        if step.activation != "linear":
+            break
+    if removed and removed[-1].activation != "linear":
+        graph.outputs = [ref]
+        graph.stripped = list(reversed(removed))
+        consumers = graph.consumers()
+        for step in graph.stripped:
+            if consumers.get(step.outputs[0], [step])[0] in removed:
+                graph.aliases[step.outputs[0]] = step.inputs[0]
+            graph.rewrites.append((step.order, step.path, step.operation, "stripped: the value before it is explained"))
+
+
+def _prune(graph: Graph) -> None:
+    needed, kept = {graph.outputs[0]}, []
+    for step in reversed(graph.steps):
+        if needed.intersection(step.outputs):
+            kept.append(step)
+            needed.update(step.inputs)
+    graph.steps = kept[::-1]
+
+
+def _replace(graph: Graph, old: Step, new: Step | None) -> None:
+    position = graph.steps.index(old)
+    graph.steps[position : position + 1] = [] if new is None else [new]
+
+
+def _fold_behind(graph: Graph) -> None:
+    """linear -> BatchNormalization: scale the outputs of the kernel."""
+    producers = {ref: step for step in graph.steps for ref in step.outputs}
+    consumers = graph.consumers()
+    for norm in [s for s in graph.steps if s.linear is not None and s.linear.elementwise]:
+        ref = norm.inputs[0]
+        step = producers.get(ref)
+        if (
+            step is None
+            or step.linear is None
+            or step.linear.scale_outputs is None
+            or len(consumers[ref]) > 1
+            or ref in graph.outputs
+            or not _same_axis(norm, step.linear.channel_axis(step.op))
+        ):
+            continue
+        merged = dataclasses.replace(step, outputs=norm.outputs, after=(*step.after, norm.op))
+        _replace(graph, step, merged)
+        _replace(graph, norm, None)
+        producers[norm.outputs[0]] = merged
+        graph.aliases[ref] = norm.outputs[0]
+        graph.rewrites.append((norm.order, norm.path, norm.operation, f"folded into {step.path}"))
+
+
+def _fold_ahead(graph: Graph) -> None:
+    """ZeroPadding -> linear and BatchNormalization -> linear: both are linear, so is the whole."""
+    for step in reversed(list(graph.steps)):
+        if _is_padding(step):
+            _absorb(graph, step, lambda s: s.linear.convolution and not s.before, "absorbed into")
+        elif step.linear is not None and step.linear.elementwise:
+            _absorb(
+                graph,
+                step,
+                lambda s, norm=step: s.linear.scale_inputs is not None
+                and all(linear.lookup(layer) is None for layer in s.before)
+                and _same_axis(norm, s.linear.channel_axis(s.op)),
+                "folded into",
+            )
+
+
+def _absorb(graph: Graph, step: Step, fits: Any, verb: str) -> None:
+    (source,), target = step.inputs, step.outputs[0]
+    users = graph.consumers().get(target, [])
+    if target in graph.outputs or not users or any(u.linear is None or u.linear.elementwise for u in users):
+        return
+    if not all(fits(user) for user in users):
+        return
+    for user in users:
+        args, kwargs = keras.tree.map_structure(lambda a: source if a is target else a, (user.args, user.kwargs))
+        _replace(graph, user, dataclasses.replace(user, args=args, kwargs=kwargs, before=(step.op, *user.before)))
+    _replace(graph, step, None)
+    graph.aliases[target] = source
+    graph.rewrites.append((step.order, step.path, step.operation, f"{verb} {', '.join(u.path for u in users)}"))
+
+
+def _is_padding(step: Step) -> bool:
+    return isinstance(step.op, keras.layers.ZeroPadding2D) and type(step.op).call is keras.layers.ZeroPadding2D.call
+
+
+def _same_axis(norm: Step, axis: int) -> bool:
+    rank = len(norm.outputs[0].shape) + 1
+    return norm.linear.channel_axis(norm.op) % rank == axis % rank
+
+
+def _mark_nonnegative(graph: Graph) -> None:
+    known: set[Ref] = set()
+    for position, step in enumerate(graph.steps):
+        if step.inputs and step.inputs[0] in known:
+            graph.steps[position] = dataclasses.replace(step, nonnegative=True)
+        keeps = step.kind in _KEEPS_SIGN and all(ref in known for ref in step.inputs)
+        if keeps or step.activation in _NONNEGATIVE or _plain_relu(step.op):
+            known.update(step.outputs)
+
+
+def _plain_relu(op: Any) -> bool:
+    return type(op) is keras.layers.ReLU and op.negative_slope == 0

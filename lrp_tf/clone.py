@@ -1,0 +1,139 @@
+"""Executes the steps as the model does and propagates relevance back; the gradient of the clone is the relevance."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import tensorflow as tf
+from keras import tree
+
+from lrp_tf.composites import Composite, Handler
+from lrp_tf.graph import Graph, Ref, Step
+from lrp_tf.numerics import Account
+
+# Called for each step in the order of the backward pass, with the relevance of its outputs and of its inputs.
+Observer = Callable[[Step, list[tf.Tensor], list[tf.Tensor], Account], None]
+
+
+@dataclasses.dataclass
+class Forward:
+    """One forward pass: the value of every tensor, and what each step's backward pass needs."""
+
+    values: dict[Ref, tf.Tensor]
+    saved: dict[Step, Any]
+
+
+class Clone:
+    """A model rebuilt from its steps: the same values forward, relevance backward.
+
+    Calling it gives the pre-softmax values, and `tape.gradient(clone(x), x, output_gradients=R_out)` is the relevance
+    of x, through one `tf.custom_gradient` around the whole. It reads the model's weights at every call and has no
+    gradient with respect to them.
+    """
+
+    def __init__(self, graph: Graph, composite: Composite) -> None:
+        self.graph = graph
+        self.composite = composite
+        self.handlers: dict[Step, Handler] = composite.assign(graph)
+        self.reached: set[Ref] = set()  # tensors that relevance was seen to reach
+
+    def __call__(self, inputs: Any) -> tf.Tensor:
+        """Pre-softmax values [B, ...] for `inputs`, which have the structure of the model's inputs."""
+
+        @tf.custom_gradient
+        def run(*flat: tf.Tensor) -> tuple[tf.Tensor, Callable]:
+            forward = self.forward(flat)
+
+            def gradient(start: tf.Tensor, variables: Iterable | None = None) -> Any:
+                relevances = self.relevance(forward, start)
+                found = [
+                    tf.cast(relevances[ref], x.dtype) if x.dtype.is_floating else None  # integers take no gradient
+                    for ref, x in zip(self.graph.inputs, flat, strict=True)
+                ]
+                return (found, [None] * len(list(variables))) if variables is not None else found
+
+            return self.output(forward), gradient
+
+        tensors = [
+            tf.cast(x, ref.dtype) if not tf.is_tensor(x) else x
+            for x, ref in zip(tree.flatten(inputs), self.graph.inputs, strict=True)
+        ]
+        return run(*tensors)
+
+    def forward(self, inputs: Iterable[tf.Tensor]) -> Forward:
+        """Run all steps on flat `inputs`."""
+        forward = Forward({}, {})
+        for ref, x in zip(self.graph.inputs, inputs, strict=True):
+            # identity: two refs must never share a tensor.
+            forward.values[ref] = tf.identity(tf.cast(x, self.graph.dtype) if x.dtype.is_floating else x)
+        for step in self.graph.steps:
+            tensors = [forward.values[ref] for ref in step.inputs]
+            with tf.name_scope(_scope(step)):
+                outputs, forward.saved[step] = self.handlers[step].forward(step, tensors)
+            forward.values.update(zip(step.outputs, outputs, strict=True))
+        return forward
+
+    def output(self, forward: Forward) -> tf.Tensor:
+        """The pre-softmax values."""
+        return forward.values[self.graph.outputs[0]]
+
+    def finish(self, values: tf.Tensor) -> tf.Tensor:
+        """The model's own output from the pre-softmax values: puts back what was stripped."""
+        for step in self.graph.stripped:
+            values = step.call(values)
+        return values
+
+    def propagators(self, forward: Forward) -> dict[Step, Callable]:
+        """The backward function of every step; all that needs no relevance is computed here, once."""
+        found = {}
+        for step in reversed(self.graph.steps):
+            with tf.name_scope(_scope(step)):
+                found[step] = self.handlers[step].backward(step, forward.saved[step])
+        return found
+
+    def relevance(
+        self,
+        forward: Forward,
+        start: tf.Tensor,
+        *,
+        keep: Iterable[Ref] = (),
+        propagators: dict[Step, Callable] | None = None,
+        observe: Observer | None = None,
+    ) -> dict[Ref, tf.Tensor]:
+        """Relevance of the model's inputs, and of the tensors in `keep`.
+
+        Args:
+            start: relevance of the output, in its shape.
+            propagators: of `self.propagators`, to share them among several targets.
+            observe: called for each step that relevance reached.
+        """
+        found: dict[Ref, tf.Tensor] = {self.graph.outputs[0]: tf.cast(start, self.graph.dtype)}
+        for step in reversed(self.graph.steps):
+            arrived = [found.get(ref) for ref in step.outputs]
+            if all(r is None for r in arrived):
+                continue
+            pairs = zip(arrived, step.outputs, strict=True)
+            arrived = [tf.zeros_like(forward.values[ref]) if r is None else r for r, ref in pairs]
+            account = Account() if observe is not None else None
+            with tf.name_scope(_scope(step)):
+                propagate = propagators[step] if propagators else None
+                if propagate is None:
+                    propagate = self.handlers[step].backward(step, forward.saved[step])
+                sent = propagate(arrived, account)
+            if observe is not None:
+                observe(step, arrived, sent, account)
+            for ref, relevance in zip(step.inputs, sent, strict=True):
+                if relevance is not None:
+                    found[ref] = found[ref] + relevance if ref in found else relevance
+        self.reached.update(found)
+        for ref in (*self.graph.inputs, *keep):
+            if ref not in found:
+                found[ref] = tf.zeros_like(forward.values[ref], dtype=self.graph.dtype)
+        return found
+
+
+def _scope(step: Step) -> str:
+    """A name that TensorFlow accepts: profiles and traces then show the layers."""
+    return "".join(c if c.isascii() and c.isalnum() or c in "_.-" else "_" for c in f"lrp_{step.path}")

@@ -1,0 +1,371 @@
+"""Which rule a step gets: matches, composites and the named presets."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import math
+import re
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from lrp_tf import flows, rules
+from lrp_tf.graph import Graph, Ref, Step, UnsupportedLayerError
+
+Handler = rules.Rule | flows.Flow
+Predicate = Callable[[Step], bool]
+
+
+class Match:
+    """Selects steps of a graph; `first()`, `last()`, `at()`, `named()` and `of_type()` make one.
+
+    `must`: matching nothing is an error, since it can only be a mistake.
+    """
+
+    def __init__(self, select: Callable[[Graph], Iterable[Step]], text: str, must: bool = False) -> None:
+        self.select, self.text, self.must = select, text, must
+
+    def __repr__(self) -> str:
+        return self.text
+
+
+def linear_steps(graph: Graph) -> list[Step]:
+    """The steps that rules apply to, in execution order."""
+    return [step for step in graph.steps if step.linear is not None and not step.linear.elementwise]
+
+
+def first() -> Match:
+    """Linear steps that touch an input, seen through Rescaling, Normalization, padding, reshaping and dropout."""
+
+    def select(graph: Graph) -> list[Step]:
+        linear, touched, found = set(linear_steps(graph)), set(graph.inputs), []
+        for step in graph.steps:
+            if touched.intersection(step.inputs):
+                if step in linear:
+                    found.append(step)
+                elif _transparent(step):
+                    touched.update(step.outputs)
+        return found
+
+    return Match(select, "first()")
+
+
+def last() -> Match:
+    """The linear steps nearest to the output."""
+
+    def select(graph: Graph) -> list[Step]:
+        linear, wanted, found = set(linear_steps(graph)), set(graph.outputs), []
+        for step in reversed(graph.steps):
+            if wanted.intersection(step.outputs):
+                if step in linear:
+                    found.append(step)
+                else:
+                    wanted.update(step.inputs)
+        return found
+
+    return Match(select, "last()")
+
+
+def of_type(*classes: type) -> Match:
+    """Steps whose layer is an instance of one of `classes`."""
+    if not classes or not all(isinstance(c, type) for c in classes):
+        raise TypeError(f"of_type expects classes, as of_type(keras.layers.Conv2D). Received: {classes!r}")
+    text = f"of_type({', '.join(c.__name__ for c in classes)})"
+    return Match(lambda graph: [s for s in graph.steps if isinstance(s.op, classes)], text)
+
+
+def named(pattern: str) -> Match:
+    """Steps whose layer's name or path matches the regular expression from end to end."""
+    regex = re.compile(pattern)
+    keep = lambda s: regex.fullmatch(s.name) or regex.fullmatch(s.path)  # noqa: E731
+    return Match(lambda graph: [s for s in graph.steps if keep(s)], f"named({pattern!r})", must=True)
+
+
+def at(index: int) -> Match:
+    """The linear step with this index, counted from 0 in execution order; -1 is the last one."""
+    if isinstance(index, bool) or not isinstance(index, int):
+        raise TypeError(f"at expects an integer. Received: {index!r}")
+
+    def select(graph: Graph) -> list[Step]:
+        steps = linear_steps(graph)
+        return [steps[index]] if -len(steps) <= index < len(steps) else []
+
+    return Match(select, f"at({index})", must=True)
+
+
+class Composite:
+    """An ordered list of (match, rule); the first match wins.
+
+    Args:
+        entries: pairs. A match is one of the functions of this module, a predicate on a step, or None for every
+            step. A `rules.Rule` applies to the linear steps among the matched ones, a `flows.Flow` to the others.
+        name: shown in tables.
+    """
+
+    def __init__(self, entries: Iterable[tuple[Match | Predicate | None, Handler]], name: str = "composite") -> None:
+        self.entries, self.name = list(entries), name
+        for entry in self.entries:
+            if not (isinstance(entry, tuple) and len(entry) == 2):
+                raise TypeError(f"Composite expects pairs (match, rule). Received: {entry!r}")
+            match, rule = entry
+            if not (match is None or isinstance(match, Match) or callable(match)) or isinstance(match, type):
+                raise TypeError(
+                    "A match is composites.first(), last(), at(i), named(regex), of_type(class), a function of a step, "
+                    f"or None. Received: {match!r}"
+                )
+            if not isinstance(rule, Handler):
+                hint = f" Did you mean {rule.__name__}()?" if isinstance(rule, type) else ""
+                raise TypeError(f"Expected an instance of rules.Rule or flows.Flow. Received: {rule!r}.{hint}")
+
+    def __repr__(self) -> str:
+        return f"Composite({self.name}: {', '.join(f'{m} -> {r}' for m, r in self.entries)})"
+
+    def assign(self, graph: Graph) -> dict[Step, Handler]:
+        """A rule or flow for every step of a canonized graph.
+
+        Raises:
+            UnsupportedLayerError: a step that neither an entry nor a built-in flow covers.
+            ValueError: an entry by name or index that matches nothing.
+        """
+        selected = [self._select(graph, match) for match, _ in self.entries]
+        linear = set(linear_steps(graph))
+        return {step: self._handler(graph, step, step in linear, selected) for step in graph.steps}
+
+    def _select(self, graph: Graph, match: Match | Predicate | None) -> set[Step]:
+        if match is None:
+            return set(graph.steps)
+        if not isinstance(match, Match):
+            return {step for step in graph.steps if match(step)}
+        steps = set(match.select(graph))
+        if match.must and not steps:
+            raise ValueError(
+                f"{match} of composite {self.name!r} matches nothing in model {graph.model.name!r}. "
+                f"Its steps: {', '.join(step.path for step in graph.steps)}"
+            )
+        return steps
+
+    def _handler(self, graph: Graph, step: Step, linear: bool, selected: list[set[Step]]) -> Handler:
+        wanted = rules.Rule if linear else flows.Flow
+        for steps, (_, rule) in zip(selected, self.entries, strict=True):
+            if step in steps and isinstance(rule, wanted):
+                return rule.for_step(graph, step) if isinstance(rule, InputZBox) else rule
+        handler = None if linear else flows.lookup(step)
+        if handler is None:
+            raise UnsupportedLayerError(_unsupported(self, step, linear))
+        return handler
+
+
+def _unsupported(composite: Composite, step: Step, linear: bool) -> str:
+    name = type(step.op).__name__
+    if linear:
+        return (
+            f"Layer {step.path!r} ({name}) gets no rule from {composite!r}. Expected a rule for every linear step. "
+            "Remedy: end the composite with (None, rules.Epsilon())."
+        )
+    if step.function is not None:
+        function = getattr(step.function, "__name__", step.function)
+        return (
+            f"Activation {function!r} of {step.path!r} is not built into Keras. Expected an element-wise function. "
+            f"Remedy, if it is one: lrp_tf.flows.register_activation({function})"
+        )
+    kind = step.kind if isinstance(step.kind, str) else name
+    remedy = f"lrp_tf.flows.register({kind!r}, flow) with a flow of lrp_tf.flows"
+    if isinstance(step.op, keras.layers.Layer):
+        remedy = (
+            f"lrp_tf.linear.register({name}, kernel=..., forward=...) if it is linear, "
+            f"lrp_tf.flows.register({name}, lrp_tf.flows.PassThrough()) if it is element-wise"
+        )
+    return (
+        f"Layer {step.path!r} ({name}) is not supported: no entry says how relevance passes it, and relevance never "
+        f"falls back to the gradient. Remedy: {remedy}; see docs/extending.md."
+    )
+
+
+# --- bounds of the input -----------------------------------------------------------------------
+
+
+def _transparent(step: Step) -> bool:
+    flow = flows.lookup(step) if step.linear is None else None
+    return flow is not None and flow.transparent
+
+
+def _input_chain(graph: Graph, step: Step) -> list[Step]:
+    """The transparent steps between a model input and a step of `first()`, in execution order.
+
+    Raises:
+        ValueError: the step reads several tensors at once, so that no single box describes its input.
+    """
+    producers = {ref: s for s in graph.steps for ref in s.outputs}
+    chain: list[Step] = []
+    ref: Ref = step.inputs[0]
+    while ref not in graph.inputs:
+        producer = producers[ref]
+        if not _transparent(producer) or len(producer.inputs) != 1:
+            raise ValueError(
+                f"The bounds of the model's input cannot be carried to {step.path!r} through {producer.path!r} "
+                f"({producer.operation}). Expected one chain of Rescaling, Normalization, padding and reshaping. "
+                f"Remedy: Composite([(composites.named({step.path!r}), rules.ZBox(low, high)), ...]) with its own bounds."
+            )
+        chain.append(producer)
+        ref = producer.inputs[0]
+    return chain[::-1]
+
+
+class InputZBox(rules.ZBox):
+    """ZBox whose bounds are those of the model's input as fed; a composite carries them to the step."""
+
+    def for_step(self, graph: Graph, step: Step) -> rules.Rule:
+        """The rule for one step, with the bounds sent through Rescaling, Normalization and what else lies between."""
+        chain = _input_chain(graph, step)
+        if not chain:
+            return rules.ZBox(self.low, self.high, self.stabilizer)
+        return _CarriedZBox(self.low, self.high, self.stabilizer, chain)
+
+
+class _CarriedZBox(rules.ZBox):
+    def __init__(self, low: Any, high: Any, stabilizer: Any, chain: list[Step]) -> None:
+        super().__init__(low, high, stabilizer)
+        object.__setattr__(self, "chain", chain)
+
+    def bounds(self, op: rules.Operator) -> tuple[tf.Tensor, tf.Tensor]:
+        source = self.chain[0].inputs[0]
+        # Unknown sizes stay 1: such a chain rescales but does not reshape, and the bounds broadcast.
+        sizes = [1, *(size or 1 for size in source.shape)]
+        axis = op.entry.channel_axis(op.layer) if len(sizes) == op.x.shape.rank else -1
+        ends = []
+        for name, bound in self._pair():
+            value = tf.ones(sizes, op.x.dtype)
+            value *= rules.shape_bound(bound, name, value, axis)
+            for step in self.chain:
+                (value,), _ = flows.lookup(step).forward(step, [value])
+            ends.append(value * op.ones())
+        # A negative scale turns the box around.
+        return tf.minimum(*ends), tf.maximum(*ends)
+
+
+# --- presets -----------------------------------------------------------------------------------
+
+
+def _dense_like(graph: Graph) -> list[Step]:
+    """Linear steps that are no convolution, the last one, and convolutions on a 1x1 map (MobileNet's classifier)."""
+    found = {s for s in linear_steps(graph) if not s.linear.convolution} | set(last().select(graph))
+    return list(found | {s for s in linear_steps(graph) if _on_single_pixel(s)})
+
+
+def _on_single_pixel(step: Step) -> bool:
+    if not step.linear.convolution:
+        return False
+    shape = list(step.inputs[0].shape)
+    del shape[step.linear.channel_axis(step.op) - (1 if step.linear.channel_axis(step.op) > 0 else 0)]
+    return all(size == 1 for size in shape)
+
+
+def _first_convolution(graph: Graph) -> list[Step]:
+    return [s for s in first().select(graph) if s.linear.convolution]
+
+
+def _first_half(graph: Graph) -> list[Step]:
+    convolutions = [s for s in linear_steps(graph) if s.linear.convolution]
+    return convolutions[: math.ceil(len(convolutions) / 2)]
+
+
+_DENSE_LIKE = Match(_dense_like, "dense, last, 1x1 map")
+_FIRST_CONVOLUTION = Match(_first_convolution, "first convolution")
+_FIRST_HALF = Match(_first_half, "first half of convolutions")
+_CONVOLUTION = Match(lambda graph: [s for s in linear_steps(graph) if s.linear.convolution], "convolutions")
+
+
+def _preset(convolution: rules.Rule, dense: rules.Rule, ahead: tuple = ()) -> list:
+    return [*ahead, (_DENSE_LIKE, dense), (_CONVOLUTION, convolution), (None, dense)]
+
+
+def _epsilon(epsilon=1e-6, zero_bias=False):
+    dense = rules.Epsilon(epsilon, zero_bias)
+    return _preset(dense, dense)
+
+
+def _epsilon_plus(epsilon=1e-6, stabilizer=1e-6, zero_bias=False):
+    return _preset(rules.ZPlus(stabilizer, zero_bias), rules.Epsilon(epsilon, zero_bias))
+
+
+def _epsilon_plus_flat(epsilon=1e-6, stabilizer=1e-6, zero_bias=False):
+    flat = (_FIRST_CONVOLUTION, rules.Flat(stabilizer))
+    return _preset(rules.ZPlus(stabilizer, zero_bias), rules.Epsilon(epsilon, zero_bias), (flat,))
+
+
+def _epsilon_alpha2_beta1(epsilon=1e-6, stabilizer=1e-6, zero_bias=False):
+    return _preset(rules.AlphaBeta(2.0, 1.0, stabilizer, zero_bias), rules.Epsilon(epsilon, zero_bias))
+
+
+def _epsilon_alpha2_beta1_flat(epsilon=1e-6, stabilizer=1e-6, zero_bias=False):
+    return [(_FIRST_CONVOLUTION, rules.Flat(stabilizer)), *_epsilon_alpha2_beta1(epsilon, stabilizer, zero_bias)]
+
+
+def _epsilon_gamma_box(low, high, gamma=0.25, epsilon=1e-6, stabilizer=1e-6, zero_bias=False):
+    box = (first(), InputZBox(low, high, stabilizer))
+    return _preset(rules.Gamma(gamma, stabilizer, zero_bias), rules.Epsilon(epsilon, zero_bias), (box,))
+
+
+def _tutorial(low, high, gamma=0.25, epsilon=rules.Relative(0.25), stabilizer=1e-6, zero_bias=False):  # noqa: B008
+    return [
+        (first(), InputZBox(low, high, stabilizer)),
+        (_FIRST_HALF, rules.Gamma(gamma, stabilizer, zero_bias)),
+        (_CONVOLUTION, rules.Epsilon(epsilon, zero_bias)),
+        (None, rules.Zero(stabilizer, zero_bias)),
+        (of_type(keras.layers.MaxPooling2D, keras.layers.GlobalMaxPooling2D), flows.MaxAsAverage()),
+    ]
+
+
+PRESETS: dict[str, Callable[..., list]] = {
+    "epsilon": _epsilon,
+    "epsilon_plus": _epsilon_plus,
+    "epsilon_plus_flat": _epsilon_plus_flat,
+    "epsilon_alpha2_beta1": _epsilon_alpha2_beta1,
+    "epsilon_alpha2_beta1_flat": _epsilon_alpha2_beta1_flat,
+    "epsilon_gamma_box": _epsilon_gamma_box,
+    "tutorial": _tutorial,
+}
+
+
+def needs_bounds(name: str) -> bool:
+    """Whether the preset takes `low` and `high`, the bounds of the model's input."""
+    return "low" in inspect.signature(PRESETS[name]).parameters
+
+
+def get(identifier: str | Composite | rules.Rule, **options: Any) -> Composite:
+    """A composite from a preset's name, a `Composite`, or one `Rule` for every linear step.
+
+    Args:
+        identifier: one of `PRESETS`, or an instance.
+        **options: of the preset: `epsilon` (of Epsilon), `stabilizer` (of the other rules), `zero_bias`, `gamma`;
+            `low` and `high`, the bounds of the model's input as fed, numbers or one per channel.
+
+    Raises:
+        ValueError: an unknown name, or bounds that are missing.
+        TypeError: neither name, composite nor rule, or an option that the preset does not take.
+    """
+    if isinstance(identifier, str):
+        if identifier not in PRESETS:
+            near = difflib.get_close_matches(identifier, PRESETS, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise ValueError(f"Unknown composite. Expected one of {list(PRESETS)}. Received: {identifier!r}.{hint}")
+        known = inspect.signature(PRESETS[identifier]).parameters
+        if unknown := set(options) - set(known):
+            raise TypeError(f"Composite {identifier!r} takes the options {list(known)}. Received: {sorted(unknown)}")
+        if missing := {"low", "high"} & set(known) - {k for k, v in options.items() if v is not None}:
+            raise ValueError(
+                f"Composite {identifier!r} needs {' and '.join(sorted(missing, reverse=True))}, the bounds of the "
+                f"model's input as fed: composites.get({identifier!r}, low=0.0, high=1.0) for images in [0, 1]. "
+                f"Received: {options}"
+            )
+        return Composite(PRESETS[identifier](**options), identifier)
+    if options:
+        raise TypeError(f"Options go with a preset's name. Received: {identifier!r} with {sorted(options)}")
+    if isinstance(identifier, Composite):
+        return identifier
+    if isinstance(identifier, rules.Rule):
+        return Composite([(None, identifier)], repr(identifier))
+    raise TypeError(f"Expected a composite's name, a Composite or a Rule. Received: {identifier!r}")

@@ -1,0 +1,344 @@
+"""Explainer: targets, compilation, intermediate relevance, conservation."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import tree
+
+from lrp_tf import arguments, composites, diagnosis, summary
+from lrp_tf.canonize import canonize
+from lrp_tf.clone import Clone, Forward
+from lrp_tf.composites import Composite
+from lrp_tf.graph import Ref, Step, trace
+from lrp_tf.numerics import Account, sample_sum
+from lrp_tf.rules import Rule
+from lrp_tf.summary import Table
+
+
+class Conservation(NamedTuple):
+    """Where the start relevance went, per sample: start = relevance + bias + stabilizer + other + the rest.
+
+    Each is a float64 tensor of shape [B], or [B, k] for k targets.
+
+    Attributes:
+        start: sum of the start relevance.
+        relevance: sum of the relevance of all inputs.
+        bias: absorbed by biases, folded BatchNormalization included: sum of R b / s(z).
+        stabilizer: absorbed by stabilisers: sum of R epsilon sign(z) / s(z).
+        other: named mechanisms only: an empty denominator part, Gamma at z = 0, relevance that lands on padding.
+        unexplained: the rest, relative to the sum of |start relevance|; more than rounding is a bug.
+    """
+
+    start: tf.Tensor
+    relevance: tf.Tensor
+    bias: tf.Tensor
+    stabilizer: tf.Tensor
+    other: tf.Tensor
+    unexplained: tf.Tensor
+
+
+@dataclasses.dataclass(frozen=True)
+class Explanation:
+    """What `Explainer.explain` returns.
+
+    Attributes:
+        relevance: as the model's inputs; [B, ...], or [B, k, ...] for k targets. None for an integer input that
+            relevance does not reach.
+        output: the model's output, softmax included, [B, ...].
+        logits: what is explained: the pre-softmax values, [B, ...].
+        target: int tensor [B], [B, k] or [B, rank - 1]; None if the start relevance was given.
+        layers: layer name -> relevance of its output; a list, in the order of its calls, for a layer called
+            several times.
+        conservation: see `Conservation`.
+    """
+
+    relevance: Any
+    output: tf.Tensor
+    logits: tf.Tensor
+    target: tf.Tensor | None
+    layers: dict[str, Any]
+    conservation: Conservation
+
+
+def clone_with_rules(
+    model: keras.Model, composite: str | Composite | Rule = "epsilon_plus_flat", *, output: int | str | None = None
+) -> Clone:
+    """A callable with the pre-softmax values of `model`, whose gradient is the relevance.
+
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            z = clone(x)
+        R = tape.gradient(z, x, output_gradients=R_out)
+
+    Args:
+        model: a Keras 3 model; it is left untouched and its weights are read at every call.
+        composite: see `composites.get`.
+        output: name or index of the output, for models with several.
+
+    Raises:
+        TypeError, ValueError: as `Explainer`.
+    """
+    composite = composites.get(composite)  # before the model is walked: the cheaper mistake first
+    return Clone(canonize(trace(model), output), composite)
+
+
+class _Want(NamedTuple):
+    """What a compiled function gives beside the relevance."""
+
+    layers: tuple[str, ...] = ()
+    account: bool = False
+    steps: bool = False
+
+
+class Explainer:
+    """Explains a Keras model by Layer-wise Relevance Propagation (Bach et al. 2015).
+
+    Built once, it follows a model that goes on training. Every kind of call is compiled once, for any batch size.
+
+    Args:
+        model: a Keras 3 model on TensorFlow, built; it is never changed.
+        composite: a preset's name, a `Composite`, or one `Rule` for every linear step.
+        output: name or index of the output to explain, for models with several.
+        jit_compile: compile with XLA. On CPUs this costs more than it brings.
+
+    Raises:
+        TypeError: not a Keras 3 model.
+        ValueError: an unbuilt or untraceable model, an unknown composite or output, an unsupported layer
+            (`UnsupportedLayerError`).
+        RuntimeError: Keras runs on another backend than TensorFlow.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        composite: str | Composite | Rule = "epsilon_plus_flat",
+        *,
+        output: int | str | None = None,
+        jit_compile: bool = False,
+    ) -> None:
+        self.model = model
+        self.clone = clone_with_rules(model, composite, output=output)
+        self._jit_compile = jit_compile
+        self._compiled: dict[tuple, Callable] = {}
+
+    def __repr__(self) -> str:
+        return f"Explainer({self.model.name!r}, composite={self.clone.composite.name!r})"
+
+    @property
+    def graph(self) -> Any:
+        """The canonized graph."""
+        return self.clone.graph
+
+    @property
+    def composite(self) -> Composite:
+        return self.clone.composite
+
+    # --- calls ---------------------------------------------------------------------------------
+
+    def __call__(self, x: Any, target: Any = None, *, start: Any = "output") -> Any:
+        """Relevance of the inputs for a target.
+
+        Args:
+            x: a batch, [B, ...], in the structure of the model's inputs; arrays or tensors.
+            target: None, each sample's top class; an int for all; [B] ints; [B, k] ints, k classes a sample that
+                share one forward pass. With a single output unit: 1 explains the value, 0 its negative, None
+                whichever is positive. For outputs [B, d1, ..., C]: [B, rank - 1] indices, one index tuple a sample.
+            start: "output", relevance starts as the target's pre-softmax value; "one", as 1; or a tensor of the
+                output's shape, then without target.
+
+        Returns:
+            Tensors in the structure and shapes of the inputs and in their float dtype, [B, ...]; [B, k, ...] for
+            [B, k] targets. None for an integer input that relevance does not reach.
+
+        Raises:
+            ValueError: wrong shapes, an empty batch, a target out of range, NaN or Inf (names where it began).
+            TypeError: targets that are no integers.
+        """
+        found = self._run(x, target, start, _Want())
+        return self._structured(found["relevance"])
+
+    def explain(
+        self, x: Any, target: Any = None, *, start: Any = "output", layers: Iterable[str] = ()
+    ) -> Explanation:
+        """Relevance with all that belongs to it. See `__call__` for x, target, start and the errors.
+
+        Args:
+            layers: names or paths of layers whose output relevance is wanted too.
+        """
+        layers = (layers,) if isinstance(layers, str) else tuple(layers)
+        found = self._run(x, target, start, _Want(layers, account=True))
+        return Explanation(
+            relevance=self._structured(found["relevance"]),
+            output=found["output"],
+            logits=found["logits"],
+            target=found["target"],
+            layers={name: r[0] if len(r) == 1 else list(r) for name, r in found["layers"].items()},
+            conservation=found["conservation"],
+        )
+
+    def summary(self, print_fn: Callable[[str], Any] | None = print) -> Table:
+        """The table layer -> operation -> rule; printed by `print_fn` unless None, and returned."""
+        return summary.rule_table(self.graph, self.clone.handlers, self.composite.name).show(print_fn)
+
+    def report(
+        self, x: Any, target: Any = None, *, start: Any = "output", print_fn: Callable[[str], Any] | None = print
+    ) -> Table:
+        """What each step did with its relevance, from the output down, summed over the batch and all targets.
+
+        Columns: relevance that reached the step's outputs ("relevance out") and that left for its inputs
+        ("relevance in"), what bias, stabilizer and other absorbed by their closed forms, the rest relative to the
+        sum of |start| ("unexplained"), and how many entries are NaN or Inf. The last row is the whole model.
+        """
+        found = self._run(x, target, start, _Want(account=True, steps=True), check=False)
+        names = ("start", "relevance", "bias", "stabilizer", "other")
+        totals = {name: float(tf.reduce_sum(getattr(found["conservation"], name))) for name in names}
+        totals["size"] = float(tf.reduce_sum(found["shares"][..., 0]))
+        table = summary.report_table(
+            self.graph, self.clone.handlers, self.composite.name, len(found["logits"]), totals, found["steps"].numpy()
+        )
+        return table.show(print_fn)
+
+    # --- one compiled function for each kind of call -------------------------------------------
+
+    def _run(self, x: Any, target: Any, start: Any, want: _Want, *, check: bool = True) -> dict[str, Any]:
+        inputs = arguments.inputs(self.graph, x)
+        begin = arguments.start(self.graph, target, start, inputs[0].shape[0])
+        key = (begin.mode, begin.kind, want)
+        if key not in self._compiled:
+            self._compiled[key] = self._compile(*key)
+        found = self._compiled[key](inputs, *([] if begin.tensor is None else [begin.tensor]))
+        message = "target out of range"
+        if not tf.executing_eagerly():
+            tf.debugging.Assert(found["in_range"], [message])
+            tf.debugging.Assert(found["finite"], ["NaN or Inf in the relevance: call report() on the same batch"])
+        elif not found["in_range"]:
+            raise ValueError(f"{message}. Expected: below {tuple(found['logits'].shape[1:])}. Received: {target}")
+        elif check and not found["finite"]:
+            _, starts, _ = arguments.start_relevance(begin, found["logits"])
+            diagnosis.raise_where_it_began(self.clone, inputs, starts[0] if begin.mode == "classes" else starts)
+        return found
+
+    def _compile(self, mode: str, kind: str, want: _Want) -> Callable:
+        graph, clone = self.graph, self.clone
+        keep = {name: self._tensors_of(name) for name in want.layers}
+        signature: list[Any] = [[tf.TensorSpec([None, *ref.shape], ref.dtype) for ref in graph.inputs]]
+        if mode == "given":
+            signature.append(tf.TensorSpec([None, *graph.outputs[0].shape], graph.dtype))
+        elif mode != "top":
+            signature.append(tf.TensorSpec([None] * (1 if mode == "class" else 2), tf.int32))
+
+        def function(inputs: list[tf.Tensor], tensor: tf.Tensor | None = None) -> dict[str, Any]:
+            forward = clone.forward(inputs)
+            logits = clone.output(forward)
+            target, starts, in_range = arguments.start_relevance(arguments.Start(mode, kind, tensor), logits)
+            backward = functools.partial(_backward, clone, forward, keep=keep, want=want)
+            if mode == "classes":
+                backward = functools.partial(backward, propagators=clone.propagators(forward))
+                found = _each_target(backward, starts, keep, want, clone)
+            else:
+                found = backward(starts)
+            found |= {"logits": logits, "in_range": in_range, "finite": _finite(clone, inputs, forward, found)}
+            if want.account:
+                found |= {"output": clone.finish(logits), "conservation": _balance(found["shares"]), "target": target}
+            return found
+
+        # None is no tensor that a compiled function could return; a function has either target or none, for good.
+        compiled = tf.function(function, input_signature=signature, jit_compile=self._jit_compile)
+        # The concrete function: TensorFlow would count explainers of one program as retraces of one function.
+        return compiled.get_concrete_function()
+
+    def _tensors_of(self, name: str) -> list[Ref]:
+        refs = [self.graph.resolve(ref) for call in self.graph.find_layer(name) for ref in call]
+        known = {*self.graph.inputs, *(ref for step in self.graph.steps for ref in step.outputs)}
+        if not known.issuperset(refs):
+            raise ValueError(f"Layer {name!r} does not lie on a way to the output that is explained.")
+        return refs
+
+    def _structured(self, relevances: list[tf.Tensor]) -> Any:
+        by_ref = dict(zip(self.graph.inputs, relevances, strict=True))
+
+        def pick(ref: Ref) -> tf.Tensor | None:
+            if tf.as_dtype(ref.dtype).is_floating:
+                return tf.cast(by_ref[ref], ref.dtype)
+            return by_ref[ref] if ref in self.clone.reached else None
+
+        return tree.map_structure(pick, self.graph.input_structure)
+
+
+def _backward(
+    clone: Clone, forward: Forward, start: tf.Tensor, *, keep: dict[str, list[Ref]], want: _Want, propagators: Any = None
+) -> dict[str, Any]:
+    """Relevance of inputs and layers; with `want.account` the shares [B, 6], with `want.steps` a row for each step."""
+    graph = clone.graph
+    shares = {name: tf.zeros([tf.shape(start)[0]], tf.float64) for name in Account.NAMES}
+    rows: dict[Step, tf.Tensor] = {}
+
+    def observe(step: Step, arrived: list[tf.Tensor], sent: list[tf.Tensor | None], account: Account) -> None:
+        for name, share in account.shares.items():
+            shares[name] += share
+        if want.steps:
+            sent = [r for r in sent if r is not None]
+            numbers = [_total(arrived), _total(sent)]
+            numbers += [tf.reduce_sum(account.shares.get(name, tf.zeros([], tf.float64))) for name in Account.NAMES]
+            bad = [tf.reduce_sum(tf.cast(~tf.math.is_finite(r), tf.float64)) for r in (*sent, *_values(step))]
+            rows[step] = tf.stack([*numbers, tf.add_n(bad)])
+
+    def _values(step: Step) -> list[tf.Tensor]:
+        return [forward.values[ref] for ref in step.outputs if forward.values[ref].dtype.is_floating]
+
+    refs = [ref for refs in keep.values() for ref in refs]
+    relevances = clone.relevance(
+        forward, start, keep=refs, propagators=propagators, observe=observe if want.account else None
+    )
+    found: dict[str, Any] = {
+        "relevance": [relevances[ref] for ref in graph.inputs],
+        "layers": {name: [relevances[ref] for ref in refs] for name, refs in keep.items()},
+    }
+    if want.account:
+        reached = tf.add_n([sample_sum(r) for r in found["relevance"]])
+        found["shares"] = tf.stack([sample_sum(tf.abs(start)), sample_sum(start), reached, *shares.values()], axis=-1)
+    if want.steps:
+        found["steps"] = tf.stack([rows.get(step, tf.zeros([6], tf.float64)) for step in reversed(graph.steps)])
+    return found
+
+
+def _total(tensors: list[tf.Tensor]) -> tf.Tensor:
+    return tf.add_n([tf.reduce_sum(tf.cast(t, tf.float64)) for t in tensors])
+
+
+def _each_target(backward: Callable, starts: tf.Tensor, keep: dict, want: _Want, clone: Clone) -> dict[str, Any]:
+    """`backward` for each of starts [k, B, ...]: the forward pass and the denominators are shared. [B, k, ...]."""
+    dtype = tf.as_dtype(clone.graph.dtype)
+    signature: dict[str, Any] = {
+        "relevance": [dtype] * len(clone.graph.inputs),
+        "layers": {name: [dtype] * len(refs) for name, refs in keep.items()},
+    }
+    signature |= {"shares": tf.float64} if want.account else {}
+    signature |= {"steps": tf.float64} if want.steps else {}
+    found = tf.map_fn(backward, starts, fn_output_signature=signature)
+    steps = {"steps": tf.reduce_sum(found.pop("steps"), axis=0)} if want.steps else {}
+    return tf.nest.map_structure(_targets_behind_batch, found) | steps
+
+
+def _targets_behind_batch(value: tf.Tensor) -> tf.Tensor:
+    return tf.transpose(value, [1, 0, *range(2, value.shape.rank)])
+
+
+def _balance(shares: tf.Tensor) -> Conservation:
+    size, *parts = tf.unstack(shares, axis=-1)
+    return Conservation(*parts, tf.math.divide_no_nan(parts[0] - tf.add_n(parts[1:]), size))
+
+
+def _finite(clone: Clone, inputs: list[tf.Tensor], forward: Forward, found: dict[str, Any]) -> tf.Tensor:
+    """Whether all values are finite, judged by sums: max pooling hides a NaN, so the logits alone do not tell."""
+    tensors = [*inputs, *found["relevance"]]
+    tensors += [forward.values[ref] for step in clone.graph.steps if step.linear is not None for ref in step.outputs]
+    sums = [tf.cast(tf.reduce_sum(t), tf.float64) for t in tensors if t.dtype.is_floating]
+    return tf.reduce_all(tf.math.is_finite(tf.stack(sums)))

@@ -1,0 +1,114 @@
+"""Signed stabiliser, positive and negative parts, and the account of what a step absorbs."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import tensorflow as tf
+
+Number = float | tf.Tensor
+
+
+@dataclasses.dataclass(frozen=True)
+class Relative:
+    """A stabiliser relative to the activations: `fraction` times the root mean square of the
+    denominator over each sample (all axes but the first).
+
+    An absolute epsilon swallows the relevance of nets with tiny activations; a relative one does not.
+    """
+
+    fraction: float = 0.25
+
+    def __post_init__(self) -> None:
+        if not self.fraction >= 0:
+            raise ValueError(f"Relative expects a fraction >= 0. Received: {self.fraction!r}")
+
+    def __repr__(self) -> str:
+        return f"Relative({self.fraction:g})"
+
+
+def check_stabilizer(value: float | Relative, name: str = "stabilizer") -> None:
+    """Raise ValueError unless `value` is a number >= 0 or a `Relative`."""
+    if isinstance(value, Relative):
+        return
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < float("inf"):
+        raise ValueError(f"{name} must be a number >= 0 or rules.Relative(fraction). Received: {name}={value!r}")
+
+
+def sign(z: tf.Tensor) -> tf.Tensor:
+    """+1 where z >= 0 (zero included), -1 elsewhere."""
+    one = tf.ones([], z.dtype)
+    return tf.where(z >= 0, one, -one)
+
+
+def offset(z: tf.Tensor, stabilizer: float | Relative) -> tf.Tensor:
+    """The signed stabiliser epsilon * sign(z) that s(z) adds to z."""
+    if isinstance(stabilizer, Relative):
+        # The batch axis stays: no sample may change its neighbour's epsilon.
+        axes = list(range(1, z.shape.rank))
+        mean_square = tf.reduce_mean(tf.square(z), axis=axes, keepdims=True)
+        return tf.constant(stabilizer.fraction, z.dtype) * tf.sqrt(mean_square) * sign(z)
+    # tf.constant and not tf.cast: a cast to float64 would go through float32.
+    return tf.constant(stabilizer, z.dtype) * sign(z)
+
+
+def stabilize(z: tf.Tensor, stabilizer: float | Relative) -> tf.Tensor:
+    """s(z) = z + epsilon * sign(z), with sign(0) = +1."""
+    return z + offset(z, stabilizer)
+
+
+def ratio(relevance: tf.Tensor, denominator: tf.Tensor, stabilizer: float | Relative) -> tf.Tensor:
+    """relevance / denominator; where only a vanishing stabiliser stands in the denominator, 0 / 0 is 0."""
+    if isinstance(stabilizer, Relative) or stabilizer == 0:
+        return tf.math.divide_no_nan(relevance, denominator)
+    return relevance / denominator
+
+
+def positive(value: Number) -> Number:
+    """max(value, 0), for tensors and plain numbers."""
+    return max(value, 0.0) if isinstance(value, float) else tf.nn.relu(value)
+
+
+def negative(value: Number) -> Number:
+    """min(value, 0), for tensors and plain numbers."""
+    return min(value, 0.0) if isinstance(value, float) else tf.minimum(value, tf.zeros([], value.dtype))
+
+
+def sample_sum(value: tf.Tensor) -> tf.Tensor:
+    """Sum over all axes but the first, in float64. Shape [B]."""
+    value = tf.cast(value, tf.float64)
+    return tf.reduce_sum(tf.reshape(value, [tf.shape(value)[0], -1]), axis=1)
+
+
+def vjp(function: Callable[..., tf.Tensor], inputs: list[tf.Tensor], gradients: tf.Tensor) -> list[tf.Tensor]:
+    """Vector-Jacobian product of `function` at `inputs`: the transpose, where the function is linear.
+
+    Inside a tf.function the unused forward value is pruned from the graph.
+    """
+    # identity: the same tensor may stand at two places (Add([h, h])) and must count at each.
+    inputs = [tf.identity(x) for x in inputs]
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(inputs)
+        outputs = function(*inputs)
+    return tape.gradient(outputs, inputs, gradients, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+
+
+class Account:
+    """What one step absorbed, per sample, by named mechanisms; each a float64 tensor of shape [B].
+
+    `bias`: sum of R b / s(z). `stabilizer`: sum of R epsilon sign(z) / s(z). `other`: named mechanisms
+    only, see docs/conservation.md.
+    """
+
+    NAMES = ("bias", "stabilizer", "other")
+
+    def __init__(self) -> None:
+        self.shares: dict[str, tf.Tensor] = {}
+
+    def add(self, name: str, values: tf.Tensor) -> None:
+        """Book the sum of `values` over each sample under `name`."""
+        if name not in self.NAMES:
+            raise ValueError(f"An account has the shares {self.NAMES}. Received: {name!r}")
+        share = sample_sum(values)
+        self.shares[name] = self.shares[name] + share if name in self.shares else share

@@ -1,0 +1,425 @@
+"""LRP rules for linear steps, written once for all of them.
+
+A rule is a list of `Term`s: each is a set of contributions x' w' whose sum, with a share of the bias, is the
+denominator over which the relevance of the output is shared out,
+
+    R_i = sum over terms of  weight * x'_i sum_j w'_ij R_j / s(sum x' w' + bias)_j.
+
+Conventions follow Montavon et al. 2019, "Layer-wise relevance propagation: an overview".
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from lrp_tf import linear
+from lrp_tf.numerics import Account, Relative, check_stabilizer, negative, offset, positive, ratio, sample_sum, vjp
+
+__all__ = [
+    "AlphaBeta",
+    "Epsilon",
+    "Flat",
+    "Gamma",
+    "Operator",
+    "Pass",
+    "Relative",
+    "Rule",
+    "Term",
+    "WSquare",
+    "ZBox",
+    "ZPlus",
+    "Zero",
+    "negative",
+    "positive",
+    "sample_sum",
+]
+
+Propagate = Callable[[list[tf.Tensor], Account | None], list[tf.Tensor]]
+
+
+class Operator:
+    """One linear step in one call: z = forward(x, w) + b, padding and folded BatchNormalization included.
+
+    Attributes:
+        x: input, [B, ...]. `positive` and `negative` are its parts; a part known to be empty is None.
+        w: kernel. b: bias that broadcasts to z, or 0.0.
+        z: forward(x, w), without the bias.
+    """
+
+    def __init__(self, step: Any, x: tf.Tensor, *, zero_bias: bool = False) -> None:
+        self.layer, self.entry, self.x, self.nonnegative = step.op, step.linear, x, step.nonnegative
+        self._padding = [layer for layer in step.before if linear.lookup(layer) is None]
+        # identity reads a variable once and for all: a kernel re-read in the backward pass is not deduplicated.
+        w, b = self._read(step.op)
+        for layer in step.after:
+            scale, shift = self._read(layer, flat=True)
+            w = self.entry.scale_outputs(step.op, w, scale)
+            axis = self.entry.channel_axis(step.op)
+            b = b * linear.along(scale, axis, x.shape.rank) + linear.along(shift, axis, x.shape.rank)
+        for layer in step.before:
+            if linear.lookup(layer) is not None:
+                # A(a x + c) = A_a(x) + A(c): exact with zero padding too, A(c) is then a map.
+                scale, shift = self._read(layer, flat=True)
+                axis = linear.lookup(layer).channel_axis(layer)
+                b = b + self.forward(linear.along(shift, axis, x.shape.rank) * self.ones(), w)
+                w = self.entry.scale_inputs(step.op, w, scale)
+        self.w = w
+        self.bias = b  # what the forward pass adds
+        self.b = 0.0 if zero_bias else b
+        self.z = self.forward(x, w)
+
+    def _read(self, layer: Any, flat: bool = False) -> tuple[tf.Tensor, Any]:
+        entry = linear.lookup(layer)
+        w = tf.cast(tf.identity(entry.kernel(layer)), self.x.dtype)
+        b = entry.bias(layer)
+        if b is None:
+            return w, 0.0
+        b = tf.cast(tf.identity(b), self.x.dtype)
+        if b.shape.rank == 1 and not flat:
+            b = linear.along(b, entry.channel_axis(layer), self.x.shape.rank)
+        return w, b
+
+    @functools.cached_property
+    def positive(self) -> tf.Tensor:
+        return self.x if self.nonnegative else positive(self.x)
+
+    @functools.cached_property
+    def negative(self) -> tf.Tensor | None:
+        return None if self.nonnegative else negative(self.x)
+
+    def forward(self, x: tf.Tensor, w: tf.Tensor) -> tf.Tensor:
+        """The bias-free map at another input or kernel."""
+        for layer in self._padding:
+            x = layer.call(x)
+        return self.entry.forward(self.layer, x, w)
+
+    def transpose(self, g: tf.Tensor, w: tf.Tensor) -> tf.Tensor:
+        """The transpose of x -> forward(x, w), applied to g (shape of z). Shape of x."""
+        return vjp(lambda x: self.forward(x, w), [self.x], g)[0]
+
+    def ones(self) -> tf.Tensor:
+        """A single sample of ones in the shape of x: [1, ...]."""
+        dynamic = tf.shape(self.x)
+        sizes = [dynamic[i] if size is None else size for i, size in enumerate(self.x.shape)]
+        return tf.ones([1, *sizes[1:]], self.x.dtype)
+
+
+@dataclasses.dataclass(frozen=True)
+class Term:
+    """Contributions that share one denominator.
+
+    Attributes:
+        pairs: (x', w') each; x' is shaped like x, or broadcasts to it, or is the number 1.0, or is None for a
+            part that is empty (the pair is then left out).
+        bias: what joins the denominator and so absorbs its share.
+        weight: factor of the term, as alpha or -beta.
+        where: z -> mask of the outputs that the term explains; None: all.
+        one_sided: all contributions have one sign, so that a denominator of exactly 0 means that there is
+            nothing to share; the account calls it "other".
+    """
+
+    pairs: list[tuple[Any, tf.Tensor]]
+    bias: Any = 0.0
+    weight: float = 1.0
+    where: Callable[[tf.Tensor], tf.Tensor] | None = None
+    one_sided: bool = False
+
+
+class Rule:
+    """Base class. A rule of your own overrides `terms` (three lines), or `backward` for anything else.
+
+    `forward` and `backward` are the protocol that flows share: `backward` does all that needs no relevance (it runs
+    once for any number of targets) and returns the function that propagates.
+    """
+
+    stabilizer: float | Relative = 1e-6
+    zero_bias: bool = False
+
+    def __post_init__(self) -> None:
+        check_stabilizer(self.stabilizer)
+
+    def terms(self, op: Operator) -> list[Term]:
+        """The rule as terms of x, w, b of `op`. `op.b` is 0.0 with `zero_bias`, `op.bias` never."""
+        raise NotImplementedError(f"{type(self).__name__} defines neither terms() nor backward()")
+
+    def forward(self, step: Any, inputs: list[tf.Tensor]) -> tuple[list[tf.Tensor], Operator]:
+        """Outputs of the step, and what `backward` needs."""
+        op = Operator(step, inputs[0], zero_bias=self.zero_bias)
+        return [op.z + op.bias if _present(op.bias) else op.z], op
+
+    def backward(self, step: Any, op: Operator) -> Propagate:
+        """A function: (relevance of the outputs, account or None) -> relevance of the inputs."""
+        terms = []
+        for term in self.terms(op):
+            term = dataclasses.replace(term, pairs=[(x, w) for x, w in term.pairs if x is not None])
+            terms.append((term, *_denominator(op, term, self.stabilizer)))
+        z = op.z + op.b if _present(op.b) else op.z
+
+        def propagate(relevances: list[tf.Tensor], account: Account | None) -> list[tf.Tensor]:
+            total = None
+            masked = False
+            for term, denominator, epsilon in terms:
+                relevance = relevances[0]
+                if term.weight != 1.0:
+                    relevance = tf.constant(term.weight, relevance.dtype) * relevance
+                if term.where is not None:
+                    relevance = tf.where(term.where(z), relevance, tf.zeros_like(relevance))
+                    masked = True
+                g = ratio(relevance, denominator + epsilon, self.stabilizer)
+                for x, w in term.pairs:
+                    part = op.transpose(g, w)
+                    part = part if isinstance(x, float) else x * part
+                    total = part if total is None else total + part
+                if account is not None:
+                    _book(account, term, relevance, g, denominator, epsilon)
+            if masked and account is not None:
+                covered = functools.reduce(tf.logical_or, [term.where(z) for term, *_ in terms])
+                account.add("other", tf.where(covered, tf.zeros_like(relevances[0]), relevances[0]))
+            return [tf.zeros_like(op.x) if total is None else total]
+
+        return propagate
+
+    def __repr__(self) -> str:
+        fields = dataclasses.fields(self) if dataclasses.is_dataclass(self) else ()
+        shown = [_short(getattr(self, f.name)) for f in fields if f.metadata.get("always")]
+        rest = [f for f in fields if not f.metadata.get("always") and getattr(self, f.name) != f.default]
+        shown += [f"{f.name}={_short(getattr(self, f.name))}" for f in rest]
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+
+def _present(bias: Any) -> bool:
+    return not isinstance(bias, float)
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return f"{value:g}"
+    shape = getattr(value, "shape", ())
+    return f"<array {tuple(shape)}>" if shape else repr(value)
+
+
+def _denominator(op: Operator, term: Term, stabilizer: float | Relative) -> tuple[tf.Tensor, tf.Tensor]:
+    """Sum of the contributions and the bias, and the signed stabiliser that goes on top."""
+    total = None
+    for x, w in term.pairs:
+        if x is op.x and w is op.w:
+            z = op.z
+        else:
+            z = op.forward(op.ones() if isinstance(x, float) else x, w)
+        total = z if total is None else total + z
+    if total is None:
+        total = tf.zeros_like(op.z)
+    if _present(term.bias):
+        total += term.bias
+    return total, offset(total, stabilizer)
+
+
+def _book(
+    account: Account, term: Term, relevance: tf.Tensor, g: tf.Tensor, denominator: tf.Tensor, epsilon: tf.Tensor
+) -> None:
+    if _present(term.bias):
+        account.add("bias", g * term.bias)
+    # An empty denominator has nothing to share: sum x' w' g is 0 whatever g is. So too where 0 / 0 was taken as 0.
+    empty = (denominator == 0) if term.one_sided else (denominator + epsilon == 0)
+    empty = tf.broadcast_to(empty, tf.shape(relevance))
+    zeros = tf.zeros_like(relevance)
+    account.add("other", tf.where(empty, relevance, zeros))
+    account.add("stabilizer", tf.where(empty, zeros, g * epsilon))
+
+
+def _always(default: Any) -> Any:
+    return dataclasses.field(default=default, metadata={"always": True})
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Epsilon(Rule):
+    """R_i = x_i sum_j w_ij R_j / s(z_j), with the bias in z (Bach et al. 2015, eq. 58)."""
+
+    epsilon: float | Relative = _always(1e-6)
+    zero_bias: bool = False
+
+    def __post_init__(self) -> None:
+        check_stabilizer(self.epsilon, "epsilon")
+
+    @property
+    def stabilizer(self) -> float | Relative:  # type: ignore[override]
+        return self.epsilon
+
+    def terms(self, op: Operator) -> list[Term]:
+        return [Term([(op.x, op.w)], op.b)]
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Zero(Rule):
+    """LRP-0: Epsilon with nothing but the stabiliser (Montavon et al. 2019, sec. 10.2.1)."""
+
+    stabilizer: float | Relative = 1e-6
+    zero_bias: bool = False
+
+    def terms(self, op: Operator) -> list[Term]:
+        return [Term([(op.x, op.w)], op.b)]
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class AlphaBeta(Rule):
+    """alpha times the positive contributions less beta times the negative ones (Bach et al. 2015, eq. 60).
+
+    Signed inputs are split: x+ w+ and x- w- are the positive contributions. alpha - beta must be 1.
+    """
+
+    alpha: float = _always(2.0)
+    beta: float = _always(1.0)
+    stabilizer: float | Relative = 1e-6
+    zero_bias: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.alpha < 0 or self.beta < 0 or abs(self.alpha - self.beta - 1) > 1e-9:
+            raise ValueError(
+                "AlphaBeta expects alpha >= 0, beta >= 0 and alpha - beta = 1, so that relevance is conserved. "
+                f"Received: alpha={self.alpha!r}, beta={self.beta!r}"
+            )
+
+    def terms(self, op: Operator) -> list[Term]:
+        up, down = positive(op.w), negative(op.w)
+        terms = [
+            Term([(op.positive, up), (op.negative, down)], positive(op.b), float(self.alpha), one_sided=True),
+            Term([(op.positive, down), (op.negative, up)], negative(op.b), -float(self.beta), one_sided=True),
+        ]
+        return [term for term in terms if term.weight]
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class ZPlus(Rule):
+    """AlphaBeta(1, 0): positive contributions only (Montavon et al. 2017, deep Taylor decomposition)."""
+
+    stabilizer: float | Relative = 1e-6
+    zero_bias: bool = False
+
+    def terms(self, op: Operator) -> list[Term]:
+        pairs = [(op.positive, positive(op.w)), (op.negative, negative(op.w))]
+        return [Term(pairs, positive(op.b), one_sided=True)]
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Gamma(Rule):
+    """Positive contributions weigh 1 + gamma where z > 0, negative ones where z < 0; z = 0 gives 0.
+
+    The generalised rule of Andeol et al. 2021; for x >= 0 and z > 0 the classic one (Montavon et al. 2019).
+    """
+
+    gamma: float = _always(0.25)
+    stabilizer: float | Relative = 1e-6
+    zero_bias: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.gamma >= 0:
+            raise ValueError(f"Gamma expects gamma >= 0. Received: gamma={self.gamma!r}")
+
+    def terms(self, op: Operator) -> list[Term]:
+        gamma = float(self.gamma)
+        up, down = op.w + gamma * positive(op.w), op.w + gamma * negative(op.w)
+        bias_up, bias_down = op.b + gamma * positive(op.b), op.b + gamma * negative(op.b)
+        return [
+            Term([(op.positive, up), (op.negative, down)], bias_up, where=lambda z: z > 0),
+            Term([(op.positive, down), (op.negative, up)], bias_down, where=lambda z: z < 0),
+        ]
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Flat(Rule):
+    """Uniform over the inputs that the output sees (Lapuschkin et al. 2019); no bias, padding does not count."""
+
+    stabilizer: float | Relative = 1e-6
+
+    def terms(self, op: Operator) -> list[Term]:
+        return [Term([(1.0, tf.ones_like(op.w))], one_sided=True)]
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class WSquare(Rule):
+    """w^2 over the sum of w^2 (Montavon et al. 2017); no bias, padding does not count."""
+
+    stabilizer: float | Relative = 1e-6
+
+    def terms(self, op: Operator) -> list[Term]:
+        return [Term([(1.0, tf.square(op.w))], one_sided=True)]
+
+
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+class ZBox(Rule):
+    """x w - low w+ - high w- over its sum, for inputs in a box (Montavon et al. 2017); the bias cancels.
+
+    Args:
+        low, high: bounds of the step's own input: numbers, one per channel, or arrays shaped as one sample.
+            (The presets take bounds of the model's input and carry them to the step.)
+    """
+
+    low: Any = _always(None)
+    high: Any = _always(None)
+    stabilizer: float | Relative = 1e-6
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.low is None or self.high is None:
+            raise ValueError(
+                "ZBox expects low and high, the bounds of its input, as in ZBox(low=0.0, high=1.0). "
+                f"Received: low={self.low!r}, high={self.high!r}"
+            )
+
+    def bounds(self, op: Operator) -> tuple[tf.Tensor, tf.Tensor]:
+        """low and high, broadcast over one sample: [1, ...]."""
+        axis = op.entry.channel_axis(op.layer)
+        return tuple(shape_bound(bound, name, op.x, axis) * op.ones() for name, bound in self._pair())
+
+    def _pair(self) -> list[tuple[str, Any]]:
+        return [("low", self.low), ("high", self.high)]
+
+    def terms(self, op: Operator) -> list[Term]:
+        low, high = self.bounds(op)
+        return [Term([(op.x, op.w), (-low, positive(op.w)), (-high, negative(op.w))], one_sided=True)]
+
+
+def shape_bound(bound: Any, name: str, x: tf.Tensor, channel_axis: int) -> tf.Tensor:
+    """`bound` shaped to broadcast against x [B, ...]: a number, one value per channel, or one sample's shape.
+
+    Raises:
+        ValueError: its shape fits none of these.
+    """
+    # Not through tf.cast: it would round a Python number to float32 first.
+    value = tf.cast(bound, x.dtype) if tf.is_tensor(bound) else tf.constant(np.asarray(bound), x.dtype)
+    rank = x.shape.rank
+    channels = x.shape[channel_axis]
+    if value.shape.rank == 0:
+        return value
+    if value.shape.rank == 1 and (channels is None or value.shape[0] == channels):
+        return linear.along(value, channel_axis, rank)
+    sample = x.shape[1:]
+    if value.shape.rank == rank and value.shape[0] == 1:
+        value = value[0]
+    if value.shape.rank == rank - 1 and all(a in (1, b) or b is None for a, b in zip(value.shape, sample, strict=True)):
+        return value[None]
+    raise ValueError(
+        f"ZBox: {name} must be a number, one value for each of {channels} channels, or an array of shape "
+        f"{tuple(sample)}. Received: {name} of shape {tuple(value.shape)}"
+    )
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Pass(Rule):
+    """R unchanged. Only for steps whose input and output have the same shape."""
+
+    def backward(self, step: Any, op: Operator) -> Propagate:
+        if op.x.shape[1:] != op.z.shape[1:]:
+            raise ValueError(
+                f"Pass expects a step whose input and output have the same shape. Received: {step.path!r}, "
+                f"{tuple(op.x.shape[1:])} -> {tuple(op.z.shape[1:])}. Remedy: give this step another rule."
+            )
+        return lambda relevances, account: list(relevances)

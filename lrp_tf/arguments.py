@@ -55,7 +55,9 @@ def inputs(graph: Graph, x: Any) -> list[tf.Tensor]:
     tensors = [by_ref[ref] for ref in graph.inputs]
     sizes = [t.shape[0] for t in tensors]
     if len(set(sizes)) > 1:
-        raise ValueError(f"All inputs need the same batch size. Received: {dict(zip(names.values(), sizes))}")
+        raise ValueError(
+            f"All inputs need the same batch size. Received: {dict(zip(names.values(), sizes, strict=True))}"
+        )
     return tensors
 
 
@@ -101,8 +103,8 @@ def start(graph: Graph, target: Any, start: Any, batch: int | None) -> Start:
         return Start("top", start, None)
     if len(shape) > 1:
         remedy = (
-            f"The output has the shape {shape_text(shape)}, without a top class: expected target= {len(shape)} integers, "
-            f"an index into {shape_text(shape)}, for all samples or for each ([B, {len(shape)}]); or start= a tensor."
+            f"The output has the shape {shape_text(shape)}, without a top class. Expected target= {len(shape)} "
+            f"integers, an index into it, for all samples or for each ([B, {len(shape)}]); or start= a tensor."
         )
     else:
         remedy = "Expected an integer, [B] integers, or [B, k] integers for k targets of each sample."
@@ -150,7 +152,9 @@ def _check_range(target: Any, sizes: tuple, mode: str) -> None:
         wrong = column[(column < 0) | (column >= (size or np.iinfo(np.int32).max))]
         if wrong.size:
             where = f" along axis {axis + 1} of the output" if mode == "index" else ""
-            raise ValueError(f"target out of range{where}. Expected 0 to {(size or 0) - 1}. Received: {wrong[:5].tolist()}")
+            raise ValueError(
+                f"target out of range{where}. Expected 0 to {(size or 0) - 1}. Received: {wrong[:5].tolist()}"
+            )
 
 
 def start_relevance(begin: Start, logits: tf.Tensor) -> tuple[tf.Tensor | None, tf.Tensor, tf.Tensor]:

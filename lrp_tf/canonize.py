@@ -153,9 +153,11 @@ def _fold_ahead(graph: Graph) -> None:
             _absorb(
                 graph,
                 step,
-                lambda s, norm=step: s.linear.scale_inputs is not None
-                and all(linear.lookup(layer) is None for layer in s.before)
-                and _same_axis(norm, s.linear.channel_axis(s.op)),
+                lambda s, norm=step: (
+                    s.linear.scale_inputs is not None
+                    and all(linear.lookup(layer) is None for layer in s.before)
+                    and _same_axis(norm, s.linear.channel_axis(s.op))
+                ),
                 "folded into",
             )
 

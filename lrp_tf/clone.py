@@ -136,4 +136,4 @@ class Clone:
 
 def _scope(step: Step) -> str:
     """A name that TensorFlow accepts: profiles and traces then show the layers."""
-    return "".join(c if c.isascii() and c.isalnum() or c in "_.-" else "_" for c in f"lrp_{step.path}")
+    return "".join(c if (c.isascii() and c.isalnum()) or c in "_.-" else "_" for c in f"lrp_{step.path}")

@@ -207,7 +207,7 @@ def _input_chain(graph: Graph, step: Step) -> list[Step]:
             raise ValueError(
                 f"The bounds of the model's input cannot be carried to {step.path!r} through {producer.path!r} "
                 f"({producer.operation}). Expected one chain of Rescaling, Normalization, padding and reshaping. "
-                f"Remedy: Composite([(composites.named({step.path!r}), rules.ZBox(low, high)), ...]) with its own bounds."
+                f"Remedy: (composites.named({step.path!r}), rules.ZBox(low, high)), with bounds of its own input."
             )
         chain.append(producer)
         ref = producer.inputs[0]

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import keras
-import numpy as np
 import tensorflow as tf
 from keras import tree
 
@@ -164,9 +163,7 @@ class Explainer:
         found = self._run(x, target, start, _Want())
         return self._structured(found["relevance"])
 
-    def explain(
-        self, x: Any, target: Any = None, *, start: Any = "output", layers: Iterable[str] = ()
-    ) -> Explanation:
+    def explain(self, x: Any, target: Any = None, *, start: Any = "output", layers: Iterable[str] = ()) -> Explanation:
         """Relevance with all that belongs to it. See `__call__` for x, target, start and the errors.
 
         Args:
@@ -213,7 +210,7 @@ class Explainer:
         key = (begin.mode, begin.kind, want)
         if key not in self._compiled:
             self._compiled[key] = self._compile(*key)
-        found = self._compiled[key](inputs, *([] if begin.tensor is None else [begin.tensor]))
+        found = self._compiled[key](*inputs, *([] if begin.tensor is None else [begin.tensor]))
         message = "target out of range"
         if not tf.executing_eagerly():
             tf.debugging.Assert(found["in_range"], [message])
@@ -228,13 +225,15 @@ class Explainer:
     def _compile(self, mode: str, kind: str, want: _Want) -> Callable:
         graph, clone = self.graph, self.clone
         keep = {name: self._tensors_of(name) for name in want.layers}
-        signature: list[Any] = [[tf.TensorSpec([None, *ref.shape], ref.dtype) for ref in graph.inputs]]
+        signature = [tf.TensorSpec([None, *ref.shape], ref.dtype) for ref in graph.inputs]
         if mode == "given":
             signature.append(tf.TensorSpec([None, *graph.outputs[0].shape], graph.dtype))
         elif mode != "top":
             signature.append(tf.TensorSpec([None] * (1 if mode == "class" else 2), tf.int32))
 
-        def function(inputs: list[tf.Tensor], tensor: tf.Tensor | None = None) -> dict[str, Any]:
+        def function(*tensors: tf.Tensor) -> dict[str, Any]:
+            inputs = tensors[: len(graph.inputs)]
+            tensor = None if mode == "top" else tensors[-1]
             forward = clone.forward(inputs)
             logits = clone.output(forward)
             target, starts, in_range = arguments.start_relevance(arguments.Start(mode, kind, tensor), logits)
@@ -249,7 +248,6 @@ class Explainer:
                 found |= {"output": clone.finish(logits), "conservation": _balance(found["shares"]), "target": target}
             return found
 
-        # None is no tensor that a compiled function could return; a function has either target or none, for good.
         compiled = tf.function(function, input_signature=signature, jit_compile=self._jit_compile)
         # The concrete function: TensorFlow would count explainers of one program as retraces of one function.
         return compiled.get_concrete_function()
@@ -273,9 +271,15 @@ class Explainer:
 
 
 def _backward(
-    clone: Clone, forward: Forward, start: tf.Tensor, *, keep: dict[str, list[Ref]], want: _Want, propagators: Any = None
+    clone: Clone,
+    forward: Forward,
+    start: tf.Tensor,
+    *,
+    keep: dict[str, list[Ref]],
+    want: _Want,
+    propagators: Any = None,
 ) -> dict[str, Any]:
-    """Relevance of inputs and layers; with `want.account` the shares [B, 6], with `want.steps` a row for each step."""
+    """Relevance of inputs and layers; with `want.account` shares [B, 6], with `want.steps` a row for each step."""
     graph = clone.graph
     shares = {name: tf.zeros([tf.shape(start)[0]], tf.float64) for name in Account.NAMES}
     rows: dict[Step, tf.Tensor] = {}

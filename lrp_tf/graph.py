@@ -218,7 +218,6 @@ def trace(model: keras.Model) -> Graph:
         dtype=tracer.dtype(),
         layers=tracer.layers,
     )
-    return graph
 
 
 def _plain(structure: Any, leaves: list) -> Any:

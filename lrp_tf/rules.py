@@ -208,10 +208,8 @@ def _denominator(op: Operator, term: Term, stabilizer: float | Relative) -> tupl
     """Sum of the contributions and the bias, and the signed stabiliser that goes on top."""
     total = None
     for x, w in term.pairs:
-        if x is op.x and w is op.w:
-            z = op.z
-        else:
-            z = op.forward(op.ones() if isinstance(x, float) else x, w)
+        known = x is op.x and w is op.w
+        z = op.z if known else op.forward(op.ones() if isinstance(x, float) else x, w)
         total = z if total is None else total + z
     if total is None:
         total = tf.zeros_like(op.z)

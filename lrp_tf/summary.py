@@ -90,7 +90,9 @@ REPORT_COLUMNS = (
 )
 
 
-def report_table(graph: Graph, handlers: dict[Step, Any], composite: str, samples: int, totals: dict, steps: Any) -> Table:
+def report_table(
+    graph: Graph, handlers: dict[Step, Any], composite: str, samples: int, totals: dict, steps: Any
+) -> Table:
     """What each step did with its relevance, from the output down; the last row is the whole model.
 
     Args:

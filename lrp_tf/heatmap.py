@@ -121,7 +121,7 @@ def grid(
     path: str | os.PathLike,
     rows: Sequence[Sequence[Any]],
     *,
-    titles: Sequence[str] | None = None,
+    titles: Sequence[str | Sequence[str]] | None = None,
     labels: Sequence[str] | None = None,
     suptitle: str = "",
     tile_inches: float = 2.0,
@@ -131,7 +131,7 @@ def grid(
     Args:
         path: file to write; it appears whole or not at all.
         rows: rows of uint8 [H, W, 3] pictures (`to_rgb`, `image_to_rgb`); None leaves a gap.
-        titles: one above each row.
+        titles: above each row, one text or several that share its width.
         labels: one below each picture, row by row.
         suptitle: text above all.
         tile_inches: size of one picture.
@@ -143,7 +143,8 @@ def grid(
     if not columns:
         raise ValueError("Expected at least one picture. Received: none")
     titles, labels = list(titles or [""] * len(rows)), list(labels or [])
-    lines = max((title.count("\n") + 1 for title in titles if title), default=0)
+    titles = [[title] if isinstance(title, str) else list(title) for title in titles]
+    lines = max((text.count("\n") + 1 for title in titles for text in title if text), default=0)
     label_inches = 0.24 if labels else 0.0
     row_inches = tile_inches + 0.19 * lines + label_inches + 0.12
     head_inches = 0.35 if suptitle else 0.05
@@ -152,7 +153,9 @@ def grid(
     width, height = figure.get_size_inches()
     for r, row in enumerate(rows):
         top = height - head_inches - r * row_inches - 0.19 * lines
-        figure.text(0.5, (top + 0.04) / height, titles[r], ha="center", va="bottom", fontsize=9)
+        for t, text in enumerate(titles[r]):
+            middle = (t + 0.5) / len(titles[r])
+            figure.text(middle, (top + 0.04) / height, text, ha="center", va="bottom", fontsize=9)
         for c, picture in enumerate(row):
             if picture is None:
                 continue

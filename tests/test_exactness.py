@@ -1,0 +1,291 @@
+"""Every rule x every linear layer kind against the slow float64 computation from the dense Jacobian."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+
+import jacobian
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import lrp_tf
+from lrp_tf import composites, rules
+
+LOW, HIGH = -1.5, 2.0
+
+# name -> (rule, formula, parameters of the formula)
+RULES = {
+    "zero": (rules.Zero(), "Zero", {}),
+    "epsilon": (rules.Epsilon(1e-6), "Epsilon", {}),
+    "epsilon 0.1": (rules.Epsilon(0.1), "Epsilon", {"stabilizer": 0.1}),
+    "epsilon relative": (rules.Epsilon(rules.Relative(0.25)), "Epsilon", {"stabilizer": ("relative", 0.25)}),
+    "epsilon zero_bias": (rules.Epsilon(zero_bias=True), "Epsilon", {"zero_bias": True}),
+    "zplus": (rules.ZPlus(), "ZPlus", {}),
+    "zplus relative": (rules.ZPlus(rules.Relative(0.01)), "ZPlus", {"stabilizer": ("relative", 0.01)}),
+    "zplus zero_bias": (rules.ZPlus(zero_bias=True), "ZPlus", {"zero_bias": True}),
+    "alphabeta 1 0": (rules.AlphaBeta(1, 0), "AlphaBeta", {"alpha": 1.0, "beta": 0.0}),
+    "alphabeta 2 1": (rules.AlphaBeta(2, 1), "AlphaBeta", {"alpha": 2.0, "beta": 1.0}),
+    "alphabeta zero_bias": (rules.AlphaBeta(2, 1, zero_bias=True), "AlphaBeta",
+                            {"alpha": 2.0, "beta": 1.0, "zero_bias": True}),
+    "gamma": (rules.Gamma(0.25), "Gamma", {"gamma": 0.25}),
+    "gamma 10": (rules.Gamma(10.0, stabilizer=1e-3), "Gamma", {"gamma": 10.0, "stabilizer": 1e-3}),
+    "gamma zero_bias": (rules.Gamma(0.25, zero_bias=True), "Gamma", {"gamma": 0.25, "zero_bias": True}),
+    "flat": (rules.Flat(), "Flat", {}),
+    "wsquare": (rules.WSquare(), "WSquare", {}),
+    "zbox": (rules.ZBox(LOW, HIGH), "ZBox", {}),
+}  # fmt: skip
+
+LAYERS = {
+    "dense": ((7,), lambda **kw: keras.layers.Dense(5, **kw)),
+    "dense on sequences": ((3, 4), lambda **kw: keras.layers.Dense(5, **kw)),
+}
+for _padding, _stride, _dilation, _groups in itertools.product(("valid", "same"), (1, 2, 3), (1, 2), (1, 2, 4)):
+    if _stride > 1 and _dilation > 1:
+        continue  # Keras refuses it
+    _name = f"conv {_padding} stride {_stride} dilation {_dilation} groups {_groups}"
+    LAYERS[_name] = (
+        (6, 7, 4),
+        lambda p=_padding, s=_stride, d=_dilation, g=_groups, **kw: keras.layers.Conv2D(
+            8, (3, 2), strides=s, padding=p, dilation_rate=d, groups=g, **kw
+        ),
+    )
+QUICK = [
+    "dense",
+    "dense on sequences",
+    "conv valid stride 1 dilation 1 groups 1",
+    "conv same stride 2 dilation 1 groups 1",
+    "conv same stride 1 dilation 2 groups 2",
+    "conv same stride 3 dilation 1 groups 4",
+]
+SIGNS = ["signed", "nonnegative"]
+BIASES = ["positive", "negative", "absent"]
+
+
+@functools.lru_cache(maxsize=4)
+def layer_and_data(name: str, sign: str, bias: str, dtype: str):
+    """A model of one linear layer, its input and a start relevance, all from one seed whatever the dtype."""
+    shape, make = LAYERS[name]
+    layer = make(use_bias=bias != "absent", dtype=dtype)
+    inputs = keras.Input(shape, dtype=dtype)
+    # A ReLU ahead declares the input non-negative, so that the shorter forms of the rules are tested too.
+    tensor = keras.layers.ReLU(dtype=dtype)(inputs) if sign == "nonnegative" else inputs
+    model = keras.Model(inputs, layer(tensor))
+    rng = np.random.default_rng(7)
+    values = [rng.normal(size=w.shape) for w in layer.get_weights()]
+    if bias != "absent":
+        values[1] = np.abs(values[1]) * (1.0 if bias == "positive" else -1.0)
+    layer.set_weights(values)
+    x = np.clip(rng.normal(size=(2, *shape)), LOW, HIGH)
+    if sign == "nonnegative":
+        x = np.abs(x)  # some entries exactly zero, as behind a ReLU
+        x[rng.random(x.shape) < 0.3] = 0.0
+    start = rng.normal(size=(2, *model.output_shape[1:]))
+    return model, layer, x, start
+
+
+def bias_free(layer: keras.Layer, shape: tuple) -> keras.Layer:
+    """The same layer in float64 without its bias."""
+    clone = type(layer).from_config({**layer.get_config(), "dtype": "float64", "use_bias": False})
+    clone.build((None, *shape))
+    return clone
+
+
+@functools.lru_cache(maxsize=4)
+def matrices(layer: keras.Layer, shape: tuple) -> tuple[np.ndarray, np.ndarray]:
+    """The dense matrices of the layer and of the same layer with a kernel of ones."""
+    kernel = layer.get_weights()[0].astype("float64")
+    clone = bias_free(layer, shape)
+    found = []
+    for w in (kernel, np.ones_like(kernel)):
+        clone.set_weights([w])
+        found.append(jacobian.dense_matrix(clone, shape))
+    return found[0], found[1]
+
+
+def expected(layer, formula: str, x: np.ndarray, start: np.ndarray, **parameters) -> np.ndarray:
+    shape = x.shape[1:]
+    w, ones = matrices(layer, shape)
+    bias = layer.get_weights()[1].astype("float64") if layer.use_bias else np.zeros(start.shape[-1])
+    b = np.broadcast_to(bias, start.shape[1:]).reshape(-1)
+    if formula == "Flat":
+        parameters["ones"] = ones
+    if formula == "ZBox":
+        parameters = {"low": np.full(shape, LOW), "high": np.full(shape, HIGH)} | parameters
+    pairs = zip(x, start, strict=True)
+    rows = [jacobian.relevance(formula, xi.ravel(), w, b, ri.ravel(), **parameters) for xi, ri in pairs]
+    return np.array(rows).reshape(x.shape)
+
+
+def gradient_of_clone(model: keras.Model, rule: rules.Rule, x: np.ndarray, start: np.ndarray) -> np.ndarray:
+    clone, tensor = lrp_tf.clone_with_rules(model, rule), tf.constant(x)
+    with tf.GradientTape() as tape:
+        tape.watch(tensor)
+        z = clone(tensor)
+    return tape.gradient(z, tensor, output_gradients=tf.constant(start)).numpy()
+
+
+def check(name: str, rule: str, sign: str, bias: str, dtype: str, tolerance: float) -> None:
+    # The eager clone: nothing to compile in thousands of cases. test_compiled_equals_eager covers the rest.
+    instance, formula, parameters = RULES[rule]
+    model, layer, x, start = layer_and_data(name, sign, bias, dtype)
+    x, start = x.astype(dtype), start.astype(dtype)
+    found = gradient_of_clone(model, instance, x, start)
+    want = expected(layer, formula, x.astype("float64"), start.astype("float64"), **parameters)
+    assert found.dtype == dtype
+    assert np.abs(found - want).max() <= tolerance * np.abs(want).max()
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("name", ["dense", "conv same stride 2 dilation 1 groups 1"])
+def test_compiled_equals_eager(name: str, rule: str) -> None:
+    model, _, x, start = layer_and_data(name, "signed", "positive", "float64")
+    found = lrp_tf.Explainer(model, RULES[rule][0])(x, start=start).numpy()
+    want = gradient_of_clone(model, RULES[rule][0], x, start)
+    np.testing.assert_allclose(found, want, rtol=0, atol=1e-11 * np.abs(want).max())
+
+
+@pytest.mark.parametrize("sign", SIGNS)
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("name", QUICK)
+def test_rule_float64(name: str, rule: str, sign: str) -> None:
+    check(name, rule, sign, "positive", "float64", 1e-10)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("bias", BIASES)
+@pytest.mark.parametrize("sign", SIGNS)
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("name", LAYERS)
+def test_rule_float64_everywhere(name: str, rule: str, sign: str, bias: str) -> None:
+    check(name, rule, sign, bias, "float64", 1e-10)
+
+
+# Signed contributions can cancel: a denominator near zero, of which float32 keeps few digits, divides R. Its relative
+# error is 2^-24 sum |x w| / |z|; over the outputs of these nets sum |x w| / |z| reaches a few thousand.
+NEAR_ZERO = {"zero", "epsilon", "epsilon zero_bias", "gamma", "gamma zero_bias"}
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("name", ["dense", "conv same stride 2 dilation 1 groups 1"])
+def test_rule_float32(name: str, rule: str) -> None:
+    check(name, rule, "signed", "negative", "float32", 1e-4 if rule in NEAR_ZERO else 1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("bias", BIASES)
+@pytest.mark.parametrize("sign", SIGNS)
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("name", LAYERS)
+def test_rule_float32_everywhere(name: str, rule: str, sign: str, bias: str) -> None:
+    check(name, rule, sign, bias, "float32", 1e-4 if rule in NEAR_ZERO else 1e-5)
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("name", QUICK)
+def test_sign_knowledge_changes_nothing(name: str, rule: str) -> None:
+    """The shorter forms for x >= 0 give what the long ones give."""
+    model, layer, x, start = layer_and_data(name, "nonnegative", "negative", "float64")
+    ignorant = keras.Model(inputs := keras.Input(x.shape[1:], dtype="float64"), layer(inputs))
+    instance = RULES[rule][0]
+    found = gradient_of_clone(model, instance, x, start)
+    want = gradient_of_clone(ignorant, instance, x, start)
+    np.testing.assert_allclose(found, want, rtol=0, atol=1e-12 * np.abs(want).max())
+
+
+@pytest.mark.parametrize("bounds", ["numbers", "channels", "arrays"])
+def test_zbox_bounds(bounds: str, rng: np.random.Generator) -> None:
+    """Bounds as numbers, per channel and per entry; padding sees 0 for x, low and high."""
+    model, layer, x, start = layer_and_data("conv same stride 2 dilation 1 groups 1", "signed", "positive", "float64")
+    shape = x.shape[1:]
+    low, high = {
+        "numbers": (LOW, HIGH),
+        "channels": (rng.uniform(-3, -2, 4), rng.uniform(2, 3, 4)),
+        "arrays": (rng.uniform(-3, -2, shape), rng.uniform(2, 3, shape)),
+    }[bounds]
+    found = gradient_of_clone(model, rules.ZBox(low, high), x, start)
+    want = expected(layer, "ZBox", x, start, low=np.broadcast_to(low, shape), high=np.broadcast_to(high, shape))
+    assert np.abs(found - want).max() <= 1e-10 * np.abs(want).max()
+
+
+def test_bounds_are_carried_through_rescaling() -> None:
+    """A z^B preset on a model that rescales equals ZBox on the bare layer with the rescaled bounds."""
+    inputs = keras.Input((6, 6, 3), dtype="float64")
+    scaled = keras.layers.Rescaling(-2.0 / 255, 1.0, dtype="float64")(inputs)  # turns the box around
+    conv = keras.layers.Conv2D(4, 3, dtype="float64", bias_initializer="normal")
+    tail = [keras.layers.Flatten(dtype="float64"), keras.layers.Dense(3, dtype="float64")]
+    model = keras.Model(inputs, tail[1](tail[0](conv(scaled))))
+    bare = keras.Model(other := keras.Input((6, 6, 3), dtype="float64"), tail[1](tail[0](conv(other))))
+    x = np.random.default_rng(0).uniform(0, 255, (2, 6, 6, 3))
+    carried = lrp_tf.Explainer(model, composites.get("epsilon_gamma_box", low=0, high=[255, 200, 255]))
+    low, high = [-1.0, 1.0 - 400 / 255, -1.0], [1.0, 1.0, 1.0]
+    own = lrp_tf.Explainer(bare, composites.get("epsilon_gamma_box", low=low, high=high))
+    np.testing.assert_allclose(carried(x, target=1), own(x * (-2 / 255) + 1, target=1), rtol=1e-9, atol=1e-12)
+    without = lrp_tf.Explainer(bare, composites.get("epsilon_gamma_box", low=0, high=255))
+    assert not np.allclose(carried(x, target=1), without(x * (-2 / 255) + 1, target=1), rtol=1e-3)
+
+
+def test_padding_layer_is_absorbed_exactly() -> None:
+    """ZeroPadding2D + valid convolution gives what "same" gives, under every rule."""
+    conv = keras.layers.Conv2D(5, 3, padding="same", dtype="float64", bias_initializer="normal")
+    same = keras.Model(inputs := keras.Input((6, 6, 2), dtype="float64"), conv(inputs))
+    valid = keras.layers.Conv2D(5, 3, dtype="float64")
+    padded = keras.layers.ZeroPadding2D(1, dtype="float64")(inputs)
+    model = keras.Model(inputs, valid(padded))
+    valid.set_weights(conv.get_weights())
+    rng = np.random.default_rng(3)
+    x, start = rng.normal(size=(2, 6, 6, 2)), rng.normal(size=(2, 6, 6, 5))
+    for rule, _, _ in RULES.values():
+        found, want = gradient_of_clone(model, rule, x, start), gradient_of_clone(same, rule, x, start)
+        np.testing.assert_allclose(found, want, rtol=0, atol=1e-9 * np.abs(want).max())
+
+
+def test_pass_needs_equal_shapes() -> None:
+    square = keras.Sequential([keras.Input((4,)), keras.layers.Dense(4)])
+    start = np.array([[1.0, 2.0, 3.0, 4.0]], "float32")
+    np.testing.assert_array_equal(lrp_tf.Explainer(square, rules.Pass())(np.ones((1, 4)), start=start), start)
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, name="narrow")])
+    with pytest.raises(ValueError, match="narrow"):
+        lrp_tf.Explainer(model, rules.Pass())(np.ones((1, 4)))
+
+
+def test_max_pooling_takes_the_first_of_equals() -> None:
+    model = keras.Sequential([keras.Input((4, 4, 1)), keras.layers.MaxPooling2D(3, strides=2, padding="same")])
+    start = np.array([[1.0, 2.0], [3.0, 4.0]], "float32")[None, :, :, None]
+    found = lrp_tf.Explainer(model, "epsilon")(np.zeros((1, 4, 4, 1)), start=start)[0, :, :, 0]
+    want = [[1, 0, 2, 0], [0, 0, 0, 0], [3, 0, 4, 0], [0, 0, 0, 0]]
+    np.testing.assert_array_equal(found, want)
+
+
+def test_global_max_pooling_takes_the_first_of_equals() -> None:
+    for data_format, axis in (("channels_last", -1), ("channels_first", 1)):
+        x = np.moveaxis(np.array([[[5.0, 1.0], [5.0, 2.0]], [[0.0, 2.0], [5.0, 2.0]]])[None], -1, axis)
+        model = keras.Sequential([keras.Input(x.shape[1:]), keras.layers.GlobalMaxPooling2D(data_format=data_format)])
+        found = np.moveaxis(lrp_tf.Explainer(model, "epsilon")(x, start=np.array([[1.0, 1.0]])), axis, -1)[0]
+        np.testing.assert_array_equal(found[..., 0], [[1, 0], [0, 0]])
+        np.testing.assert_array_equal(found[..., 1], [[0, 1], [0, 0]])
+
+
+def test_residual_branches_share_in_proportion() -> None:
+    a, b = keras.Input((2,), dtype="float64"), keras.Input((2,), dtype="float64")
+    model = keras.Model([a, b], keras.layers.Add(dtype="float64")([a, b]))
+    found = lrp_tf.Explainer(model, rules.Epsilon(0.1))(
+        [np.array([[3.0, 1.0]]), np.array([[1.0, -3.0]])], start=np.ones((1, 2))
+    )
+    # 3 of 4 and 1 of 4; 1 of -2 and -3 of -2; epsilon stays 1e-6 whatever the linear steps have.
+    np.testing.assert_allclose(found[0], [[3 / (4 + 1e-6), 1 / (-2 - 1e-6)]], rtol=1e-12)
+    np.testing.assert_allclose(found[1], [[1 / (4 + 1e-6), -3 / (-2 - 1e-6)]], rtol=1e-12)
+
+
+def test_average_pooling_shares_by_contribution() -> None:
+    x = tf.constant([[[[1.0], [3.0]], [[0.0], [4.0]]]], tf.float64)
+    for layer in (
+        keras.layers.AveragePooling2D(2, dtype="float64"),
+        keras.layers.GlobalAveragePooling2D(dtype="float64"),
+    ):
+        model = keras.Sequential([keras.Input((2, 2, 1), dtype="float64"), layer])
+        start = np.full((1, *model.output_shape[1:]), 8.0)
+        found = lrp_tf.Explainer(model, "epsilon")(x, start=start)
+        np.testing.assert_allclose(found[0, :, :, 0], [[1, 3], [0, 4]], rtol=1e-6)

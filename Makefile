@@ -1,0 +1,47 @@
+# make demo: sets up and explains handwritten digits.   make test: sets up and passes the tests.
+
+VENV ?= .venv
+# TensorFlow 2.21 has wheels for Python 3.11 to 3.13.
+PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3 python; do \
+	$$p -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null \
+	&& { command -v $$p; break; }; done)
+BIN := $(VENV)/bin
+RUN := $(BIN)/python
+export PYTHONUNBUFFERED := 1
+# CUDA, XLA and oneDNN greetings say nothing to the reader of a demo.
+export TF_CPP_MIN_LOG_LEVEL ?= 3
+
+.PHONY: demo test test-slow lint format clean
+
+demo: $(VENV)/.mnist
+	$(RUN) mnist/train.py --dataset digits
+	$(RUN) mnist/lrp.py --dataset digits
+	@echo "Look at mnist/results/digits.png and mnist/results/why_not.png"
+
+test: $(VENV)/.test
+	$(RUN) -m pytest -m "not slow"
+
+test-slow: $(VENV)/.test
+	$(RUN) -m pytest -m slow
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(VENV)/.test
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# One stamp for each extra; a changed setup.py installs anew.
+$(VENV)/.%: setup.py $(VENV)/bin/python
+	$(RUN) -m pip install --quiet --disable-pip-version-check --editable ".[$*]"
+	@touch $@
+
+$(VENV)/bin/python:
+	@test -n "$(PYTHON)" || { echo "lrp_tf needs Python 3.11, 3.12 or 3.13 with venv (TensorFlow 2.21 has no wheel for" \
+	"3.14); none was found on the PATH. Install one (Debian: python3-venv), or: make PYTHON=/path/to/python3.12"; exit 1; }
+	"$(PYTHON)" -m venv $(VENV)
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,45 @@
+"""Packaging. Tools are configured in pyproject.toml."""
+
+import re
+from pathlib import Path
+
+from setuptools import setup
+
+HERE = Path(__file__).parent
+VERSION = re.search(r'^__version__ = "(.+)"$', (HERE / "lrp_tf" / "__init__.py").read_text(), re.MULTILINE).group(1)
+
+# tfds 4.9.10 imports importlib_resources without declaring it.
+MNIST = ["tensorflow-datasets>=4.9.10", "importlib_resources", "scikit-learn>=1.5"]
+TEST = [*MNIST, "pytest>=8.3", "hypothesis>=6.100", "ruff==0.17.5", "setuptools>=68", "wheel"]
+
+setup(
+    name="lrp_tf",
+    version=VERSION,
+    description="Layer-wise Relevance Propagation for Keras 3 on TensorFlow",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    license_files=["LICENSE"],
+    packages=["lrp_tf"],
+    package_data={"lrp_tf": ["py.typed"]},
+    # TensorFlow has no wheels for Python 3.14 yet.
+    python_requires=">=3.11,<3.14",
+    install_requires=[
+        "tensorflow>=2.20",
+        "keras>=3.12",
+        "numpy>=1.26",
+        "rich>=13",
+        "matplotlib>=3.8",
+        "opencv-python-headless>=4.9",
+    ],
+    extras_require={"mnist": MNIST, "test": TEST},
+    keywords=["explainable AI", "LRP", "layer-wise relevance propagation", "keras", "tensorflow", "heatmap"],
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Science/Research",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
+)

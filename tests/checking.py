@@ -1,0 +1,59 @@
+"""What several test files share: seeded weights, and the check that an explanation is sound."""
+
+import numpy as np
+from keras import tree
+
+import lrp_tf
+
+
+def randomize(model, seed=0):
+    """Seeded weights, moving statistics and biases included. Returns the model."""
+    rng = np.random.default_rng(seed)
+    for weight in model.weights:
+        shape = tuple(weight.shape)
+        if "seed" in weight.path:
+            continue
+        if weight.path.endswith(("variance", "gamma")):
+            value = rng.uniform(0.5, 1.5, shape)
+        elif len(shape) > 1:
+            value = rng.normal(size=shape) / np.sqrt(max(1, np.prod(shape[:-1]) / 2))
+        else:
+            value = rng.normal(size=shape) * 0.3
+        weight.assign(value.astype(weight.dtype) if weight.dtype != "bfloat16" else value.astype("float32"))
+    return model
+
+
+def images(batch=3, size=8, channels=2, seed=1, dtype="float64"):
+    return np.random.default_rng(seed).normal(size=(batch, size, size, channels)).astype(dtype)
+
+
+def vectors(batch=3, units=4, seed=2, dtype="float64"):
+    return np.random.default_rng(seed).normal(size=(batch, units)).astype(dtype)
+
+
+def numbers(value):
+    """Tensors of a structure as arrays."""
+    return tree.map_structure(lambda t: np.asarray(t), value)
+
+
+def close(actual, expected, tolerance=1e-9):
+    """Equal up to `tolerance` of the maximum, structure and shapes included."""
+    actual, expected = numbers(actual), numbers(expected)
+    tree.assert_same_structure(actual, expected)
+    for a, b in zip(tree.flatten(actual), tree.flatten(expected), strict=True):
+        assert a.shape == b.shape
+        np.testing.assert_allclose(a, b, rtol=0, atol=tolerance * max(np.abs(b).max(), 1e-30))
+
+
+def check(model, x, composite="epsilon_plus_flat", *, tolerance=1e-9, output=None, index=0, target=None, layers=()):
+    """Explain `x`, assert that clone and model agree, that all relevance is accounted for, and the structure of R."""
+    explainer = lrp_tf.Explainer(model, composite, output=output)
+    found = explainer.explain(x, target, layers=layers)
+    expected = tree.flatten(model(x, training=False))[index]
+    close(np.asarray(found.output, "float64"), np.asarray(expected, "float64"), tolerance)
+    assert np.abs(found.conservation.unexplained).max() < tolerance
+    tree.assert_same_structure(numbers(found.relevance), numbers(x))
+    for r, part in zip(tree.flatten(found.relevance), tree.flatten(x), strict=True):
+        assert tuple(r.shape) == tuple(part.shape)
+        assert np.all(np.isfinite(r))
+    return found

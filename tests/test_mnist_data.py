@@ -1,0 +1,452 @@
+"""mnist/data.py and mnist/train.py: every source of digits, every way it can fail, and one short training."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import keras
+import numpy as np
+import pytest
+
+FOLDER = Path(__file__).resolve().parents[1] / "mnist"
+
+
+def _module(name: str) -> ModuleType:
+    """A script of mnist/, under a name that cannot clash: they are no package and are called `data` and `train`."""
+    spec = importlib.util.spec_from_file_location(f"mnist_{name}", FOLDER / f"{name}.py")
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+data = _module("data")
+
+
+@pytest.fixture
+def train(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.setitem(sys.modules, "data", data)
+    return _module("train")
+
+
+@pytest.fixture
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever asks the network fails the test."""
+
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise AssertionError(f"asked the network: {args}")
+
+    monkeypatch.setattr(data, "probe", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+
+
+@pytest.fixture
+def unreachable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No network, and a download that is begun all the same fails the test."""
+    tfds = pytest.importorskip("tensorflow_datasets")
+    monkeypatch.setattr(data, "probe", lambda: "example.org: no answer")
+    monkeypatch.setattr(tfds, "builder", lambda *args, **kwargs: pytest.fail("began a download"))
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data_dir with a copy of MNIST as tensorflow-datasets prepares it: 24 and 8 images, filled with their number."""
+    tfds = pytest.importorskip("tensorflow_datasets")
+    directory = tmp_path_factory.mktemp("tfds")
+
+    def split(count: int) -> list[tuple[int, dict]]:
+        return [(i, {"image": np.full((28, 28, 1), i, np.uint8), "label": i % 10}) for i in range(count)]
+
+    tfds.dataset_builders.store_as_tfds_dataset(
+        name="mnist",
+        version="3.0.1",
+        features=tfds.features.FeaturesDict(
+            {"image": tfds.features.Image(shape=(28, 28, 1)), "label": tfds.features.ClassLabel(num_classes=10)}
+        ),
+        split_datasets={"train": split(24), "test": split(8)},
+        data_dir=directory,
+    )
+    return directory
+
+
+def _blocks(count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Images that are easy to tell apart, sorted by class: a bright bar whose row is the class, on noise."""
+    labels = np.sort(np.arange(count) % 10).astype(np.uint8)
+    images = np.random.default_rng(count).integers(0, 60, (count, 28, 28), dtype=np.uint8)
+    for image, label in zip(images, labels, strict=True):
+        image[2 * label + 3 : 2 * label + 6] = 250
+    return images, labels
+
+
+def _npz(path: Path, train: int = 640, test: int = 50, **changes: np.ndarray | None) -> str:
+    """Writes a file in the layout of mnist.npz; `changes` replaces an array or, with None, leaves it out."""
+    arrays = dict(zip(data.KEYS, (*_blocks(train), *_blocks(test)), strict=True)) | changes
+    np.savez(path, **{key: value for key, value in arrays.items() if value is not None})
+    return str(path)
+
+
+def _assert_sound(digits: object) -> None:
+    for x, y in ((digits.x_train, digits.y_train), (digits.x_test, digits.y_test)):
+        assert x.dtype == np.float32 and x.shape == (len(y), 28, 28, 1)
+        assert x.min() >= 0 and x.max() <= 1
+        assert y.dtype == np.int64 and y.ndim == 1 and y.min() >= 0 and y.max() <= 9
+
+
+# --- scikit-learn's digits ---
+
+
+def test_digits_look_like_mnist():
+    pytest.importorskip("sklearn")
+    digits = data.load("digits")
+    _assert_sound(digits)
+    assert digits.name == "digits"
+    assert len(digits.x_test) >= 360 and len(digits.x_train) + len(digits.x_test) == 1797
+    x = np.concatenate([digits.x_train, digits.x_test])
+    assert x.max() == 1 and x.mean() < 0.3  # white ink on black
+    frame = np.ones((28, 28, 1), bool)
+    frame[4:24, 4:24] = False
+    assert not x[:, frame[..., 0]].any()
+    assert (x == 0).mean() > 0.5  # the background is exactly zero, within the frame too
+
+
+def test_digits_are_split_evenly_and_always_alike():
+    pytest.importorskip("sklearn")
+    first, second = data.load("digits"), data.load("digits")
+    for field in data.KEYS:
+        np.testing.assert_array_equal(getattr(first, field), getattr(second, field))
+    counts = np.bincount(first.y_test, minlength=10)
+    assert counts.min() >= 34 and counts.max() <= 38
+    rows = {image.tobytes() for image in first.x_train}
+    assert not any(image.tobytes() in rows for image in first.x_test)
+
+
+# --- a file ---
+
+
+def test_npz(tmp_path: Path):
+    images, labels = _blocks(100)
+    order = np.random.default_rng(0).permutation(100)
+    file = _npz(tmp_path / "mine.npz", x_train=images[order], y_train=labels[order])
+    digits = data.load(file)
+    _assert_sound(digits)
+    assert digits.name == "mine.npz"
+    np.testing.assert_array_equal(digits.y_train, labels[order])
+    np.testing.assert_allclose(digits.x_train[..., 0] * 255, images[order], atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"y_test": None}, r"without y_test; it has \['x_train', 'y_train', 'x_test'\]"),
+        ({"x_train": np.zeros((640, 32, 32), np.uint8)}, r"x_train as uint8 \[N, 28, 28\].*uint8 \[640, 32, 32\]"),
+        ({"x_test": np.zeros((50, 784), np.uint8)}, r"x_test as uint8 \[N, 28, 28\].*uint8 \[50, 784\]"),
+        ({"x_train": np.zeros((640, 28, 28), np.float32)}, r"x_train as uint8.*float32 \[640, 28, 28\]"),
+        ({"x_test": np.zeros((0, 28, 28), np.uint8)}, r"N > 0.*\[0, 28, 28\]"),
+        ({"y_train": np.zeros(639, np.uint8)}, r"y_train as integers \[640\].*uint8 \[639\]"),
+        ({"y_train": np.zeros((640, 10), np.uint8)}, r"y_train as integers \[640\].*uint8 \[640, 10\]"),
+        ({"y_train": np.zeros(640, np.float32)}, r"y_train as integers \[640\].*float32 \[640\]"),
+        ({"y_test": np.full(50, 10, np.uint8)}, r"y_test from 0 to 9.*10 to 10"),
+        ({"y_test": np.array(["7"] * 50, object)}, r"unreadable: ValueError"),
+    ],
+)
+def test_npz_of_another_layout(tmp_path: Path, changes: dict, message: str):
+    file = _npz(tmp_path / "odd.npz", **changes)
+    with pytest.raises(data.DataError, match=message) as caught:
+        data.load(file)
+    text = str(caught.value)
+    assert "Expected: " in text and "Remedy: " in text and "odd.npz" in text and "\n" not in text
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 not a zip", b"hello"], ids=["empty", "broken", "text"])
+def test_unreadable_file(tmp_path: Path, content: bytes):
+    file = tmp_path / "bad.npz"
+    file.write_bytes(content)
+    with pytest.raises(data.DataError, match=r"Expected: .*bad\.npz, unreadable: .*Remedy: "):
+        data.load(str(file))
+
+
+def test_truncated_file(tmp_path: Path):
+    file = Path(_npz(tmp_path / "short.npz"))
+    file.write_bytes(file.read_bytes()[:-2000])
+    with pytest.raises(data.DataError, match="unreadable"):
+        data.load(str(file))
+
+
+def test_damaged_compression(tmp_path: Path):
+    np.savez_compressed(tmp_path / "flipped.npz", **dict(zip(data.KEYS, (*_blocks(64), *_blocks(10)), strict=True)))
+    content = bytearray((tmp_path / "flipped.npz").read_bytes())
+    content[200:400] = bytes(255 - byte for byte in content[200:400])
+    (tmp_path / "flipped.npz").write_bytes(content)
+    with pytest.raises(data.DataError, match="unreadable"):
+        data.load(str(tmp_path / "flipped.npz"))
+
+
+def test_single_array_in_place_of_an_archive(tmp_path: Path):
+    with (tmp_path / "array.npz").open("wb") as file:
+        np.save(file, np.zeros((3, 28, 28), np.uint8))
+    with pytest.raises(data.DataError, match=r"array\.npz, unreadable"):
+        data.load(str(tmp_path / "array.npz"))
+
+
+@pytest.mark.parametrize("name", ["missing.npz", "mnits", ""])
+def test_no_such_file_or_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(data.DataError, match=r"auto, mnist, digits or an \.npz file .*no file\. Remedy: "):
+        data.load(name)
+
+
+# --- MNIST ---
+
+
+@pytest.mark.parametrize("dataset", ["mnist", "auto"])
+def test_prepared_copy_is_read_without_the_network(
+    prepared: Path, no_network: None, capsys: pytest.CaptureFixture, dataset: str
+):
+    digits = data.load(dataset, str(prepared))
+    _assert_sound(digits)
+    assert digits.name == "mnist" and len(digits.x_train) == 24 and len(digits.x_test) == 8
+    numbers = np.rint(digits.x_train[:, 0, 0, 0] * 255).astype(int)
+    assert sorted(numbers) == list(range(24))
+    np.testing.assert_array_equal(digits.y_train, numbers % 10)
+    assert capsys.readouterr().out == ""
+
+
+def test_prepared_copy_in_the_default_place(prepared: Path, no_network: None, monkeypatch: pytest.MonkeyPatch):
+    import tensorflow_datasets as tfds
+
+    monkeypatch.setattr(tfds.core.constants, "DATA_DIR", str(prepared))
+    assert len(data.load("mnist").x_train) == 24
+
+
+def test_damaged_copy(prepared: Path, no_network: None, tmp_path: Path):
+    shutil.copytree(prepared, tmp_path / "copy")
+    for file in (tmp_path / "copy").rglob("*.tfrecord*"):
+        file.write_bytes(b"damaged")
+    with pytest.raises(data.DataError, match=r"cannot be read.*Received: .*mnist.*Remedy: ") as caught:
+        data.load("auto", str(tmp_path / "copy"))
+    assert not isinstance(caught.value, data.MnistUnavailable) and "\n" not in str(caught.value)
+
+
+def test_unreadable_metadata(prepared: Path, no_network: None, tmp_path: Path):
+    shutil.copytree(prepared, tmp_path / "copy")
+    for file in (tmp_path / "copy").rglob("dataset_info.json"):
+        file.write_text("{")
+    with pytest.raises(data.DataError, match=r"cannot be opened.*Remedy: "):
+        data.load("mnist", str(tmp_path / "copy"))
+
+
+def test_auto_falls_back_and_says_so_in_one_line(unreachable: None, tmp_path: Path, capsys: pytest.CaptureFixture):
+    pytest.importorskip("sklearn")
+    assert data.load("auto", str(tmp_path)).name == "digits"
+    (line,) = capsys.readouterr().out.splitlines()
+    assert "bundled digits" in line and str(tmp_path / "mnist") in line and "example.org: no answer" in line
+    assert not list(tmp_path.iterdir())
+
+
+def test_mnist_that_cannot_be_had(unreachable: None, tmp_path: Path):
+    with pytest.raises(data.MnistUnavailable) as caught:
+        data.load("mnist", str(tmp_path))
+    for text in (str(tmp_path / "mnist"), "example.org", "--dataset digits", "--dataset FILE.npz", "--data-dir DIR"):
+        assert text in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_download(prepared: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    tfds = pytest.importorskip("tensorflow_datasets")
+    calls = []
+
+    def builder(name: str, data_dir: str, try_gcs: bool) -> object:
+        found = tfds.core.read_only_builder.builder_from_files(name, data_dir=str(prepared))
+        monkeypatch.setattr(found, "download_and_prepare", lambda download_config: calls.append(download_config))
+        assert (name, data_dir, try_gcs) == ("mnist", str(tmp_path), False)
+        return found
+
+    monkeypatch.setattr(data, "probe", lambda: None)
+    monkeypatch.setattr(tfds, "builder", builder)
+    assert data.load("mnist", str(tmp_path)).name == "mnist"
+    assert [config.try_download_gcs for config in calls] == [False]
+
+
+def test_download_that_fails(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture):
+    pytest.importorskip("sklearn")
+    tfds = pytest.importorskip("tensorflow_datasets")
+
+    def builder(*args: object, **kwargs: object) -> None:
+        raise ConnectionError("cut off\nhalf-way")
+
+    monkeypatch.setattr(data, "probe", lambda: None)
+    monkeypatch.setattr(tfds, "builder", builder)
+    with pytest.raises(data.MnistUnavailable, match=r"download failed \(ConnectionError: cut off half-way"):
+        data.load("mnist", str(tmp_path))
+    assert data.load("auto", str(tmp_path)).name == "digits"
+    assert len(capsys.readouterr().out.splitlines()) == 1
+
+
+def test_without_the_extra(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture):
+    pytest.importorskip("sklearn")
+    monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
+    with pytest.raises(ImportError, match=r'tensorflow_datasets.*pip install "lrp_tf\[mnist\]"'):
+        data.load("mnist", str(tmp_path))
+    assert data.load("auto", str(tmp_path)).name == "digits"
+    assert "pip install" in capsys.readouterr().out
+    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+    with pytest.raises(ImportError, match=r'sklearn.*pip install "lrp_tf\[mnist\]"'):
+        data.load("auto", str(tmp_path))
+
+
+# --- the probe ---
+
+
+def _raise(*args: object, **kwargs: object) -> None:
+    raise ConnectionError("no route")
+
+
+@pytest.mark.parametrize(
+    "head, reason",
+    [
+        (lambda url, **kwargs: SimpleNamespace(status_code=200), None),
+        (lambda url, **kwargs: SimpleNamespace(status_code=403), "storage.googleapis.com: HTTP status 403"),
+        (_raise, "storage.googleapis.com: ConnectionError"),
+    ],
+    ids=["answers", "forbidden", "fails"],
+)
+def test_probe(monkeypatch: pytest.MonkeyPatch, head: object, reason: str | None):
+    requests = pytest.importorskip("requests")
+    monkeypatch.setattr(requests, "head", head)
+    assert data.probe() == reason
+
+
+def test_probe_does_not_hang(monkeypatch: pytest.MonkeyPatch):
+    """A name lookup that hangs heeds no time-out."""
+    requests = pytest.importorskip("requests")
+    release = threading.Event()
+    monkeypatch.setattr(requests, "head", lambda url, **kwargs: release.wait(60))
+    start = time.monotonic()
+    assert data.probe(seconds=0.2) == "storage.googleapis.com: no answer within 0.2 s"
+    assert time.monotonic() - start < 10
+    release.set()
+
+
+# --- training ---
+
+
+def test_training_from_another_folder(tmp_path: Path):
+    """A file sorted by class is learned in two epochs, so it was shuffled; and nothing but the model is left behind."""
+    file = _npz(tmp_path / "bars.npz")
+    run = subprocess.run(
+        [sys.executable, FOLDER / "train.py", "--dataset", file, "--epochs", "2", "--out", "logs"],
+        cwd=tmp_path,
+        env=os.environ | {"CUDA_VISIBLE_DEVICES": "-1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert run.returncode == 0, run.stderr
+    assert "dataset: bars.npz, 640 training and 50 test images" in run.stdout
+    accuracy = re.search(r"^test accuracy: (\d\.\d{4}) on 50 images$", run.stdout, re.MULTILINE)
+    assert accuracy and float(accuracy[1]) > 0.9, run.stdout
+    assert run.stdout.splitlines()[-1] == f"model: {Path('logs', 'model.keras')}"
+    assert run.stdout.isascii()  # no progress bar where there is no terminal
+    assert [path.name for path in (tmp_path / "logs").iterdir()] == ["model.keras"]
+    model = keras.models.load_model(tmp_path / "logs" / "model.keras")
+    images = data.load(file).x_test
+    probabilities = model.predict(images, verbose=0)
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-5)
+    assert (probabilities.argmax(axis=1) == data.load(file).y_test).mean() == pytest.approx(float(accuracy[1]))
+
+
+def test_seed_decides(train: ModuleType, tmp_path: Path):
+    file = _npz(tmp_path / "bars.npz", train=64, test=10)
+
+    def kernels(seed: str, out: str) -> list[np.ndarray]:
+        train.main(["--dataset", file, "--epochs", "1", "--seed", seed, "--out", str(tmp_path / out)])
+        return keras.models.load_model(tmp_path / out / "model.keras").get_weights()
+
+    first, again, other = kernels("1", "a"), kernels("1", "a"), kernels("2", "b")  # "a" is overwritten
+    for x, y in zip(first, again, strict=True):
+        np.testing.assert_allclose(x, y, atol=1e-6)
+    assert np.abs(first[0] - other[0]).max() > 1e-2
+
+
+def test_mixed_precision(train: ModuleType, tmp_path: Path):
+    model = train.build(mixed=True)
+    assert {layer.compute_dtype for layer in model.layers[:-1]} == {"float16"}
+    assert model.layers[-1].compute_dtype == "float32"
+    digits = data.load(_npz(tmp_path / "bars.npz", train=16, test=10))
+    train.train(model, digits, epochs=1, mixed=True)
+    assert isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
+    train.save(model, tmp_path / "model.keras")
+    output = keras.models.load_model(tmp_path / "model.keras").predict(digits.x_test, verbose=0)
+    assert output.dtype == np.float32 and np.isfinite(output).all()
+    assert keras.config.dtype_policy().name == "float32"
+
+
+@pytest.mark.parametrize("images, epochs", [(60_000, 4), (1437, 10), (1, 10), (1_000_000, 4)])
+def test_default_epochs(train: ModuleType, images: int, epochs: int):
+    assert train.default_epochs(images) == epochs
+
+
+def test_failed_save_keeps_the_old_model(train: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = tmp_path / "model.keras"
+    path.write_bytes(b"old")
+
+    def fail(self: keras.Model, target: Path) -> None:
+        target.write_bytes(b"half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(keras.Model, "save", fail)
+    with pytest.raises(OSError, match="disk full"):
+        train.save(train.build(), path)
+    assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--epochs", "0"], "--epochs: expected a whole number from 1, received '0'"),
+        (["--epochs", "-3"], "--epochs"),
+        (["--epochs", "two"], "received 'two'"),
+        (["--seed", "-1"], "--seed: expected a whole number from 0"),
+        (["--dataset", "missing.npz"], "missing.npz, which is no file"),
+        (["--dataset", "digits", "--out", "file/logs"], "--out: expected a folder that can be written"),
+        (["--dataset", "digits", "--out", "taken"], "which a model file cannot replace"),
+        (["--nonsense"], "unrecognized arguments: --nonsense"),
+    ],
+)
+def test_wrong_arguments(
+    train: ModuleType,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+    arguments: list[str],
+    message: str,
+):
+    monkeypatch.chdir(tmp_path)
+    Path("file").write_text("")
+    Path("taken/model.keras").mkdir(parents=True)
+    out = [] if "--out" in arguments else ["--out", "logs"]
+    with pytest.raises(SystemExit) as caught:
+        train.main([*arguments, *out])
+    assert caught.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+
+
+def test_unavailable_mnist_ends_the_driver_in_one_line(
+    train: ModuleType, unreachable: None, tmp_path: Path, capsys: pytest.CaptureFixture
+):
+    with pytest.raises(SystemExit) as caught:
+        train.main(["--dataset", "mnist", "--data-dir", str(tmp_path / "data"), "--out", str(tmp_path)])
+    assert caught.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "MNIST is not available" in line and "--dataset digits" in line

@@ -1,0 +1,938 @@
+"""Model structures: whatever way a model is written, its clone computes the same and loses no relevance."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from checking import check, close, images, randomize, vectors
+from keras import layers as kl
+
+import lrp_tf
+from lrp_tf import composites, rules
+
+RULE = rules.AlphaBeta(2.0, 1.0)  # on every linear step: it tells mistakes that Epsilon would forgive
+BOX = composites.get("epsilon_gamma_box", low=-4.0, high=4.0)
+
+
+@pytest.fixture(autouse=True)
+def float64():
+    """Models in double precision, so that only rounding in double precision is forgiven."""
+    floatx, policy = keras.config.floatx(), keras.config.dtype_policy()
+    keras.config.set_floatx("float64")
+    keras.config.set_dtype_policy("float64")
+    yield
+    keras.config.set_floatx(floatx)
+    keras.config.set_dtype_policy(policy)
+
+
+def sequential(shape, *layers):
+    return randomize(keras.Sequential([keras.Input(shape), *layers]))
+
+
+def with_weights(model, weights):
+    model.set_weights(weights)
+    return model
+
+
+def relevance(model, x, composite=RULE, target=0, **options):
+    return lrp_tf.Explainer(model, composite, **options)(x, target)
+
+
+# --- nesting -----------------------------------------------------------------------------------
+
+
+def test_nested_models_equal_the_flat_one():
+    def stack():
+        return [
+            kl.Conv2D(3, 3, padding="same"),
+            kl.BatchNormalization(),
+            kl.ReLU(),
+            kl.MaxPooling2D(),
+            kl.Conv2D(4, 3, activation="relu"),
+            kl.Flatten(),
+            kl.Dense(5, activation="relu"),
+            kl.Dense(3, activation="softmax"),
+        ]
+
+    flat = sequential((8, 8, 2), *stack())
+    a = stack()
+    inner = keras.Sequential([keras.Input((8, 8, 2)), *a[:2]], name="inner")
+    i = keras.Input((8, 8, 2))
+    middle = keras.Model(i, kl.MaxPooling2D()(a[2](inner(i))), name="middle")
+    outer = keras.Sequential([keras.Input((8, 8, 2)), middle, a[4]], name="outer")
+    i = keras.Input((8, 8, 2))
+    h = keras.Sequential([kl.Flatten(), a[6]], name="head")(outer(i))
+    nested = with_weights(keras.Model(i, a[7](h)), flat.get_weights())
+    x = images()
+    for composite in (RULE, "epsilon_plus_flat", BOX):
+        check(nested, x, composite)
+        close(relevance(nested, x, composite), relevance(flat, x, composite))
+    paths = lrp_tf.Explainer(nested).summary(None).column("layer")
+    assert "outer/middle/inner/" + a[0].name in paths
+
+
+def test_batch_normalization_folds_across_the_border_of_a_nested_model():
+    conv, norm = kl.Conv2D(3, 3), kl.BatchNormalization()
+    rest = [kl.ReLU(), kl.Flatten(), kl.Dense(2)]
+    flat = sequential((8, 8, 2), conv, norm, *rest)
+    inner = keras.Sequential([keras.Input((8, 8, 2)), kl.Conv2D(3, 3)])
+    i = keras.Input((8, 8, 2))
+    h = inner(i)
+    for layer in (kl.BatchNormalization(), kl.ReLU(), kl.Flatten(), kl.Dense(2)):
+        h = layer(h)
+    nested = with_weights(keras.Model(i, h), flat.get_weights())
+    check(nested, images(), RULE)
+    close(relevance(nested, images()), relevance(flat, images()))
+
+
+def test_shared_layer_sums_the_relevance_of_its_calls():
+    i = keras.Input((4,))
+    shared = kl.Dense(4, activation="relu")
+    model = randomize(keras.Model(i, kl.Dense(3)(shared(shared(i)))))
+    x = vectors()
+    found = check(model, x, RULE, layers=[shared.name], target=0)
+    assert [r.shape for r in found.layers[shared.name]] == [(3, 4), (3, 4)]
+    w = model.get_weights()
+    unshared = sequential((4,), kl.Dense(4, activation="relu"), kl.Dense(4, activation="relu"), kl.Dense(3))
+    unshared.set_weights([*w[:2], *w])
+    close(found.relevance, relevance(unshared, x))
+
+
+def test_shared_model_on_two_inputs():
+    i = keras.Input((8, 8, 2))
+    tower = keras.Model(i, kl.GlobalAveragePooling2D()(kl.Conv2D(3, 3, activation="relu")(i)), name="tower")
+    a, b = keras.Input((8, 8, 2)), keras.Input((8, 8, 2))
+    model = randomize(keras.Model([a, b], kl.Dense(2)(kl.Concatenate()([tower(a), tower(b)]))))
+    x = [images(seed=1), images(seed=2)]
+    found = check(model, x, layers=["tower"])
+    assert len(found.layers["tower"]) == 2
+    assert isinstance(found.relevance, list)
+    # The same towers, each with layers of its own.
+    a, b = keras.Input((8, 8, 2)), keras.Input((8, 8, 2))
+    own = [kl.GlobalAveragePooling2D()(kl.Conv2D(3, 3, activation="relu")(t)) for t in (a, b)]
+    twin = keras.Model([a, b], kl.Dense(2)(kl.Concatenate()(own)))
+    w = model.get_weights()
+    twin.set_weights([*w[:2], *w])
+    close(relevance(model, x, "epsilon_plus"), relevance(twin, x, "epsilon_plus"))
+
+
+def test_shared_model_called_twice_in_a_row():
+    i = keras.Input((4,))
+    block = keras.Sequential([keras.Input((4,)), kl.Dense(4, activation="relu"), kl.Dense(4)])
+    check(randomize(keras.Model(i, kl.Dense(2)(block(block(i))))), vectors(), RULE)
+
+
+def test_sub_model_with_several_outputs():
+    i = keras.Input((4,))
+    h = kl.Dense(4, activation="relu")(i)
+    sub = keras.Model(i, [kl.Dense(3)(h), kl.Dense(3)(h)], name="sub")
+    j = keras.Input((4,))
+    left, right = sub(j)
+    found = check(randomize(keras.Model(j, kl.Dense(2)(kl.Subtract()([left, right])))), vectors(), RULE, layers=["sub"])
+    assert len(found.layers["sub"]) == 2
+
+
+@pytest.mark.parametrize("names", [("a", "b"), ("b", "a")])
+def test_sub_model_with_list_inputs_called_on_a_dict(names):
+    """Keras looks a dict's entries up by the names of the inputs, whatever order they were declared in."""
+    first, second = (keras.Input((4,), name=name) for name in names)
+    sub = keras.Model([first, second], kl.Subtract()([kl.Dense(3)(first), kl.Dense(3)(second)]))
+    p, q = keras.Input((4,)), keras.Input((4,))
+    model = randomize(keras.Model([p, q], sub({"a": p, "b": q})))
+    check(model, [vectors(seed=1), vectors(seed=2)], RULE)
+
+
+@pytest.mark.parametrize("argument", [{"inputs": None}, {"training": True}, {"mask": None}])
+def test_sub_model_called_with_keywords(argument):
+    sub = keras.Sequential([keras.Input((4,)), kl.Dense(4), kl.Dropout(0.5)])
+    i = keras.Input((4,))
+    h = sub(inputs=i) if "inputs" in argument else sub(i, **argument)
+    model = randomize(keras.Model(i, kl.Dense(2)(h)))
+    expected = model.layers[-1](sub(vectors(), training=False))
+    close(lrp_tf.Explainer(model).explain(vectors()).output, expected)
+
+
+def test_sub_model_that_adjusts_the_rank_of_its_input():
+    """Keras appends the missing axis of size 1."""
+    i = keras.Input((4, 1))
+    sub = keras.Model(i, kl.Dense(3)(kl.Flatten()(i)))
+    j = keras.Input((4,))
+    check(randomize(keras.Model(j, sub(j))), vectors(), RULE)
+
+
+# --- sums and constants ------------------------------------------------------------------------
+
+
+def test_add_of_a_tensor_to_itself_keeps_the_sum():
+    i = keras.Input((4,))
+    h = kl.Dense(4, use_bias=False, activation="relu")(i)
+    model = randomize(keras.Model(i, kl.Dense(3, use_bias=False)(kl.Add()([h, h]))))
+    found = check(model, vectors(), rules.Epsilon())
+    plain = sequential((4,), kl.Dense(4, use_bias=False, activation="relu"), kl.Dense(3, use_bias=False))
+    w = model.get_weights()
+    plain.set_weights([w[0], 2 * w[1]])
+    close(found.relevance, relevance(plain, vectors(), rules.Epsilon(), None), 1e-5)
+    close(found.conservation.relevance, found.conservation.start, 1e-4)
+
+
+def test_three_times_the_same_in_add_and_concatenate():
+    i = keras.Input((4,))
+    h = kl.Dense(4)(i)
+    check(randomize(keras.Model(i, kl.Dense(3)(kl.Concatenate()([h, kl.Add()([h, h, h]), h])))), vectors(), RULE)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda h: h + h,
+        lambda h: h * 2,
+        lambda h: 2 * h,
+        lambda h: h + 3,
+        lambda h: 3 + h,
+        lambda h: h - 1,
+        lambda h: 1 - h,
+        lambda h: (1 - h) * 2 + 3 - h,
+        lambda h: h + np.arange(4.0),
+        lambda h: h * np.arange(4.0),
+        lambda h: kl.Add()([h, keras.ops.ones((1, 4))]),
+        lambda h: kl.Average()([h, 3 * h]),
+        lambda h: keras.ops.mean(keras.ops.reshape(h, (-1, 2, 2)), axis=1),
+        lambda h: keras.ops.transpose(keras.ops.reshape(h, (-1, 2, 2)), (0, 2, 1)),
+    ],
+)
+def test_arithmetic_of_operators(function):
+    i = keras.Input((4,))
+    h = kl.Flatten()(function(kl.Dense(4)(i)))
+    check(randomize(keras.Model(i, kl.Dense(3)(h))), vectors(), RULE)
+
+
+def test_plus_is_the_add_layer():
+    def build(add):
+        i = keras.Input((8, 8, 2))
+        h = kl.Conv2D(3, 3, padding="same", activation="relu")(i)
+        g = kl.Conv2D(3, 3, padding="same")(h)
+        return randomize(keras.Model(i, kl.Dense(2)(kl.GlobalAveragePooling2D()(kl.ReLU()(add(h, g))))))
+
+    sugar, layer = build(lambda a, b: a + b), build(lambda a, b: kl.Add()([a, b]))
+    close(check(sugar, images(), target=0).relevance, relevance(layer, images(), "epsilon_plus_flat"))
+
+
+# --- dropout -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stored", [{}, {"training": True}, {"training": False}])
+def test_dropout_runs_in_inference_mode(stored):
+    def build(*noise):
+        i = keras.Input((8, 8, 2))
+        h = kl.Conv2D(3, 3, activation="relu")(i)
+        for layer in noise:
+            h = layer(h, **stored)
+        return randomize(keras.Model(i, kl.Dense(2)(kl.Flatten()(h))))
+
+    noisy = build(kl.Dropout(0.5), kl.SpatialDropout2D(0.5), kl.GaussianNoise(1.0), kl.GaussianDropout(0.5))
+    plain = build()
+    plain.set_weights([w.numpy() for w in noisy.weights if "seed" not in w.path])
+    seeds = [w.numpy() for w in noisy.weights if "seed" in w.path]
+    explainer = lrp_tf.Explainer(noisy, RULE)
+    found = explainer.explain(images(), 0)
+    close(found.output, plain(images()))
+    close(found.relevance, relevance(plain, images()))
+    np.testing.assert_array_equal(seeds, [w.numpy() for w in noisy.weights if "seed" in w.path])
+
+
+def test_batch_normalization_stored_with_training_true_uses_its_moving_statistics():
+    i = keras.Input((4,))
+    model = randomize(keras.Model(i, kl.Dense(2)(kl.BatchNormalization()(kl.Dense(4)(i), training=True))))
+    plain = sequential((4,), kl.Dense(4), kl.BatchNormalization(), kl.Dense(2))
+    plain.set_weights(model.get_weights())
+    found = lrp_tf.Explainer(model, RULE).explain(vectors(), 0)
+    close(found.output, plain(vectors(), training=False))
+    close(found.relevance, relevance(plain, vectors()))
+
+
+# --- inputs and outputs ------------------------------------------------------------------------
+
+
+def test_list_and_dict_inputs_come_back_in_their_structure():
+    def build(pack):
+        a, b = keras.Input((8, 8, 2), name="zebra"), keras.Input((4,), name="ant")
+        h = kl.Concatenate()([kl.Flatten()(kl.Conv2D(2, 3)(a)), kl.Dense(3, activation="relu")(b)])
+        return randomize(keras.Model(pack(a, b), kl.Dense(2)(h)))
+
+    x, y = images(), vectors()
+    as_list = check(build(lambda a, b: [a, b]), [x, y], RULE, target=0).relevance
+    as_dict = check(build(lambda a, b: {"zebra": a, "ant": b}), {"zebra": x, "ant": y}, RULE, target=0).relevance
+    close(as_list, [as_dict["zebra"], as_dict["ant"]])
+    same = relevance(build(lambda a, b: {"zebra": a, "ant": b}), {"ant": y, "zebra": x})
+    close(same, as_dict)
+
+
+def test_single_input_in_a_list_or_dict():
+    for pack in (lambda t: [t], lambda t: {"x": t}):
+        i = keras.Input((4,), name="x")
+        model = randomize(keras.Model(pack(i), kl.Dense(2)(i)))
+        r = relevance(model, vectors() if pack is None else pack(vectors()) if "x" in str(pack(1)) else vectors())
+        assert keras.tree.flatten(r)[0].shape == (3, 4)
+
+
+def test_nested_input_structure():
+    names = ("p", "q", "r")
+    inputs = {name: keras.Input((4,), name=name) for name in names}
+    structure = {"p": inputs["p"], "rest": {"q": inputs["q"], "r": inputs["r"]}}
+    model = randomize(keras.Model(structure, kl.Dense(2)(kl.Concatenate()(list(inputs.values())))))
+    x = {name: vectors(seed=k) for k, name in enumerate(names)}
+    check(model, {"p": x["p"], "rest": {"q": x["q"], "r": x["r"]}}, RULE)
+
+
+def test_input_that_the_output_does_not_depend_on_gets_zero():
+    a, b = keras.Input((4,)), keras.Input((4,))
+    model = randomize(keras.Model([a, b], [kl.Dense(2)(a), kl.Dense(3)(b)]))
+    r = relevance(model, [vectors(), vectors()], output=0)
+    assert np.any(r[0])
+    assert not np.any(r[1])
+
+
+def test_outputs_are_chosen_by_name_or_index():
+    i = keras.Input((4,))
+    h = kl.Dense(4, activation="relu")(i)
+    model = randomize(
+        keras.Model(i, [kl.Dense(2, name="left", activation="softmax")(h), kl.Dense(3, name="right")(h)])
+    )
+    x = vectors()
+    for output, index in (("left", 0), (0, 0), ("right", 1), (1, 1), (-1, 1)):
+        check(model, x, RULE, output=output, index=index)
+        single = keras.Model(i, model.outputs[index])
+        close(relevance(model, x, output=output), relevance(single, x))
+
+
+def test_output_that_is_an_inner_tensor_of_another():
+    i = keras.Input((8, 8, 2))
+    h = kl.Conv2D(3, 3)(i)
+    g = kl.BatchNormalization()(h)
+    p = kl.Dense(2, activation="softmax")(kl.Flatten()(kl.ReLU()(g)))
+    model = randomize(keras.Model(i, [h, p]))
+    check(model, images(), RULE, output=1, index=1)
+    start = np.ones((3, 6, 6, 3))
+    assert lrp_tf.Explainer(model, RULE, output=0)(images(), start=start).shape == (3, 8, 8, 2)
+
+
+def test_outputs_in_a_dict_are_chosen_by_their_keys():
+    i = keras.Input((4,))
+    model = randomize(keras.Model(i, {"left": kl.Dense(2)(i), "right": kl.Dense(3)(i)}))
+    check(model, vectors(), RULE, output="right", index=1)
+
+
+def test_model_sliced_from_another():
+    full = sequential(
+        (8, 8, 2),
+        kl.Conv2D(3, 3, name="conv"),
+        kl.BatchNormalization(name="norm"),
+        kl.ReLU(),
+        kl.Flatten(name="flat"),
+        kl.Dense(4, activation="relu", name="hidden"),
+        kl.Dense(3, activation="softmax"),
+    )
+    x = images()
+    body = keras.Model(full.inputs, full.get_layer("hidden").output)
+    check(body, x, RULE)
+    head = keras.Model(full.get_layer("flat").output, full.output)
+    check(head, np.array(keras.Model(full.inputs, full.get_layer("flat").output)(x)), RULE)
+    unnormed = keras.Model(full.inputs, kl.Flatten()(full.get_layer("conv").output))
+    check(unnormed, x, RULE)
+    check(full, x, RULE)
+
+
+def test_trivial_models():
+    i = keras.Input((4,))
+    x = vectors()
+    close(relevance(keras.Model(i, i), x, RULE, 1), np.eye(4)[1] * x)
+    close(relevance(sequential((4,), kl.Activation("softmax")), x, RULE, 1), np.eye(4)[1] * x)
+    close(relevance(sequential((2, 2), kl.Flatten()), x.reshape(3, 2, 2), RULE, 1), (np.eye(4)[1] * x).reshape(3, 2, 2))
+
+
+def test_output_of_rank_one():
+    i = keras.Input((4,))
+    model = randomize(keras.Model(i, kl.Reshape(())(kl.Dense(1)(i))))
+    x = vectors()
+    positive = relevance(model, x, RULE, 1)
+    close(relevance(model, x, RULE, 0), -positive)
+
+
+# --- ways to build -----------------------------------------------------------------------------
+
+
+def test_sequential_built_in_three_ways():
+    def stack():
+        return [kl.Conv2D(3, 3, activation="relu"), kl.Flatten(), kl.Reshape((-1, 3)), kl.Flatten(), kl.Dense(3)]
+
+    first = sequential((8, 8, 2), *stack())
+    second = keras.Sequential(stack())
+    second.build((None, 8, 8, 2))
+    third = keras.Sequential(stack())
+    third(images(batch=5))
+    fourth = keras.Sequential([keras.Input(batch_shape=(5, 8, 8, 2)), *stack()])
+    expected = relevance(first, images())
+    for model in (second, third, fourth):
+        model.set_weights(first.get_weights())
+        explainer = lrp_tf.Explainer(model, RULE)
+        close(explainer(images(), 0), expected)  # 3 samples, though it was built with 5
+        assert explainer(images(batch=1), 0).shape == (1, 8, 8, 2)
+
+
+class TwoPaths(keras.Model):
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.conv = kl.Conv2D(3, 3, padding="same", activation="relu", name="conv")
+        self.drop = kl.Dropout(0.5)
+        self.head = keras.Sequential([kl.GlobalAveragePooling2D(), kl.Dense(3, name="logits")], name="head")
+
+    def call(self, inputs, training=None):
+        h = self.conv(inputs)
+        h = h + self.drop(h, training=training) * 2
+        return self.head(keras.ops.relu(h))
+
+    def get_config(self):
+        return {}
+
+
+def same_as_two_paths(weights):
+    i = keras.Input((8, 8, 2))
+    h = kl.Conv2D(3, 3, padding="same", activation="relu")(i)
+    h = kl.ReLU()(kl.Add()([h, 2 * h]))
+    return with_weights(keras.Model(i, kl.Dense(3)(kl.GlobalAveragePooling2D()(h))), weights)
+
+
+def test_subclassed_model_equals_the_functional_one():
+    model = TwoPaths()
+    model(images())
+    randomize(model)
+    nodes = [(layer, len(layer._inbound_nodes), len(layer._outbound_nodes)) for layer in model._flatten_layers()]
+    weights = [w for w in model.get_weights() if w.ndim > 0 and w.dtype == "float64"]
+    close(check(model, images(), target=0).relevance, relevance(same_as_two_paths(weights), images(), "epsilon_plus_flat"))
+    for layer, inbound, outbound in nodes:
+        assert (len(layer._inbound_nodes), len(layer._outbound_nodes)) == (inbound, outbound), layer.name
+
+
+def test_subclassed_model_inside_a_functional_one():
+    inner = TwoPaths()
+    i = keras.Input((8, 8, 2))
+    model = randomize(keras.Model(i, kl.Dense(2)(inner(i))))
+    check(model, images(), RULE)
+    check(model, images(), RULE, layers=["conv", inner.name])
+
+
+def test_layers_of_a_functional_model_inside_a_subclassed_one_keep_their_output():
+    i = keras.Input((8, 8, 2))
+    base = keras.Model(i, kl.ReLU()(kl.Conv2D(3, 3, name="c")(i)))
+
+    class Wrapped(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.base, self.head = base, kl.Dense(2)
+
+        def call(self, x):
+            h = self.base(x)
+            for layer in self.base.layers[1:]:
+                h = h + layer(x) if layer.name == "c" else h
+            return self.head(kl.GlobalAveragePooling2D.call(POOL, h))
+
+    POOL = kl.GlobalAveragePooling2D()
+    model = Wrapped()
+    model(images())
+    randomize(model)
+    check(model, images(), RULE)
+    assert base.get_layer("c").output is not None  # raises with more than one inbound node
+    assert base.layers[-1].output is not None
+
+
+def test_subclassed_model_whose_augmentation_only_training_reaches():
+    class Augmented(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.noise, self.dense = kl.RandomFlip(), kl.Dense(2)
+
+        def call(self, x, training=False):
+            if training:
+                x = self.noise(x)
+            return self.dense(keras.ops.reshape(x, (-1, 128)))
+
+    model = Augmented()
+    model(images())
+    check(randomize(model), images(), RULE)
+
+
+def test_subclassed_model_with_dict_input():
+    class Sum(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = kl.Dense(3), kl.Dense(3)
+
+        def call(self, inputs):
+            return self.a(inputs["p"]) + self.b(inputs["q"])
+
+    model = Sum()
+    x = {"q": vectors(), "p": vectors(units=5)}
+    model(x)
+    found = check(randomize(model), x, rules.Epsilon())
+    assert found.relevance["p"].shape == (3, 5)
+
+
+def test_functional_subclass_that_overrides_call():
+    class Doubled(keras.Model):
+        def call(self, inputs, training=None, mask=None):
+            return 2 * super().call(inputs, training=training, mask=mask)
+
+    i = keras.Input((4,))
+    model = randomize(Doubled(i, kl.Dense(2)(kl.Dense(3, activation="relu")(i))))
+    check(model, vectors(), RULE)
+
+
+def test_sequential_subclass_that_overrides_call():
+    class Doubled(keras.Sequential):
+        def call(self, inputs, training=None, mask=None):
+            return 2 * super().call(inputs, training=training)
+
+    check(randomize(Doubled([keras.Input((4,)), kl.Dense(2)])), vectors(), RULE)
+
+
+def test_functional_subclass_that_keeps_call():
+    class Trainer(keras.Model):
+        def train_step(self, data):
+            return {}
+
+    i = keras.Input((4,))
+    check(randomize(Trainer(i, kl.Dense(2)(i))), vectors(), RULE)
+
+
+@pytest.mark.parametrize("ending", [".keras", ".h5"])
+def test_saved_and_loaded(tmp_path, ending):
+    i = keras.Input((8, 8, 2))
+    h = kl.ReLU()(kl.BatchNormalization()(kl.Conv2D(3, 3, padding="same")(i)))
+    h = kl.Add()([h, kl.Conv2D(3, 1)(i)])
+    inner = keras.Sequential([keras.Input((8, 8, 3)), kl.Flatten(), kl.Dense(4, activation="relu")])
+    model = randomize(keras.Model(i, kl.Dense(3, activation="softmax")(inner(h))))
+    path = str(tmp_path / f"model{ending}")
+    model.save(path)
+    loaded = keras.models.load_model(path)
+    close(check(loaded, images(), target=0).relevance, relevance(model, images(), "epsilon_plus_flat"))
+
+
+def test_saved_and_loaded_subclassed_model(tmp_path):
+    model = TwoPaths()
+    model(images())
+    path = str(tmp_path / "model.keras")
+    randomize(model).save(path)
+    loaded = keras.models.load_model(path, custom_objects={"TwoPaths": TwoPaths})
+    close(check(loaded, images(), target=0).relevance, relevance(model, images(), "epsilon_plus_flat"))
+
+
+def test_unknown_image_sizes():
+    def build(size):
+        i = keras.Input((size, size, 2))
+        h = kl.ZeroPadding2D()(i)
+        h = kl.BatchNormalization()(kl.Conv2D(3, 3, strides=2)(h))
+        h = kl.MaxPooling2D()(kl.ReLU()(h))
+        h = kl.Conv2D(3, 3, padding="same", activation="relu")(h)
+        return randomize(keras.Model(i, kl.Dense(3)(kl.GlobalAveragePooling2D()(h))))
+
+    free = lrp_tf.Explainer(build(None), BOX)
+    for size in (8, 11):
+        fixed = lrp_tf.Explainer(build(size), BOX)
+        close(free(images(size=size), 0), fixed(images(size=size), 0))
+    check(build(None), images(), RULE)
+
+
+def test_channels_first_is_the_transpose_of_channels_last():
+    def build(form):
+        i = keras.Input((8, 8, 2) if form == "channels_last" else (2, 8, 8))
+        axis = -1 if form == "channels_last" else 1
+        h = kl.ZeroPadding2D(1, data_format=form)(i)
+        h = kl.BatchNormalization(axis=axis)(kl.Conv2D(4, 3, data_format=form)(h))
+        h = kl.MaxPooling2D(data_format=form)(kl.ReLU()(h))
+        h = kl.BatchNormalization(axis=axis)(h)
+        h = kl.Conv2D(4, 3, groups=2, padding="same", activation="relu", data_format=form)(h)
+        h = kl.AveragePooling2D(2, data_format=form)(h)
+        h = kl.Concatenate()([kl.GlobalAveragePooling2D(data_format=form)(h), kl.GlobalMaxPooling2D(data_format=form)(h)])
+        return randomize(keras.Model(i, kl.Dense(3)(h)))
+
+    last, first, x = build("channels_last"), build("channels_first"), images()
+    turned = np.ascontiguousarray(x.transpose(0, 3, 1, 2))
+    for composite in (RULE, BOX):
+        expected = lrp_tf.Explainer(last, composite).explain(x, 0)
+        found = lrp_tf.Explainer(first, composite).explain(turned, 0)
+        close(found.output, expected.output)
+        close(np.transpose(found.relevance, (0, 2, 3, 1)), expected.relevance)
+        assert np.abs(found.conservation.unexplained).max() < 1e-9
+
+
+# --- precision ---------------------------------------------------------------------------------
+
+
+def mixed_net():
+    i = keras.Input((8, 8, 2), dtype="float32")
+    h = kl.BatchNormalization()(kl.Conv2D(3, 3, padding="same")(i))
+    h = kl.MaxPooling2D()(kl.PReLU()(h))
+    h = kl.Add()([h, kl.Conv2D(3, 3, padding="same", activation="relu")(h)])
+    h = kl.Dense(4, activation="relu")(kl.Flatten()(h))
+    return randomize(keras.Model(i, kl.Dense(3, activation="softmax", dtype="float32")(h)))
+
+
+@pytest.mark.parametrize(("policy", "tolerance"), [("float32", 1e-5), ("mixed_float16", 2e-2), ("mixed_bfloat16", 2e-1)])
+def test_rules_of_mixed_models_compute_in_float32(policy, tolerance):
+    keras.config.set_floatx("float32")
+    keras.config.set_dtype_policy("float32")
+    plain, x = mixed_net(), images(dtype="float32")
+    keras.config.set_dtype_policy(policy)
+    model = mixed_net()
+    model.set_weights(plain.get_weights())
+    found = lrp_tf.Explainer(model).explain(x, 0)
+    assert found.relevance.dtype == "float32"
+    assert np.abs(found.conservation.unexplained).max() < 1e-5
+    close(np.asarray(found.output), np.asarray(model(x)), tolerance)
+    close(found.relevance, relevance(plain, x, "epsilon_plus_flat"), 1e-5)
+
+
+def test_float64_model():
+    found = check(sequential((8, 8, 2), kl.Conv2D(2, 3), kl.Flatten(), kl.Dense(2)), images(), tolerance=1e-12)
+    assert found.relevance.dtype == "float64"
+    assert lrp_tf.Explainer(sequential((4,), kl.Dense(2))).graph.dtype == "float64"
+
+
+def rescaled(*ahead, dtype):
+    stack = [*ahead, kl.Rescaling(1 / 127.5, offset=-1.0), kl.Conv2D(3, 3, activation="relu"), kl.Flatten(), kl.Dense(2)]
+    return randomize(keras.Sequential([keras.Input((8, 8, 2), dtype=dtype), *stack]))
+
+
+@pytest.mark.parametrize(
+    "ahead",
+    [
+        [],
+        [lambda: kl.ZeroPadding2D(1)],
+        [lambda: kl.Permute((2, 1, 3))],
+        [lambda: kl.Reshape((8, 8, 2))],
+        [lambda: kl.Dropout(0.5)],
+    ],
+    ids=["none", "padding", "permute", "reshape", "dropout"],
+)
+def test_uint8_images(ahead):
+    """Integer pixels get the relevance that the same pixels get as floats, whatever lies ahead of Rescaling."""
+    x = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 2)).astype("uint8")
+    if ahead and ahead[0]().name.startswith("dropout"):
+        pytest.importorskip("keras")
+    model = rescaled(*[make() for make in ahead], dtype="uint8")
+    twin = with_weights(rescaled(*[make() for make in ahead], dtype="float64"), model.get_weights())
+    explainer = lrp_tf.Explainer(model)
+    found = explainer.explain(x, 0)
+    close(found.output, model(x, training=False))
+    expected = lrp_tf.Explainer(twin).explain(x.astype("float64"), 0)
+    close(found.relevance, expected.relevance, 1e-6)
+    close(found.conservation.relevance, expected.conservation.relevance, 1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["int32", "uint8"])
+def test_integers_straight_into_a_dense_layer(dtype):
+    """Keras promotes them to floats; so must the clone."""
+    x = np.arange(12).reshape(3, 4)
+    model = randomize(keras.Sequential([keras.Input((4,), dtype=dtype), kl.Dense(3, activation="relu"), kl.Dense(2)]))
+    twin = with_weights(sequential((4,), kl.Dense(3, activation="relu"), kl.Dense(2)), model.get_weights())
+    found = lrp_tf.Explainer(model, RULE).explain(x.astype(dtype), 0)
+    close(found.output, model(x.astype(dtype)), 1e-6)
+    close(found.relevance, relevance(twin, x.astype("float64")), 1e-6)
+
+
+# --- output activations ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "ending",
+    [
+        [lambda: kl.Dense(3, activation="softmax")],
+        [lambda: kl.Dense(3), lambda: kl.Softmax()],
+        [lambda: kl.Dense(3), lambda: kl.Activation("softmax")],
+        [lambda: kl.Dense(3), lambda: kl.Activation("softmax"), lambda: kl.Activation("linear", dtype="float64")],
+        [lambda: kl.Dense(3, activation=kl.Softmax())],
+        [lambda: kl.Dense(3, activation=tf.nn.softmax)],
+        [lambda: kl.Dense(3, activation="sigmoid")],
+        [lambda: kl.Dense(3, activation=tf.nn.sigmoid)],
+        [lambda: kl.Dense(3), lambda: kl.Activation(keras.activations.sigmoid)],
+    ],
+    ids=["argument", "layer", "activation", "linear-behind", "layer-argument", "tf.nn", "sigmoid", "tf-sigmoid", "sig"],
+)
+def test_final_softmax_or_sigmoid_is_stripped(ending):
+    model = sequential((4,), kl.Dense(4, activation="relu"), *[make() for make in ending])
+    plain = with_weights(sequential((4,), kl.Dense(4, activation="relu"), kl.Dense(3)), model.get_weights())
+    found = check(model, vectors(), RULE, target=1)
+    close(found.logits, plain(vectors()))
+    close(found.relevance, relevance(plain, vectors(), RULE, 1))
+    assert "is stripped" in str(lrp_tf.Explainer(model).summary(None))
+
+
+@pytest.mark.parametrize("name", ["softmax", "sigmoid"])
+def test_final_activation_by_function_call(name):
+    i = keras.Input((4,))
+    z = kl.Dense(3)(i)
+    plain = randomize(keras.Model(i, z))
+    for function in (getattr(keras.activations, name), getattr(keras.ops, name)):
+        model = keras.Model(i, function(z))
+        found = check(model, vectors(), RULE, target=1)
+        close(found.logits, plain(vectors()))
+
+
+def test_softmax_in_the_middle_stays():
+    model = sequential((4,), kl.Dense(5, activation="softmax"), kl.Dense(3), kl.Softmax(), kl.Dense(2))
+    found = check(model, vectors(), RULE)
+    close(found.logits, model(vectors()))
+
+
+def test_softmax_whose_output_also_feeds_another_output():
+    i = keras.Input((4,))
+    p = kl.Dense(3, activation="softmax", name="p")(i)
+    model = randomize(keras.Model(i, [p, kl.Dense(2, name="q")(p)]))
+    check(model, vectors(), RULE, output="p", layers=["p"])
+    check(model, vectors(), RULE, output="q", index=1, layers=["p"])
+
+
+@pytest.mark.parametrize(
+    "activation",
+    [
+        kl.LeakyReLU,
+        kl.PReLU,
+        kl.ReLU,
+        lambda: "gelu",
+        lambda: "silu",
+        lambda: "tanh",
+        lambda: "elu",
+        lambda: tf.nn.relu,
+        lambda: tf.nn.leaky_relu,
+        lambda: keras.ops.silu,
+    ],
+)
+def test_hidden_activations_pass_relevance(activation):
+    argument = sequential((4,), kl.Dense(4, activation=activation()), kl.Dense(3))
+    found = check(argument, vectors(), RULE, target=0)
+    made = activation()
+    layer = sequential((4,), kl.Dense(4), made if isinstance(made, keras.Layer) else kl.Activation(made), kl.Dense(3))
+    layer.set_weights(argument.get_weights())
+    close(relevance(layer, vectors()), found.relevance)
+
+
+def test_activation_layer_around_a_layer():
+    check(sequential((4,), kl.Dense(4), kl.Activation(kl.LeakyReLU(0.1)), kl.Dense(3)), vectors(), RULE)
+
+
+@pytest.mark.parametrize("name", ["relu", "gelu", "leaky_relu", "tanh", "silu", "hard_sigmoid", "elu", "softplus"])
+def test_activation_functions_called_on_tensors(name):
+    i = keras.Input((4,))
+    h = kl.Dense(4)(i)
+    model = randomize(keras.Model(i, kl.Dense(3)(getattr(keras.activations, name)(h))))
+    twin = randomize(keras.Model(i, kl.Dense(3)(kl.Activation(name)(h))))
+    twin.set_weights(model.get_weights())
+    close(check(model, vectors(), RULE, target=0).relevance, relevance(twin, vectors()))
+
+
+def test_leaky_relu_function_with_a_slope_is_not_taken_for_non_negative():
+    i = keras.Input((4,))
+    h = keras.activations.relu(kl.Dense(4)(i), negative_slope=0.3)
+    model = randomize(keras.Model(i, kl.Dense(3)(h)))
+    twin = with_weights(sequential((4,), kl.Dense(4), kl.LeakyReLU(0.3), kl.Dense(3)), model.get_weights())
+    close(check(model, vectors(), RULE, target=0).relevance, relevance(twin, vectors()))
+
+
+# --- BatchNormalization ------------------------------------------------------------------------
+
+
+def folded(model, kernel, bias, norm):
+    """Kernel and bias of a linear layer with the BatchNormalization behind it taken in, by hand."""
+    scale = norm.gamma.numpy() / np.sqrt(norm.moving_variance.numpy() + norm.epsilon)
+    return kernel * scale, (bias - norm.moving_mean.numpy()) * scale + norm.beta.numpy()
+
+
+def test_batch_normalization_behind_a_convolution_is_the_folded_convolution():
+    model = sequential((8, 8, 2), kl.Conv2D(3, 3), kl.BatchNormalization(), kl.ReLU(), kl.Flatten(), kl.Dense(2))
+    twin = sequential((8, 8, 2), kl.Conv2D(3, 3), kl.ReLU(), kl.Flatten(), kl.Dense(2))
+    w = model.get_weights()
+    twin.set_weights([*folded(model, *w[:2], model.layers[1]), *w[-2:]])
+    close(check(model, images(), RULE, target=0).relevance, relevance(twin, images()))
+
+
+@pytest.mark.parametrize("center", [True, False])
+@pytest.mark.parametrize("scale", [True, False])
+@pytest.mark.parametrize("bias", [True, False])
+def test_batch_normalization_without_some_of_its_parts(center, scale, bias):
+    norm = kl.BatchNormalization(center=center, scale=scale)
+    check(sequential((4,), kl.Dense(4, use_bias=bias), norm, kl.ReLU(), kl.Dense(2)), vectors(), RULE)
+
+
+CONV = {"padding": "same"}
+POSITIONS = {
+    "after conv": [lambda: kl.Conv2D(3, 3), kl.BatchNormalization],
+    "twice after conv": [lambda: kl.Conv2D(3, 3), kl.BatchNormalization, kl.BatchNormalization],
+    "before valid conv": [kl.BatchNormalization, lambda: kl.Conv2D(3, 3)],
+    "before same conv": [kl.BatchNormalization, lambda: kl.Conv2D(3, 3, padding="same")],
+    "before strided same conv": [kl.BatchNormalization, lambda: kl.Conv2D(3, 3, padding="same", strides=2)],
+    "before dilated same conv": [kl.BatchNormalization, lambda: kl.Conv2D(3, 3, padding="same", dilation_rate=2)],
+    "before grouped conv": [kl.BatchNormalization, lambda: kl.Conv2D(4, 3, padding="same", groups=2)],
+    "after grouped conv": [lambda: kl.Conv2D(4, 3, groups=2), kl.BatchNormalization],
+    "around a conv": [kl.BatchNormalization, lambda: kl.Conv2D(3, 3, padding="same"), kl.BatchNormalization],
+    "twice before conv": [kl.BatchNormalization, kl.BatchNormalization, lambda: kl.Conv2D(3, 3, padding="same")],
+    "before padding and conv": [kl.BatchNormalization, kl.ZeroPadding2D, lambda: kl.Conv2D(3, 3)],
+    "between padding and conv": [kl.ZeroPadding2D, kl.BatchNormalization, lambda: kl.Conv2D(3, 3)],
+    "after relu": [lambda: kl.Conv2D(3, 3, activation="relu"), kl.BatchNormalization],
+    "after relu before conv": [kl.ReLU, kl.BatchNormalization, lambda: kl.Conv2D(3, 3, padding="same")],
+    "after pooling": [lambda: kl.Conv2D(3, 3), kl.MaxPooling2D, kl.BatchNormalization],
+    "after dropout": [lambda: kl.Conv2D(3, 3), lambda: kl.Dropout(0.3), kl.BatchNormalization],
+    "after a linear activation": [lambda: kl.Conv2D(3, 3), lambda: kl.Activation("linear"), kl.BatchNormalization],
+    "at the input before relu": [kl.BatchNormalization, kl.ReLU],
+    "over another axis": [lambda: kl.Conv2D(3, 3), lambda: kl.BatchNormalization(axis=1)],
+    "before conv over another axis": [lambda: kl.BatchNormalization(axis=1), lambda: kl.Conv2D(3, 3)],
+    "nothing but": [kl.BatchNormalization],
+}
+
+
+@pytest.mark.parametrize("name", POSITIONS)
+def test_batch_normalization_anywhere_on_images(name):
+    stack = [make() for make in POSITIONS[name]]
+    check(sequential((8, 8, 2), *stack, kl.ReLU(), kl.Flatten(), kl.Dense(2)), images(), RULE)
+
+
+@pytest.mark.parametrize(
+    "stack",
+    [
+        [kl.BatchNormalization, lambda: kl.Dense(3)],
+        [lambda: kl.Dense(3), kl.BatchNormalization],
+        [lambda: kl.Dense(3, activation="relu"), kl.BatchNormalization, lambda: kl.Dense(3)],
+        [lambda: kl.Reshape((2, 2)), kl.BatchNormalization, lambda: kl.Dense(3), kl.Flatten],
+        [lambda: kl.Reshape((2, 2)), lambda: kl.Dense(3), kl.BatchNormalization, kl.Flatten],
+        [kl.BatchNormalization],
+    ],
+)
+def test_batch_normalization_anywhere_on_vectors(stack):
+    check(sequential((4,), *[make() for make in stack], kl.ReLU(), kl.Dense(2)), vectors(), RULE)
+
+
+def test_batch_normalization_last_of_all():
+    check(sequential((4,), kl.Dense(3, activation="relu"), kl.Dense(2), kl.BatchNormalization()), vectors(), RULE)
+
+
+def test_batch_normalization_ahead_of_a_convolution_is_the_folded_convolution():
+    """A valid convolution takes it in exactly; by hand for Dense, where the arithmetic is plain."""
+    model = sequential((4,), kl.BatchNormalization(), kl.Dense(3), kl.ReLU(), kl.Dense(2))
+    gamma, beta, mean, variance, w, b, *rest = model.get_weights()
+    scale = gamma / np.sqrt(variance + model.layers[0].epsilon)
+    twin = sequential((4,), kl.Dense(3), kl.ReLU(), kl.Dense(2))
+    twin.set_weights([w * scale[:, None], b + (beta - mean * scale) @ w, *rest])
+    close(relevance(model, vectors()), relevance(twin, vectors()))
+
+
+def test_batch_normalization_after_add_and_with_two_consumers():
+    i = keras.Input((8, 8, 2))
+    h = kl.Conv2D(3, 3, padding="same")(i)
+    g = kl.ReLU()(kl.BatchNormalization()(kl.Add()([h, kl.Conv2D(3, 1)(i)])))
+    n = kl.BatchNormalization()(g)  # read by two convolutions
+    g = kl.Add()([kl.Conv2D(3, 3, padding="same")(n), kl.Conv2D(3, 1)(n), kl.BatchNormalization()(h)])
+    model = randomize(keras.Model(i, kl.Dense(2)(kl.GlobalAveragePooling2D()(g))))
+    check(model, images(), RULE)
+    check(model, images(), BOX)
+
+
+def test_batch_normalization_read_by_a_convolution_and_an_add():
+    i = keras.Input((8, 8, 2))
+    n = kl.BatchNormalization()(kl.ReLU()(kl.Conv2D(3, 3)(i)))
+    g = kl.Add()([kl.Conv2D(3, 3, padding="same", activation="relu")(n), n])
+    check(randomize(keras.Model(i, kl.Dense(2)(kl.GlobalAveragePooling2D()(g)))), images(), RULE)
+
+
+def test_convolution_read_by_batch_normalization_and_another():
+    i = keras.Input((8, 8, 2))
+    c = kl.Conv2D(3, 3)(i)
+    g = kl.Concatenate()([kl.BatchNormalization()(c), kl.ReLU()(c)])
+    check(randomize(keras.Model(i, kl.Dense(2)(kl.Flatten()(g)))), images(), RULE)
+
+
+def test_one_convolution_with_two_batch_normalizations():
+    i = keras.Input((8, 8, 2))
+    c = kl.Conv2D(3, 3)(i)
+    g = kl.Concatenate()([kl.ReLU()(kl.BatchNormalization()(c)), kl.ReLU()(kl.BatchNormalization()(c))])
+    check(randomize(keras.Model(i, kl.Dense(2)(kl.Flatten()(g)))), images(), RULE)
+
+
+def test_shared_convolution_each_call_with_its_own_batch_normalization():
+    i = keras.Input((8, 8, 2))
+    conv = kl.Conv2D(2, 3, padding="same")
+    h = kl.ReLU()(kl.BatchNormalization()(conv(i)))
+    h = kl.ReLU()(kl.BatchNormalization()(conv(h)))
+    check(randomize(keras.Model(i, kl.Dense(2)(kl.Flatten()(h)))), images(), RULE, layers=[conv.name])
+
+
+def test_shared_batch_normalization():
+    i = keras.Input((8, 8, 2))
+    norm = kl.BatchNormalization()
+    h = norm(kl.Conv2D(2, 3)(norm(i)))
+    check(randomize(keras.Model(i, kl.Dense(2)(kl.Flatten()(kl.ReLU()(h))))), images(), RULE)
+
+
+# --- padding -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("composite", [RULE, rules.Flat(), rules.WSquare(), rules.ZBox(-4.0, 4.0), "epsilon_plus"])
+def test_zero_padding_before_a_convolution_is_padding_same(composite):
+    padded = sequential((8, 8, 2), kl.ZeroPadding2D(1), kl.Conv2D(3, 3), kl.ReLU(), kl.Flatten(), kl.Dense(2))
+    same = sequential((8, 8, 2), kl.Conv2D(3, 3, padding="same"), kl.ReLU(), kl.Flatten(), kl.Dense(2))
+    same.set_weights(padded.get_weights())
+    both = composites.Composite([(composites.at(0), composite), (None, RULE)]) if isinstance(composite, rules.Rule) else composite
+    close(check(padded, images(), both, target=0).relevance, relevance(same, images(), both))
+
+
+def test_relevance_of_a_padding_layer_has_the_shape_of_its_output():
+    model = sequential((8, 8, 2), kl.ZeroPadding2D(1, name="pad"), kl.Conv2D(3, 3), kl.Flatten(), kl.Dense(2))
+    assert check(model, images(), layers=["pad"]).layers["pad"].shape == (3, 10, 10, 2)
+
+
+def test_zero_padding_in_a_row():
+    check(
+        sequential((8, 8, 2), kl.ZeroPadding2D(1), kl.ZeroPadding2D(((0, 1), (2, 0))), kl.Conv2D(3, 3), kl.Flatten(), kl.Dense(2)),
+        images(),
+        RULE,
+    )
+
+
+def test_zero_padding_before_max_pooling_and_read_twice():
+    i = keras.Input((8, 8, 2))
+    h = kl.Conv2D(3, 3, activation="relu", padding="same")(i)
+    p = kl.ZeroPadding2D(1)(h)
+    pooled = kl.MaxPooling2D(3, 2)(p)
+    one = kl.Conv2D(3, 3, strides=2)(p)
+    q = kl.ZeroPadding2D(1)(h)  # read by two convolutions
+    two = kl.Add()([kl.Conv2D(3, 3, strides=2)(q), kl.Conv2D(3, 3, strides=2)(q)])
+    model = randomize(keras.Model(i, kl.Dense(2)(kl.Flatten()(kl.Concatenate()([pooled, one, two])))))
+    check(model, images(), RULE)
+    check(model, images(), BOX)
+
+
+def test_zero_padding_of_negative_values_before_max_pooling_wins_relevance():
+    model = sequential((4, 4, 1), kl.ZeroPadding2D(1), kl.MaxPooling2D(2), kl.Flatten(), kl.Dense(2))
+    found = check(model, -np.abs(images(size=4, channels=1)) - 1, rules.Epsilon())
+    assert np.all(np.isfinite(found.conservation.other))
+
+
+@pytest.mark.parametrize("padding", ["valid", "same"])
+@pytest.mark.parametrize("strides", [1, 2, 3])
+@pytest.mark.parametrize("pool", [kl.MaxPooling2D, kl.AveragePooling2D])
+def test_pooling_windows(pool, strides, padding):
+    check(sequential((8, 8, 2), kl.Conv2D(2, 1), pool(3, strides, padding), kl.Flatten(), kl.Dense(2)), images(), RULE)
+
+
+def test_residual_network_with_everything():
+    def block(h, filters, strides):
+        short = kl.BatchNormalization()(kl.Conv2D(filters, 1, strides=strides, use_bias=False)(h))
+        h = kl.ReLU()(kl.BatchNormalization()(kl.Conv2D(filters, 3, strides=strides, padding="same", use_bias=False)(h)))
+        h = kl.BatchNormalization()(kl.Conv2D(filters, 3, padding="same")(h))
+        return kl.ReLU()(h + short)
+
+    i = keras.Input((8, 8, 2))
+    h = kl.MaxPooling2D(3, 2)(kl.ZeroPadding2D(1)(kl.ReLU()(kl.BatchNormalization()(kl.Conv2D(3, 3)(kl.ZeroPadding2D(1)(i))))))
+    h = block(block(h, 3, 1), 4, 2)
+    h = kl.Dropout(0.2)(kl.GlobalAveragePooling2D()(h))
+    model = randomize(keras.Model(i, kl.Dense(3, activation="softmax")(h)))
+    for composite in ("epsilon_plus_flat", BOX, composites.get("tutorial", low=-4.0, high=4.0)):
+        check(model, images(), composite)

@@ -181,7 +181,9 @@ def activation_name(op: Any) -> str | None:
     """Name of the built-in element-wise function (or softmax) that `op` applies; None for anything else."""
     if isinstance(op, ActivationFunction):
         function = op.function
-    elif isinstance(op, keras.layers.Activation):
+    elif isinstance(op, keras.layers.Softmax) and type(op).call is keras.layers.Softmax.call:
+        return "softmax"
+    elif isinstance(op, keras.layers.Activation) and type(op).call is keras.layers.Activation.call:
         function = op.activation
     elif type(op).__module__.startswith("keras.src.ops"):
         name = "".join("_" + c.lower() if c.isupper() else c for c in type(op).__name__).lstrip("_")

@@ -295,9 +295,7 @@ def test_input_that_the_output_does_not_depend_on_gets_zero():
 def test_outputs_are_chosen_by_name_or_index():
     i = keras.Input((4,))
     h = kl.Dense(4, activation="relu")(i)
-    model = randomize(
-        keras.Model(i, [kl.Dense(2, name="left", activation="softmax")(h), kl.Dense(3, name="right")(h)])
-    )
+    model = randomize(keras.Model(i, [kl.Dense(2, name="left", activation="softmax")(h), kl.Dense(3, name="right")(h)]))
     x = vectors()
     for output, index in (("left", 0), (0, 0), ("right", 1), (1, 1), (-1, 1)):
         check(model, x, RULE, output=output, index=index)
@@ -408,7 +406,9 @@ def test_subclassed_model_equals_the_functional_one():
     randomize(model)
     nodes = [(layer, len(layer._inbound_nodes), len(layer._outbound_nodes)) for layer in model._flatten_layers()]
     weights = [w for w in model.get_weights() if w.ndim > 0 and w.dtype == "float64"]
-    close(check(model, images(), target=0).relevance, relevance(same_as_two_paths(weights), images(), "epsilon_plus_flat"))
+    close(
+        check(model, images(), target=0).relevance, relevance(same_as_two_paths(weights), images(), "epsilon_plus_flat")
+    )
     for layer, inbound, outbound in nodes:
         assert (len(layer._inbound_nodes), len(layer._outbound_nodes)) == (inbound, outbound), layer.name
 
@@ -552,7 +552,9 @@ def test_channels_first_is_the_transpose_of_channels_last():
         h = kl.BatchNormalization(axis=axis)(h)
         h = kl.Conv2D(4, 3, groups=2, padding="same", activation="relu", data_format=form)(h)
         h = kl.AveragePooling2D(2, data_format=form)(h)
-        h = kl.Concatenate()([kl.GlobalAveragePooling2D(data_format=form)(h), kl.GlobalMaxPooling2D(data_format=form)(h)])
+        h = kl.Concatenate()(
+            [kl.GlobalAveragePooling2D(data_format=form)(h), kl.GlobalMaxPooling2D(data_format=form)(h)]
+        )
         return randomize(keras.Model(i, kl.Dense(3)(h)))
 
     last, first, x = build("channels_last"), build("channels_first"), images()
@@ -577,7 +579,9 @@ def mixed_net():
     return randomize(keras.Model(i, kl.Dense(3, activation="softmax", dtype="float32")(h)))
 
 
-@pytest.mark.parametrize(("policy", "tolerance"), [("float32", 1e-5), ("mixed_float16", 2e-2), ("mixed_bfloat16", 2e-1)])
+@pytest.mark.parametrize(
+    ("policy", "tolerance"), [("float32", 1e-5), ("mixed_float16", 2e-2), ("mixed_bfloat16", 2e-1)]
+)
 def test_rules_of_mixed_models_compute_in_float32(policy, tolerance):
     keras.config.set_floatx("float32")
     keras.config.set_dtype_policy("float32")
@@ -599,7 +603,13 @@ def test_float64_model():
 
 
 def rescaled(*ahead, dtype):
-    stack = [*ahead, kl.Rescaling(1 / 127.5, offset=-1.0), kl.Conv2D(3, 3, activation="relu"), kl.Flatten(), kl.Dense(2)]
+    stack = [
+        *ahead,
+        kl.Rescaling(1 / 127.5, offset=-1.0),
+        kl.Conv2D(3, 3, activation="relu"),
+        kl.Flatten(),
+        kl.Dense(2),
+    ]
     return randomize(keras.Sequential([keras.Input((8, 8, 2), dtype=dtype), *stack]))
 
 
@@ -879,7 +889,11 @@ def test_zero_padding_before_a_convolution_is_padding_same(composite):
     padded = sequential((8, 8, 2), kl.ZeroPadding2D(1), kl.Conv2D(3, 3), kl.ReLU(), kl.Flatten(), kl.Dense(2))
     same = sequential((8, 8, 2), kl.Conv2D(3, 3, padding="same"), kl.ReLU(), kl.Flatten(), kl.Dense(2))
     same.set_weights(padded.get_weights())
-    both = composites.Composite([(composites.at(0), composite), (None, RULE)]) if isinstance(composite, rules.Rule) else composite
+    both = (
+        composites.Composite([(composites.at(0), composite), (None, RULE)])
+        if isinstance(composite, rules.Rule)
+        else composite
+    )
     close(check(padded, images(), both, target=0).relevance, relevance(same, images(), both))
 
 
@@ -890,7 +904,14 @@ def test_relevance_of_a_padding_layer_has_the_shape_of_its_output():
 
 def test_zero_padding_in_a_row():
     check(
-        sequential((8, 8, 2), kl.ZeroPadding2D(1), kl.ZeroPadding2D(((0, 1), (2, 0))), kl.Conv2D(3, 3), kl.Flatten(), kl.Dense(2)),
+        sequential(
+            (8, 8, 2),
+            kl.ZeroPadding2D(1),
+            kl.ZeroPadding2D(((0, 1), (2, 0))),
+            kl.Conv2D(3, 3),
+            kl.Flatten(),
+            kl.Dense(2),
+        ),
         images(),
         RULE,
     )
@@ -925,12 +946,16 @@ def test_pooling_windows(pool, strides, padding):
 def test_residual_network_with_everything():
     def block(h, filters, strides):
         short = kl.BatchNormalization()(kl.Conv2D(filters, 1, strides=strides, use_bias=False)(h))
-        h = kl.ReLU()(kl.BatchNormalization()(kl.Conv2D(filters, 3, strides=strides, padding="same", use_bias=False)(h)))
+        h = kl.ReLU()(
+            kl.BatchNormalization()(kl.Conv2D(filters, 3, strides=strides, padding="same", use_bias=False)(h))
+        )
         h = kl.BatchNormalization()(kl.Conv2D(filters, 3, padding="same")(h))
         return kl.ReLU()(h + short)
 
     i = keras.Input((8, 8, 2))
-    h = kl.MaxPooling2D(3, 2)(kl.ZeroPadding2D(1)(kl.ReLU()(kl.BatchNormalization()(kl.Conv2D(3, 3)(kl.ZeroPadding2D(1)(i))))))
+    h = kl.MaxPooling2D(3, 2)(
+        kl.ZeroPadding2D(1)(kl.ReLU()(kl.BatchNormalization()(kl.Conv2D(3, 3)(kl.ZeroPadding2D(1)(i)))))
+    )
     h = block(block(h, 3, 1), 4, 2)
     h = kl.Dropout(0.2)(kl.GlobalAveragePooling2D()(h))
     model = randomize(keras.Model(i, kl.Dense(3, activation="softmax")(h)))

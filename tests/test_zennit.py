@@ -44,9 +44,8 @@ def build(name: str, dtype: str = "float64", softmax: str = "none") -> keras.Mod
         match layer.kind:
             case "conv":
                 size, _, _, filters = options["kernel"].shape
-                values[layer.name] = keras.layers.Conv2D(
-                    filters, size, groups=options["groups"], **geometry, **common
-                )(inputs[0])
+                common |= geometry | {"groups": options["groups"]}
+                values[layer.name] = keras.layers.Conv2D(filters, size, **common)(inputs[0])
             case "dense":
                 if layer is spec(name).layers[-1] and softmax == "argument":
                     common["activation"] = "softmax"
@@ -120,7 +119,7 @@ def test_relevance_in_float64(net: str, key: str, preset: str, zero_bias: bool, 
 @every_run
 def test_relevance_in_float32(net: str, key: str, preset: str, zero_bias: bool, fixed_target: bool) -> None:
     # Measured: up to 2e-5, what rounding weights and input costs. Epsilon without biases divides by sums that nearly
-    # cancel, up to relevances 80 times the logit, and there rounding costs up to 3e-5 here and more with other seeds.
+    # cancel, with relevances some 80 times the logit: rounding costs up to 3e-5 there, and more with other seeds.
     tolerance = 1e-3 if preset == "epsilon" and zero_bias else 1e-4
     relevance = explained(net, preset, zero_bias, fixed_target, dtype="float32")
     assert deviation(relevance, REFERENCES[key]) < tolerance

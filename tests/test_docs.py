@@ -1,0 +1,106 @@
+"""What README and docs show runs; what their tables claim is there."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from conftest import REPOSITORY
+
+import lrp_tf
+from lrp_tf import flows, linear, rules
+
+PAGES = ["README.md", "docs/rules.md", "docs/extending.md"]
+
+
+def blocks(page: str) -> list[str]:
+    return re.findall(
+        r"^```python\n(.*?)^```", (REPOSITORY / page).read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
+    )
+
+
+def network() -> keras.Model:
+    """A net that the examples fit: conv2, block1_conv, head."""
+    layers = keras.layers
+    return keras.Sequential([
+        keras.Input((12, 12, 1)),
+        layers.Conv2D(4, 3, activation="relu", name="block1_conv"),
+        layers.Conv2D(4, 3, activation="relu", name="conv2"),
+        layers.MaxPooling2D(),
+        layers.Flatten(),
+        layers.Dense(8, activation="relu", name="dense"),
+        layers.Dense(10, activation="softmax", name="head"),
+    ])  # fmt: skip
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_examples_run(
+    page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(linear, "_REGISTRY", dict(linear._REGISTRY))
+    monkeypatch.setattr(flows, "_REGISTRY", dict(flows._REGISTRY))
+    model = network()
+    model.save("model.keras")
+    names = {"model": model, "x": np.random.default_rng(0).uniform(size=(4, 12, 12, 1)).astype("float32")}
+    found = blocks(page)
+    assert found
+    for block in found:
+        exec(compile(block, page, "exec"), names)
+    if page == "README.md":
+        assert (tmp_path / "why.png").exists()
+        assert "head:softmax" in capsys.readouterr().out
+        assert names["R"].shape == (4, 12, 12, 1)
+        assert names["e"].layers["conv2"].shape == (4, 8, 8, 4)
+    if page == "docs/rules.md":
+        handlers = lrp_tf.Explainer(model, names["composite"]).clone.handlers
+        used = {step.name: repr(rule) for step, rule in handlers.items() if isinstance(rule, rules.Rule)}
+        assert used == {"block1_conv": "Flat()", "conv2": "ZPlus()", "dense": "Epsilon(1e-06)", "head": "WSquare()"}
+    if page == "docs/extending.md":
+        check_extensions(names)
+
+
+def check_extensions(names: dict) -> None:
+    """The rule, the layer and the flow of the page do what the page says."""
+    assert names["R"].shape == names["x"].shape
+    inputs = keras.Input((6,))
+    swapped = names["Swap"]()(inputs)
+    masked = names["MaskedDense"]()(swapped)
+    model = keras.Model(inputs, keras.layers.Dense(3)(masked))
+    x = np.random.default_rng(0).normal(size=(2, 6)).astype("float32")
+    for rule in (rules.Epsilon(), rules.ZPlus(), names["PositiveWeights"]()):
+        explanation = lrp_tf.Explainer(model, rule).explain(x)
+        assert np.abs(explanation.conservation.unexplained).max() < 1e-5
+    # the same net without Swap and with a plain Dense
+    plain = keras.Sequential([keras.Input((6,)), keras.layers.Dense(8, use_bias=False), keras.layers.Dense(3)])
+    plain.set_weights([model.layers[2].w.numpy(), *model.layers[3].get_weights()])
+    want = lrp_tf.Explainer(plain, rules.Epsilon())(x[:, ::-1])[:, ::-1]
+    np.testing.assert_allclose(lrp_tf.Explainer(model, rules.Epsilon())(x), want, rtol=1e-4, atol=1e-6)
+
+
+def test_examples_of_extensions_are_short() -> None:
+    for block in blocks("docs/extending.md"):
+        assert len(block.strip().splitlines()) < 15
+
+
+def test_supported_table_is_true() -> None:
+    table = (REPOSITORY / "README.md").read_text(encoding="utf-8").split("## What is supported")[1].split("\n## ")[0]
+    named = {name for name in re.findall(r"\b[A-Z]\w+\b", table) if hasattr(keras.layers, name)}
+    known = {cls.__name__ for cls in linear._REGISTRY} | {k.__name__ for k, _ in flows._REGISTRY if isinstance(k, type)}
+    assert named - known <= {"Activation"}  # known by its function
+    assert {cls.__name__ for cls in linear._REGISTRY} <= named
+    for rule in ("Zero", "Epsilon", "ZPlus", "AlphaBeta", "Gamma", "Flat", "WSquare", "ZBox", "Pass"):
+        assert rule in table
+        assert hasattr(rules, rule)
+    for preset in lrp_tf.composites.PRESETS:
+        assert re.search(rf"\b{preset}\b", table)
+
+
+def test_links_lead_somewhere() -> None:
+    for page in [*PAGES, "docs/conservation.md", "docs/design.md"]:
+        path = REPOSITORY / page
+        for target in re.findall(r"\]\(([^)#:]+)\)", path.read_text(encoding="utf-8")):
+            assert (path.parent / target).exists(), f"{page}: {target}"

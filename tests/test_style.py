@@ -1,0 +1,83 @@
+"""ruff is clean, imports flow one way, the core stays light, private Keras stays in one file."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+
+import pytest
+from conftest import REPOSITORY
+
+PACKAGE = REPOSITORY / "lrp_tf"
+
+
+def documented_table() -> dict[str, set[str]]:
+    """What docs/design.md allows each file to import."""
+    rows = re.findall(r"^\| `(\w+)\.py` \|.*\| ([^|]+) \|$", (REPOSITORY / "docs/design.md").read_text(), re.MULTILINE)
+    table: dict[str, set[str]] = {}
+    for name, allowed in rows:
+        above = set(table)
+        table[name] = above if allowed == "all of the above" else set(re.findall(r"\w+", allowed)) - {"–"}
+    return table
+
+
+def imports(name: str) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse((PACKAGE / f"{name}.py").read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "lrp_tf":
+            parts = node.module.split(".")[1:]
+            found |= {parts[0]} if parts else {alias.name for alias in node.names}
+        elif isinstance(node, ast.Import):
+            found |= {a.name.split(".")[1] for a in node.names if a.name.startswith("lrp_tf.")}
+    return found
+
+
+def test_imports_follow_the_table() -> None:
+    table = documented_table()
+    files = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__"}
+    assert set(table) == files
+    for name in files:
+        assert imports(name) <= table[name], f"{name}.py imports more than docs/design.md says"
+
+
+def test_table_has_no_cycle() -> None:
+    table, done = documented_table(), set()
+    while ready := [name for name, allowed in table.items() if name not in done and allowed <= done]:
+        done.update(ready)
+    assert done == set(table)
+
+
+def test_private_keras_only_in_graph() -> None:
+    private = re.compile(r"keras\.src|_keras_history|_inbound_nodes|_run_through_graph|_functional\b|_flatten_layers")
+    for path in PACKAGE.glob("*.py"):
+        code = "\n".join(line.split("#")[0] for line in path.read_text().splitlines())
+        assert path.stem == "graph" or not private.search(code), path.name
+
+
+@pytest.mark.parametrize("command", [["check"], ["format", "--check"]])
+def test_ruff_is_clean(command: list[str]) -> None:
+    run = subprocess.run(
+        [sys.executable, "-m", "ruff", *command, "."], cwd=REPOSITORY, capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+
+
+def test_importing_the_core_costs_nothing_beside_keras() -> None:
+    """Keras itself loads matplotlib and scikit-learn where they are installed; lrp_tf adds nothing of the kind."""
+    code = (
+        "import sys, keras, tensorflow; before = set(sys.modules); import lrp_tf;"
+        "print(sorted({m.split('.')[0] for m in set(sys.modules) - before} - set(sys.stdlib_module_names)))"
+    )
+    run = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "['lrp_tf']"
+
+
+def test_no_machine_paths_in_the_repository() -> None:
+    files = subprocess.run(["git", "ls-files"], cwd=REPOSITORY, capture_output=True, text=True, check=False).stdout
+    pattern = re.compile(r"(?<![\w.])/(?:work|farm|root|home)/")
+    for name in files.splitlines():
+        path = REPOSITORY / name
+        if path.suffix in {".py", ".md", ".toml", ".cff", ""} and path.is_file() and path.name != "test_style.py":
+            assert not pattern.search(path.read_text(encoding="utf-8")), name

@@ -40,10 +40,8 @@ def main(argv: list[str] | None = None) -> None:
         parser.error(str(error))
     print(f"{arguments.model.name} on {digits.name}, composite {composite.name}")
 
-    if arguments.target == "label":
-        target = labels
-    else:
-        target = None if arguments.target == "top" else int(arguments.target)
+    targets = {"top": None, "label": labels}
+    target = targets[arguments.target] if arguments.target in targets else int(arguments.target)
     explanation = explainer.explain(images, target)
     tell(labels, explanation)
     save_digits(out, images, labels, explanation)
@@ -133,7 +131,7 @@ def save_digits(out: Path, images: np.ndarray, labels: np.ndarray, explanation: 
         rows.append([heatmap.image_to_rgb(images[i]), heatmap.to_rgb(relevance[i])])
         titles.append(title)
     # Two digits a row: ten rows of two pictures would be a strip.
-    pairs = [sum(rows[i : i + 2], []) for i in range(0, len(rows), 2)]
+    pairs = [[tile for row in rows[i : i + 2] for tile in row] for i in range(0, len(rows), 2)]
     heatmap.grid(out / "digits.png", pairs, titles=[titles[i : i + 2] for i in range(0, len(titles), 2)])
 
 

@@ -127,8 +127,8 @@ def gradient_of_clone(model: keras.Model, rule: rules.Rule, x: np.ndarray, start
     return tape.gradient(z, tensor, output_gradients=tf.constant(start)).numpy()
 
 
-# Here signed contributions can cancel, and R is divided by what little is left. In float32 that rest has a relative error
-# of up to 2^-23 sum |x w| / |z| (the condition number of the sum), and so has the relevance. Gamma's denominators
+# Here signed contributions can cancel, and R is divided by what little is left. In float32 that rest has a relative
+# error of up to 2^-23 sum |x w| / |z| (the condition number of the sum), and so has the relevance. Gamma's denominators
 # cannot vanish where it uses them.
 CANCELLING = {"zero", "epsilon", "epsilon zero_bias"}
 

@@ -12,7 +12,7 @@ import lrp_tf
 from lrp_tf import composites, rules
 
 few = settings(
-    max_examples=6,
+    max_examples=4,
     deadline=None,
     derandomize=True,
     database=None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import sys
 from typing import Any
@@ -11,11 +12,22 @@ __version__ = "0.1.0"
 
 
 def _require_tensorflow_backend() -> None:
-    # Before keras is imported, since it fixes its backend then.
-    wanted = os.environ.get("KERAS_BACKEND") or "tensorflow"
-    if "keras" not in sys.modules and wanted != "tensorflow":
+    # Before keras is imported, since it fixes its backend then; graph.trace looks again.
+    if "keras" in sys.modules:
+        return
+    wanted, source = os.environ.get("KERAS_BACKEND"), "KERAS_BACKEND"
+    if not wanted:
+        home = os.environ.get("KERAS_HOME") or os.path.join(os.path.expanduser("~"), ".keras")
+        source = os.path.join(home, "keras.json")
+        try:
+            with open(source, encoding="utf-8") as file:
+                wanted = json.load(file).get("backend")
+        except (OSError, ValueError):
+            wanted = None
+    if wanted not in (None, "tensorflow"):
         raise ImportError(
-            f"lrp_tf needs Keras on TensorFlow. Expected KERAS_BACKEND=tensorflow (or unset). Received: {wanted!r}"
+            "lrp_tf needs Keras on TensorFlow. Expected KERAS_BACKEND=tensorflow in the environment. "
+            f"Received: {wanted!r} from {source}"
         )
 
 

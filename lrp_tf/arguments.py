@@ -34,25 +34,14 @@ def inputs(graph: Graph, x: Any) -> list[tf.Tensor]:
     """
     structure = graph.input_structure
     if isinstance(structure, Ref):
-        flat = [x]
-    elif isinstance(structure, dict) and isinstance(x, dict) and set(x) == set(structure):
-        flat = [x[name] for name, ref in structure.items() if isinstance(ref, Ref)]
-    elif isinstance(structure, (list, tuple)) and isinstance(x, (list, tuple)) and len(x) == len(structure):
-        flat = list(x)
-    else:
-        flat = []
-    if len(flat) != len(graph.inputs):
+        x = _alone(x, structure, graph.input_names[0])
+    values: dict[Ref, Any] = {}
+    if not _match(structure, x, values):
         expected = tree.map_structure(lambda ref: shape_text(ref.shape), structure)
         received = sorted(x) if isinstance(x, dict) else len(x) if isinstance(x, (list, tuple)) else type(x).__name__
         raise ValueError(f"Expected inputs in the structure of the model's: {expected}. Received: {received}")
-    # A dict is packed in the order of its keys, as keras.tree does it.
-    refs = tree.flatten(structure)
-    if isinstance(structure, dict):
-        flat = [x[name] for name in sorted(structure)]
-        refs = [structure[name] for name in sorted(structure)]
     names = dict(zip(graph.inputs, graph.input_names, strict=True))
-    by_ref = {ref: tensor(value, ref.shape, ref.dtype, names[ref]) for value, ref in zip(flat, refs, strict=True)}
-    tensors = [by_ref[ref] for ref in graph.inputs]
+    tensors = [tensor(values[ref], ref.shape, ref.dtype, names[ref]) for ref in graph.inputs]
     sizes = [t.shape[0] for t in tensors]
     if len(set(sizes)) > 1:
         raise ValueError(
@@ -61,22 +50,50 @@ def inputs(graph: Graph, x: Any) -> list[tf.Tensor]:
     return tensors
 
 
+def _alone(x: Any, ref: Ref, name: str) -> Any:
+    """Keras takes the one input of a model in a list or dict, too; [sample] is a batch of one sample, though."""
+    if isinstance(x, dict) and list(x) == [name]:
+        return x[name]
+    if isinstance(x, (list, tuple)) and len(x) == 1 and len(getattr(x[0], "shape", ())) == len(ref.shape) + 1:
+        return x[0]
+    return x
+
+
+def _match(structure: Any, x: Any, values: dict[Ref, Any]) -> bool:
+    """Collect the value of every ref of `structure`; False if x is built otherwise."""
+    if isinstance(structure, Ref):
+        values[structure] = x
+        return not isinstance(x, dict)
+    if isinstance(structure, dict):
+        return isinstance(x, dict) and set(x) == set(structure) and all(_match(structure[k], x[k], values) for k in x)
+    if not isinstance(x, (list, tuple)) or len(x) != len(structure):
+        return False
+    return all(_match(part, value, values) for part, value in zip(structure, x, strict=True))
+
+
+def _array(value: Any, name: str) -> Any:
+    """Arrays, tensors and nested lists; Keras variables as tensors."""
+    if tf.is_tensor(value):
+        return value
+    try:
+        return np.asarray(value)
+    except ValueError as error:
+        raise ValueError(f"{name} must be an array; its rows differ in length. Received: {value!r}") from error
+
+
 def tensor(value: Any, shape: tuple, dtype: str, name: str, batch: int | None = None) -> tf.Tensor:
     """`value` as a tensor of that dtype, its shape checked against (batch, *shape)."""
-    if not tf.is_tensor(value):
-        value = np.asarray(value)
-        if value.dtype.kind not in "fiub" and value.dtype.name != "bfloat16":
-            raise TypeError(f"{name} must be an array of numbers. Received: {value.dtype} of shape {value.shape}")
+    value = _array(value, name)
+    kind = None if value.dtype == object else tf.as_dtype(value.dtype)
+    if kind is None or not (kind.is_floating or kind.is_integer or kind.is_bool):
+        raise TypeError(f"{name} must be an array of numbers. Received: {value.dtype} of shape {value.shape}")
     received = tuple(value.shape)
-    fits = len(received) == len(shape) + 1 and all(
-        want is None or got is None or want == got for want, got in zip((batch, *shape), received, strict=True)
-    )
-    if not fits:
+    if len(received) != len(shape) + 1 or not all(map(_fits, (batch, *shape), received)):
         expected = shape_text(shape) if batch is None else str((batch, *shape))
         remedy = ""
-        if len(received) == len(shape) and all(w in (None, g) for w, g in zip(shape, received, strict=True)):
+        if len(received) == len(shape) and all(map(_fits, shape, received)):
             remedy = f" The batch axis is missing: pass {name}[None] for a single sample."
-        elif received[1:] == shape[:-1] and shape[-1] == 1:
+        elif shape[-1:] == (1,) and len(received) == len(shape) and all(map(_fits, shape[:-1], received[1:])):
             remedy = f" The channel axis is missing: pass {name}[..., None]."
         raise ValueError(f"{name} has the wrong shape. Expected: {expected}. Received: {received}.{remedy}")
     if received[0] == 0:
@@ -84,15 +101,19 @@ def tensor(value: Any, shape: tuple, dtype: str, name: str, batch: int | None = 
     return tf.cast(value, dtype)
 
 
-def start(graph: Graph, target: Any, start: Any, batch: int | None) -> Start:
-    """Check `target` and `start` of a call on `batch` samples.
+def _fits(wanted: int | None, received: int | None) -> bool:
+    return wanted is None or received is None or wanted == received
+
+
+def start(graph: Graph, target: Any, start: Any, x: tf.Tensor) -> Start:
+    """Check `target` and `start` of a call on the samples x [B, ...].
 
     Raises:
         ValueError: a target out of range or of the wrong shape, a start that is neither a known word nor a tensor of
             the output's shape, both given, or neither where the output has no classes.
         TypeError: targets that are no integers.
     """
-    shape = graph.outputs[0].shape
+    shape, batch = graph.outputs[0].shape, x.shape[0]
     if not isinstance(start, str):
         if target is not None:
             raise ValueError("start= as a tensor already says what is explained. Expected no target. Received: both.")
@@ -108,11 +129,10 @@ def start(graph: Graph, target: Any, start: Any, batch: int | None) -> Start:
         )
     else:
         remedy = "Expected an integer, [B] integers, or [B, k] integers for k targets of each sample."
-    if not tf.is_tensor(target):
-        target = np.asarray(target)
+    target = _array(target, "target")
     if target.dtype == object or not tf.as_dtype(target.dtype).is_integer:
         raise TypeError(f"target must be integers. {remedy} Received: {target!r}")
-    mode, target = _mode(target, len(shape), batch, remedy)
+    mode, target = _mode(target, len(shape), x, remedy)
     sizes = shape if len(shape) > 1 else (class_count(graph),)
     _check_range(target, sizes, mode)
     return Start(mode, start, tf.cast(target, "int32"))
@@ -125,19 +145,19 @@ def class_count(graph: Graph) -> int | None:
     return 2 if units == 1 else units
 
 
-def _mode(target: Any, axes: int, batch: int | None, remedy: str) -> tuple[str, Any]:
-    rank, shape = len(target.shape), tuple(target.shape)
-    many = batch if batch is not None else 1
+def _mode(target: Any, axes: int, x: tf.Tensor, remedy: str) -> tuple[str, Any]:
+    rank, shape, batch = len(target.shape), tuple(target.shape), x.shape[0]
+    many = tf.shape(x)[0] if batch is None else batch
     if axes > 1:
         if shape == (axes,):
-            return "index", tf.tile(target[None], [many, 1]) if tf.is_tensor(target) else np.tile(target, (many, 1))
-        if rank == 2 and shape[1] == axes and shape[0] in (batch, None):
+            return "index", target[None] + tf.zeros([many, 1], target.dtype)
+        if rank == 2 and shape[1] == axes and _fits(batch, shape[0]):
             return "index", target
     elif rank == 0:
-        return "class", tf.fill([many], target) if tf.is_tensor(target) else np.full(many, target)
-    elif rank == 1 and (batch is None or shape[0] in (batch, None)):
+        return "class", target + tf.zeros([many], target.dtype)
+    elif rank == 1 and _fits(batch, shape[0]):
         return "class", target
-    elif rank == 2 and (batch is None or shape[0] in (batch, None)) and shape[1] != 0:
+    elif rank == 2 and _fits(batch, shape[0]) and shape[1] != 0:
         return "classes", target
     raise ValueError(f"target has the wrong shape for a batch of {batch}. {remedy} Received: shape {shape}")
 

@@ -39,7 +39,13 @@ def canonize(graph: Graph, output: int | str | None = None) -> Graph:
         UnsupportedLayerError: a quantized layer.
     """
     graph = dataclasses.replace(
-        graph, steps=list(graph.steps), rewrites=[], aliases={}, stripped=[], outputs=[_choose_output(graph, output)]
+        graph,
+        steps=list(graph.steps),
+        rewrites=[],
+        aliases={},
+        padded={},
+        stripped=[],
+        outputs=[_choose_output(graph, output)],
     )
     _split_activations(graph)
     _strip_output(graph)
@@ -55,13 +61,16 @@ def _choose_output(graph: Graph, output: int | str | None) -> Ref:
     names, count = graph.output_names, len(graph.outputs)
     if output is None and count == 1:
         return graph.outputs[0]
-    if isinstance(output, str) and output in names:
+    if isinstance(output, str) and graph.output_keys.count(output) == 1:
+        return graph.outputs[graph.output_keys.index(output)]
+    if isinstance(output, str) and names.count(output) == 1:
         return graph.outputs[names.index(output)]
     if isinstance(output, int) and not isinstance(output, bool) and -count <= output < count:
         return graph.outputs[output]
+    shared = f" {names.count(output)} outputs bear this name: give the index." if output in names else ""
     raise ValueError(
-        f"Model {graph.model.name!r} has {count} output(s): {names}. Expected output= one of these names or an index. "
-        f"Received: output={output!r}"
+        f"Model {graph.model.name!r} has {count} output(s): {graph.output_keys or names}. Expected output= one of "
+        f"these names or an index. Received: output={output!r}.{shared}"
     )
 
 
@@ -71,6 +80,8 @@ def _split_activations(graph: Graph) -> None:
         entry = linear.lookup(step.op)
         step = dataclasses.replace(step, linear=entry)
         function = getattr(step.op, "activation", None)
+        if type(step.op) is keras.layers.Activation and isinstance(function, keras.Layer):
+            step = dataclasses.replace(step, op=_built(function, step))
         if entry is not None and getattr(step.op, "quantization_mode", None) is not None:
             raise UnsupportedLayerError(
                 f"Layer {step.path!r} ({step.operation}) is quantized to {step.op.quantization_mode}; its kernel "
@@ -80,11 +91,22 @@ def _split_activations(graph: Graph) -> None:
             steps.append(step)
             continue
         inner = Ref(step.outputs[0].shape, step.outputs[0].dtype)
-        op = function if isinstance(function, keras.Layer) else ActivationFunction(function, step.name)
+        layer = isinstance(function, keras.Layer)
+        op = _built(function, step) if layer else ActivationFunction(function, step.name)
         path = f"{step.path}:{getattr(op, 'label', None) or op.name}"
         steps.append(dataclasses.replace(step, outputs=(inner,)))
         steps.append(Step(op, (inner,), {}, step.outputs, path, step.order))
     graph.steps = steps
+
+
+def _built(layer: keras.Layer, step: Step) -> keras.Layer:
+    """A layer that is the activation of another; Keras builds it only when the model runs."""
+    if layer.built:
+        return layer
+    raise ValueError(
+        f"Activation {layer.name!r} of layer {step.path!r} is not built. Expected a model that has been called. "
+        "Remedy: call the model once on a batch of data."
+    )
 
 
 def _strip_output(graph: Graph) -> None:
@@ -99,10 +121,7 @@ def _strip_output(graph: Graph) -> None:
     if removed and removed[-1].activation != "linear":
         graph.outputs = [ref]
         graph.stripped = list(reversed(removed))
-        consumers = graph.consumers()
         for step in graph.stripped:
-            if consumers.get(step.outputs[0], [step])[0] in removed:
-                graph.aliases[step.outputs[0]] = step.inputs[0]
             graph.rewrites.append((step.order, step.path, step.operation, "stripped: the value before it is explained"))
 
 
@@ -113,6 +132,9 @@ def _prune(graph: Graph) -> None:
             kept.append(step)
             needed.update(step.inputs)
     graph.steps = kept[::-1]
+    for step in graph.stripped:
+        if step not in kept:  # relevance of what was stripped is that of its input
+            graph.aliases[step.outputs[0]] = step.inputs[0]
 
 
 def _replace(graph: Graph, old: Step, new: Step | None) -> None:
@@ -174,6 +196,8 @@ def _absorb(graph: Graph, step: Step, fits: Any, verb: str) -> None:
         _replace(graph, user, dataclasses.replace(user, args=args, kwargs=kwargs, before=(step.op, *user.before)))
     _replace(graph, step, None)
     graph.aliases[target] = source
+    if _is_padding(step):
+        graph.padded[target] = step
     graph.rewrites.append((step.order, step.path, step.operation, f"{verb} {', '.join(u.path for u in users)}"))
 
 
@@ -192,9 +216,11 @@ def _mark_nonnegative(graph: Graph) -> None:
         if step.inputs and step.inputs[0] in known:
             graph.steps[position] = dataclasses.replace(step, nonnegative=True)
         keeps = step.kind in _KEEPS_SIGN and all(ref in known for ref in step.inputs)
-        if keeps or step.activation in _NONNEGATIVE or _plain_relu(step.op):
+        relu = step.activation == "relu" or type(step.op) is keras.layers.ReLU
+        if keeps or (relu and _plain(step.op)) or (not relu and step.activation in _NONNEGATIVE):
             known.update(step.outputs)
 
 
-def _plain_relu(op: Any) -> bool:
-    return type(op) is keras.layers.ReLU and op.negative_slope == 0
+def _plain(relu: Any) -> bool:
+    """Whether a ReLU has no negative slope and no threshold below zero."""
+    return getattr(relu, "negative_slope", 0) == 0 and getattr(relu, "threshold", 0) >= 0

@@ -130,20 +130,22 @@ class Composite:
             UnsupportedLayerError: a step that neither an entry nor a built-in flow covers.
             ValueError: an entry by name or index that matches nothing.
         """
-        selected = [self._select(graph, match) for match, _ in self.entries]
         linear = set(linear_steps(graph))
+        selected = [self._select(graph, match, linear, rule) for match, rule in self.entries]
         return {step: self._handler(graph, step, step in linear, selected) for step in graph.steps}
 
-    def _select(self, graph: Graph, match: Match | Predicate | None) -> set[Step]:
+    def _select(self, graph: Graph, match: Match | Predicate | None, linear: set[Step], rule: Handler) -> set[Step]:
         if match is None:
             return set(graph.steps)
         if not isinstance(match, Match):
             return {step for step in graph.steps if match(step)}
         steps = set(match.select(graph))
-        if match.must and not steps:
+        kind = "a linear step" if isinstance(rule, rules.Rule) else "a step without a kernel"
+        apt = [step for step in graph.steps if (step in linear) == isinstance(rule, rules.Rule)]
+        if match.must and not steps.intersection(apt):
             raise ValueError(
-                f"{match} of composite {self.name!r} matches nothing in model {graph.model.name!r}. "
-                f"Its steps: {', '.join(step.path for step in graph.steps)}"
+                f"{match} -> {rule} of composite {self.name!r} matches nothing in model {graph.model.name!r} that is "
+                f"{kind}. Expected one of: {', '.join(step.path for step in apt)}"
             )
         return steps
 
@@ -368,4 +370,5 @@ def get(identifier: str | Composite | rules.Rule, **options: Any) -> Composite:
         return identifier
     if isinstance(identifier, rules.Rule):
         return Composite([(None, identifier)], repr(identifier))
-    raise TypeError(f"Expected a composite's name, a Composite or a Rule. Received: {identifier!r}")
+    hint = f" Did you mean {identifier.__name__}()?" if isinstance(identifier, type) else ""
+    raise TypeError(f"Expected a composite's name, a Composite or a Rule. Received: {identifier!r}.{hint}")

@@ -206,7 +206,7 @@ class Explainer:
 
     def _run(self, x: Any, target: Any, start: Any, want: _Want, *, check: bool = True) -> dict[str, Any]:
         inputs = arguments.inputs(self.graph, x)
-        begin = arguments.start(self.graph, target, start, inputs[0].shape[0])
+        begin = arguments.start(self.graph, target, start, inputs[0])
         key = (begin.mode, begin.kind, want)
         if key not in self._compiled:
             self._compiled[key] = self._compile(*key)
@@ -248,16 +248,17 @@ class Explainer:
                 found |= {"output": clone.finish(logits), "conservation": _balance(found["shares"]), "target": target}
             return found
 
-        compiled = tf.function(function, input_signature=signature, jit_compile=self._jit_compile)
+        # There is no Python control flow on tensors for autograph to translate; without it tracing is faster.
+        compiled = tf.function(function, input_signature=signature, autograph=False, jit_compile=self._jit_compile)
         # The concrete function: TensorFlow would count explainers of one program as retraces of one function.
         return compiled.get_concrete_function()
 
-    def _tensors_of(self, name: str) -> list[Ref]:
-        refs = [self.graph.resolve(ref) for call in self.graph.find_layer(name) for ref in call]
+    def _tensors_of(self, name: str) -> list[tuple[Ref, list[Step]]]:
+        found = [self.graph.resolve(ref) for call in self.graph.find_layer(name) for ref in call]
         known = {*self.graph.inputs, *(ref for step in self.graph.steps for ref in step.outputs)}
-        if not known.issuperset(refs):
+        if not known.issuperset(ref for ref, _ in found):
             raise ValueError(f"Layer {name!r} does not lie on a way to the output that is explained.")
-        return refs
+        return found
 
     def _structured(self, relevances: list[tf.Tensor]) -> Any:
         by_ref = dict(zip(self.graph.inputs, relevances, strict=True))
@@ -275,7 +276,7 @@ def _backward(
     forward: Forward,
     start: tf.Tensor,
     *,
-    keep: dict[str, list[Ref]],
+    keep: dict[str, list[tuple[Ref, list[Step]]]],
     want: _Want,
     propagators: Any = None,
 ) -> dict[str, Any]:
@@ -297,13 +298,13 @@ def _backward(
     def _values(step: Step) -> list[tf.Tensor]:
         return [forward.values[ref] for ref in step.outputs if forward.values[ref].dtype.is_floating]
 
-    refs = [ref for refs in keep.values() for ref in refs]
+    refs = [ref for pairs in keep.values() for ref, _ in pairs]
     relevances = clone.relevance(
         forward, start, keep=refs, propagators=propagators, observe=observe if want.account else None
     )
     found: dict[str, Any] = {
         "relevance": [relevances[ref] for ref in graph.inputs],
-        "layers": {name: [relevances[ref] for ref in refs] for name, refs in keep.items()},
+        "layers": {name: [_padded(relevances[ref], steps) for ref, steps in pairs] for name, pairs in keep.items()},
     }
     if want.account:
         reached = tf.add_n([sample_sum(r) for r in found["relevance"]])
@@ -311,6 +312,13 @@ def _backward(
     if want.steps:
         found["steps"] = tf.stack([rows.get(step, tf.zeros([6], tf.float64)) for step in reversed(graph.steps)])
     return found
+
+
+def _padded(relevance: tf.Tensor, steps: list[Step]) -> tf.Tensor:
+    """Relevance behind padding that a convolution absorbed: the padding itself has none."""
+    for step in steps:
+        relevance = step.call(relevance)
+    return relevance
 
 
 def _total(tensors: list[tf.Tensor]) -> tf.Tensor:
@@ -322,7 +330,7 @@ def _each_target(backward: Callable, starts: tf.Tensor, keep: dict, want: _Want,
     dtype = tf.as_dtype(clone.graph.dtype)
     signature: dict[str, Any] = {
         "relevance": [dtype] * len(clone.graph.inputs),
-        "layers": {name: [dtype] * len(refs) for name, refs in keep.items()},
+        "layers": {name: [dtype] * len(pairs) for name, pairs in keep.items()},
     }
     signature |= {"shares": tf.float64} if want.account else {}
     signature |= {"steps": tf.float64} if want.steps else {}

@@ -14,6 +14,7 @@ import keras
 import tensorflow as tf
 
 from lrp_tf import rules
+from lrp_tf.linear import computes_as
 from lrp_tf.numerics import Account, offset, sample_sum, vjp
 from lrp_tf.rules import Propagate
 
@@ -25,7 +26,10 @@ class Flow:
 
     def forward(self, step: Any, inputs: list[tf.Tensor]) -> tuple[list[tf.Tensor], Any]:
         """Outputs of the step, and what `backward` needs."""
-        outputs = [tf.cast(y, inputs[0].dtype) for y in keras.tree.flatten(step.call(*inputs))]
+        outputs = list(keras.tree.flatten(step.call(*inputs)))
+        if inputs[0].dtype.is_floating:
+            # Layers with a mixed policy may cast to half precision; relevance does not.
+            outputs = [tf.cast(y, inputs[0].dtype) if y.dtype.is_floating else y for y in outputs]
         return outputs, (inputs, outputs)
 
     def backward(self, step: Any, saved: Any) -> Propagate:
@@ -62,10 +66,8 @@ class Move(Flow):
     transparent = True
 
     def backward(self, step: Any, saved: Any) -> Propagate:
-        inputs, _ = saved
-
         def propagate(relevances: list[tf.Tensor], account: Account | None) -> list[tf.Tensor]:
-            moved = vjp(lambda *xs: step.call(*xs), inputs, relevances[0])
+            moved = vjp(lambda *xs: step.call(*xs), [tf.cast(x, relevances[0].dtype) for x in saved[0]], relevances[0])
             if account is not None:
                 account.add("other", (sample_sum(relevances[0]) - sum(map(sample_sum, moved)))[:, None])
             return moved
@@ -212,15 +214,15 @@ def register_activation(function: Callable) -> None:
 
 
 def lookup(step: Any) -> Flow | None:
-    """The flow of a step, or None. A subclass that overrides `call` needs an entry of its own."""
+    """The flow of a step, or None. A subclass that overrides what is computed needs an entry of its own."""
     if step.activation is not None or any(step.function is known for known in _ACTIVATIONS):
         return PassThrough()
     kind = step.kind
     for cls in kind.__mro__ if isinstance(kind, type) else [kind]:
         for key in ((cls, len(step.inputs)), (cls, None)):
             if key in _REGISTRY:
-                overridden = isinstance(kind, type) and kind.call is not cls.call
-                return None if overridden else _REGISTRY[key]
+                same = isinstance(kind, str) or computes_as(kind, cls)
+                return _REGISTRY[key] if same else None
     return None
 
 
@@ -247,6 +249,7 @@ _ENTRIES: list[tuple[Flow, str]] = [
     (Identity(), "AlphaDropout ActivityRegularization Identity"),
     (Move(), "Flatten Reshape Permute RepeatVector ZeroPadding2D Cropping2D Concatenate"),
     (Move(), "ops.Reshape ops.Transpose ops.Concatenate ops.Squeeze ops.ExpandDims"),
+    (Identity(), "ops.ConvertToTensor"),
     (Share(), "Add Average Subtract AveragePooling2D GlobalAveragePooling2D ops.Add ops.Subtract ops.Mean"),
     (WinnerTakesAll(), "MaxPooling2D"),
     (GlobalWinnerTakesAll(), "GlobalMaxPooling2D"),
@@ -257,4 +260,5 @@ _ENTRIES: list[tuple[Flow, str]] = [
 for _flow, _names in _ENTRIES:
     for _name in _names.split():
         register(_name if _name.startswith("ops.") else getattr(keras.layers, _name), _flow)
-register("ops.Multiply", Share(), tensors=1)
+for _name in ("ops.Multiply", "ops.Divide", "ops.TrueDivide", "ops.Negative"):
+    register(_name, Share(), tensors=1)  # h * 2, h / 2, -h

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable, Iterable
+import re
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 from keras import tree
+from keras.src.backend.common import global_state
 from keras.src.models.functional import Functional
 
 Shape = tuple[int | None, ...]
@@ -93,8 +97,10 @@ class Step:
 
     @property
     def has_constants(self) -> bool:
-        """Whether an operation of keras.ops has arrays or numbers beside its tensors, as x + 3 has."""
-        return isinstance(self.kind, str) and not all(isinstance(a, Ref) for a in tree.flatten(self.args))
+        """Whether constants stand beside the tensors: x + 3, Add()([x, array])."""
+        others = [a for a in tree.flatten(self.args) if not isinstance(a, Ref)]
+        arrays = any(tf.is_tensor(a) or isinstance(a, (np.ndarray, keras.Variable)) for a in others)
+        return arrays or (isinstance(self.kind, str) and bool(others))
 
     def bind(self, tensors: Iterable[tf.Tensor]) -> tuple[tuple, dict]:
         """The arguments with `tensors` in place of the refs, in the order of `inputs`."""
@@ -142,18 +148,22 @@ class Graph:
     input_structure: Any
     input_names: list[str]
     output_names: list[str]
+    output_keys: list[str]  # of a model that returns a dict
     steps: list[Step]
     dtype: str  # what the rules compute in: float64 for a float64 model, else float32
     layers: dict[str, list[tuple[Ref, ...]]] = dataclasses.field(default_factory=dict)  # path -> outputs of each call
     rewrites: list[tuple[int, str, str, str]] = dataclasses.field(default_factory=list)  # order, path, operation, what
     stripped: list[Step] = dataclasses.field(default_factory=list)  # what leads from `outputs` to the model's output
     aliases: dict[Ref, Ref] = dataclasses.field(default_factory=dict)  # tensors that canonize took out
+    padded: dict[Ref, Step] = dataclasses.field(default_factory=dict)  # which of them a padding layer made
 
-    def resolve(self, ref: Ref) -> Ref:
-        """The tensor that stands for `ref` after canonization."""
+    def resolve(self, ref: Ref) -> tuple[Ref, list[Step]]:
+        """The tensor that stands for `ref` after canonization, and the padding that leads from it to `ref`."""
+        padding = []
         while ref in self.aliases:
+            padding += [self.padded[ref]] if ref in self.padded else []
             ref = self.aliases[ref]
-        return ref
+        return ref, padding[::-1]
 
     def consumers(self) -> dict[Ref, list[Step]]:
         """Which steps read each tensor."""
@@ -185,12 +195,14 @@ def activation_name(op: Any) -> str | None:
         return "softmax"
     elif isinstance(op, keras.layers.Activation) and type(op).call is keras.layers.Activation.call:
         function = op.activation
-    elif type(op).__module__.startswith("keras.src.ops"):
+    elif type(op).__module__.startswith(("keras.src.ops", "keras.src.activations")):
+        if type(op).__name__ == "ReLU":  # what keras.activations.relu records; keras.ops.relu records Relu
+            return "relu"
         name = "".join("_" + c.lower() if c.isupper() else c for c in type(op).__name__).lstrip("_")
         return name if name in _ACTIVATIONS else None
     else:
         return None
-    module, name = getattr(function, "__module__", ""), getattr(function, "__name__", "")
+    module, name = getattr(function, "__module__", ""), re.sub(r"_v\d$", "", getattr(function, "__name__", ""))
     return name if module.split(".")[0] in ("keras", "tensorflow") and name in _ACTIVATIONS else None
 
 
@@ -202,6 +214,11 @@ def trace(model: keras.Model) -> Graph:
         ValueError: a model that was never built, or whose `call` cannot be followed symbolically.
     """
     _check_model(model)
+    with _names_kept():
+        return _trace(model)
+
+
+def _trace(model: keras.Model) -> Graph:
     tracer = _Tracer(model)
     function = _as_function(model)
     if function is None:
@@ -209,6 +226,7 @@ def trace(model: keras.Model) -> Graph:
     inputs = [Ref(t.shape[1:], t.dtype) for t in function.inputs]
     outputs = tracer.run(function, inputs, "")
     names = list(getattr(model, "output_names", None) or [])
+    keys = [".".join(map(str, keys)) for keys, _ in tree.flatten_with_path(function._outputs_struct)]
     return Graph(
         model=model,
         inputs=inputs,
@@ -216,8 +234,9 @@ def trace(model: keras.Model) -> Graph:
         input_structure=_plain(function._inputs_struct, inputs),
         input_names=[t.name for t in function.inputs],
         output_names=names if len(names) == len(outputs) else [f"output_{i}" for i in range(len(outputs))],
+        output_keys=keys if isinstance(function._outputs_struct, dict) else [],
         steps=tracer.steps,
-        dtype=tracer.dtype(),
+        dtype=tracer.dtype(inputs),
         layers=tracer.layers,
     )
 
@@ -226,7 +245,16 @@ def _plain(structure: Any, leaves: list) -> Any:
     """`structure` with `leaves`; a list of one is that one, as Keras returns it."""
     if isinstance(structure, (list, tuple)) and len(structure) == 1:
         structure = structure[0]
-    return tree.pack_sequence_as(structure, leaves)
+    return tree.pack_sequence_as(_untracked(structure), leaves)
+
+
+def _untracked(structure: Any) -> Any:
+    """Keras keeps structures in lists and dicts of its own, which no tree function takes for a user's."""
+    if isinstance(structure, dict):
+        return {key: _untracked(value) for key, value in structure.items()}
+    if isinstance(structure, (list, tuple)):
+        return (tuple if isinstance(structure, tuple) else list)(map(_untracked, structure))
+    return structure
 
 
 def _check_model(model: Any) -> None:
@@ -262,17 +290,81 @@ def _as_function(model: keras.Model) -> Any | None:
 
 
 def _built_inputs(model: keras.Model) -> list:
-    """Symbolic inputs of a subclassed model, from the shapes it was built with."""
+    """Symbolic arguments for the `call` of a subclassed model, from the shapes it was built with."""
+    recorded = model if isinstance(model, Functional) else getattr(model, "_functional", None)
+    if recorded is not None:
+        return [_plain(recorded._inputs_struct, [keras.KerasTensor(t.shape, t.dtype) for t in recorded.inputs])]
     shapes = getattr(model, "_build_shapes_dict", None)
-    if not model.built or not shapes or len(shapes) != 1 or any(not layer.built for layer in _sublayers(model)):
-        raise ValueError(
-            f"Subclassed model {model.name!r} ({type(model).__name__}) cannot be traced: its layers are not built. "
-            "Expected a model with one input argument that has been called. Remedy: call it once on a batch of data, "
-            "or write it with the functional API."
-        )
-    shape = next(iter(shapes.values()))
+    if not shapes or len(shapes) != 1:
+        called = model.built and all(layer.built for layer in _sublayers(model))
+        # Keras records no shapes where its own symbolic run of `call` failed.
+        raise ValueError(_untraceable(model, "Keras knows no input shapes") if called else _unbuilt(model))
     make = lambda s: keras.KerasTensor((None, *s[1:]), dtype=model.input_dtype)  # noqa: E731
-    return [tree.map_shape_structure(make, shape)]
+    return [tree.map_shape_structure(make, _untracked(next(iter(shapes.values()))))]
+
+
+def _unbuilt(model: keras.Model) -> str:
+    return (
+        f"Subclassed model {model.name!r} ({type(model).__name__}) cannot be traced: its layers are not built. "
+        "Expected a model with one input argument that has been called. Remedy: call it once on a batch of data, "
+        "or write it with the functional API."
+    )
+
+
+def _untraceable(model: keras.Model, reason: str) -> str:
+    return (
+        f"Model {model.name!r} ({type(model).__name__}) cannot be traced: its call() does not run on symbolic "
+        "tensors. Expected keras layers and keras.ops only, no raw TensorFlow or NumPy functions and no "
+        "Python branch on tensor values. Remedy: replace tf.* by keras.ops.*, or write the model with the "
+        f"functional API. The reason was: {reason}"
+    )
+
+
+class _NotBuiltError(Exception):
+    pass
+
+
+@contextlib.contextmanager
+def _untouched(layers: list[keras.Layer]) -> Iterator[None]:
+    """Takes the records off again that a symbolic run of `call` leaves on layers, and refuses to build any."""
+    records = [(len(layer._inbound_nodes), len(layer._outbound_nodes)) for layer in layers]
+    builders = {layer: layer.__dict__.get("build") for layer in layers if not layer.built}
+
+    def refuse(*args: Any, **kwargs: Any) -> None:
+        raise _NotBuiltError
+
+    for layer in builders:
+        object.__setattr__(layer, "build", refuse)
+    try:
+        yield
+    finally:
+        for layer, build in builders.items():
+            if build is None:
+                object.__delattr__(layer, "build")
+            else:
+                object.__setattr__(layer, "build", build)
+        for layer, (inbound, outbound) in zip(layers, records, strict=True):
+            del layer._inbound_nodes[inbound:]
+            del layer._outbound_nodes[outbound:]
+
+
+@contextlib.contextmanager
+def _names_kept() -> Iterator[None]:
+    """Keras numbers whatever is made, symbolic tensors too: later layers get the names they would have without us."""
+    names = global_state.get_global_attribute("object_name_uids")
+    names = None if names is None else names.copy()
+    try:
+        yield
+    finally:
+        if names is not None:
+            global_state.set_global_attribute("object_name_uids", names)
+
+
+def _by_name(function: Any, args: tuple, refs: list[Ref]) -> list[Ref]:
+    """The inputs of a recorded graph in its own order, where the call passed a dict to inputs that are none."""
+    if args and isinstance(args[0], dict) and not isinstance(function._inputs_struct, dict):
+        return [args[0][t.name] for t in function.inputs]
+    return refs
 
 
 def _sublayers(model: keras.Layer) -> list[keras.Layer]:
@@ -287,8 +379,8 @@ class _Tracer:
         self.steps: list[Step] = []
         self.layers: dict[str, list[tuple[Ref, ...]]] = {}
 
-    def dtype(self) -> str:
-        dtypes = {getattr(step.op, "compute_dtype", None) for step in self.steps}
+    def dtype(self, inputs: list[Ref]) -> str:
+        dtypes = {getattr(step.op, "compute_dtype", None) for step in self.steps} or {ref.dtype for ref in inputs}
         return "float64" if "float64" in dtypes else "float32"
 
     def run(self, function: Any, inputs: list[Ref], prefix: str) -> list[Ref]:
@@ -305,6 +397,8 @@ class _Tracer:
             if function is None:
                 symbols = tree.map_structure(_symbol, (args, kwargs))
                 function = self.symbolic(op, symbols[0], symbols[1])
+            else:
+                refs = _by_name(function, args, refs)
             outputs = self.run(function, refs, path + "/")
             self.layers.setdefault(path, []).append(tuple(outputs))
             return outputs
@@ -322,26 +416,19 @@ class _Tracer:
 
         The records that this leaves on the user's layers are taken off again.
         """
-        layers = _sublayers(model)
-        before = [(len(layer._inbound_nodes), len(layer._outbound_nodes)) for layer in layers]
         kwargs = dict(kwargs or {})
         if "training" in inspect.signature(model.call).parameters:
             kwargs["training"] = False
-        try:
-            outputs = model.call(*args, **kwargs)
-            inputs = [t for t in tree.flatten((args, kwargs)) if isinstance(t, keras.KerasTensor)]
-            return keras.Function(inputs, outputs, name="traced")
-        except Exception as error:
-            raise ValueError(
-                f"Model {model.name!r} ({type(model).__name__}) cannot be traced: its call() does not run on symbolic "
-                "tensors. Expected keras layers and keras.ops only, no raw TensorFlow or NumPy functions and no "
-                "Python branch on tensor values. Remedy: replace tf.* by keras.ops.*, or write the model with the "
-                f"functional API. The error was: {type(error).__name__}: {str(error).strip().splitlines()[0]}"
-            ) from error
-        finally:
-            for layer, (inbound, outbound) in zip(layers, before, strict=True):
-                del layer._inbound_nodes[inbound:]
-                del layer._outbound_nodes[outbound:]
+        inputs = [t for t in tree.flatten((args, kwargs)) if isinstance(t, keras.KerasTensor)]
+        structure = args[0] if len(tree.flatten(args)) == len(inputs) and len(args) == 1 else inputs
+        with _untouched(_sublayers(model)):
+            try:
+                return keras.Function(structure, model.call(*args, **kwargs), name="traced")
+            except _NotBuiltError as error:
+                raise ValueError(_unbuilt(model)) from error
+            except Exception as error:
+                reason = f"{type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0]}"
+                raise ValueError(_untraceable(model, reason)) from error
 
 
 def _symbol(value: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import types
 from collections.abc import Callable
 from typing import Any
 
@@ -59,12 +60,26 @@ def register(layer_class: type, *, kernel: Callable, forward: Callable, **option
 def lookup(op: Any) -> LinearLayer | None:
     """Entry of the nearest registered class of `op`, or None.
 
-    A subclass that overrides `call` is not its base class: it has no entry until it is registered itself.
+    A subclass that overrides what is computed is not its base class: it has no entry until it is registered itself.
     """
     for cls in type(op).__mro__:
         if cls in _REGISTRY:
-            return _REGISTRY[cls] if type(op).call is cls.call else None
+            return _REGISTRY[cls] if computes_as(type(op), cls) else None
     return None
+
+
+# What a subclass may override and still compute the same.
+_HARMLESS = {
+    *("__init__", "__repr__", "build", "get_config", "from_config", "get_build_config", "build_from_config"),
+    *("compute_output_shape", "compute_output_spec", "compute_mask", "save_own_variables", "load_own_variables"),
+}
+
+
+def computes_as(subclass: type, cls: type) -> bool:
+    """Whether `subclass` overrides no method of `cls` that the computation may go through, as `convolution_op`."""
+    between = subclass.__mro__[: subclass.__mro__.index(cls)]
+    overridden = {name for c in between for name, value in vars(c).items() if isinstance(value, types.FunctionType)}
+    return not any(hasattr(cls, name) for name in overridden - _HARMLESS)
 
 
 def along(values: tf.Tensor, axis: int, rank: int) -> tf.Tensor:

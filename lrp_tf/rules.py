@@ -150,7 +150,10 @@ class Rule:
 
     def forward(self, step: Any, inputs: list[tf.Tensor]) -> tuple[list[tf.Tensor], Operator]:
         """Outputs of the step, and what `backward` needs."""
-        op = Operator(step, inputs[0], zero_bias=self.zero_bias)
+        (x,) = inputs
+        if not x.dtype.is_floating:
+            x = tf.cast(x, "float64" if step.op.compute_dtype == "float64" else "float32")
+        op = Operator(step, x, zero_bias=self.zero_bias)
         return [op.z + op.bias if _present(op.bias) else op.z], op
 
     def backward(self, step: Any, op: Operator) -> Propagate:

@@ -232,6 +232,9 @@ class _CarriedZBox(rules.ZBox):
         super().__init__(low, high, stabilizer)
         object.__setattr__(self, "chain", chain)
 
+    def __repr__(self) -> str:
+        return f"{rules.ZBox(self.low, self.high, self.stabilizer)!r} of the model's input"
+
     def bounds(self, op: rules.Operator) -> tuple[tf.Tensor, tf.Tensor]:
         source = self.chain[0].inputs[0]
         # Unknown sizes stay 1: such a chain rescales but does not reshape, and the bounds broadcast.

@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from lrp_tf import rules
 from lrp_tf.linear import computes_as
-from lrp_tf.numerics import Account, offset, sample_sum, vjp
+from lrp_tf.numerics import Account, offset, vjp
 from lrp_tf.rules import Propagate
 
 
@@ -61,16 +61,33 @@ class Identity(PassThrough):
 
 
 class Move(Flow):
-    """R moves with its entries: reshape, permute, concatenate, crop, pad. What lands on padding is booked "other"."""
+    """R moves with its entries: reshape, permute, concatenate, crop."""
 
     transparent = True
 
     def backward(self, step: Any, saved: Any) -> Propagate:
+        inputs, _ = saved
+
         def propagate(relevances: list[tf.Tensor], account: Account | None) -> list[tf.Tensor]:
-            moved = vjp(lambda *xs: step.call(*xs), [tf.cast(x, relevances[0].dtype) for x in saved[0]], relevances[0])
+            # uint8 images are moved about too, and a product with integers has no transpose.
+            floats = [tf.cast(x, relevances[0].dtype) for x in inputs]
+            return vjp(step.call, floats, relevances[0])
+
+        return propagate
+
+
+class Pad(Move):
+    """Zero padding: R moves with its entries; what lands on the padding is booked "other"."""
+
+    def backward(self, step: Any, saved: Any) -> Propagate:
+        move = super().backward(step, saved)
+        ((x,), _) = saved
+
+        def propagate(relevances: list[tf.Tensor], account: Account | None) -> list[tf.Tensor]:
             if account is not None:
-                account.add("other", (sample_sum(relevances[0]) - sum(map(sample_sum, moved)))[:, None])
-            return moved
+                inside = step.call(tf.ones_like(x, relevances[0].dtype))
+                account.add("other", relevances[0] * (1 - inside))
+            return move(relevances, account)
 
         return propagate
 
@@ -247,7 +264,8 @@ _ENTRIES: list[tuple[Flow, str]] = [
     (PassThrough(), "ReLU LeakyReLU PReLU ELU Softmax"),
     (Identity(), "Dropout SpatialDropout1D SpatialDropout2D SpatialDropout3D GaussianDropout GaussianNoise"),
     (Identity(), "AlphaDropout ActivityRegularization Identity"),
-    (Move(), "Flatten Reshape Permute RepeatVector ZeroPadding2D Cropping2D Concatenate"),
+    (Move(), "Flatten Reshape Permute RepeatVector Cropping2D Concatenate"),
+    (Pad(), "ZeroPadding2D"),
     (Move(), "ops.Reshape ops.Transpose ops.Concatenate ops.Squeeze ops.ExpandDims"),
     (Identity(), "ops.ConvertToTensor"),
     (Share(), "Add Average Subtract AveragePooling2D GlobalAveragePooling2D ops.Add ops.Subtract ops.Mean"),

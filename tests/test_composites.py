@@ -1,0 +1,169 @@
+"""Which rule a step gets."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+
+import lrp_tf
+from lrp_tf import composites, flows, rules
+
+kl = keras.layers
+PRESETS = list(composites.PRESETS)
+
+
+def preset(name: str, **options) -> composites.Composite:
+    bounds = {"low": -1.0, "high": 1.0} if composites.needs_bounds(name) else {}
+    return composites.get(name, **bounds, **options)
+
+
+def assigned(model: keras.Model, composite) -> dict[str, str]:
+    """Rule of each linear step by layer name."""
+    handlers = lrp_tf.Explainer(model, composite).clone.handlers
+    return {step.name: repr(rule) for step, rule in handlers.items() if isinstance(rule, rules.Rule)}
+
+
+def convnet() -> keras.Model:
+    return keras.Sequential([
+        keras.Input((10, 10, 3)),
+        kl.Rescaling(1 / 255),
+        kl.ZeroPadding2D(1),
+        kl.Conv2D(4, 3, activation="relu", name="a"),
+        kl.Conv2D(4, 3, activation="relu", name="b"),
+        kl.MaxPooling2D(name="pool"),
+        kl.Conv2D(4, 3, activation="relu", name="c"),
+        kl.Flatten(),
+        kl.Dense(6, activation="relu", name="d"),
+        kl.Dense(3, activation="softmax", name="e"),
+    ])  # fmt: skip
+
+
+E, Z, AB, G = "Epsilon(1e-06)", "ZPlus()", "AlphaBeta(2, 1)", "Gamma(0.25)"
+
+
+@pytest.mark.parametrize(
+    ("name", "a", "b", "c", "dense"),
+    [
+        ("epsilon", E, E, E, E),
+        ("epsilon_plus", Z, Z, Z, E),
+        ("epsilon_plus_flat", "Flat()", Z, Z, E),
+        ("epsilon_alpha2_beta1", AB, AB, AB, E),
+        ("epsilon_alpha2_beta1_flat", "Flat()", AB, AB, E),
+        ("epsilon_gamma_box", "ZBox(-1, 1) of the model's input", G, G, E),
+        ("tutorial", "ZBox(-1, 1) of the model's input", G, "Epsilon(Relative(0.25))", "Zero()"),
+    ],
+)
+def test_presets(name: str, a: str, b: str, c: str, dense: str) -> None:
+    assert assigned(convnet(), preset(name)) == {"a": a, "b": b, "c": c, "d": dense, "e": dense}
+
+
+def test_options_pass_through() -> None:
+    found = assigned(convnet(), preset("epsilon_plus", epsilon=0.1, stabilizer=1e-3, zero_bias=True))
+    plus, epsilon = "ZPlus(stabilizer=0.001, zero_bias=True)", "Epsilon(0.1, zero_bias=True)"
+    assert found == {"a": plus, "b": plus, "c": plus, "d": epsilon, "e": epsilon}
+    assert assigned(convnet(), preset("tutorial", gamma=0.5))["b"] == "Gamma(0.5)"
+
+
+def test_tutorial_pools_by_average_and_the_others_do_not() -> None:
+    for name in PRESETS:
+        handlers = lrp_tf.Explainer(convnet(), preset(name)).clone.handlers
+        pool = next(rule for step, rule in handlers.items() if step.name == "pool")
+        assert type(pool) is (flows.MaxAsAverage if name == "tutorial" else flows.WinnerTakesAll)
+
+
+@pytest.mark.parametrize("name", ["epsilon_plus", "epsilon_alpha2_beta1_flat", "epsilon_gamma_box"])
+def test_a_convolution_that_classifies_is_dense(name: str) -> None:
+    """On a 1x1 map, as MobileNet's classifier, and as the last linear step whatever its class."""
+    inputs = keras.Input((8, 8, 3))
+    x = kl.Conv2D(4, 3, activation="relu", name="a")(inputs)
+    x = kl.GlobalAveragePooling2D(keepdims=True)(x)
+    x = kl.Conv2D(5, 1, activation="relu", name="pixel")(x)
+    x = kl.Conv2D(3, 1, name="last")(x)
+    found = assigned(keras.Model(inputs, kl.Reshape((3,))(x)), preset(name))
+    assert found["pixel"] == found["last"] == E
+    inputs = keras.Input((8, 8, 3))
+    x = kl.Conv2D(4, 3, activation="relu", name="a")(inputs)
+    x = kl.Conv2D(3, 3, name="last")(x)
+    assert assigned(keras.Model(inputs, kl.GlobalAveragePooling2D()(x)), preset(name))["last"] == E
+
+
+def test_flat_leaves_a_first_dense_alone() -> None:
+    mlp = keras.Sequential([keras.Input((4, 4, 1)), kl.Flatten(), kl.Dense(5, name="d"), kl.Dense(3, name="e")])
+    assert assigned(mlp, "epsilon_plus_flat") == {"d": E, "e": E}
+    assert assigned(mlp, preset("epsilon_gamma_box"))["d"] == "ZBox(-1, 1) of the model's input"
+
+
+def test_first_and_last_of_several() -> None:
+    a, b = keras.Input((4, 4, 1)), keras.Input((3,))
+    x = kl.Concatenate()([
+        kl.Dense(2, name="dense_a")(kl.Flatten()(kl.Conv2D(2, 3, name="conv_a")(a))),
+        kl.Dense(2, name="dense_b")(kl.Dropout(0.5)(b)),
+    ])  # fmt: skip
+    model = keras.Model([a, b], kl.Add()([kl.Dense(2, name="left")(x), kl.Dense(2, name="right")(x)]))
+    graph = lrp_tf.Explainer(model, "epsilon").graph
+    assert {step.name for step in composites.first().select(graph)} == {"conv_a", "dense_b"}
+    assert {step.name for step in composites.last().select(graph)} == {"left", "right"}
+
+
+def test_last_looks_through_everything_without_a_kernel() -> None:
+    inputs = keras.Input((4,))
+    x = kl.ReLU()(kl.BatchNormalization()(kl.Add()([kl.Dense(4, name="d")(inputs), inputs])))
+    graph = lrp_tf.Explainer(keras.Model(inputs, x), "epsilon").graph
+    assert [step.name for step in composites.last().select(graph)] == ["d"]
+
+
+def test_the_first_match_wins() -> None:
+    composite = composites.Composite([
+        (composites.at(-1), rules.Zero()),
+        (composites.at(1), rules.WSquare()),
+        (composites.named("[ab]"), rules.Flat()),
+        (lambda step: step.op.name == "c", rules.Gamma()),
+        (composites.of_type(kl.MaxPooling2D), flows.MaxAsAverage()),
+        (None, rules.Epsilon(0.5)),
+    ])  # fmt: skip
+    found = assigned(convnet(), composite)
+    assert found == {"a": "Flat()", "b": "WSquare()", "c": "Gamma(0.25)", "d": "Epsilon(0.5)", "e": "Zero()"}
+
+
+def test_names_match_from_end_to_end_and_by_path() -> None:
+    inner = keras.Sequential([keras.Input((4,)), kl.Dense(4, name="d")], name="block")
+    model = keras.Sequential([keras.Input((4,)), inner, kl.Dense(2, name="dd")])
+    for pattern in ("d", "block/.*"):
+        found = assigned(model, composites.Composite([(composites.named(pattern), rules.Flat()), (None, rules.Zero())]))
+        assert found == {"d": "Flat()", "dd": "Zero()"}
+
+
+def test_one_rule_for_every_linear_step_leaves_flows_alone() -> None:
+    handlers = lrp_tf.Explainer(convnet(), rules.WSquare()).clone.handlers
+    assert {repr(rule) for rule in handlers.values() if isinstance(rule, rules.Rule)} == {"WSquare()"}
+    assert any(isinstance(rule, flows.WinnerTakesAll) for rule in handlers.values())
+
+
+def test_a_rule_that_names_a_whole_block_skips_its_pooling() -> None:
+    composite = composites.Composite([(composites.named("pool|b"), rules.Flat()), (None, rules.Zero())])
+    assert assigned(convnet(), composite)["b"] == "Flat()"
+
+
+@pytest.mark.parametrize(
+    "entries", [[rules.Zero()], [(None, rules.Zero)], [("conv", rules.Zero())], [(kl.Dense, rules.Zero())]]
+)
+def test_entries_of_the_wrong_kind(entries: list) -> None:
+    with pytest.raises(TypeError, match=r"Received|Did you mean"):
+        composites.Composite(entries)
+
+
+def test_bounds_pass_flatten_and_padding() -> None:
+    """The box of the image is the box of the flattened image; padded cells have the box (0, 0)."""
+    dense = kl.Dense(3, dtype="float64")
+    inputs = keras.Input((2, 2, 2), dtype="float64")
+    padded = kl.ZeroPadding2D(1, dtype="float64")(kl.Rescaling(2.0, 1.0, dtype="float64")(inputs))
+    model = keras.Model(inputs, dense(kl.Flatten(dtype="float64")(padded)))
+    low, high = np.array([-1.0, -2.0]), np.array([1.0, 3.0])
+    x = np.random.default_rng(0).uniform(-1, 1, (2, 2, 2, 2))
+    found = lrp_tf.Explainer(model, composites.get("epsilon_gamma_box", low=low, high=high))(x, target=0)
+    pad = lambda v: np.pad(v, ((0, 0), (1, 1), (1, 1), (0, 0)))  # noqa: E731
+    box = [pad(np.broadcast_to(2 * b + 1, (1, 2, 2, 2))).reshape(-1) for b in (low, high)]
+    flat = keras.Model(other := keras.Input((32,), dtype="float64"), dense(other))
+    want = lrp_tf.Explainer(flat, rules.ZBox(*box))(pad(2 * x + 1).reshape(2, -1), target=0)
+    np.testing.assert_allclose(found, np.reshape(want, (2, 4, 4, 2))[:, 1:3, 1:3], rtol=1e-9, atol=1e-12)

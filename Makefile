@@ -33,15 +33,14 @@ format: $(VENV)/.test
 	$(BIN)/ruff format .
 
 # One stamp for each extra; a changed setup.py installs anew.
-$(VENV)/.%: setup.py $(VENV)/bin/python
+$(VENV)/.%: setup.py $(VENV)/pyvenv.cfg
 	$(RUN) -m pip install --quiet --disable-pip-version-check --editable ".[$*]"
 	@touch $@
 
-$(VENV)/bin/python:
+$(VENV)/pyvenv.cfg:
 	@test -n "$(PYTHON)" || { echo "lrp_tf needs Python 3.11, 3.12 or 3.13 with venv (TensorFlow 2.21 has no wheel for" \
 	"3.14); none was found on the PATH. Install one (Debian: python3-venv), or: make PYTHON=/path/to/python3.12"; exit 1; }
 	"$(PYTHON)" -m venv $(VENV)
-	@touch $@
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

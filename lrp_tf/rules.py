@@ -415,7 +415,9 @@ def shape_bound(bound: Any, name: str, x: tf.Tensor, channel_axis: int) -> tf.Te
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Pass(Rule):
-    """R unchanged. Only for steps whose input and output have the same shape."""
+    """R unchanged. Only for steps whose input and output have the same shape. It divides by nothing to stabilise."""
+
+    stabilizer: float | Relative = 1e-6
 
     def backward(self, step: Any, op: Operator) -> Propagate:
         if op.x.shape[1:] != op.z.shape[1:]:

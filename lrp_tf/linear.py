@@ -132,14 +132,18 @@ register(
 @_channels_last
 def _conv(layer: Any, x: tf.Tensor, w: tf.Tensor) -> tf.Tensor:
     padding, strides, dilations = layer.padding.upper(), list(layer.strides), list(layer.dilation_rate)
+    if padding == "CAUSAL":
+        x, padding = tf.pad(x, [[0, 0], [dilations[0] * (layer.kernel_size[0] - 1), 0], [0, 0]]), "VALID"
+    # Named, since the gradient of Conv3D does without a default.
+    layout = {1: "NWC", 2: "NHWC", 3: "NDHWC"}[layer.rank]
     if layer.groups == 1:
-        return tf.nn.convolution(x, w, strides, padding, dilations=dilations)
+        return tf.nn.convolution(x, w, strides, padding, layout, dilations)
     # TensorFlow has no gradient of grouped convolutions on CPUs.
     if layer.rank == 2 and w.shape[2] == 1 and len(set(strides)) == 1:
         depthwise = tf.reshape(w, [*w.shape[:2], layer.groups, w.shape[3] // layer.groups])
         return tf.nn.depthwise_conv2d(x, depthwise, [1, *strides, 1], padding, dilations=dilations)
     groups = zip(tf.split(x, layer.groups, axis=-1), tf.split(w, layer.groups, axis=-1), strict=True)
-    return tf.concat([tf.nn.convolution(xg, wg, strides, padding, dilations=dilations) for xg, wg in groups], -1)
+    return tf.concat([tf.nn.convolution(xg, wg, strides, padding, layout, dilations) for xg, wg in groups], -1)
 
 
 def _scale_conv_inputs(layer: Any, w: tf.Tensor, a: tf.Tensor) -> tf.Tensor:
@@ -148,15 +152,38 @@ def _scale_conv_inputs(layer: Any, w: tf.Tensor, a: tf.Tensor) -> tf.Tensor:
     return w * tf.repeat(per_group, layer.filters // layer.groups, axis=1)
 
 
-register(
-    keras.layers.Conv2D,
-    kernel=lambda layer: layer.kernel,
-    forward=_conv,
-    channel_axis=_conv_axis,
-    scale_outputs=_scale_last,
-    scale_inputs=_scale_conv_inputs,
-    convolution=True,
-)
+for _class in (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D):
+    register(
+        _class,
+        kernel=lambda layer: layer.kernel,
+        forward=_conv,
+        channel_axis=_conv_axis,
+        scale_outputs=_scale_last,
+        scale_inputs=_scale_conv_inputs,
+        convolution=True,
+    )
+
+
+@_channels_last
+def _depthwise(layer: Any, x: tf.Tensor, w: tf.Tensor) -> tf.Tensor:
+    strides, dilations, one = list(layer.strides), list(layer.dilation_rate), layer.rank == 1
+    if one:  # as an image of height 1; TensorFlow wants equal strides
+        x, w, strides, dilations = x[:, None], w[None], strides * 2, [1, *dilations]
+    z = tf.nn.depthwise_conv2d(x, w, [1, *strides, 1], layer.padding.upper(), dilations=dilations)
+    return z[:, 0] if one else z
+
+
+for _class in (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D):
+    register(
+        _class,
+        kernel=lambda layer: layer.kernel,
+        forward=_depthwise,
+        channel_axis=_conv_axis,
+        # w is [..., C, M] and output channel c M + m.
+        scale_outputs=lambda layer, w, a: w * tf.reshape(a, w.shape[-2:]),
+        scale_inputs=lambda layer, w, a: w * a[:, None],
+        convolution=True,
+    )
 
 
 # --- elementwise -------------------------------------------------------------------------------

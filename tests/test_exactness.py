@@ -52,6 +52,19 @@ for _padding, _stride, _dilation, _groups in itertools.product(("valid", "same")
             8, (3, 2), strides=s, padding=p, dilation_rate=d, groups=g, **kw
         ),
     )
+LAYERS |= {
+    "conv1d causal dilation 2": (
+        (7, 3),
+        lambda **kw: keras.layers.Conv1D(4, 3, padding="causal", dilation_rate=2, **kw),
+    ),
+    "conv1d same stride 2 groups 3": ((7, 3), lambda **kw: keras.layers.Conv1D(6, 2, 2, "same", groups=3, **kw)),
+    "conv3d same stride 2": ((3, 4, 3, 2), lambda **kw: keras.layers.Conv3D(3, 2, 2, "same", **kw)),
+    "conv3d valid": ((3, 3, 4, 2), lambda **kw: keras.layers.Conv3D(3, 2, **kw)),
+    "depthwise1d same stride 2": ((7, 3), lambda **kw: keras.layers.DepthwiseConv1D(3, 2, "same", 2, **kw)),
+    "depthwise1d valid dilation 2": ((7, 3), lambda **kw: keras.layers.DepthwiseConv1D(3, dilation_rate=2, **kw)),
+    "depthwise2d same stride 2": ((6, 5, 3), lambda **kw: keras.layers.DepthwiseConv2D(3, 2, "same", 2, **kw)),
+    "depthwise2d valid dilation 2": ((6, 5, 3), lambda **kw: keras.layers.DepthwiseConv2D(2, dilation_rate=2, **kw)),
+}
 QUICK = [
     "dense",
     "dense on sequences",
@@ -59,6 +72,10 @@ QUICK = [
     "conv same stride 2 dilation 1 groups 1",
     "conv same stride 1 dilation 2 groups 2",
     "conv same stride 3 dilation 1 groups 4",
+    "conv1d causal dilation 2",
+    "conv3d same stride 2",
+    "depthwise1d same stride 2",
+    "depthwise2d same stride 2",
 ]
 SIGNS = ["signed", "nonnegative"]
 BIASES = ["positive", "negative", "absent"]
@@ -206,6 +223,43 @@ def test_sign_knowledge_changes_nothing(name: str, rule: str) -> None:
     found = gradient_of_clone(model, instance, x, start)
     want = gradient_of_clone(ignorant, instance, x, start)
     np.testing.assert_allclose(found, want, rtol=0, atol=1e-12 * np.abs(want).max())
+
+
+FOLDING = [
+    "dense",
+    "conv same stride 2 dilation 1 groups 2",
+    "conv1d same stride 2 groups 3",
+    "conv3d same stride 2",
+    "depthwise1d same stride 2",
+    "depthwise2d same stride 2",
+]
+
+
+@pytest.mark.parametrize("side", ["behind", "ahead"])
+@pytest.mark.parametrize("name", FOLDING)
+def test_batch_norm_folds_exactly(name: str, side: str, rng: np.random.Generator) -> None:
+    """The layer with a folded BatchNormalization computes what both compute, and gives what their matrix gives."""
+    shape, make = LAYERS[name]
+    layer, norm = make(dtype="float64"), keras.layers.BatchNormalization(dtype="float64")
+    inputs = keras.Input(shape, dtype="float64")
+    outputs = norm(layer(inputs)) if side == "behind" else layer(norm(inputs))
+    model = keras.Model(inputs, outputs)
+    for weights in (layer, norm):
+        weights.set_weights(
+            [rng.uniform(0.5, 2.0, w.shape) * rng.choice([-1, 1], w.shape) for w in weights.get_weights()]
+        )
+    norm.moving_variance.assign(rng.uniform(0.5, 2.0, norm.moving_variance.shape))
+    x, start = rng.normal(size=(2, *shape)), rng.normal(size=(2, *model.output_shape[1:]))
+    clone = lrp_tf.clone_with_rules(model, rules.ZPlus())
+    assert len(clone.graph.steps) == 1
+    np.testing.assert_allclose(clone(x), model(x), rtol=1e-10, atol=1e-10)
+    at_zero = model(np.zeros((1, *shape))).numpy()
+    w = jacobian.dense_matrix(lambda basis: model(basis) - at_zero, shape)
+    want = [
+        jacobian.relevance("ZPlus", a.ravel(), w, at_zero.ravel(), r.ravel()) for a, r in zip(x, start, strict=True)
+    ]
+    found = gradient_of_clone(model, rules.ZPlus(), x, start)
+    np.testing.assert_allclose(found.reshape(2, -1), want, rtol=0, atol=1e-10 * np.abs(want).max())
 
 
 @pytest.mark.parametrize("bounds", ["numbers", "channels", "arrays"])

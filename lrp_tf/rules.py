@@ -19,7 +19,7 @@ import numpy as np
 import tensorflow as tf
 
 from lrp_tf import linear
-from lrp_tf.numerics import Account, Relative, check_stabilizer, negative, offset, positive, ratio, sample_sum, vjp
+from lrp_tf.numerics import Account, Relative, check_stabilizer, negative, offset, positive, ratio, vjp
 
 __all__ = [
     "AlphaBeta",
@@ -37,7 +37,6 @@ __all__ = [
     "Zero",
     "negative",
     "positive",
-    "sample_sum",
 ]
 
 Propagate = Callable[[list[tf.Tensor], Account | None], list[tf.Tensor]]

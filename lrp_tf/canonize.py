@@ -7,6 +7,7 @@ and marks which linear steps read a non-negative tensor.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any
 
 import keras
@@ -170,18 +171,19 @@ def _fold_ahead(graph: Graph) -> None:
     """ZeroPadding -> linear and BatchNormalization -> linear: both are linear, so is the whole."""
     for step in reversed(list(graph.steps)):
         if _is_padding(step):
-            _absorb(graph, step, lambda s: s.linear.convolution and not s.before, "absorbed into")
+            _absorb(graph, step, lambda user: user.linear.convolution and not _has_norm(user), "absorbed into")
         elif step.linear is not None and step.linear.elementwise:
-            _absorb(
-                graph,
-                step,
-                lambda s, norm=step: (
-                    s.linear.scale_inputs is not None
-                    and all(linear.lookup(layer) is None for layer in s.before)
-                    and _same_axis(norm, s.linear.channel_axis(s.op))
-                ),
-                "folded into",
-            )
+            _absorb(graph, step, functools.partial(_takes_norm, step), "folded into")
+
+
+def _has_norm(step: Step) -> bool:
+    """Whether a BatchNormalization was folded in from ahead: padding before that one is no zero to the kernel."""
+    return any(linear.lookup(layer) is not None for layer in step.before)
+
+
+def _takes_norm(norm: Step, user: Step) -> bool:
+    scalable = user.linear.scale_inputs is not None and not _has_norm(user)
+    return scalable and _same_axis(norm, user.linear.channel_axis(user.op))
 
 
 def _absorb(graph: Graph, step: Step, fits: Any, verb: str) -> None:

@@ -1,9 +1,11 @@
 """What several test files share: seeded weights, and the check that an explanation is sound."""
 
+import keras
 import numpy as np
 from keras import tree
 
 import lrp_tf
+from lrp_tf import composites, rules
 
 
 def randomize(model, seed=0):
@@ -57,3 +59,20 @@ def check(model, x, composite="epsilon_plus_flat", *, tolerance=1e-9, output=Non
         assert tuple(r.shape) == tuple(part.shape)
         assert np.all(np.isfinite(r))
     return found
+
+
+RULE = rules.AlphaBeta(2.0, 1.0)  # on every linear step: it tells mistakes that Epsilon would forgive
+BOX = composites.get("epsilon_gamma_box", low=-4.0, high=4.0)
+
+
+def sequential(shape, *layers):
+    return randomize(keras.Sequential([keras.Input(shape), *layers]))
+
+
+def with_weights(model, weights):
+    model.set_weights(weights)
+    return model
+
+
+def relevance(model, x, composite=RULE, target=0, **options):
+    return lrp_tf.Explainer(model, composite, **options)(x, target)

@@ -58,7 +58,8 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def unreachable(monkeypatch: pytest.MonkeyPatch) -> None:
     """No network, and a download that is begun all the same fails the test."""
-    tfds = pytest.importorskip("tensorflow_datasets")
+    import tensorflow_datasets as tfds
+
     monkeypatch.setattr(data, "probe", lambda: "example.org: no answer")
     monkeypatch.setattr(tfds, "builder", lambda *args, **kwargs: pytest.fail("began a download"))
 
@@ -66,7 +67,8 @@ def unreachable(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data_dir with a copy of MNIST as tensorflow-datasets prepares it: 24 and 8 images, filled with their number."""
-    tfds = pytest.importorskip("tensorflow_datasets")
+    import tensorflow_datasets as tfds
+
     directory = tmp_path_factory.mktemp("tfds")
 
     def split(count: int) -> list[tuple[int, dict]]:
@@ -116,7 +118,6 @@ def _assert_sound(digits: object) -> None:
 
 
 def test_digits_look_like_mnist():
-    pytest.importorskip("sklearn")
     digits = data.load("digits")
     _assert_sound(digits)
     assert digits.name == "digits"
@@ -132,7 +133,6 @@ def test_digits_look_like_mnist():
 
 
 def test_digits_are_split_evenly_and_always_alike():
-    pytest.importorskip("sklearn")
     first, second = data.load("digits"), data.load("digits")
     for field in data.KEYS:
         np.testing.assert_array_equal(getattr(first, field), getattr(second, field))
@@ -265,7 +265,6 @@ def test_unreadable_metadata(prepared: Path, no_network: None, tmp_path: Path):
 
 
 def test_auto_falls_back_and_says_so_in_one_line(unreachable: None, tmp_path: Path, capsys: pytest.CaptureFixture):
-    pytest.importorskip("sklearn")
     assert data.load("auto", str(tmp_path)).name == "digits"
     (line,) = capsys.readouterr().out.splitlines()
     assert "bundled digits" in line
@@ -283,7 +282,8 @@ def test_mnist_that_cannot_be_had(unreachable: None, tmp_path: Path):
 
 
 def test_download(prepared: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    tfds = pytest.importorskip("tensorflow_datasets")
+    import tensorflow_datasets as tfds
+
     calls = []
 
     def builder(name: str, data_dir: str, try_gcs: bool) -> object:
@@ -299,8 +299,7 @@ def test_download(prepared: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
 
 
 def test_download_that_fails(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture):
-    pytest.importorskip("sklearn")
-    tfds = pytest.importorskip("tensorflow_datasets")
+    import tensorflow_datasets as tfds
 
     def builder(*args: object, **kwargs: object) -> None:
         raise ConnectionError("cut off\nhalf-way")
@@ -314,7 +313,6 @@ def test_download_that_fails(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, ca
 
 
 def test_without_the_extra(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture):
-    pytest.importorskip("sklearn")
     monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
     with pytest.raises(ImportError, match=r'tensorflow_datasets.*pip install "lrp_tf\[mnist\]"'):
         data.load("mnist", str(tmp_path))
@@ -342,14 +340,16 @@ def _raise(*args: object, **kwargs: object) -> None:
     ids=["answers", "forbidden", "fails"],
 )
 def test_probe(monkeypatch: pytest.MonkeyPatch, head: object, reason: str | None):
-    requests = pytest.importorskip("requests")
+    import requests
+
     monkeypatch.setattr(requests, "head", head)
     assert data.probe() == reason
 
 
 def test_probe_does_not_hang(monkeypatch: pytest.MonkeyPatch):
     """A name lookup that hangs heeds no time-out."""
-    requests = pytest.importorskip("requests")
+    import requests
+
     release = threading.Event()
     monkeypatch.setattr(requests, "head", lambda url, **kwargs: release.wait(60))
     start = time.monotonic()

@@ -72,7 +72,7 @@ def _match(structure: Any, x: Any, values: dict[Ref, Any]) -> bool:
 
 
 def _array(value: Any, name: str) -> Any:
-    """Arrays, tensors and nested lists; Keras variables as tensors."""
+    """Tensors as they are; arrays and nested lists as arrays."""
     if tf.is_tensor(value):
         return value
     try:

@@ -105,7 +105,7 @@ class Explainer:
         model: a Keras 3 model on TensorFlow, built; it is never changed.
         composite: a preset's name, a `Composite`, or one `Rule` for every linear step.
         output: name or index of the output to explain, for models with several.
-        jit_compile: compile with XLA. On CPUs this costs more than it brings.
+        jit_compile: compile with XLA.
 
     Raises:
         TypeError: not a Keras 3 model.

@@ -303,8 +303,7 @@ class ZPlus(Rule):
     zero_bias: bool = False
 
     def terms(self, op: Operator) -> list[Term]:
-        pairs = [(op.positive, positive(op.w)), (op.negative, negative(op.w))]
-        return [Term(pairs, positive(op.b), one_sided=True)]
+        return AlphaBeta(1.0, 0.0).terms(op)
 
 
 @dataclasses.dataclass(frozen=True, repr=False)

@@ -189,15 +189,6 @@ def test_rule_float64(name: str, rule: str, sign: str) -> None:
     check(name, rule, sign, "positive", "float64", 1e-10)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("bias", BIASES)
-@pytest.mark.parametrize("sign", SIGNS)
-@pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize("name", LAYERS)
-def test_rule_float64_everywhere(name: str, rule: str, sign: str, bias: str) -> None:
-    check(name, rule, sign, bias, "float64", 1e-10)
-
-
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("name", ["dense", "conv same stride 2 dilation 1 groups 1"])
 def test_rule_float32(name: str, rule: str) -> None:
@@ -208,9 +199,10 @@ def test_rule_float32(name: str, rule: str) -> None:
 @pytest.mark.parametrize("bias", BIASES)
 @pytest.mark.parametrize("sign", SIGNS)
 @pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-10), ("float32", 1e-5)])
 @pytest.mark.parametrize("name", LAYERS)
-def test_rule_float32_everywhere(name: str, rule: str, sign: str, bias: str) -> None:
-    check(name, rule, sign, bias, "float32", 1e-5)
+def test_rule_everywhere(name: str, dtype: str, tolerance: float, rule: str, sign: str, bias: str) -> None:
+    check(name, rule, sign, bias, dtype, tolerance)
 
 
 @pytest.mark.parametrize("rule", RULES)

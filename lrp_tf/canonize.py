@@ -1,7 +1,7 @@
 """Rewrites the steps into the form that the rules expect; the function that is computed stays the same.
 
-Strips a softmax or sigmoid at the output, splits built-in activations off, folds BatchNormalization, absorbs padding,
-and marks which linear steps read a non-negative tensor.
+Strips a softmax or sigmoid at the output, splits built-in activations off, folds BatchNormalization, biases and padding
+into linear steps, and marks what relevance never enters and which linear steps read a non-negative tensor.
 """
 
 from __future__ import annotations
@@ -12,21 +12,10 @@ from typing import Any
 
 import keras
 
-from lrp_tf import linear
-from lrp_tf.graph import ActivationFunction, Graph, Ref, Step, UnsupportedLayerError
+from lrp_tf import flows, linear
+from lrp_tf.graph import ActivationFunction, Graph, InputShift, Ref, Step, UnsupportedLayerError
 
 _STRIPPED = {"softmax", "sigmoid"}
-_NONNEGATIVE = {
-    *("relu", "relu6", "sigmoid", "hard_sigmoid", "sparse_sigmoid", "softmax", "sparsemax"),
-    *("softplus", "sparse_plus", "squareplus", "exponential"),
-}
-_KEEPS_SIGN = (
-    *(keras.layers.MaxPooling2D, keras.layers.AveragePooling2D, keras.layers.GlobalMaxPooling2D),
-    *(keras.layers.GlobalAveragePooling2D, keras.layers.Flatten, keras.layers.Reshape, keras.layers.Permute),
-    *(keras.layers.RepeatVector, keras.layers.ZeroPadding2D, keras.layers.Cropping2D, keras.layers.Concatenate),
-    *(keras.layers.Add, keras.layers.Average, keras.layers.Dropout, keras.layers.SpatialDropout2D),
-    *("ops.Reshape", "ops.Transpose", "ops.Concatenate", "ops.Squeeze", "ops.ExpandDims", "ops.Mean"),
-)
 
 
 def canonize(graph: Graph, output: int | str | None = None) -> Graph:
@@ -45,15 +34,18 @@ def canonize(graph: Graph, output: int | str | None = None) -> Graph:
         rewrites=[],
         aliases={},
         padded={},
+        constants=set(),
         stripped=[],
         outputs=[_choose_output(graph, output)],
     )
     _split_activations(graph)
     _strip_output(graph)
     _prune(graph)
+    _mark_constants(graph)
+    _fold_addends(graph)
     _fold_behind(graph)
     _fold_ahead(graph)
-    _mark_nonnegative(graph)
+    _mark_bounds(graph)
     graph.rewrites.sort()
     return graph
 
@@ -138,6 +130,49 @@ def _prune(graph: Graph) -> None:
             graph.aliases[step.outputs[0]] = step.inputs[0]
 
 
+def _mark_constants(graph: Graph) -> None:
+    """What no input can change takes no relevance; with a constant kernel, an operation is a linear step."""
+    for position, step in enumerate(graph.steps):
+        held = tuple(i for i, ref in enumerate(step.inputs) if ref in graph.constants)
+        step = dataclasses.replace(step, held=held)
+        entry = linear.lookup_operation(step)
+        if entry is not None and not step.inputs[held[0]].batched:
+            step = dataclasses.replace(step, linear=entry)
+        graph.steps[position] = step
+        flow = flows.lookup(step)
+        if not step.signals or (flow is not None and flow.detached):
+            graph.constants.update(step.outputs)
+
+
+def _fold_addends(graph: Graph) -> None:
+    """linear operation -> + constant: that is its bias."""
+    producers = {ref: step for step in graph.steps for ref in step.outputs}
+    consumers = graph.consumers()
+    for add in [s for s in graph.steps if s.kind in ("ops.Add", keras.layers.Add) and len(s.inputs) == 2]:
+        if len(add.held) != 1:
+            continue
+        ref, constant = add.inputs[1 - add.held[0]], add.inputs[add.held[0]]
+        step = producers.get(ref)
+        if (
+            step is None
+            or step.linear is None
+            or step.linear.elementwise
+            or step.addend is not None
+            or constant.batched
+            or len(consumers[ref]) > 1
+            or ref in graph.outputs
+            or add.outputs[0].shape != ref.shape
+        ):
+            continue
+        held = (*step.held, len(step.inputs))
+        merged = dataclasses.replace(step, outputs=add.outputs, addend=constant, held=held)
+        graph.steps.remove(step)  # to the place of the sum: what makes the constant may stand between them
+        _replace(graph, add, merged)
+        producers[add.outputs[0]] = merged
+        graph.aliases[ref] = add.outputs[0]
+        graph.rewrites.append((add.order, add.path, add.operation, f"the bias of {step.path}"))
+
+
 def _replace(graph: Graph, old: Step, new: Step | None) -> None:
     position = graph.steps.index(old)
     graph.steps[position : position + 1] = [] if new is None else [new]
@@ -156,6 +191,7 @@ def _fold_behind(graph: Graph) -> None:
             or step.linear.scale_outputs is None
             or len(consumers[ref]) > 1
             or ref in graph.outputs
+            or step.addend is not None
             or not _same_axis(norm, step.linear.channel_axis(step.op))
         ):
             continue
@@ -203,8 +239,11 @@ def _absorb(graph: Graph, step: Step, fits: Any, verb: str) -> None:
     graph.rewrites.append((step.order, step.path, step.operation, f"{verb} {', '.join(u.path for u in users)}"))
 
 
+_PADDING = (keras.layers.ZeroPadding1D, keras.layers.ZeroPadding2D, keras.layers.ZeroPadding3D)
+
+
 def _is_padding(step: Step) -> bool:
-    return isinstance(step.op, keras.layers.ZeroPadding2D) and type(step.op).call is keras.layers.ZeroPadding2D.call
+    return any(isinstance(step.op, cls) and linear.computes_as(type(step.op), cls) for cls in _PADDING)
 
 
 def _same_axis(norm: Step, axis: int) -> bool:
@@ -212,17 +251,30 @@ def _same_axis(norm: Step, axis: int) -> bool:
     return norm.linear.channel_axis(norm.op) % rank == axis % rank
 
 
-def _mark_nonnegative(graph: Graph) -> None:
-    known: set[Ref] = set()
+def _mark_bounds(graph: Graph) -> None:
+    """Which kernels read what is >= 0, and which factor of a product is a gate: what a sigmoid or softmax gave."""
+    intervals: dict[Ref, flows.Interval] = {}
+    gates: set[Ref] = set()
+    scaled = set(graph.inputs)
     for position, step in enumerate(graph.steps):
-        if step.inputs and step.inputs[0] in known:
-            graph.steps[position] = dataclasses.replace(step, nonnegative=True)
-        keeps = step.kind in _KEEPS_SIGN and all(ref in known for ref in step.inputs)
-        relu = step.activation == "relu" or type(step.op) is keras.layers.ReLU
-        if keeps or (relu and _plain(step.op)) or (not relu and step.activation in _NONNEGATIVE):
-            known.update(step.outputs)
-
-
-def _plain(relu: Any) -> bool:
-    """Whether a ReLU has no negative slope and no threshold below zero."""
-    return getattr(relu, "negative_slope", 0) == 0 and getattr(relu, "threshold", 0) >= 0
+        if step.kind in ("ops.Add", "ops.Subtract") and [step.inputs[i] in scaled for i in step.signals] == [True]:
+            step = graph.steps[position] = dataclasses.replace(step, op=InputShift(step.op))
+        known = [intervals.get(ref, flows.UNBOUNDED) for ref in step.inputs]
+        flow = flows.lookup(step)
+        if step.linear is not None:
+            low, _ = known[step.signals[0]] if step.signals else flows.UNBOUNDED
+            graph.steps[position] = dataclasses.replace(step, nonnegative=low >= 0)
+            continue
+        if flow is None:
+            continue
+        if flow.transparent and scaled.issuperset(step.inputs[i] for i in step.signals):
+            scaled.update(step.outputs)
+        if flow.multiplies:
+            gated = [i for i in step.signals if step.inputs[i] in gates]
+            if gated and len(gated) < len(step.signals):
+                graph.steps[position] = dataclasses.replace(step, held=tuple(sorted({*step.held, *gated})))
+        interval = flow.interval(step, known)
+        intervals.update(dict.fromkeys(step.outputs, interval))
+        passed = flow.transparent and step.signals and all(step.inputs[i] in gates for i in step.signals)
+        if (interval[0] >= 0 and interval[1] <= 1 + 1e-6) or passed or step.kind in ("ops.Rsqrt", "ops.Reciprocal"):
+            gates.update(step.outputs)

@@ -72,6 +72,8 @@ class Clone:
             tensors = [forward.values[ref] for ref in step.inputs]
             with tf.name_scope(_scope(step)):
                 outputs, forward.saved[step] = self.handlers[step].forward(step, tensors)
+            # Variables of a model with a mixed policy, say.
+            outputs = [tf.cast(y, self.graph.dtype) if y.dtype.is_floating else y for y in outputs]
             forward.values.update(zip(step.outputs, outputs, strict=True))
         return forward
 
@@ -89,6 +91,8 @@ class Clone:
         """The backward function of every step; all that needs no relevance is computed here, once."""
         found = {}
         for step in reversed(self.graph.steps):
+            if not step.signals:
+                continue
             with tf.name_scope(_scope(step)):
                 found[step] = self.handlers[step].backward(step, forward.saved[step])
         return found
@@ -109,14 +113,20 @@ class Clone:
             propagators: of `self.propagators`, to share them among several targets.
             observe: called for each step that relevance reached.
         """
+        samples = tf.shape(start)[0]
         found: dict[Ref, tf.Tensor] = {self.graph.outputs[0]: tf.cast(start, self.graph.dtype)}
         for step in reversed(self.graph.steps):
             arrived = [found.get(ref) for ref in step.outputs]
             if all(r is None for r in arrived):
                 continue
+            if not step.signals:
+                if observe is not None:
+                    arrived = [r for r in arrived if r is not None]
+                    observe(step, arrived, [], _absorbed(arrived, samples))
+                continue
             pairs = zip(arrived, step.outputs, strict=True)
             arrived = [tf.zeros_like(forward.values[ref]) if r is None else r for r, ref in pairs]
-            account = Account() if observe is not None else None
+            account = Account(samples) if observe is not None else None
             with tf.name_scope(_scope(step)):
                 propagate = propagators[step] if propagators else None
                 if propagate is None:
@@ -132,6 +142,14 @@ class Clone:
             if ref not in found:
                 found[ref] = tf.zeros_like(forward.values[ref], dtype=self.graph.dtype)
         return found
+
+
+def _absorbed(relevances: list[tf.Tensor], samples: tf.Tensor) -> Account:
+    """The account of a step that no input can change: all ends there."""
+    account = Account(samples)
+    for relevance in relevances:
+        account.add("bias", relevance)
+    return account
 
 
 def _scope(step: Step) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from lrp_tf import flows, rules
+from lrp_tf import flows, rules, support
 from lrp_tf.graph import Graph, Ref, Step, UnsupportedLayerError
 
 Handler = rules.Rule | flows.Flow
@@ -22,11 +22,19 @@ Predicate = Callable[[Step], bool]
 class Match:
     """Selects steps of a graph; `first()`, `last()`, `at()`, `named()` and `of_type()` make one.
 
-    `must`: matching nothing is an error, since it can only be a mistake.
+    Attributes:
+        must: matching nothing is an error, since it can only be a mistake.
+        accepts: whether a single step matches, where this can be told without the graph.
     """
 
-    def __init__(self, select: Callable[[Graph], Iterable[Step]], text: str, must: bool = False) -> None:
-        self.select, self.text, self.must = select, text, must
+    def __init__(
+        self,
+        select: Callable[[Graph], Iterable[Step]],
+        text: str,
+        must: bool = False,
+        accepts: Predicate = lambda step: False,
+    ) -> None:
+        self.select, self.text, self.must, self.accepts = select, text, must, accepts
 
     def __repr__(self) -> str:
         return self.text
@@ -70,18 +78,19 @@ def last() -> Match:
 
 
 def of_type(*classes: type) -> Match:
-    """Steps whose layer is an instance of one of `classes`."""
+    """Steps whose layer is an instance of one of `classes`, or that such a layer was expanded into."""
     if not classes or not all(isinstance(c, type) for c in classes):
         raise TypeError(f"of_type expects classes, as of_type(keras.layers.Conv2D). Received: {classes!r}")
     text = f"of_type({', '.join(c.__name__ for c in classes)})"
-    return Match(lambda graph: [s for s in graph.steps if isinstance(s.op, classes)], text)
+    accepts = lambda s: any(isinstance(op, classes) for op in (s.op, *s.within))  # noqa: E731
+    return Match(lambda graph: [s for s in graph.steps if accepts(s)], text, accepts=accepts)
 
 
 def named(pattern: str) -> Match:
     """Steps whose layer's name or path matches the regular expression from end to end."""
     regex = re.compile(pattern)
-    keep = lambda s: regex.fullmatch(s.name) or regex.fullmatch(s.path)  # noqa: E731
-    return Match(lambda graph: [s for s in graph.steps if keep(s)], f"named({pattern!r})", must=True)
+    keep = lambda s: bool(regex.fullmatch(s.name) or regex.fullmatch(s.path))  # noqa: E731
+    return Match(lambda graph: [s for s in graph.steps if keep(s)], f"named({pattern!r})", must=True, accepts=keep)
 
 
 def at(index: int) -> Match:
@@ -122,6 +131,11 @@ class Composite:
 
     def __repr__(self) -> str:
         return f"Composite({self.name}: {', '.join(f'{m} -> {r}' for m, r in self.entries)})"
+
+    def claims(self, step: Step) -> bool:
+        """Whether an entry gives this very step a flow, so that its layer must stay in one piece."""
+        flow_matches = [match for match, rule in self.entries if isinstance(rule, flows.Flow) and match is not None]
+        return any(m.accepts(step) if isinstance(m, Match) else m(step) for m in flow_matches)
 
     def assign(self, graph: Graph) -> dict[Step, Handler]:
         """A rule or flow for every step of a canonized graph.
@@ -173,6 +187,8 @@ def _unsupported(composite: Composite, step: Step, linear: bool) -> str:
             f"Activation {function!r} of {step.path!r} is not built into Keras. Expected an element-wise function. "
             f"Remedy, if it is one: lrp_tf.flows.register_activation({function})"
         )
+    if (text := support.remedy(step.op)) is not None:
+        return f"Layer {step.path!r} ({name}) is not supported: {text}."
     kind = step.kind if isinstance(step.kind, str) else name
     remedy = f"lrp_tf.flows.register({kind!r}, flow) with a flow of lrp_tf.flows"
     if isinstance(step.op, keras.layers.Layer):
@@ -182,7 +198,7 @@ def _unsupported(composite: Composite, step: Step, linear: bool) -> str:
         )
     return (
         f"Layer {step.path!r} ({name}) is not supported: no entry says how relevance passes it, and relevance never "
-        f"falls back to the gradient. Remedy: {remedy}; see docs/extending.md."
+        f"falls back to the gradient. Remedy: {remedy}; see docs/extending.md." + (f" {step.why}" if step.why else "")
     )
 
 
@@ -191,7 +207,7 @@ def _unsupported(composite: Composite, step: Step, linear: bool) -> str:
 
 def _transparent(step: Step) -> bool:
     flow = flows.lookup(step) if step.linear is None else None
-    return flow is not None and flow.transparent
+    return flow is not None and flow.transparent and not (flow.multiplies and len(step.signals) > 1)
 
 
 def _input_chain(graph: Graph, step: Step) -> list[Step]:
@@ -202,7 +218,7 @@ def _input_chain(graph: Graph, step: Step) -> list[Step]:
     """
     producers = {ref: s for s in graph.steps for ref in s.outputs}
     chain: list[Step] = []
-    ref: Ref = step.inputs[0]
+    ref: Ref = step.inputs[step.signals[0]]
     while ref not in graph.inputs:
         producer = producers[ref]
         if not _transparent(producer) or len(producer.inputs) != 1:
@@ -263,7 +279,7 @@ def _dense_like(graph: Graph) -> list[Step]:
 def _on_single_pixel(step: Step) -> bool:
     if not step.linear.convolution:
         return False
-    shape = list(step.inputs[0].shape)
+    shape = list(step.inputs[step.signals[0]].shape)
     del shape[step.linear.channel_axis(step.op) - (1 if step.linear.channel_axis(step.op) > 0 else 0)]
     return all(size == 1 for size in shape)
 
@@ -280,6 +296,7 @@ def _first_half(graph: Graph) -> list[Step]:
 _DENSE_LIKE = Match(_dense_like, "dense, last, 1x1 map")
 _FIRST_CONVOLUTION = Match(_first_convolution, "first convolution")
 _FIRST_HALF = Match(_first_half, "first half of convolutions")
+_MAXIMA = Match(lambda graph: [s for s in graph.steps if isinstance(flows.lookup(s), flows.MAXIMA)], "max pooling")
 _CONVOLUTION = Match(lambda graph: [s for s in linear_steps(graph) if s.linear.convolution], "convolutions")
 
 
@@ -320,7 +337,7 @@ def _tutorial(low, high, gamma=0.25, epsilon=rules.Relative(0.25), stabilizer=1e
         (_FIRST_HALF, rules.Gamma(gamma, stabilizer, zero_bias)),
         (_CONVOLUTION, rules.Epsilon(epsilon, zero_bias)),
         (None, rules.Zero(stabilizer, zero_bias)),
-        (of_type(keras.layers.MaxPooling2D, keras.layers.GlobalMaxPooling2D), flows.MaxAsAverage()),
+        (_MAXIMA, flows.MaxAsAverage()),
     ]
 
 

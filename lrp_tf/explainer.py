@@ -11,14 +11,15 @@ import keras
 import tensorflow as tf
 from keras import tree
 
-from lrp_tf import arguments, composites, diagnosis, summary
+from lrp_tf import arguments, composites, diagnosis, flows, summary
 from lrp_tf.canonize import canonize
 from lrp_tf.clone import Clone, Forward
 from lrp_tf.composites import Composite
-from lrp_tf.graph import Ref, Step, trace
+from lrp_tf.graph import Ref, Step
 from lrp_tf.numerics import Account, sample_sum
 from lrp_tf.rules import Rule
 from lrp_tf.summary import Table
+from lrp_tf.tracing import trace
 
 
 class Conservation(NamedTuple):
@@ -85,7 +86,8 @@ def clone_with_rules(
         TypeError, ValueError: as `Explainer`.
     """
     composite = composites.get(composite)  # before the model is walked: the cheaper mistake first
-    return Clone(canonize(trace(model), output), composite)
+    graph = trace(model, lambda step: flows.keeps(step) or composite.claims(step))
+    return Clone(canonize(graph, output), composite)
 
 
 class _Want(NamedTuple):
@@ -293,7 +295,7 @@ def _backward(
             numbers = [_total(arrived), _total(sent)]
             numbers += [tf.reduce_sum(account.shares.get(name, tf.zeros([], tf.float64))) for name in Account.NAMES]
             bad = [tf.reduce_sum(tf.cast(~tf.math.is_finite(r), tf.float64)) for r in (*sent, *_values(step))]
-            rows[step] = tf.stack([*numbers, tf.add_n(bad)])
+            rows[step] = tf.stack([*numbers, tf.add_n([tf.zeros([], tf.float64), *bad])])
 
     def _values(step: Step) -> list[tf.Tensor]:
         return [forward.values[ref] for ref in step.outputs if forward.values[ref].dtype.is_floating]
@@ -322,7 +324,7 @@ def _padded(relevance: tf.Tensor, steps: list[Step]) -> tf.Tensor:
 
 
 def _total(tensors: list[tf.Tensor]) -> tf.Tensor:
-    return tf.add_n([tf.reduce_sum(tf.cast(t, tf.float64)) for t in tensors])
+    return tf.add_n([tf.zeros([], tf.float64), *[tf.reduce_sum(tf.cast(t, tf.float64)) for t in tensors]])
 
 
 def _each_target(backward: Callable, starts: tf.Tensor, keep: dict, want: _Want, clone: Clone) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Linear layers: for each class its kernel, bias and bias-free forward map. A new layer is one entry."""
+"""Linear layers and operations: for each its kernel, bias and bias-free forward map. A new one is one entry."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class LinearLayer:
     """How to read one class of linear layers.
 
     Attributes:
-        kernel: layer -> variable or tensor w.
+        kernel: layer -> variable or tensor w. None: an operation of keras.ops whose other argument is the kernel.
         forward: (layer, x, w) -> z, linear in x and linear in w, without bias and activation.
         bias: layer -> variable or tensor that broadcasts to z (or [C], see `channel_axis`), or None.
         channel_axis: layer -> axis of z that a bias of shape [C] lies on.
@@ -27,7 +27,7 @@ class LinearLayer:
             elsewhere it runs under Epsilon whatever the composite says.
     """
 
-    kernel: Callable[[Any], tf.Tensor]
+    kernel: Callable[[Any], tf.Tensor] | None
     forward: Callable[[Any, tf.Tensor, tf.Tensor], tf.Tensor]
     bias: Callable[[Any], tf.Tensor | None] = lambda layer: getattr(layer, "bias", None)
     channel_axis: Callable[[Any], int] = lambda layer: -1
@@ -37,7 +37,7 @@ class LinearLayer:
     elementwise: bool = False
 
 
-_REGISTRY: dict[type, LinearLayer] = {}
+_REGISTRY: dict[type | str, LinearLayer] = {}
 
 
 def register(layer_class: type, *, kernel: Callable, forward: Callable, **options: Any) -> None:
@@ -55,6 +55,35 @@ def register(layer_class: type, *, kernel: Callable, forward: Callable, **option
     if not (isinstance(layer_class, type) and issubclass(layer_class, keras.Layer)):
         raise TypeError(f"linear.register expects a class of keras.Layer. Received: {layer_class!r}")
     _REGISTRY[layer_class] = LinearLayer(kernel=kernel, forward=forward, **options)
+
+
+def register_operation(kind: str, *, forward: Callable, **options: Any) -> None:
+    """Declare an operation of two tensors linear, wherever one of them is constant: that one is the kernel.
+
+    Args:
+        kind: "ops.Conv" for the operation of keras.ops.conv.
+        forward: (operation, first, second) -> z.
+        **options: as for `register`; they hold where the second argument is the kernel.
+    """
+    _REGISTRY[kind] = LinearLayer(kernel=None, forward=forward, bias=lambda op: None, **options)
+
+
+def lookup_operation(step: Any) -> LinearLayer | None:
+    """Entry of an operation of keras.ops whose one argument is a signal and the other held constant, or None."""
+    entry = _REGISTRY.get(step.kind) if isinstance(step.kind, str) else None
+    if entry is None or len(step.inputs) != 2 or len(step.held) != 1:
+        return None
+    if step.held == (1,):
+        return entry
+    if entry.convolution:  # a convolution of constants with a kernel that depends on the input
+        return None
+    turned = lambda op, x, w: entry.forward(op, w, x)  # noqa: E731
+    return dataclasses.replace(entry, forward=turned, scale_outputs=None, scale_inputs=None)
+
+
+def operations() -> set[str]:
+    """The operations of keras.ops that may be linear steps."""
+    return {kind for kind in _REGISTRY if isinstance(kind, str)}
 
 
 def lookup(op: Any) -> LinearLayer | None:
@@ -90,7 +119,17 @@ def along(values: tf.Tensor, axis: int, rank: int) -> tf.Tensor:
 
 
 def _conv_axis(layer: Any) -> int:
-    return 1 if layer.data_format == "channels_first" else -1
+    return 1 if _channels_first(layer) else -1
+
+
+def _channels_first(layer: Any) -> bool:
+    # Layers have a format of their own, operations may follow the global one.
+    return (layer.data_format or keras.config.image_data_format()) == "channels_first"
+
+
+def _each(value: Any, rank: int) -> list[int]:
+    """One number for each of `rank` axes."""
+    return [value] * rank if isinstance(value, int) else list(value)
 
 
 def _scale_last(layer: Any, w: tf.Tensor, a: tf.Tensor) -> tf.Tensor:
@@ -101,7 +140,7 @@ def _channels_last(convolve: Callable) -> Callable:
     """Run `convolve` with channels last: TensorFlow has no channels-first convolution on CPUs."""
 
     def run(layer: Any, x: tf.Tensor, w: tf.Tensor) -> tf.Tensor:
-        if layer.data_format != "channels_first":
+        if not _channels_first(layer):
             return convolve(layer, x, w)
         rank = x.shape.rank
         z = convolve(layer, tf.transpose(x, [0, *range(2, rank), 1]), w)
@@ -124,6 +163,13 @@ register(
     scale_outputs=_scale_last,
     scale_inputs=lambda layer, w, a: w * a[:, None],
 )
+register(
+    keras.layers.EinsumDense,
+    kernel=lambda layer: layer.kernel,
+    forward=lambda layer, x, w: keras.ops.einsum(layer.equation, x, w),
+)
+for _kind in ("ops.Matmul", "ops.Dot", "ops.Einsum", "ops.Tensordot"):
+    register_operation(_kind, forward=lambda op, first, second: op.call(first, second))
 
 
 # --- convolutions ------------------------------------------------------------------------------
@@ -131,59 +177,77 @@ register(
 
 @_channels_last
 def _conv(layer: Any, x: tf.Tensor, w: tf.Tensor) -> tf.Tensor:
-    padding, strides, dilations = layer.padding.upper(), list(layer.strides), list(layer.dilation_rate)
+    rank = x.shape.rank - 2
+    padding, strides, dilations = layer.padding.upper(), _each(layer.strides, rank), _each(layer.dilation_rate, rank)
     if padding == "CAUSAL":
-        x, padding = tf.pad(x, [[0, 0], [dilations[0] * (layer.kernel_size[0] - 1), 0], [0, 0]]), "VALID"
+        x, padding = tf.pad(x, [[0, 0], [dilations[0] * (w.shape[0] - 1), 0], [0, 0]]), "VALID"
     # Named, since the gradient of Conv3D does without a default.
-    layout = {1: "NWC", 2: "NHWC", 3: "NDHWC"}[layer.rank]
-    if layer.groups == 1:
+    layout = {1: "NWC", 2: "NHWC", 3: "NDHWC"}[rank]
+    groups = x.shape[-1] // w.shape[-2]
+    if groups == 1:
         return tf.nn.convolution(x, w, strides, padding, layout, dilations)
     # TensorFlow has no gradient of grouped convolutions on CPUs.
-    if layer.rank == 2 and w.shape[2] == 1 and len(set(strides)) == 1:
-        depthwise = tf.reshape(w, [*w.shape[:2], layer.groups, w.shape[3] // layer.groups])
+    if rank == 2 and w.shape[2] == 1 and len(set(strides)) == 1:
+        depthwise = tf.reshape(w, [*w.shape[:2], groups, w.shape[3] // groups])
         return tf.nn.depthwise_conv2d(x, depthwise, [1, *strides, 1], padding, dilations=dilations)
-    groups = zip(tf.split(x, layer.groups, axis=-1), tf.split(w, layer.groups, axis=-1), strict=True)
-    return tf.concat([tf.nn.convolution(xg, wg, strides, padding, layout, dilations) for xg, wg in groups], -1)
+    pairs = zip(tf.split(x, groups, axis=-1), tf.split(w, groups, axis=-1), strict=True)
+    return tf.concat([tf.nn.convolution(xg, wg, strides, padding, layout, dilations) for xg, wg in pairs], -1)
 
 
 def _scale_conv_inputs(layer: Any, w: tf.Tensor, a: tf.Tensor) -> tf.Tensor:
     # Group g reads input channels g C/G ... and writes outputs g F/G ...; w is [..., C/G, F].
-    per_group = tf.transpose(tf.reshape(a, [layer.groups, -1]))
-    return w * tf.repeat(per_group, layer.filters // layer.groups, axis=1)
-
-
-for _class in (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D):
-    register(
-        _class,
-        kernel=lambda layer: layer.kernel,
-        forward=_conv,
-        channel_axis=_conv_axis,
-        scale_outputs=_scale_last,
-        scale_inputs=_scale_conv_inputs,
-        convolution=True,
-    )
+    groups = a.shape[0] // w.shape[-2]
+    return w * tf.repeat(tf.transpose(tf.reshape(a, [groups, -1])), w.shape[-1] // groups, axis=1)
 
 
 @_channels_last
 def _depthwise(layer: Any, x: tf.Tensor, w: tf.Tensor) -> tf.Tensor:
-    strides, dilations, one = list(layer.strides), list(layer.dilation_rate), layer.rank == 1
-    if one:  # as an image of height 1; TensorFlow wants equal strides
+    rank = x.shape.rank - 2
+    padding, strides, dilations = layer.padding.upper(), _each(layer.strides, rank), _each(layer.dilation_rate, rank)
+    if max(strides) > 1 and max(dilations) > 1:  # Keras has a way where TensorFlow has none
+        return keras.ops.depthwise_conv(x, w, strides, layer.padding, "channels_last", dilations)
+    if rank == 1:  # as an image of height 1; TensorFlow wants equal strides
         x, w, strides, dilations = x[:, None], w[None], strides * 2, [1, *dilations]
-    z = tf.nn.depthwise_conv2d(x, w, [1, *strides, 1], layer.padding.upper(), dilations=dilations)
-    return z[:, 0] if one else z
+    z = tf.nn.depthwise_conv2d(x, w, [1, *strides, 1], padding, dilations=dilations)
+    return z[:, 0] if rank == 1 else z
 
 
-for _class in (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D):
-    register(
-        _class,
-        kernel=lambda layer: layer.kernel,
-        forward=_depthwise,
-        channel_axis=_conv_axis,
-        # w is [..., C, M] and output channel c M + m.
-        scale_outputs=lambda layer, w, a: w * tf.reshape(a, w.shape[-2:]),
-        scale_inputs=lambda layer, w, a: w * a[:, None],
-        convolution=True,
+@_channels_last
+def _conv_transpose(layer: Any, x: tf.Tensor, w: tf.Tensor) -> tf.Tensor:
+    rank = x.shape.rank - 2
+    output_padding = layer.output_padding if layer.output_padding is None else _each(layer.output_padding, rank)
+    return keras.ops.conv_transpose(
+        x,
+        w,
+        _each(layer.strides, rank),
+        layer.padding,
+        output_padding,
+        "channels_last",
+        _each(layer.dilation_rate, rank),
     )
+
+
+_CONVOLUTION = {"forward": _conv, "scale_outputs": _scale_last, "scale_inputs": _scale_conv_inputs}
+_DEPTHWISE = {
+    "forward": _depthwise,
+    # w is [..., C, M] and output channel c M + m.
+    "scale_outputs": lambda layer, w, a: w * tf.reshape(a, w.shape[-2:]),
+    "scale_inputs": lambda layer, w, a: w * a[:, None],
+}
+_TRANSPOSED = {  # w is [..., F, C]
+    "forward": _conv_transpose,
+    "scale_outputs": lambda layer, w, a: w * a[:, None],
+    "scale_inputs": _scale_last,
+}
+for _names, _operation, _options in (
+    ("Conv1D Conv2D Conv3D", "ops.Conv", _CONVOLUTION),
+    ("DepthwiseConv1D DepthwiseConv2D", "ops.DepthwiseConv", _DEPTHWISE),
+    ("Conv1DTranspose Conv2DTranspose Conv3DTranspose", "ops.ConvTranspose", _TRANSPOSED),
+):
+    _options |= {"channel_axis": _conv_axis, "convolution": True}
+    register_operation(_operation, **_options)
+    for _name in _names.split():
+        register(getattr(keras.layers, _name), kernel=lambda layer: layer.kernel, **_options)
 
 
 # --- elementwise -------------------------------------------------------------------------------

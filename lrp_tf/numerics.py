@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import tensorflow as tf
 
@@ -75,13 +76,20 @@ def negative(value: Number) -> Number:
     return min(value, 0.0) if isinstance(value, float) else tf.minimum(value, tf.zeros([], value.dtype))
 
 
-def sample_sum(value: tf.Tensor) -> tf.Tensor:
-    """Sum over all axes but the first, in float64. Shape [B]."""
+def sample_sum(value: tf.Tensor, batch: tf.Tensor | None = None) -> tf.Tensor:
+    """Sum over each sample, in float64. Shape [B].
+
+    Args:
+        batch: B, where the first axis of `value` holds B times T time steps.
+    """
     value = tf.cast(value, tf.float64)
-    return tf.reduce_sum(tf.reshape(value, [tf.shape(value)[0], -1]), axis=1)
+    rows = tf.shape(value)[0] if batch is None else batch
+    return tf.reduce_sum(tf.reshape(value, tf.stack([rows, -1])), axis=1)
 
 
-def vjp(function: Callable[..., tf.Tensor], inputs: list[tf.Tensor], gradients: tf.Tensor) -> list[tf.Tensor]:
+def vjp(
+    function: Callable[..., Any], inputs: list[tf.Tensor], gradients: tf.Tensor | list[tf.Tensor]
+) -> list[tf.Tensor]:
     """Vector-Jacobian product of `function` at `inputs`: the transpose, where the function is linear.
 
     Inside a tf.function the unused forward value is pruned from the graph.
@@ -103,12 +111,13 @@ class Account:
 
     NAMES = ("bias", "stabilizer", "other")
 
-    def __init__(self) -> None:
+    def __init__(self, batch: tf.Tensor | None = None) -> None:
+        self.batch = batch
         self.shares: dict[str, tf.Tensor] = {}
 
     def add(self, name: str, values: tf.Tensor) -> None:
         """Book the sum of `values` over each sample under `name`."""
         if name not in self.NAMES:
             raise ValueError(f"An account has the shares {self.NAMES}. Received: {name!r}")
-        share = sample_sum(values)
+        share = sample_sum(values, self.batch)
         self.shares[name] = self.shares[name] + share if name in self.shares else share

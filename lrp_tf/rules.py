@@ -51,11 +51,13 @@ class Operator:
         z: forward(x, w), without the bias.
     """
 
-    def __init__(self, step: Any, x: tf.Tensor, *, zero_bias: bool = False) -> None:
+    def __init__(
+        self, step: Any, x: tf.Tensor, *, zero_bias: bool = False, kernel: Any = None, addend: Any = None
+    ) -> None:
         self.layer, self.entry, self.x, self.nonnegative = step.op, step.linear, x, step.nonnegative
         self._padding = [layer for layer in step.before if linear.lookup(layer) is None]
         # identity reads a variable once and for all: a kernel re-read in the backward pass is not deduplicated.
-        w, b = self._read(step.op)
+        w, b = self._read(step.op) if kernel is None else (tf.cast(kernel, x.dtype), 0.0)
         for layer in step.after:
             scale, shift = self._read(layer, flat=True)
             w = self.entry.scale_outputs(step.op, w, scale)
@@ -68,6 +70,8 @@ class Operator:
                 axis = linear.lookup(layer).channel_axis(layer)
                 b = b + self.forward(linear.along(shift, axis, x.shape.rank) * self.ones(), w)
                 w = self.entry.scale_inputs(step.op, w, scale)
+        if addend is not None:
+            b = b + tf.cast(addend, x.dtype)
         self.w = w
         self.bias = b  # what the forward pass adds
         self.b = 0.0 if zero_bias else b
@@ -149,10 +153,12 @@ class Rule:
 
     def forward(self, step: Any, inputs: list[tf.Tensor]) -> tuple[list[tf.Tensor], Operator]:
         """Outputs of the step, and what `backward` needs."""
-        (x,) = inputs
+        (position,) = step.signals
+        x, rest = inputs[position], [t for i, t in enumerate(inputs) if i != position]
         if not x.dtype.is_floating:
             x = tf.cast(x, "float64" if step.op.compute_dtype == "float64" else "float32")
-        op = Operator(step, x, zero_bias=self.zero_bias)
+        kernel = rest.pop(0) if step.linear.kernel is None else None
+        op = Operator(step, x, zero_bias=self.zero_bias, kernel=kernel, addend=rest[0] if rest else None)
         return [op.z + op.bias if _present(op.bias) else op.z], op
 
     def backward(self, step: Any, op: Operator) -> Propagate:
@@ -183,7 +189,7 @@ class Rule:
             if masked and account is not None:
                 covered = functools.reduce(tf.logical_or, [term.where(z) for term, *_ in terms])
                 account.add("other", tf.where(covered, tf.zeros_like(relevances[0]), relevances[0]))
-            return [tf.zeros_like(op.x) if total is None else total]
+            return _at_signal(step, tf.zeros_like(op.x) if total is None else total)
 
         return propagate
 
@@ -193,6 +199,11 @@ class Rule:
         rest = [f for f in fields if not f.metadata.get("always") and getattr(self, f.name) != f.default]
         shown += [f"{f.name}={_short(getattr(self, f.name))}" for f in rest]
         return f"{type(self).__name__}({', '.join(shown)})"
+
+
+def _at_signal(step: Any, relevance: tf.Tensor) -> list[tf.Tensor | None]:
+    """Relevance for each input of the step: none for a kernel or bias that stands among them."""
+    return [None if i in step.held else relevance for i in range(len(step.inputs))]
 
 
 def _present(bias: Any) -> bool:
@@ -423,4 +434,4 @@ class Pass(Rule):
                 f"Pass expects a step whose input and output have the same shape. Received: {step.path!r}, "
                 f"{tuple(op.x.shape[1:])} -> {tuple(op.z.shape[1:])}. Remedy: give this step another rule."
             )
-        return lambda relevances, account: list(relevances)
+        return lambda relevances, account: _at_signal(step, relevances[0])

@@ -1,0 +1,181 @@
+"""Relevance moves with the values: reshaping, slicing, padding, casts, look-ups; and where it ends."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from lrp_tf.flows.base import (
+    UNBOUNDED,
+    Flow,
+    Identity,
+    Interval,
+    PassThrough,
+    hull,
+    numbers,
+    replaced,
+    scatter,
+    unbroadcast,
+)
+from lrp_tf.numerics import Account, vjp
+from lrp_tf.rules import Propagate
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Move(Flow):
+    """R moves with its entries: reshape, permute, concatenate, slice, repeat.
+
+    Where an entry comes from a constant (a class token, say), its relevance is booked as "bias".
+
+    Args:
+        enters: positions of the inputs that are moved, where others only say whereto; None: all.
+    """
+
+    enters: tuple[int, ...] | None = None
+    transparent = True
+
+    def backward(self, step: Any, saved: Any) -> Propagate:
+        inputs, _ = saved
+        moved = range(len(inputs)) if self.enters is None else self.enters
+        signals, constants = ([i for i in moved if (i in step.held) == held] for held in (False, True))
+
+        def function(positions: list[int]) -> Callable:
+            return lambda *values: keras.tree.flatten(step.call(*replaced(inputs, positions, values)))
+
+        def propagate(relevances: list[tf.Tensor], account: Account | None) -> list[tf.Tensor | None]:
+            # uint8 images are moved about too, and a product with integers has no transpose.
+            floats = [tf.cast(inputs[i], relevances[0].dtype) for i in signals]
+            if account is not None and constants:
+                marks = [tf.zeros_like(x) for x in floats] + [tf.ones_like(inputs[i]) for i in constants]
+                marks = [tf.cast(mark, relevances[0].dtype) for mark in marks]
+                for r, mark in zip(relevances, function([*signals, *constants])(*marks), strict=True):
+                    account.add("bias", r * mark)
+            return scatter(step, signals, vjp(function(signals), floats, relevances))
+
+        return propagate
+
+    def interval(self, step: Any, intervals: list[Interval]) -> Interval:
+        return hull([intervals[i] for i in (range(len(intervals)) if self.enters is None else self.enters)])
+
+
+class Pad(Move):
+    """Padding: R moves with its entries; what lands on the padding is booked "other"."""
+
+    def backward(self, step: Any, saved: Any) -> Propagate:
+        move = super().backward(step, saved)
+        x = saved[0][0]
+
+        def propagate(relevances: list[tf.Tensor], account: Account | None) -> list[tf.Tensor | None]:
+            if account is not None:
+                # Ones less zeros: padding with another constant cancels.
+                ones = tf.ones_like(x, relevances[0].dtype)
+                inside = step.call(ones) - step.call(tf.zeros_like(ones))
+                account.add("other", relevances[0] * (1 - inside))
+            return move(relevances, account)
+
+        return propagate
+
+    def interval(self, step: Any, intervals: list[Interval]) -> Interval:
+        values = getattr(step.op, "constant_values", None)
+        return hull([intervals[0], (0, 0)]) if values in (None, 0) and not numbers(step) else UNBOUNDED
+
+
+class Cast(Identity):
+    """A change of dtype; the rules keep their own, so that floats stay as they are."""
+
+    def forward(self, step: Any, inputs: list[tf.Tensor]) -> tuple[list[tf.Tensor], Any]:
+        wanted = tf.as_dtype(step.outputs[0].dtype)
+        (x,) = inputs
+        return [x if x.dtype.is_floating and wanted.is_floating else tf.cast(x, wanted)], None
+
+
+class Lookup(Flow):
+    """Embedding: the relevance of a vector, summed, is that of its token."""
+
+    def backward(self, step: Any, saved: Any) -> Propagate:
+        inputs, _ = saved
+        (tokens,) = step.signals
+
+        def propagate(relevances: list[tf.Tensor], account: Account | None) -> list[tf.Tensor | None]:
+            rank = inputs[tokens].shape.rank
+            axes = list(range(rank, relevances[0].shape.rank))
+            return scatter(step, [tokens], [tf.reduce_sum(relevances[0], axes)])
+
+        return propagate
+
+
+class Gather(Move):
+    """Slices chosen by indices; from a table that is constant, the indices take the relevance, as in an Embedding."""
+
+    def backward(self, step: Any, saved: Any) -> Propagate:
+        return Lookup().backward(step, saved) if 0 in step.held and step.signals else super().backward(step, saved)
+
+
+class Select(Flow):
+    """where(condition, a, b): each takes the relevance of the entries that it gave; numbers and constants as "bias"."""
+
+    def backward(self, step: Any, saved: Any) -> Propagate:
+        inputs, _ = saved
+        condition, *branches = step.args
+        values = iter(range(len(inputs)))
+        positions = [next(values) if a in step.inputs else None for a in (condition, *branches)]
+
+        def propagate(relevances: list[tf.Tensor], account: Account | None) -> list[tf.Tensor | None]:
+            (r,) = relevances
+            chosen = tf.cast(inputs[positions[0]] if positions[0] is not None else condition, tf.bool)
+            found: list[tf.Tensor | None] = [None] * len(inputs)
+            for position, mask in zip(positions[1:], (chosen, ~chosen), strict=True):
+                part = tf.where(mask, r, tf.zeros_like(r))
+                if position is not None and position not in step.held:
+                    found[position] = unbroadcast(part, inputs[position])
+                elif account is not None:
+                    account.add("bias", part)
+            return found
+
+        return propagate
+
+
+class Detached(Flow):
+    """Relevance never enters: comparisons, statistics, indices."""
+
+    detached = True
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class InputScaling(PassThrough):
+    """Rescaling and Normalization: R unchanged. `affine`: (layer, x) -> the value, in x's own precision."""
+
+    transparent: bool = True
+    affine: Callable[[Any, tf.Tensor], tf.Tensor] = None  # type: ignore[assignment]
+
+    def forward(self, step: Any, inputs: list[tf.Tensor]) -> tuple[list[tf.Tensor], Any]:
+        (x,) = inputs
+        if not x.dtype.is_floating:  # uint8 images
+            x = tf.cast(x, "float64" if step.op.compute_dtype == "float64" else "float32")
+        return [self.affine(step.op, x)], None
+
+    def interval(self, step: Any, intervals: list[Interval]) -> Interval:
+        return UNBOUNDED
+
+
+def rescale(layer: Any, x: tf.Tensor) -> tf.Tensor:
+    """What keras.layers.Rescaling computes."""
+    scale, shift = (tf.convert_to_tensor(value, x.dtype) for value in (layer.scale, layer.offset))
+    if scale.shape.rank and keras.config.image_data_format() == "channels_first":
+        scale = tf.reshape(scale, [*scale.shape, *[1] * (3 - scale.shape.rank)])
+    return x * scale + shift
+
+
+def normalize(layer: Any, x: tf.Tensor) -> tf.Tensor:
+    """What keras.layers.Normalization computes."""
+    mean, variance = layer.mean, layer.variance
+    if layer.input_mean is None:
+        # layer.mean is a copy of the adapted variable, which a tf.function would freeze.
+        mean, variance = tf.reshape(layer.adapt_mean, mean.shape), tf.reshape(layer.adapt_variance, mean.shape)
+    mean, variance = tf.cast(mean, x.dtype), tf.cast(variance, x.dtype)
+    deviation = tf.maximum(tf.sqrt(variance), tf.constant(keras.config.epsilon(), x.dtype))
+    return mean + x * deviation if layer.invert else (x - mean) / deviation

@@ -1,0 +1,83 @@
+"""Normalisation layers: the scale 1/sigma is held constant, the rest is an affine step under Epsilon.
+
+The identity rule (Ali et al. 2022 leave it open) is `PassThrough()`, by a composite's entry.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+
+from lrp_tf.flows.base import Flow
+from lrp_tf.numerics import Account, offset
+from lrp_tf.rules import Propagate
+
+
+class Centered(Flow):
+    """z = (x - mean) scale + shift with mean and 1/sigma over some axes: LayerNormalization, GroupNormalization.
+
+    R_i = x_i (c_i - mean(c)) with c = scale R / s(z): Epsilon(1e-6) over the contributions of x, 1/sigma held
+    (Ali et al. 2022, "XAI for Transformers"). The shift absorbs its share as a bias does.
+    """
+
+    epsilon = 1e-6
+
+    def parts(self, step: Any, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, list[int]]:
+        """x with its groups on axes of their own, gamma and beta that broadcast to it, and the axes of the mean."""
+        raise NotImplementedError
+
+    def backward(self, step: Any, saved: Any) -> Propagate:
+        inputs, _ = saved
+        shape = tf.shape(inputs[0])
+        x, gamma, beta, axes = self.parts(step, inputs[0])
+        mean = tf.reduce_mean(x, axes, keepdims=True)
+        variance = tf.reduce_mean(tf.square(x - mean), axes, keepdims=True)
+        scale = gamma * tf.math.rsqrt(variance + tf.constant(step.op.epsilon, x.dtype))
+        z = (x - mean) * scale + beta
+        epsilon = offset(z, self.epsilon)
+
+        def propagate(relevances: list[tf.Tensor], account: Account | None) -> list[tf.Tensor | None]:
+            g = tf.reshape(relevances[0], tf.shape(x)) / (z + epsilon)
+            if account is not None:
+                account.add("stabilizer", tf.reshape(g * epsilon, shape))
+                account.add("bias", tf.reshape(g * beta, shape))
+            c = g * scale
+            r = x * (c - tf.reduce_mean(c, axes, keepdims=True))
+            return [tf.reshape(r, shape), *[None] * (len(inputs) - 1)]
+
+        return propagate
+
+
+class LayerNorm(Centered):
+    """keras.layers.LayerNormalization."""
+
+    def parts(self, step: Any, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, list[int]]:
+        layer, rank = step.op, x.shape.rank
+        axes = sorted(a % rank for a in ([layer.axis] if isinstance(layer.axis, int) else layer.axis))
+        gamma, beta = (_shaped(w, x, axes) for w in (layer.gamma, layer.beta))
+        return x, 1.0 if gamma is None else gamma, tf.zeros([], x.dtype) if beta is None else beta, axes
+
+
+def _shaped(weight: Any, x: tf.Tensor, axes: list[int]) -> tf.Tensor | None:
+    if weight is None:
+        return None
+    shape = [x.shape[i] if i in axes else 1 for i in range(x.shape.rank)]
+    return tf.reshape(tf.cast(weight, x.dtype), shape)
+
+
+class GroupNorm(Centered):
+    """keras.layers.GroupNormalization."""
+
+    def parts(self, step: Any, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, list[int]]:
+        layer, rank = step.op, x.shape.rank
+        axis, channels = layer.axis % rank, x.shape[layer.axis % rank]
+        groups = channels if layer.groups == -1 else layer.groups
+        size = tf.shape(x)
+        grouped = tf.reshape(x, tf.concat([size[:axis], [groups, channels // groups], size[axis + 1 :]], 0))
+        form = [1] * (rank + 1)
+        form[axis : axis + 2] = [groups, channels // groups]
+        one, zero = tf.ones([], x.dtype), tf.zeros([], x.dtype)
+        gamma = tf.reshape(tf.cast(layer.gamma, x.dtype), form) if layer.scale else one
+        beta = tf.reshape(tf.cast(layer.beta, x.dtype), form) if layer.center else zero
+        return grouped, gamma, beta, [i for i in range(1, rank + 1) if i != axis]

@@ -1,0 +1,208 @@
+"""Max pooling of every kind: windows, whole maps, adaptive, along axes. Averages are sums, see sums.py."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from lrp_tf.flows.base import Flow, Interval, lookup
+from lrp_tf.flows.sums import Share
+from lrp_tf.numerics import Account
+from lrp_tf.rules import Propagate
+
+
+def _channels_first(op: Any) -> bool:
+    return (op.data_format or keras.config.image_data_format()) == "channels_first"
+
+
+def _to_last(x: tf.Tensor) -> tf.Tensor:
+    return tf.transpose(x, [0, *range(2, x.shape.rank), 1])
+
+
+def _to_first(x: tf.Tensor) -> tf.Tensor:
+    return tf.transpose(x, [0, x.shape.rank - 1, *range(1, x.shape.rank - 1)])
+
+
+def _each(value: Any, rank: int) -> list[int]:
+    return [value] * rank if isinstance(value, int) else list(value)
+
+
+class WinnerTakesAll(Flow):
+    """Max pooling: R goes to the first maximum of each window, in row-major order."""
+
+    def backward(self, step: Any, saved: Any) -> Propagate:
+        (x,), (y,) = saved
+        op, rank = step.op, x.shape.rank - 2
+        sizes = _each(op.pool_size, rank)
+        strides = sizes if op.strides is None else _each(op.strides, rank)
+        if _channels_first(op):
+            x, y = _to_last(x), _to_last(y)
+
+        def propagate(relevances: list[tf.Tensor], account: Account | None) -> list[tf.Tensor]:
+            if not _channels_first(op):
+                return [_max_pool_grad(x, y, relevances[0], sizes, strides, op.padding.upper())]
+            return [_to_first(_max_pool_grad(x, y, _to_last(relevances[0]), sizes, strides, op.padding.upper()))]
+
+        return propagate
+
+    def interval(self, step: Any, intervals: list[Interval]) -> Interval:
+        return intervals[0]
+
+    def average(self, step: Any) -> Callable[[tf.Tensor], tf.Tensor]:
+        """Average pooling of the same windows."""
+        op = step.op
+        rank = len(step.inputs[0].shape) - 1
+        sizes = _each(op.pool_size, rank)
+        strides = sizes if op.strides is None else _each(op.strides, rank)
+
+        def pool(x: tf.Tensor) -> tf.Tensor:
+            x = _to_last(x) if _channels_first(op) else x
+            x = tf.nn.pool(x, sizes, "AVG", strides, op.padding.upper())
+            return _to_first(x) if _channels_first(op) else x
+
+        return pool
+
+
+def _max_pool_grad(x: tf.Tensor, y: tf.Tensor, r: tf.Tensor, sizes: list, strides: list, padding: str) -> tf.Tensor:
+    """R at the first maximum of each window of x [B, ..., C], y and r [B, ..., C] being outputs."""
+    if len(sizes) == 3:
+        # First the maximum of each slice, then the first slice: TensorFlow's own gradient in 3-D gives to all maxima.
+        shape, out = tf.shape(x), tf.shape(y)
+        slices = tf.reshape(x, tf.concat([[shape[0] * shape[1]], shape[2:]], 0))
+        top = tf.nn.max_pool2d(slices, sizes[1:], strides[1:], padding)
+        stack = tf.stack([shape[0], shape[1], out[2] * out[3], shape[4]])
+        flat = tf.stack([shape[0], out[1], out[2] * out[3], shape[4]])
+        r = _max_pool_grad_2d(
+            tf.reshape(top, stack), tf.reshape(y, flat), tf.reshape(r, flat), [sizes[0], 1], [strides[0], 1], padding
+        )
+        r = _max_pool_grad_2d(slices, top, tf.reshape(r, tf.shape(top)), sizes[1:], strides[1:], padding)
+        return tf.reshape(r, shape)
+    if len(sizes) == 1:
+        r = _max_pool_grad_2d(x[:, :, None], y[:, :, None], r[:, :, None], [*sizes, 1], [*strides, 1], padding)
+        return r[:, :, 0]
+    return _max_pool_grad_2d(x, y, r, sizes, strides, padding)
+
+
+def _max_pool_grad_2d(x: tf.Tensor, y: tf.Tensor, r: tf.Tensor, sizes: list, strides: list, padding: str) -> tf.Tensor:
+    window = {"ksize": [1, *sizes, 1], "strides": [1, *strides, 1], "padding": padding}
+    return tf.raw_ops.MaxPoolGrad(orig_input=x, orig_output=y, grad=r, **window)
+
+
+class GlobalWinnerTakesAll(Flow):
+    """Maximum over axes: R goes to the first maximum, in row-major order. Global max pooling, keras.ops.max.
+
+    `smallest`: the minimum instead.
+    """
+
+    def __init__(self, smallest: bool = False) -> None:
+        self.smallest = smallest
+
+    def backward(self, step: Any, saved: Any) -> Propagate:
+        (x,), _ = saved
+        rank, axes = x.shape.rank, _axes(step)
+        order = [*[i for i in range(rank) if i not in axes], *axes]
+        back = np.argsort(order).tolist()
+        moved = tf.transpose(x, order)
+        shape = tf.shape(moved)
+        flat = tf.reshape(moved, tf.concat([shape[: rank - len(axes)], [-1]], 0))
+        best = tf.argmin(flat, -1) if self.smallest else tf.argmax(flat, -1)
+        winner = tf.transpose(tf.reshape(tf.one_hot(best, tf.shape(flat)[-1], dtype=x.dtype), shape), back)
+        kept = tf.concat([[1] if i in axes else tf.shape(x)[i : i + 1] for i in range(rank)], 0)
+        return lambda relevances, account: [winner * tf.reshape(relevances[0], kept)]
+
+    def interval(self, step: Any, intervals: list[Interval]) -> Interval:
+        return intervals[0]
+
+    def average(self, step: Any) -> Callable[[tf.Tensor], tf.Tensor]:
+        """The mean over the same axes."""
+        axes = _axes(step)
+        return lambda x: tf.reduce_mean(x, axes, keepdims=step.op.keepdims)
+
+
+def _axes(step: Any) -> list[int]:
+    """The axes that a global pooling or reduction takes together; ascending."""
+    rank = len(step.inputs[0].shape) + 1
+    if isinstance(step.kind, str):
+        axis = step.op.axis
+        axes = range(rank) if axis is None else _each(axis, 1)
+        return sorted(a % rank for a in axes)
+    return list(range(2, rank)) if _channels_first(step.op) else list(range(1, rank - 1))
+
+
+class AdaptiveWinnerTakesAll(Flow):
+    """Adaptive max pooling: R goes to the first maximum of each window, in row-major order."""
+
+    def backward(self, step: Any, saved: Any) -> Propagate:
+        (x,), _ = saved
+        op, rank = step.op, x.shape.rank - 2
+        first = _channels_first(op)
+        axes = range(2, rank + 2) if first else range(1, rank + 1)
+        # Axis by axis, the last one first: of equal maxima the first in row-major order is left.
+        stages = []
+        for axis, size in reversed(list(zip(axes, _each(op.output_size, rank), strict=True))):
+            x, found = _adaptive_max(x, axis, size)
+            stages.append((axis, found))
+
+        def propagate(relevances: list[tf.Tensor], account: Account | None) -> list[tf.Tensor]:
+            (r,) = relevances
+            for axis, (index, size) in reversed(stages):
+                winner = tf.one_hot(index, size, dtype=r.dtype)  # [..., windows, entries]
+                moved = tf.einsum("...w,...we->...e", _axis_last(r, axis), winner)
+                r = _axis_back(moved, axis)
+            return [r]
+
+        return propagate
+
+    def interval(self, step: Any, intervals: list[Interval]) -> Interval:
+        return intervals[0]
+
+    def average(self, step: Any) -> Callable[[tf.Tensor], tf.Tensor]:
+        """Average pooling of the same windows."""
+        op = step.op
+        return lambda x: keras.ops.adaptive_average_pool(x, op.output_size, op.data_format)
+
+
+def _axis_last(x: tf.Tensor, axis: int) -> tf.Tensor:
+    return tf.transpose(x, [*[i for i in range(x.shape.rank) if i != axis], axis])
+
+
+def _axis_back(x: tf.Tensor, axis: int) -> tf.Tensor:
+    rank = x.shape.rank
+    return tf.transpose(x, [*range(axis), rank - 1, *range(axis, rank - 1)])
+
+
+def _adaptive_max(x: tf.Tensor, axis: int, windows: int) -> tuple[tf.Tensor, tuple[tf.Tensor, int]]:
+    """The maximum of each window along one axis, and where it stands there."""
+    size = x.shape[axis]
+    starts = np.array([math.floor(i * size / windows) for i in range(windows)])
+    ends = np.array([math.ceil((i + 1) * size / windows) for i in range(windows)])
+    # The last entry of a window again where the window is shorter than others: it comes after itself.
+    entries = np.minimum(starts[:, None] + np.arange((ends - starts).max())[None, :], ends[:, None] - 1)
+    gathered = tf.gather(_axis_last(x, axis), entries, axis=-1)  # [..., windows, entries of one]
+    place = tf.argmax(gathered, -1, output_type=tf.int32)
+    index = place + tf.constant(starts, tf.int32)
+    return _axis_back(tf.reduce_max(gathered, -1), axis), (index, size)
+
+
+MAXIMA = (WinnerTakesAll, GlobalWinnerTakesAll, AdaptiveWinnerTakesAll)
+
+
+class MaxAsAverage(Share):
+    """Max pooling propagated as average pooling of the same windows (the LRP tutorial's choice)."""
+
+    def linear_map(self, step: Any, inputs: list[tf.Tensor]) -> Callable[..., tf.Tensor]:
+        flow = lookup(step)
+        if not isinstance(flow, MAXIMA):
+            raise ValueError(
+                f"MaxAsAverage expects a max pooling. Received: {step.path!r} ({step.operation}). Remedy: give this "
+                "step another flow."
+            )
+        return flow.average(step)
+
+    def interval(self, step: Any, intervals: list[Interval]) -> Interval:
+        return intervals[0]

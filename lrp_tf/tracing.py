@@ -1,0 +1,392 @@
+"""Keras model -> graph of steps. The only file that touches private Keras."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import inspect
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import tree
+from keras.src.backend.common import global_state
+from keras.src.backend.common.masking import get_keras_mask, set_keras_mask
+from keras.src.models.functional import Functional
+
+from lrp_tf import expansions
+from lrp_tf.graph import Constants, Graph, MergeTime, Ref, SplitTime, Step, symbol
+
+# Whether a step stays as it is: rules or flows know it, or there is no use in looking into it.
+Keep = Callable[[Step], bool]
+
+
+def trace(model: keras.Model, keep: Keep = lambda step: True) -> Graph:
+    """Flatten `model` into steps. Never changes the model.
+
+    Args:
+        keep: which layers stay one step; the others are replaced by what their `call` computes.
+
+    Raises:
+        TypeError: not a Keras 3 model.
+        ValueError: a model that was never built, or whose `call` cannot be followed symbolically.
+    """
+    _check_model(model)
+    graph = []
+
+    def build() -> list[tf.Tensor]:
+        tracer = _Tracer(keep)
+        graph.append(_trace(model, tracer))
+        return tracer.tensors
+
+    with _names_kept():
+        # What a `call` computes from variables alone belongs into this function, or it would freeze.
+        compute = tf.function(build, autograph=False).get_concrete_function()
+    (found,) = graph
+    for step in found.steps:
+        if isinstance(step.op, Constants):
+            step.op.compute = compute
+    return found
+
+
+def _trace(model: keras.Model, tracer: _Tracer) -> Graph:
+    function = _as_function(model)
+    if function is None:
+        arguments = _built_inputs(model)
+        tensors = tree.flatten(arguments)
+        inputs = [Ref(t.shape[1:], t.dtype) for t in tensors]
+        (structure,) = tree.pack_sequence_as(arguments, inputs)
+        found = tracer.expand(model, model.call, (structure,), {}, "")
+    else:
+        tensors = function.inputs
+        inputs = [Ref(t.shape[1:], t.dtype) for t in tensors]
+        structure = _plain(function._inputs_struct, inputs)
+        found = tree.pack_sequence_as(_untracked(function._outputs_struct), tracer.run(function, inputs, ""))
+    outputs = tree.flatten(found)
+    names = list(getattr(model, "output_names", None) or [])
+    keys = [".".join(map(str, keys)) for keys, _ in tree.flatten_with_path(found)]
+    return Graph(
+        model=model,
+        inputs=inputs,
+        outputs=outputs,
+        input_structure=structure,
+        input_names=[t.name for t in tensors],
+        output_names=names if len(names) == len(outputs) else [f"output_{i}" for i in range(len(outputs))],
+        output_keys=keys if isinstance(found, dict) else [],
+        steps=tracer.finish(),
+        dtype=tracer.dtype(inputs),
+        layers=tracer.layers,
+    )
+
+
+def _plain(structure: Any, leaves: list) -> Any:
+    """`structure` with `leaves`; a list of one is that one, as Keras returns it."""
+    if isinstance(structure, (list, tuple)) and len(structure) == 1:
+        structure = structure[0]
+    return tree.pack_sequence_as(_untracked(structure), leaves)
+
+
+def _untracked(structure: Any) -> Any:
+    """Keras keeps structures in lists and dicts of its own, which no tree function takes for a user's."""
+    if isinstance(structure, dict):
+        return {key: _untracked(value) for key, value in structure.items()}
+    if isinstance(structure, (list, tuple)):
+        return (tuple if isinstance(structure, tuple) else list)(map(_untracked, structure))
+    return structure
+
+
+def _check_model(model: Any) -> None:
+    if keras.backend.backend() != "tensorflow":
+        raise RuntimeError(
+            "lrp_tf needs Keras on TensorFlow. Expected keras.backend.backend() == 'tensorflow'; set the environment "
+            f"variable KERAS_BACKEND=tensorflow before the first import of keras. Received: {keras.backend.backend()!r}"
+        )
+    if isinstance(model, keras.Model):
+        return
+    modules = {c.__module__.split(".")[0] for c in type(model).__mro__}
+    if "tf_keras" in modules or "tensorflow" in modules:
+        raise TypeError(
+            f"Expected a Keras 3 model (keras.Model). Received: {getattr(model, 'name', model)!r}, a Keras 2 model of "
+            f"{type(model).__module__}.{type(model).__name__}. Remedy: save its weights, build the same architecture "
+            "with `import keras` and load them; unset TF_USE_LEGACY_KERAS."
+        )
+    raise TypeError(f"Expected a Keras 3 model (keras.Model). Received: {model!r} of type {type(model).__name__}")
+
+
+def _as_function(model: keras.Model) -> Any | None:
+    """The recorded graph of a functional or sequential model; None where its `call` was overridden or is opaque."""
+    if isinstance(model, keras.Sequential):
+        if type(model).call is keras.Sequential.call:
+            if model._functional is None:
+                raise ValueError(
+                    f"Sequential model {model.name!r} has no input shape yet. Expected a built model. Remedy: begin "
+                    "it with keras.Input(shape), call model.build(input_shape), or call it once on data."
+                )
+            return model._functional
+        return None
+    return model if isinstance(model, Functional) and type(model).call is Functional.call else None
+
+
+def _built_inputs(model: keras.Model) -> list:
+    """Symbolic arguments for the `call` of a subclassed model, from the shapes it was built with."""
+    recorded = model if isinstance(model, Functional) else getattr(model, "_functional", None)
+    if recorded is not None:
+        return [_plain(recorded._inputs_struct, [keras.KerasTensor(t.shape, t.dtype) for t in recorded.inputs])]
+    shapes = getattr(model, "_build_shapes_dict", None)
+    if not shapes or len(shapes) != 1:
+        called = model.built and all(layer.built for layer in _sublayers(model))
+        # Keras records no shapes where its own symbolic run of `call` failed.
+        raise ValueError(_untraceable(model, "Keras knows no input shapes") if called else _unbuilt(model))
+    make = lambda s: keras.KerasTensor((None, *s[1:]), dtype=model.input_dtype)  # noqa: E731
+    return [tree.map_shape_structure(make, _untracked(next(iter(shapes.values()))))]
+
+
+def _unbuilt(model: keras.Model) -> str:
+    return (
+        f"Subclassed model {model.name!r} ({type(model).__name__}) cannot be traced: its layers are not built. "
+        "Expected a model with one input argument that has been called. Remedy: call it once on a batch of data, "
+        "or write it with the functional API."
+    )
+
+
+def _untraceable(model: keras.Layer, reason: str) -> str:
+    kind = "Model" if isinstance(model, keras.Model) else "Layer"
+    return (
+        f"{kind} {model.name!r} ({type(model).__name__}) cannot be traced: its call() does not run on symbolic "
+        "tensors. Expected keras layers and keras.ops only, no raw TensorFlow or NumPy functions and no "
+        "Python branch on tensor values. Remedy: replace tf.* by keras.ops.*, or write the model with the "
+        f"functional API. The reason was: {reason}"
+    )
+
+
+class _NotBuiltError(Exception):
+    pass
+
+
+@contextlib.contextmanager
+def _untouched(layers: list[keras.Layer]) -> Iterator[None]:
+    """Takes the records off again that a symbolic run of `call` leaves on layers, and refuses to build any."""
+    records = [(len(layer._inbound_nodes), len(layer._outbound_nodes)) for layer in layers]
+    builders = {layer: layer.__dict__.get("build") for layer in layers if not layer.built}
+
+    def refuse(*args: Any, **kwargs: Any) -> None:
+        raise _NotBuiltError
+
+    for layer in builders:
+        object.__setattr__(layer, "build", refuse)
+    try:
+        yield
+    finally:
+        for layer, build in builders.items():
+            if build is None:
+                object.__delattr__(layer, "build")
+            else:
+                object.__setattr__(layer, "build", build)
+        for layer, (inbound, outbound) in zip(layers, records, strict=True):
+            del layer._inbound_nodes[inbound:]
+            del layer._outbound_nodes[outbound:]
+
+
+@contextlib.contextmanager
+def _names_kept() -> Iterator[None]:
+    """Keras numbers whatever is made, symbolic tensors too: later layers get the names they would have without us."""
+    names = global_state.get_global_attribute("object_name_uids")
+    names = None if names is None else names.copy()
+    try:
+        yield
+    finally:
+        if names is not None:
+            global_state.set_global_attribute("object_name_uids", names)
+
+
+def _by_name(function: Any, args: tuple, refs: list[Ref]) -> list[Ref]:
+    """The inputs of a recorded graph in its own order, where the call passed a dict to inputs that are none."""
+    if args and isinstance(args[0], dict) and not isinstance(function._inputs_struct, dict):
+        return [args[0][t.name] for t in function.inputs]
+    return refs
+
+
+def _sublayers(owner: Any) -> list[keras.Layer]:
+    if not isinstance(owner, keras.Layer):  # an operation
+        return []
+    return list(owner._flatten_layers(include_self=False, recursive=True))
+
+
+class _Tracer:
+    """Collects the steps while the recorded graphs of a model and its sub-models are walked."""
+
+    def __init__(self, keep: Keep) -> None:
+        self.keep = keep
+        self.steps: list[Step] = []
+        self.layers: dict[str, list[tuple[Ref, ...]]] = {}
+        self.within: tuple = ()
+        self.dtypes: set[str] = set()  # that layers compute in
+        self.tensors: list[tf.Tensor] = []  # values of the constants
+        self._constants: dict[int, tuple[Any, Ref]] = {}  # the value is kept, so that its id is not used again
+
+    def finish(self) -> list[Step]:
+        """The steps, with one ahead of them that makes the constants."""
+        if not self.tensors:
+            return self.steps
+        refs = tuple(ref for _, ref in self._constants.values())
+        return [Step(Constants(list), (), {}, refs, "constants", -1), *self.steps]
+
+    def dtype(self, inputs: list[Ref]) -> str:
+        return "float64" if "float64" in (self.dtypes or {ref.dtype for ref in inputs}) else "float32"
+
+    def constant(self, value: Any) -> Any:
+        """A ref in the place of a variable or array among the arguments of an operation."""
+        if not (tf.is_tensor(value) or isinstance(value, (np.ndarray, keras.Variable))):
+            return value
+        if id(value) not in self._constants:
+            tensor = tf.convert_to_tensor(value)
+            self._constants[id(value)] = (value, Ref(tensor.shape, tensor.dtype.name, batched=False))
+            self.tensors.append(tensor)
+        return self._constants[id(value)][1]
+
+    def run(self, function: Any, inputs: list[Ref], prefix: str) -> list[Ref]:
+        """Walk the recorded graph of `function` with refs in place of tensors."""
+        visit = lambda op, *args, **kwargs: self.visit(op, args, kwargs, prefix)  # noqa: E731
+        return tree.flatten(function._run_through_graph(inputs, operation_fn=lambda op: op, call_fn=visit))
+
+    def visit(self, op: Any, args: tuple, kwargs: dict, prefix: str) -> Any:
+        path = prefix + op.name
+        args, kwargs = tree.map_structure(self.constant, (args, dict(kwargs)))
+        if isinstance(op, keras.Layer):
+            self.dtypes.add(op.compute_dtype)
+            kwargs |= _masks_for(op, args, kwargs)
+        outputs = self.unfold(op, args, kwargs, path)
+        self.layers.setdefault(path, []).append(tuple(tree.flatten(outputs)))
+        if isinstance(op, keras.Layer):
+            self.pass_mask_on(op, args, kwargs, tree.flatten(outputs))
+        return outputs
+
+    def unfold(self, op: Any, args: tuple, kwargs: dict, path: str) -> Any:
+        """The outputs of one call of `op`, as one step or as the steps that it consists of."""
+        if isinstance(op, keras.Model):
+            function = _as_function(op)
+            if function is None:
+                return self.expand(op, op.call, args, kwargs, path + "/")
+            refs = [a for a in tree.flatten((args, kwargs)) if isinstance(a, Ref)]
+            outputs = self.run(function, _by_name(function, args, refs)[: len(function.inputs)], path + "/")
+            return tree.pack_sequence_as(_untracked(function._outputs_struct), outputs)
+        step, outputs = self.step(op, args, kwargs, path)
+        if self.keep(step):
+            self.steps.append(step)
+            return outputs
+        if expansions.per_time_step(op):
+            return self.each_time_step(op, step, args[0], path)
+        call = expansions.lookup(step)
+        if call is None and not isinstance(op, keras.Layer):
+            self.steps.append(step)  # an operation that nothing covers: the composite will say so
+            return outputs
+        known = len(self.steps), {name: len(calls) for name, calls in self.layers.items()}
+        try:
+            return self.expand(op, call or op.call, args, kwargs, path + "/")
+        except ValueError as error:
+            del self.steps[known[0] :]
+            self.layers = {name: calls[: known[1][name]] for name, calls in self.layers.items() if name in known[1]}
+            self.steps.append(dataclasses.replace(step, why=str(error)))
+            return outputs
+
+    def step(self, op: Any, args: tuple, kwargs: dict, path: str) -> tuple[Step, Any]:
+        spec_args, spec_kwargs = tree.map_structure(symbol, (args, kwargs))
+        spec_kwargs.pop("mask", None)
+        spec = op.compute_output_spec(*spec_args, **spec_kwargs)
+        outputs = tree.map_structure(lambda t: Ref(t.shape[1:], t.dtype), spec)
+        return Step(op, args, kwargs, tuple(tree.flatten(outputs)), path, len(self.steps), self.within), outputs
+
+    def add(self, op: Any, args: tuple, shape: Iterable[int | None], path: str) -> Ref:
+        """A step of one of our own operations."""
+        output = Ref(shape, args[0].dtype)
+        self.steps.append(Step(op, args, {}, (output,), f"{path}/{op.name}", len(self.steps), self.within))
+        return output
+
+    def each_time_step(self, wrapper: Any, step: Step, x: Ref, path: str) -> Any:
+        """The layer in a TimeDistributed, with the time steps among the samples."""
+        self.within = (*self.within, wrapper)
+        merged = self.add(MergeTime(), (x,), x.shape[1:], path)
+        mask = step.kwargs.get("mask")
+        if mask is not None:
+            merged.mask = self.add(MergeTime(), (mask,), mask.shape[1:], path)
+        outputs = self.visit(wrapper.layer, (merged,), {}, path + "/")
+        self.within = self.within[:-1]
+        time = x.shape[0]
+        return tree.map_structure(lambda y: self.add(SplitTime(), (y, x), (time, *y.shape), path), outputs)
+
+    def expand(self, owner: Any, call: Callable, args: tuple, kwargs: dict, prefix: str) -> Any:
+        """The outputs of `call`, recorded on symbolic inputs and walked.
+
+        The records that this leaves on the user's layers are taken off again.
+        """
+        kwargs = {name: value for name, value in kwargs.items() if name != "training"}
+        if "training" in inspect.signature(call).parameters:
+            kwargs["training"] = False
+        refs = list(dict.fromkeys(a for a in tree.flatten((args, kwargs)) if isinstance(a, Ref)))
+        refs = list(dict.fromkeys([*refs, *(ref.mask for ref in refs if ref.mask is not None)]))
+        symbols = {ref: symbol(ref) for ref in refs}
+        masked = [ref for ref in refs if ref.mask is not None]
+        for ref in masked:
+            set_keras_mask(symbols[ref], symbols[ref.mask])
+        spec_args, spec_kwargs = tree.map_structure(
+            lambda a: symbols.get(a, a) if isinstance(a, Ref) else a, (args, kwargs)
+        )
+        with _untouched(_sublayers(owner)):
+            try:
+                found = call(*spec_args, **spec_kwargs)
+                made = [t for t in tree.flatten(found) if isinstance(t, keras.KerasTensor)]
+                function = keras.Function(list(symbols.values()), made, name="traced") if made else None
+            except _NotBuiltError as error:
+                raise ValueError(_unbuilt(owner)) from error
+            except Exception as error:
+                reason = f"{type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0]}"
+                raise ValueError(_untraceable(owner, reason)) from error
+        for ref in masked:
+            if get_keras_mask(symbols[ref]) is None:  # as attention layers do
+                ref.mask = None
+        within, self.within = self.within, self.within if isinstance(owner, keras.Model) else (*self.within, owner)
+        outputs = iter(self.run(function, refs, prefix) if function else ())
+        self.within = within
+        pick = lambda t: next(outputs) if isinstance(t, keras.KerasTensor) else self.constant(t)  # noqa: E731
+        return tree.map_structure(pick, found)
+
+    def pass_mask_on(self, op: keras.Layer, args: tuple, kwargs: dict, outputs: list[Ref]) -> None:
+        """Give the outputs the mask that Keras would attach to them."""
+        if isinstance(op, keras.Model) or not op.supports_masking or all(ref.mask is not None for ref in outputs):
+            return
+        first = args[0] if args else next(iter(kwargs.values()))
+        previous = kwargs.get("mask")
+        if previous is None:
+            previous = tree.map_structure(lambda a: a.mask if isinstance(a, Ref) else None, first)
+        refs = list(dict.fromkeys(a for a in tree.flatten((first, previous)) if isinstance(a, Ref)))
+        symbols = {ref: symbol(ref) for ref in refs}
+        masks = op.compute_mask(
+            *tree.map_structure(lambda a: symbols.get(a) if isinstance(a, Ref) else a, (first, previous))
+        )
+        masks = [m for m in tree.flatten(masks) if m is not None]
+        if masks:
+            function = keras.Function(list(symbols.values()), masks, name="mask")
+            for ref, mask in zip(outputs, self.run(function, refs, "mask/"), strict=False):
+                ref.mask = ref.mask or mask
+
+
+def _masks_for(op: keras.Layer, args: tuple, kwargs: dict) -> dict[str, Any]:
+    """The mask arguments that Keras fills in from the masks of the tensors, as Layer.__call__ does."""
+    bound = inspect.signature(op.call).bind(*args, **kwargs)
+    bound.apply_defaults()
+    tensors = {}
+    for name, value in bound.arguments.items():
+        leaves = tree.flatten(value)
+        if leaves and all(isinstance(a, Ref) for a in leaves):
+            tensors[name] = value
+    names = (
+        {"mask": next(iter(tensors.values()))} if len(tensors) == 1 else {f"{k}_mask": v for k, v in tensors.items()}
+    )
+    found = {}
+    for name, value in names.items():
+        masks = tree.map_structure(lambda ref: ref.mask, value)
+        if bound.arguments.get(name, value) is None and any(m is not None for m in tree.flatten(masks)):
+            found[name] = masks
+    return found

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
 VERSION = re.search(r'^__version__ = "(.+)"$', (HERE / "lrp_tf" / "__init__.py").read_text(), re.MULTILINE).group(1)
@@ -20,7 +20,7 @@ setup(
     long_description_content_type="text/markdown",
     license="MIT",
     license_files=["LICENSE"],
-    packages=["lrp_tf"],
+    packages=find_packages(include=["lrp_tf", "lrp_tf.*"]),
     package_data={"lrp_tf": ["py.typed"]},
     # TensorFlow has no wheels for Python 3.14 yet.
     python_requires=">=3.11,<3.14",

@@ -13,7 +13,7 @@ from typing import Any
 import keras
 
 from lrp_tf import flows, linear
-from lrp_tf.graph import ActivationFunction, Graph, InputShift, Ref, Step, UnsupportedLayerError
+from lrp_tf.graph import ActivationFunction, Graph, InputShift, Ref, SplitTime, Step, UnsupportedLayerError
 
 _STRIPPED = {"softmax", "sigmoid"}
 
@@ -105,6 +105,7 @@ def _built(layer: keras.Layer, step: Step) -> keras.Layer:
 def _strip_output(graph: Graph) -> None:
     """Explain what goes into a final softmax or sigmoid; the clone puts it back to give the model's output."""
     producers = {ref: step for step in graph.steps for ref in step.outputs}
+    _split_time_first(graph, producers)
     ref, removed = graph.outputs[0], []
     while (step := producers.get(ref)) is not None and step.activation in _STRIPPED | {"linear"}:
         removed.append(step)
@@ -116,6 +117,22 @@ def _strip_output(graph: Graph) -> None:
         graph.stripped = list(reversed(removed))
         for step in graph.stripped:
             graph.rewrites.append((step.order, step.path, step.operation, "stripped: the value before it is explained"))
+
+
+def _split_time_first(graph: Graph, producers: dict[Ref, Step]) -> None:
+    """A softmax in a TimeDistributed at the output: apply it behind, to all time steps at once."""
+    split = producers.get(graph.outputs[0])
+    if split is None or not isinstance(split.op, SplitTime):
+        return
+    step = producers.get(split.inputs[0])
+    if step is None or step.activation not in _STRIPPED or getattr(step.op, "axis", -1) != -1:
+        return
+    between = Ref(split.outputs[0].shape, split.outputs[0].dtype)
+    moved = dataclasses.replace(split, args=(step.inputs[0], *split.args[1:]), outputs=(between,))
+    last = dataclasses.replace(step, args=(between,), kwargs={}, outputs=split.outputs)
+    graph.steps[graph.steps.index(split)] = moved
+    graph.steps.insert(graph.steps.index(moved) + 1, last)
+    producers.update({between: moved, split.outputs[0]: last})
 
 
 def _prune(graph: Graph) -> None:

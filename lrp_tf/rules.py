@@ -55,6 +55,7 @@ class Operator:
         self, step: Any, x: tf.Tensor, *, zero_bias: bool = False, kernel: Any = None, addend: Any = None
     ) -> None:
         self.layer, self.entry, self.x, self.nonnegative = step.op, step.linear, x, step.nonnegative
+        self._rank = len(step.outputs[0].shape) + 1  # of z
         self._padding = [layer for layer in step.before if linear.lookup(layer) is None]
         # identity reads a variable once and for all: a kernel re-read in the backward pass is not deduplicated.
         w, b = self._read(step.op) if kernel is None else (tf.cast(kernel, x.dtype), 0.0)
@@ -62,7 +63,7 @@ class Operator:
             scale, shift = self._read(layer, flat=True)
             w = self.entry.scale_outputs(step.op, w, scale)
             axis = self.entry.channel_axis(step.op)
-            b = b * linear.along(scale, axis, x.shape.rank) + linear.along(shift, axis, x.shape.rank)
+            b = b * linear.along(scale, axis, self._rank) + linear.along(shift, axis, self._rank)
         for layer in step.before:
             if linear.lookup(layer) is not None:
                 # A(a x + c) = A_a(x) + A(c): exact with zero padding too, A(c) is then a map.
@@ -85,7 +86,7 @@ class Operator:
             return w, 0.0
         b = tf.cast(tf.identity(b), self.x.dtype)
         if b.shape.rank == 1 and not flat:
-            b = linear.along(b, entry.channel_axis(layer), self.x.shape.rank)
+            b = linear.along(b, entry.channel_axis(layer), self._rank)
         return w, b
 
     @functools.cached_property

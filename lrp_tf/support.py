@@ -48,7 +48,7 @@ NOT_APPLICABLE: dict[str, str] = {
 def remedy(op: Any) -> str | None:
     """Why a layer of Keras has no relevance and what to do about it; None for any other."""
     for cls in type(op).__mro__:
-        if cls is keras.layers.Layer:
+        if cls in (keras.layers.Layer, keras.layers.Wrapper):  # of which the user's own are made
             return None
         if cls.__module__.startswith("keras.") and (text := (UNSUPPORTED | NOT_APPLICABLE).get(cls.__name__)):
             return text

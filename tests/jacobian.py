@@ -16,7 +16,7 @@ def dense_matrix(forward: Callable[[tf.Tensor], tf.Tensor], shape: tuple[int, ..
     """w [n_in, n_out] of a linear map on samples of `shape`, column by column from unit vectors."""
     size = int(np.prod(shape))
     basis = tf.constant(np.eye(size).reshape(size, *shape), tf.float64)
-    return forward(basis).numpy().reshape(size, -1)
+    return np.asarray(forward(basis)).reshape(size, -1)
 
 
 def sign(z: np.ndarray) -> np.ndarray:

@@ -101,7 +101,8 @@ class _Want(NamedTuple):
 class Explainer:
     """Explains a Keras model by Layer-wise Relevance Propagation (Bach et al. 2015).
 
-    Built once, it follows a model that goes on training. Every kind of call is compiled once, for any batch size.
+    Built once, it follows a model that goes on training. Every kind of call is compiled once, for any batch size;
+    after `tf.config.run_functions_eagerly(True)` none is, as for every tf.function.
 
     Args:
         model: a Keras 3 model on TensorFlow, built; it is never changed.
@@ -209,9 +210,9 @@ class Explainer:
     def _run(self, x: Any, target: Any, start: Any, want: _Want, *, check: bool = True) -> dict[str, Any]:
         inputs = arguments.inputs(self.graph, x)
         begin = arguments.start(self.graph, target, start, inputs[0])
-        key = (begin.mode, begin.kind, want)
+        key = (begin.mode, begin.kind, want, tf.config.functions_run_eagerly())
         if key not in self._compiled:
-            self._compiled[key] = self._compile(*key)
+            self._compiled[key] = self._compile(*key[:3])
         found = self._compiled[key](*inputs, *([] if begin.tensor is None else [begin.tensor]))
         message = "target out of range"
         if not tf.executing_eagerly():
@@ -250,6 +251,8 @@ class Explainer:
                 found |= {"output": clone.finish(logits), "conservation": _balance(found["shares"]), "target": target}
             return found
 
+        if tf.config.functions_run_eagerly():
+            return function
         # There is no Python control flow on tensors for autograph to translate; without it tracing is faster.
         compiled = tf.function(function, input_signature=signature, autograph=False, jit_compile=self._jit_compile)
         # The concrete function: TensorFlow would count explainers of one program as retraces of one function.

@@ -86,6 +86,11 @@ def operations() -> set[str]:
     return {kind for kind in _REGISTRY if isinstance(kind, str)}
 
 
+def entry(layer_class: type) -> LinearLayer | None:
+    """Entry of this very class, or None."""
+    return _REGISTRY.get(layer_class)
+
+
 def lookup(op: Any) -> LinearLayer | None:
     """Entry of the nearest registered class of `op`, or None.
 

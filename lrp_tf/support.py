@@ -25,6 +25,18 @@ _SIGNAL = (
     "it is preprocessing that mixes the signal non-linearly. Remedy: put it ahead of the model, and explain from there"
 )
 
+# Supported without an entry, since the operations that they are made of have one.
+FOLLOWED: dict[str, str] = {
+    **dict.fromkeys(("SeparableConv1D", "SeparableConv2D"), "its two convolutions"),
+    **dict.fromkeys(("MultiHeadAttention", "GroupQueryAttention"), "its projections; attention weights held constant"),
+    **dict.fromkeys(("Attention", "AdditiveAttention"), "its products; attention weights held constant"),
+    "TimeDistributed": "its layer, with the time steps among the samples",
+    **dict.fromkeys(("SpectralNormalization", "Pipeline"), "what it wraps"),
+    "ReversibleEmbedding": "a look-up, or a product with the transposed table",
+    "Activation": "element-wise functions of Keras pass R; others by registration",
+    "InputLayer": "the input",
+}
+
 UNSUPPORTED: dict[str, str] = {
     **dict.fromkeys(("RNN", "SimpleRNN", "GRU", "LSTM", "Bidirectional"), _RECURRENT),
     **dict.fromkeys(("ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D"), _RECURRENT),

@@ -186,6 +186,11 @@ def lookup(step: Any) -> Flow | None:
     return None
 
 
+def entry(kind: type | str) -> Flow | None:
+    """The flow of this very class or operation, or None."""
+    return _REGISTRY.get((kind, None))
+
+
 def keeps(step: Any) -> bool:
     """Whether a layer stays one step: it has an entry, or looking into it would lead nowhere."""
     known = linear.lookup(step.op) is not None or lookup(step) is not None

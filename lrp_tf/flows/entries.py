@@ -8,7 +8,7 @@ from lrp_tf.flows.base import Flow, Identity, PassThrough, register
 from lrp_tf.flows.moves import Cast, Detached, Gather, InputScaling, Lookup, Move, Pad, Select, normalize, rescale
 from lrp_tf.flows.normalization import GroupNorm, LayerNorm
 from lrp_tf.flows.pooling import AdaptiveWinnerTakesAll, GlobalWinnerTakesAll, WinnerTakesAll
-from lrp_tf.flows.sums import Affine, Contraction, Product, Quotient, Share, Winner
+from lrp_tf.flows.sums import Affine, Contraction, Product, Quotient, Resample, Share, Winner
 from lrp_tf.graph import Constants, InputShift, MergeTime, SplitTime
 
 # Augmentation does nothing in inference mode.
@@ -55,8 +55,8 @@ _ENTRIES: list[tuple[Flow, str]] = [
         Share("hull"),
         "AdaptiveAveragePooling1D AdaptiveAveragePooling2D AdaptiveAveragePooling3D ops.AdaptiveAveragePool",
     ),
-    (Share(), "Subtract ops.Subtract ops.Average Resizing UpSampling2D ops.Resize ops.RGBToGrayscale ops.Trace"),
-    (Share(), "ops.Diff ops.BatchNorm"),
+    (Share(), "Subtract ops.Subtract ops.Average ops.RGBToGrayscale ops.Trace ops.Diff ops.BatchNorm"),
+    (Resample(), "Resizing UpSampling2D ops.Resize"),
     (Affine(), "BatchNormalization"),
     (InputScaling(affine=rescale), "Rescaling"),
     (InputScaling(affine=normalize), "Normalization"),

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from lrp_tf import rules
 from lrp_tf.flows.base import UNBOUNDED, Flow, Interval, hull, numbers, replaced, scatter, unbroadcast
+from lrp_tf.flows.moves import Move
 from lrp_tf.numerics import Account, offset, vjp
 from lrp_tf.rules import Propagate
 
@@ -62,6 +63,14 @@ class Share(Flow):
         if self.bounds == "sign":
             return (0, math.inf) if all(low >= 0 for low, _ in intervals) else UNBOUNDED
         return hull(intervals) if self.bounds == "hull" else UNBOUNDED
+
+
+class Resample(Share):
+    """Resizing and upsampling: nearest neighbours move R with the values, interpolation shares it."""
+
+    def backward(self, step: Any, saved: Any) -> Propagate:
+        nearest = step.op.interpolation == "nearest"
+        return Move().backward(step, saved) if nearest else super().backward(step, saved)
 
 
 class Contraction(Share):

@@ -76,6 +76,15 @@ def _glu(op: Any, x: Any) -> Any:
     return signal * ops.sigmoid(gate)
 
 
+def _layer_norm(op: Any, x: Any, gamma: Any = None, beta: Any = None) -> Any:
+    centered = x if op.rms_scaling else x - ops.mean(x, op.axis, keepdims=True)
+    epsilon = keras.config.epsilon() if op.epsilon is None else op.epsilon
+    x = centered * ops.rsqrt(ops.var(x, op.axis, keepdims=True) + epsilon)
+    x = x if gamma is None else x * gamma
+    return x if beta is None else x + beta
+
+
+register("ops.LayerNorm", _layer_norm)
 register("ops.SeparableConv", _separable)
 register("ops.DotProductAttention", _dot_product_attention)
 register("ops.Glu", _glu)

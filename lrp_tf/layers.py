@@ -60,7 +60,7 @@ def markdown() -> str:
         "# Layers",
         "",
         f"Every class of `keras.layers` (Keras {keras.__version__}). Made by",
-        "`python -m lrp_tf.layers --markdown docs/layers.md`; `tests/test_layers.py` holds it to Keras and to the code.",
+        "`python -m lrp_tf.layers --markdown docs/layers.md`; `tests/test_docs.py` holds it to Keras and to the code.",
         "",
         "A layer of your own needs no entry where its `call` consists of these and of `keras.ops`: it is followed.",
         "",

@@ -124,15 +124,15 @@ def along(values: tf.Tensor, axis: int, rank: int) -> tf.Tensor:
 
 
 def _conv_axis(layer: Any) -> int:
-    return 1 if _channels_first(layer) else -1
+    return 1 if channels_first(layer) else -1
 
 
-def _channels_first(layer: Any) -> bool:
-    # Layers have a format of their own, operations may follow the global one.
+def channels_first(layer: Any) -> bool:
+    """The data format of a layer, or of an operation, which may follow the global one."""
     return (layer.data_format or keras.config.image_data_format()) == "channels_first"
 
 
-def _each(value: Any, rank: int) -> list[int]:
+def each(value: Any, rank: int) -> list[int]:
     """One number for each of `rank` axes."""
     return [value] * rank if isinstance(value, int) else list(value)
 
@@ -145,7 +145,7 @@ def _channels_last(convolve: Callable) -> Callable:
     """Run `convolve` with channels last: TensorFlow has no channels-first convolution on CPUs."""
 
     def run(layer: Any, x: tf.Tensor, w: tf.Tensor) -> tf.Tensor:
-        if not _channels_first(layer):
+        if not channels_first(layer):
             return convolve(layer, x, w)
         rank = x.shape.rank
         z = convolve(layer, tf.transpose(x, [0, *range(2, rank), 1]), w)
@@ -183,7 +183,7 @@ for _kind in ("ops.Matmul", "ops.Dot", "ops.Einsum", "ops.Tensordot"):
 @_channels_last
 def _conv(layer: Any, x: tf.Tensor, w: tf.Tensor) -> tf.Tensor:
     rank = x.shape.rank - 2
-    padding, strides, dilations = layer.padding.upper(), _each(layer.strides, rank), _each(layer.dilation_rate, rank)
+    padding, strides, dilations = layer.padding.upper(), each(layer.strides, rank), each(layer.dilation_rate, rank)
     if padding == "CAUSAL":
         x, padding = tf.pad(x, [[0, 0], [dilations[0] * (w.shape[0] - 1), 0], [0, 0]]), "VALID"
     # Named, since the gradient of Conv3D does without a default.
@@ -208,7 +208,7 @@ def _scale_conv_inputs(layer: Any, w: tf.Tensor, a: tf.Tensor) -> tf.Tensor:
 @_channels_last
 def _depthwise(layer: Any, x: tf.Tensor, w: tf.Tensor) -> tf.Tensor:
     rank = x.shape.rank - 2
-    padding, strides, dilations = layer.padding.upper(), _each(layer.strides, rank), _each(layer.dilation_rate, rank)
+    padding, strides, dilations = layer.padding.upper(), each(layer.strides, rank), each(layer.dilation_rate, rank)
     if max(strides) > 1 and max(dilations) > 1:  # Keras has a way where TensorFlow has none
         return keras.ops.depthwise_conv(x, w, strides, layer.padding, "channels_last", dilations)
     if rank == 1:  # as an image of height 1; TensorFlow wants equal strides
@@ -220,15 +220,15 @@ def _depthwise(layer: Any, x: tf.Tensor, w: tf.Tensor) -> tf.Tensor:
 @_channels_last
 def _conv_transpose(layer: Any, x: tf.Tensor, w: tf.Tensor) -> tf.Tensor:
     rank = x.shape.rank - 2
-    output_padding = layer.output_padding if layer.output_padding is None else _each(layer.output_padding, rank)
+    output_padding = layer.output_padding if layer.output_padding is None else each(layer.output_padding, rank)
     return keras.ops.conv_transpose(
         x,
         w,
-        _each(layer.strides, rank),
+        each(layer.strides, rank),
         layer.padding,
         output_padding,
         "channels_last",
-        _each(layer.dilation_rate, rank),
+        each(layer.dilation_rate, rank),
     )
 
 

@@ -69,6 +69,7 @@ def rule_table(graph: Graph, handlers: dict[Step, Any], composite: str) -> Table
     rows = [
         (step.order, index, step.path, step.operation, shape_text(step.outputs[0].shape), _rule_text(step, rule))
         for index, (step, rule) in enumerate(handlers.items())
+        if step.inputs  # not the constants
     ]
     rows += [(order, len(rows), path, operation, "", what) for order, path, operation, what in graph.rewrites]
     rows.sort(key=lambda row: row[:2])
@@ -102,6 +103,8 @@ def report_table(
     size = totals["size"] or 1.0
     rows = []
     for step, values in zip(reversed(graph.steps), steps, strict=True):
+        if not step.inputs:  # the constants
+            continue
         out, into, bias, stabilizer, other, bad = map(float, values)
         rest = (out - into - bias - stabilizer - other) / size
         row = (step.path, step.operation, repr(handlers[step]), out, into, bias, stabilizer, other, rest, int(bad))

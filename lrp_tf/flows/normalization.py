@@ -9,7 +9,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from lrp_tf.flows.base import Flow
+from lrp_tf.flows.base import Flow, PassThrough
 from lrp_tf.numerics import Account, offset
 from lrp_tf.rules import Propagate
 
@@ -51,6 +51,11 @@ class Centered(Flow):
 
 class LayerNorm(Centered):
     """keras.layers.LayerNormalization."""
+
+    def backward(self, step: Any, saved: Any) -> Propagate:
+        # With rms_scaling (of older Keras) nothing is centered: a scale alone passes R unchanged.
+        flow = PassThrough() if getattr(step.op, "rms_scaling", False) else super()
+        return flow.backward(step, saved)
 
     def parts(self, step: Any, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, list[int]]:
         layer, rank = step.op, x.shape.rank

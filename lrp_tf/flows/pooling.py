@@ -12,12 +12,9 @@ import tensorflow as tf
 
 from lrp_tf.flows.base import Flow, Interval, lookup
 from lrp_tf.flows.sums import Share
+from lrp_tf.linear import channels_first, each
 from lrp_tf.numerics import Account
 from lrp_tf.rules import Propagate
-
-
-def _channels_first(op: Any) -> bool:
-    return (op.data_format or keras.config.image_data_format()) == "channels_first"
 
 
 def _to_last(x: tf.Tensor) -> tf.Tensor:
@@ -28,23 +25,19 @@ def _to_first(x: tf.Tensor) -> tf.Tensor:
     return tf.transpose(x, [0, x.shape.rank - 1, *range(1, x.shape.rank - 1)])
 
 
-def _each(value: Any, rank: int) -> list[int]:
-    return [value] * rank if isinstance(value, int) else list(value)
-
-
 class WinnerTakesAll(Flow):
     """Max pooling: R goes to the first maximum of each window, in row-major order."""
 
     def backward(self, step: Any, saved: Any) -> Propagate:
         (x,), (y,) = saved
         op, rank = step.op, x.shape.rank - 2
-        sizes = _each(op.pool_size, rank)
-        strides = sizes if op.strides is None else _each(op.strides, rank)
-        if _channels_first(op):
+        sizes = each(op.pool_size, rank)
+        strides = sizes if op.strides is None else each(op.strides, rank)
+        if channels_first(op):
             x, y = _to_last(x), _to_last(y)
 
         def propagate(relevances: list[tf.Tensor], account: Account | None) -> list[tf.Tensor]:
-            if not _channels_first(op):
+            if not channels_first(op):
                 return [_max_pool_grad(x, y, relevances[0], sizes, strides, op.padding.upper())]
             return [_to_first(_max_pool_grad(x, y, _to_last(relevances[0]), sizes, strides, op.padding.upper()))]
 
@@ -57,13 +50,13 @@ class WinnerTakesAll(Flow):
         """Average pooling of the same windows."""
         op = step.op
         rank = len(step.inputs[0].shape) - 1
-        sizes = _each(op.pool_size, rank)
-        strides = sizes if op.strides is None else _each(op.strides, rank)
+        sizes = each(op.pool_size, rank)
+        strides = sizes if op.strides is None else each(op.strides, rank)
 
         def pool(x: tf.Tensor) -> tf.Tensor:
-            x = _to_last(x) if _channels_first(op) else x
+            x = _to_last(x) if channels_first(op) else x
             x = tf.nn.pool(x, sizes, "AVG", strides, op.padding.upper())
-            return _to_first(x) if _channels_first(op) else x
+            return _to_first(x) if channels_first(op) else x
 
         return pool
 
@@ -129,9 +122,9 @@ def _axes(step: Any) -> list[int]:
     rank = len(step.inputs[0].shape) + 1
     if isinstance(step.kind, str):
         axis = step.op.axis
-        axes = range(rank) if axis is None else _each(axis, 1)
+        axes = range(rank) if axis is None else each(axis, 1)
         return sorted(a % rank for a in axes)
-    return list(range(2, rank)) if _channels_first(step.op) else list(range(1, rank - 1))
+    return list(range(2, rank)) if channels_first(step.op) else list(range(1, rank - 1))
 
 
 class AdaptiveWinnerTakesAll(Flow):
@@ -140,11 +133,11 @@ class AdaptiveWinnerTakesAll(Flow):
     def backward(self, step: Any, saved: Any) -> Propagate:
         (x,), _ = saved
         op, rank = step.op, x.shape.rank - 2
-        first = _channels_first(op)
+        first = channels_first(op)
         axes = range(2, rank + 2) if first else range(1, rank + 1)
         # Axis by axis, the last one first: of equal maxima the first in row-major order is left.
         stages = []
-        for axis, size in reversed(list(zip(axes, _each(op.output_size, rank), strict=True))):
+        for axis, size in reversed(list(zip(axes, each(op.output_size, rank), strict=True))):
             x, found = _adaptive_max(x, axis, size)
             stages.append((axis, found))
 

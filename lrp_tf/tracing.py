@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import dataclasses
 import inspect
+import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -222,6 +224,7 @@ class _Tracer:
         self.steps: list[Step] = []
         self.layers: dict[str, list[tuple[Ref, ...]]] = {}
         self.within: tuple = ()
+        self.named: collections.Counter | None = None  # operations met in the `call` that is followed
         self.dtypes: set[str] = set()  # that layers compute in
         self.tensors: list[tf.Tensor] = []  # values of the constants
         self._constants: dict[int, tuple[Any, Ref]] = {}  # the value is kept, so that its id is not used again
@@ -251,8 +254,16 @@ class _Tracer:
         visit = lambda op, *args, **kwargs: self.visit(op, args, kwargs, prefix)  # noqa: E731
         return tree.flatten(function._run_through_graph(inputs, operation_fn=lambda op: op, call_fn=visit))
 
+    def name(self, op: Any) -> str:
+        """The operation's name; Keras numbers those in a `call` anew at every trace, so they are numbered here."""
+        if self.named is None or isinstance(op, keras.Layer):
+            return op.name
+        plain = re.sub(r"_\d+$", "", op.name)
+        self.named[plain] += 1
+        return plain if self.named[plain] == 1 else f"{plain}_{self.named[plain] - 1}"
+
     def visit(self, op: Any, args: tuple, kwargs: dict, prefix: str) -> Any:
-        path = prefix + op.name
+        path = prefix + self.name(op)
         args, kwargs = tree.map_structure(self.constant, (args, dict(kwargs)))
         if isinstance(op, keras.Layer):
             self.dtypes.add(op.compute_dtype)
@@ -304,15 +315,25 @@ class _Tracer:
         self.steps.append(Step(op, args, {}, (output,), f"{path}/{op.name}", len(self.steps), self.within))
         return output
 
+    @contextlib.contextmanager
+    def inside(self, owner: Any) -> Iterator[None]:
+        """While the parts of `owner` are walked."""
+        outer = self.within, self.named
+        self.within = self.within if isinstance(owner, keras.Model) else (*self.within, owner)
+        self.named = collections.Counter()
+        try:
+            yield
+        finally:
+            self.within, self.named = outer
+
     def each_time_step(self, wrapper: Any, step: Step, x: Ref, path: str) -> Any:
         """The layer in a TimeDistributed, with the time steps among the samples."""
-        self.within = (*self.within, wrapper)
         merged = self.add(MergeTime(), (x,), x.shape[1:], path)
         mask = step.kwargs.get("mask")
         if mask is not None:
             merged.mask = self.add(MergeTime(), (mask,), mask.shape[1:], path)
-        outputs = self.visit(wrapper.layer, (merged,), {}, path + "/")
-        self.within = self.within[:-1]
+        with self.inside(wrapper):
+            outputs = self.visit(wrapper.layer, (merged,), {}, path + "/")
         time = x.shape[0]
         return tree.map_structure(lambda y: self.add(SplitTime(), (y, x), (time, *y.shape), path), outputs)
 
@@ -346,9 +367,8 @@ class _Tracer:
         for ref in masked:
             if get_keras_mask(symbols[ref]) is None:  # as attention layers do
                 ref.mask = None
-        within, self.within = self.within, self.within if isinstance(owner, keras.Model) else (*self.within, owner)
-        outputs = iter(self.run(function, refs, prefix) if function else ())
-        self.within = within
+        with self.inside(owner):
+            outputs = iter(self.run(function, refs, prefix) if function else ())
         pick = lambda t: next(outputs) if isinstance(t, keras.KerasTensor) else self.constant(t)  # noqa: E731
         return tree.map_structure(pick, found)
 

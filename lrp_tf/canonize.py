@@ -136,7 +136,7 @@ def _split_time_first(graph: Graph, producers: dict[Ref, Step]) -> None:
 
 
 def _prune(graph: Graph) -> None:
-    needed, kept = {graph.outputs[0]}, []
+    needed, kept = {graph.outputs[0], *(ref for step in graph.stripped for ref in step.inputs[1:])}, []
     for step in reversed(graph.steps):
         if needed.intersection(step.outputs):
             kept.append(step)
@@ -208,7 +208,6 @@ def _fold_behind(graph: Graph) -> None:
             or step.linear.scale_outputs is None
             or len(consumers[ref]) > 1
             or ref in graph.outputs
-            or step.addend is not None
             or not _same_axis(norm, step.linear.channel_axis(step.op))
         ):
             continue

@@ -81,10 +81,11 @@ class Clone:
         """The pre-softmax values."""
         return forward.values[self.graph.outputs[0]]
 
-    def finish(self, values: tf.Tensor) -> tf.Tensor:
+    def finish(self, forward: Forward) -> tf.Tensor:
         """The model's own output from the pre-softmax values: puts back what was stripped."""
+        values = self.output(forward)
         for step in self.graph.stripped:
-            values = step.call(values)
+            values = step.call(values, *[forward.values[ref] for ref in step.inputs[1:]])  # a softmax may have a mask
         return values
 
     def propagators(self, forward: Forward) -> dict[Step, Callable]:

@@ -181,14 +181,15 @@ def _unsupported(composite: Composite, step: Step, linear: bool) -> str:
             f"Layer {step.path!r} ({name}) gets no rule from {composite!r}. Expected a rule for every linear step. "
             "Remedy: end the composite with (None, rules.Epsilon())."
         )
+    if (text := support.remedy(step.op)) is not None:
+        function = getattr(step.function, "__name__", "function")
+        return f"Layer {step.path!r} ({name}) is not supported: {text.format(function=function)}."
     if step.function is not None:
         function = getattr(step.function, "__name__", step.function)
         return (
             f"Activation {function!r} of {step.path!r} is not built into Keras. Expected an element-wise function. "
             f"Remedy, if it is one: lrp_tf.flows.register_activation({function})"
         )
-    if (text := support.remedy(step.op)) is not None:
-        return f"Layer {step.path!r} ({name}) is not supported: {text}."
     kind = step.kind if isinstance(step.kind, str) else name
     remedy = f"lrp_tf.flows.register({kind!r}, flow) with a flow of lrp_tf.flows"
     if isinstance(step.op, keras.layers.Layer):

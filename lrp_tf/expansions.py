@@ -55,6 +55,15 @@ def _separable(op: Any, x: Any, depthwise: Any, pointwise: Any) -> Any:
     return ops.conv(x, pointwise, 1, "valid", **layout)
 
 
+def _attention(layer: Any, query: Any, value: Any, *args: Any, use_causal_mask: bool = False, **kwargs: Any) -> Any:
+    """The call of the layer; a causal mask is made here, since the layer's own wants to know the lengths inside."""
+    if use_causal_mask:
+        mask = ops.cast(ops.tril(ops.ones((1, query.shape[1], value.shape[1]))), "bool")
+        given = kwargs.get("attention_mask")
+        kwargs["attention_mask"] = mask if given is None else ops.logical_and(ops.cast(given, "bool"), mask)
+    return layer.call(query, value, *args, **kwargs)
+
+
 def _dot_product_attention(
     op: Any, query: Any, key: Any, value: Any, bias: Any = None, mask: Any = None, scale: Any = None
 ) -> Any:
@@ -84,6 +93,8 @@ def _layer_norm(op: Any, x: Any, gamma: Any = None, beta: Any = None) -> Any:
     return x if beta is None else x + beta
 
 
+for _layer in (keras.layers.MultiHeadAttention, keras.layers.GroupQueryAttention):
+    register(_layer, _attention)
 register("ops.LayerNorm", _layer_norm)
 register("ops.SeparableConv", _separable)
 register("ops.DotProductAttention", _dot_product_attention)

@@ -36,7 +36,7 @@ def _rows() -> Iterator[tuple[str, str, str]]:
         label = names[0] + (f" ({', '.join(names[1:])})" if names[1:] else "")
         for name in names:
             if name in support.UNSUPPORTED:
-                yield label, "not supported", support.UNSUPPORTED[name]
+                yield label, "not supported", support.UNSUPPORTED[name].format(function="function")
                 break
             if name in support.NOT_APPLICABLE:
                 yield label, "not applicable", support.NOT_APPLICABLE[name]

@@ -99,6 +99,8 @@ def vjp(
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(inputs)
         outputs = function(*inputs)
+    # Some operations of TensorFlow know float32 only, and so do their gradients.
+    gradients = tf.nest.map_structure(lambda g, y: tf.cast(g, y.dtype), gradients, outputs)
     return tape.gradient(outputs, inputs, gradients, unconnected_gradients=tf.UnconnectedGradients.ZERO)
 
 

@@ -59,6 +59,8 @@ class Operator:
         self._padding = [layer for layer in step.before if linear.lookup(layer) is None]
         # identity reads a variable once and for all: a kernel re-read in the backward pass is not deduplicated.
         w, b = self._read(step.op) if kernel is None else (tf.cast(kernel, x.dtype), 0.0)
+        if addend is not None:
+            b = b + tf.cast(addend, x.dtype)
         for layer in step.after:
             scale, shift = self._read(layer, flat=True)
             w = self.entry.scale_outputs(step.op, w, scale)
@@ -71,8 +73,6 @@ class Operator:
                 axis = linear.lookup(layer).channel_axis(layer)
                 b = b + self.forward(linear.along(shift, axis, x.shape.rank) * self.ones(), w)
                 w = self.entry.scale_inputs(step.op, w, scale)
-        if addend is not None:
-            b = b + tf.cast(addend, x.dtype)
         self.w = w
         self.bias = b  # what the forward pass adds
         self.b = 0.0 if zero_bias else b

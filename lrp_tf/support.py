@@ -43,8 +43,8 @@ UNSUPPORTED: dict[str, str] = {
     **dict.fromkeys(("SimpleRNNCell", "GRUCell", "LSTMCell", "StackedRNNCells"), _RECURRENT),
     **dict.fromkeys(("TFSMLayer", "FlaxLayer", "JaxLayer", "TorchModuleWrapper"), _FOREIGN),
     "Lambda": (
-        "it runs a Python function of which nothing is known. Remedy: lrp_tf.flows.register_activation(function) if it "
-        "is element-wise, or give its step a flow: Composite([(composites.named('name of the layer'), flow), ...])"
+        "it runs a Python function of which nothing is known. Remedy: lrp_tf.flows.register_activation({function}) if "
+        "it is element-wise, or give its step a flow: Composite([(composites.named('name of the layer'), flow), ...])"
     ),
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import dataclasses
+import functools
 import inspect
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -43,7 +44,7 @@ def trace(model: keras.Model, keep: Keep = lambda step: True) -> Graph:
         graph.append(_trace(model, tracer))
         return tracer.tensors
 
-    with _names_kept():
+    with _names_kept(), _variables_give_way():
         # What a `call` computes from variables alone belongs into this function, or it would freeze.
         compute = tf.function(build, autograph=False).get_concrete_function()
     (found,) = graph
@@ -141,7 +142,9 @@ def _built_inputs(model: keras.Model) -> list:
         called = model.built and all(layer.built for layer in _sublayers(model))
         # Keras records no shapes where its own symbolic run of `call` failed.
         raise ValueError(_untraceable(model, "Keras knows no input shapes") if called else _unbuilt(model))
-    make = lambda s: keras.KerasTensor((None, *s[1:]), dtype=model.input_dtype)  # noqa: E731
+    # Not in half precision: what the model casts is the rules' business, and the numbers of tokens must stay whole.
+    dtype = "float32" if model.input_dtype in _HALF else model.input_dtype
+    make = lambda s: keras.KerasTensor((None, *s[1:]), dtype=dtype)  # noqa: E731
     return [tree.map_shape_structure(make, _untracked(next(iter(shapes.values()))))]
 
 
@@ -169,7 +172,14 @@ class _NotBuiltError(Exception):
 
 @contextlib.contextmanager
 def _untouched(layers: list[keras.Layer]) -> Iterator[None]:
-    """Takes the records off again that a symbolic run of `call` leaves on layers, and refuses to build any."""
+    """Takes the records off again that a symbolic run of `call` leaves on layers, and refuses to build any.
+
+    Layers of one name have different ones meanwhile, as keras.Function wants it.
+    """
+    counts = collections.Counter(layer.name for layer in layers)
+    names = {layer: layer.name for layer in layers if counts[layer.name] > 1}
+    for layer, name in names.items():
+        object.__setattr__(layer, "name", f"{name}_{id(layer)}")
     records = [(len(layer._inbound_nodes), len(layer._outbound_nodes)) for layer in layers]
     builders = {layer: layer.__dict__.get("build") for layer in layers if not layer.built}
 
@@ -181,6 +191,8 @@ def _untouched(layers: list[keras.Layer]) -> Iterator[None]:
     try:
         yield
     finally:
+        for layer, name in names.items():
+            object.__setattr__(layer, "name", name)
         for layer, build in builders.items():
             if build is None:
                 object.__delattr__(layer, "build")
@@ -189,6 +201,31 @@ def _untouched(layers: list[keras.Layer]) -> Iterator[None]:
         for layer, (inbound, outbound) in zip(layers, records, strict=True):
             del layer._inbound_nodes[inbound:]
             del layer._outbound_nodes[outbound:]
+
+
+@contextlib.contextmanager
+def _variables_give_way() -> Iterator[None]:
+    """self.gamma * x: Keras' variables know no symbolic tensors on their right, which know variables on their left."""
+    operators = {}
+    for cls in keras.Variable.__mro__:
+        for name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "lt", "le", "gt", "ge"):
+            if (method := vars(cls).get(f"__{name}__")) is not None and cls is not object:
+                operators[cls, f"__{name}__"] = method
+    for (cls, name), method in operators.items():
+        setattr(cls, name, _giving_way(method))
+    try:
+        yield
+    finally:
+        for (cls, name), method in operators.items():
+            setattr(cls, name, method)
+
+
+def _giving_way(method: Callable) -> Callable:
+    @functools.wraps(method)
+    def operator(self: Any, other: Any) -> Any:
+        return NotImplemented if isinstance(other, keras.KerasTensor) else method(self, other)
+
+    return operator
 
 
 @contextlib.contextmanager
@@ -208,6 +245,28 @@ def _by_name(function: Any, args: tuple, refs: list[Ref]) -> list[Ref]:
     if args and isinstance(args[0], dict) and not isinstance(function._inputs_struct, dict):
         return [args[0][t.name] for t in function.inputs]
     return refs
+
+
+_HALF = ("float16", "bfloat16")
+
+
+def _in_full_precision(layer: keras.Layer) -> keras.Layer:
+    """The layer, sharing all that it has, with float32 in the place of a half precision that its `call` casts to."""
+    if layer.compute_dtype not in _HALF or isinstance(layer, keras.Model):
+        return layer
+    twin = object.__new__(type(layer))
+    vars(twin).update(vars(layer))
+    vars(twin)["_dtype_policy"] = keras.DTypePolicy("float32")
+    return twin
+
+
+def _cast_symbol(op: Any, value: Any) -> Any:
+    """The symbol of a ref in the dtype that `op` gets it in: layers cast floats, and half precision is none of ours."""
+    made = symbol(value)
+    if isinstance(made, keras.KerasTensor) and made.dtype.startswith(("float", "bfloat")):
+        dtype = op.compute_dtype if isinstance(op, keras.Layer) and op.autocast else made.dtype
+        made = keras.KerasTensor(made.shape, dtype="float32" if dtype in _HALF or dtype[:5] != "float" else dtype)
+    return made
 
 
 def _sublayers(owner: Any) -> list[keras.Layer]:
@@ -265,8 +324,10 @@ class _Tracer:
     def visit(self, op: Any, args: tuple, kwargs: dict, prefix: str) -> Any:
         path = prefix + self.name(op)
         args, kwargs = tree.map_structure(self.constant, (args, dict(kwargs)))
+        kwargs.pop("training", None)  # a model may have recorded it for a layer that does not take it
         if isinstance(op, keras.Layer):
             self.dtypes.add(op.compute_dtype)
+            op = _in_full_precision(op)
             kwargs |= _masks_for(op, args, kwargs)
         outputs = self.unfold(op, args, kwargs, path)
         self.layers.setdefault(path, []).append(tuple(tree.flatten(outputs)))
@@ -283,31 +344,30 @@ class _Tracer:
             refs = [a for a in tree.flatten((args, kwargs)) if isinstance(a, Ref)]
             outputs = self.run(function, _by_name(function, args, refs)[: len(function.inputs)], path + "/")
             return tree.pack_sequence_as(_untracked(function._outputs_struct), outputs)
-        step, outputs = self.step(op, args, kwargs, path)
+        step = Step(op, args, kwargs, (), path, len(self.steps), self.within)
         if self.keep(step):
-            self.steps.append(step)
-            return outputs
+            return self.whole(step)
         if expansions.per_time_step(op):
-            return self.each_time_step(op, step, args[0], path)
+            return self.each_time_step(op, step, args[0] if args else kwargs["inputs"], path)
         call = expansions.lookup(step)
         if call is None and not isinstance(op, keras.Layer):
-            self.steps.append(step)  # an operation that nothing covers: the composite will say so
-            return outputs
+            return self.whole(step)  # an operation that nothing covers: the composite will say so
         known = len(self.steps), {name: len(calls) for name, calls in self.layers.items()}
         try:
             return self.expand(op, call or op.call, args, kwargs, path + "/")
         except ValueError as error:
             del self.steps[known[0] :]
             self.layers = {name: calls[: known[1][name]] for name, calls in self.layers.items() if name in known[1]}
-            self.steps.append(dataclasses.replace(step, why=str(error)))
-            return outputs
+            return self.whole(dataclasses.replace(step, why=str(error)))
 
-    def step(self, op: Any, args: tuple, kwargs: dict, path: str) -> tuple[Step, Any]:
-        spec_args, spec_kwargs = tree.map_structure(symbol, (args, kwargs))
-        spec_kwargs.pop("mask", None)
-        spec = op.compute_output_spec(*spec_args, **spec_kwargs)
+    def whole(self, step: Step) -> Any:
+        """Keep the step in one piece; its outputs."""
+        args, kwargs = tree.map_structure(lambda a: _cast_symbol(step.op, a), (step.args, step.kwargs))
+        kwargs.pop("mask", None)
+        spec = step.op.compute_output_spec(*args, **kwargs)
         outputs = tree.map_structure(lambda t: Ref(t.shape[1:], t.dtype), spec)
-        return Step(op, args, kwargs, tuple(tree.flatten(outputs)), path, len(self.steps), self.within), outputs
+        self.steps.append(dataclasses.replace(step, outputs=tuple(tree.flatten(outputs))))
+        return outputs
 
     def add(self, op: Any, args: tuple, shape: Iterable[int | None], path: str) -> Ref:
         """A step of one of our own operations."""
@@ -342,12 +402,11 @@ class _Tracer:
 
         The records that this leaves on the user's layers are taken off again.
         """
-        kwargs = {name: value for name, value in kwargs.items() if name != "training"}
         if "training" in inspect.signature(call).parameters:
-            kwargs["training"] = False
+            kwargs = {**kwargs, "training": False}
         refs = list(dict.fromkeys(a for a in tree.flatten((args, kwargs)) if isinstance(a, Ref)))
         refs = list(dict.fromkeys([*refs, *(ref.mask for ref in refs if ref.mask is not None)]))
-        symbols = {ref: symbol(ref) for ref in refs}
+        symbols = {ref: _cast_symbol(owner, ref) for ref in refs}
         masked = [ref for ref in refs if ref.mask is not None]
         for ref in masked:
             set_keras_mask(symbols[ref], symbols[ref.mask])
@@ -357,8 +416,7 @@ class _Tracer:
         with _untouched(_sublayers(owner)):
             try:
                 found = call(*spec_args, **spec_kwargs)
-                made = [t for t in tree.flatten(found) if isinstance(t, keras.KerasTensor)]
-                function = keras.Function(list(symbols.values()), made, name="traced") if made else None
+                function = _recorded(symbols, found)
             except _NotBuiltError as error:
                 raise ValueError(_unbuilt(owner)) from error
             except Exception as error:
@@ -368,9 +426,15 @@ class _Tracer:
             if get_keras_mask(symbols[ref]) is None:  # as attention layers do
                 ref.mask = None
         with self.inside(owner):
-            outputs = iter(self.run(function, refs, prefix) if function else ())
-        pick = lambda t: next(outputs) if isinstance(t, keras.KerasTensor) else self.constant(t)  # noqa: E731
-        return tree.map_structure(pick, found)
+            return self.replay(function, symbols, found, prefix)
+
+    def replay(self, function: Any, symbols: dict[Ref, Any], found: Any, prefix: str) -> Any:
+        """Refs in the place of the tensors `found`, which `function` makes from `symbols`."""
+        known = {id(symbol): ref for ref, symbol in symbols.items()}
+        if function is not None:
+            outputs = self.run(function, _used(symbols), prefix)
+            known |= {id(t): ref for t, ref in zip(function.outputs, outputs, strict=True)}
+        return tree.map_structure(lambda t: known.get(id(t), self.constant(t)), found)
 
     def pass_mask_on(self, op: keras.Layer, args: tuple, kwargs: dict, outputs: list[Ref]) -> None:
         """Give the outputs the mask that Keras would attach to them."""
@@ -385,11 +449,21 @@ class _Tracer:
         masks = op.compute_mask(
             *tree.map_structure(lambda a: symbols.get(a) if isinstance(a, Ref) else a, (first, previous))
         )
-        masks = [m for m in tree.flatten(masks) if m is not None]
-        if masks:
-            function = keras.Function(list(symbols.values()), masks, name="mask")
-            for ref, mask in zip(outputs, self.run(function, refs, "mask/"), strict=False):
-                ref.mask = ref.mask or mask
+        masks = self.replay(_recorded(symbols, masks), symbols, masks, f"{op.name}/mask/")
+        for ref, mask in zip(outputs, tree.flatten(masks), strict=False):
+            ref.mask = ref.mask or mask
+
+
+def _recorded(symbols: dict[Ref, Any], found: Any) -> Any | None:
+    """The graph from `symbols` to the tensors in `found`; None if all of these are symbols or no symbolic tensors."""
+    given = {id(symbol) for symbol in symbols.values()}
+    made = [t for t in tree.flatten(found) if isinstance(t, keras.KerasTensor) and id(t) not in given]
+    return keras.Function([symbols[ref] for ref in _used(symbols)], made, name="followed") if made else None
+
+
+def _used(symbols: dict[Ref, Any]) -> list[Ref]:
+    """Those whose symbol an operation has read; Keras gives a history to no other."""
+    return [ref for ref, symbol in symbols.items() if hasattr(symbol, "_keras_history")]
 
 
 def _masks_for(op: keras.Layer, args: tuple, kwargs: dict) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 import keras
 import numpy as np
+import pytest
+from keras import layers as kl
 from keras import tree
 
 import lrp_tf
@@ -31,6 +33,20 @@ def images(batch=3, size=8, channels=2, seed=1, dtype="float64"):
 
 def vectors(batch=3, units=4, seed=2, dtype="float64"):
     return np.random.default_rng(seed).normal(size=(batch, units)).astype(dtype)
+
+
+def dense_net(*ahead, classes=3):
+    return randomize(keras.Sequential([keras.Input((4,)), *ahead, kl.Dense(classes, name="logits")], name="net"))
+
+
+def image_net(channels=2):
+    stack = [kl.Conv2D(3, 3, name="conv"), kl.BatchNormalization(name="norm"), kl.MaxPooling2D(), kl.Flatten()]
+    return randomize(keras.Sequential([keras.Input((8, 8, channels), name="photo"), *stack, kl.Dense(3)], name="net"))
+
+
+def raises(error, *words):
+    """The error, with each of `words` in its message (a regular expression each)."""
+    return pytest.raises(error, match="".join(f"(?=[\\s\\S]*{word})" for word in words))
 
 
 def numbers(value):

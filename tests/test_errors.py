@@ -1,4 +1,4 @@
-"""Every mistake gets an error that names the thing, what was expected and the remedy; none changes the model."""
+"""Every mistake gets an error that names the thing, what was expected and the remedy."""
 
 import json
 import os
@@ -9,70 +9,65 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from checking import images, randomize, vectors
+from checking import dense_net, image_net, images, raises, randomize, vectors
+from custom_layers import Around, Encoder, Raw
 from keras import layers as kl
 
 import lrp_tf
 from lrp_tf import composites, rules
 
-
-def dense_net(*ahead, classes=3):
-    return randomize(keras.Sequential([keras.Input((4,)), *ahead, kl.Dense(classes, name="logits")], name="net"))
-
-
-def image_net(channels=2):
-    stack = [kl.Conv2D(3, 3, name="conv"), kl.BatchNormalization(name="norm"), kl.MaxPooling2D(), kl.Flatten()]
-    return randomize(keras.Sequential([keras.Input((8, 8, channels), name="photo"), *stack, kl.Dense(3)], name="net"))
-
-
 VEC, IMG = vectors(dtype="float32"), images(dtype="float32")
 
 
-def raises(error, *words):
-    """The error, with each of `words` in its message (a regular expression each)."""
-    return pytest.raises(error, match="".join(f"(?=[\\s\\S]*{word})" for word in words))
+class RawDense(kl.Dense):
+    """Not its base class: taking it for that one would explain another function."""
 
-
-class Mystery(kl.Layer):
-    def call(self, x):
-        return x * x
-
-
-class Halved(kl.Dense):
     def call(self, x, training=None):
-        return super().call(x) / 2
+        return tf.tanh(super().call(x))
 
 
 class Standardized(kl.Conv2D):
-    """The pattern of Keras' documentation: weights standardized inside `convolution_op`."""
+    """The pattern of Keras' documentation, weights standardized inside `convolution_op`, in raw TensorFlow."""
 
     def convolution_op(self, inputs, kernel):
-        kernel = kernel - keras.ops.mean(kernel, axis=(0, 1, 2), keepdims=True)
-        return super().convolution_op(inputs, kernel)
-
-
-class Flipped(kl.Activation):
-    def call(self, x):
-        return keras.ops.flip(x, axis=-1)
-
-
-class Quiet(kl.BatchNormalization):
-    def call(self, x, training=None, mask=None):
-        return x
+        kernel = kernel - tf.reduce_mean(kernel, axis=(0, 1, 2), keepdims=True)
+        return tf.nn.convolution(inputs, kernel, padding="VALID")
 
 
 # --- layers ------------------------------------------------------------------------------------
 
 
+REFUSED = ("not supported", "cannot be traced", "raw TensorFlow", "The reason was: .*KerasTensor", "Remedy", "register")
+
+
 def test_unsupported_custom_layer():
-    with raises(lrp_tf.UnsupportedLayerError, "'odd'", "Mystery", "Remedy", "register"):
-        lrp_tf.Explainer(dense_net(Mystery(name="odd")))
+    with raises(lrp_tf.UnsupportedLayerError, "'odd'", "Raw", *REFUSED, r"keras\.ops"):
+        lrp_tf.Explainer(dense_net(Raw(name="odd")))
 
 
 def test_unsupported_layer_inside_a_nested_model_is_named_by_its_path():
-    inner = keras.Sequential([keras.Input((4,)), Mystery(name="odd")], name="inner")
-    with raises(lrp_tf.UnsupportedLayerError, "'inner/odd'", "Mystery", "Remedy"):
+    inner = keras.Sequential([keras.Input((4,)), Raw(name="odd")], name="inner")
+    with raises(lrp_tf.UnsupportedLayerError, "'inner/odd'", "Raw", *REFUSED):
         lrp_tf.Explainer(dense_net(inner))
+
+
+def test_unsupported_layer_inside_a_layer_that_is_followed_is_named_by_its_path():
+    with raises(lrp_tf.UnsupportedLayerError, "'around/odd'", "Raw", *REFUSED):
+        lrp_tf.Explainer(dense_net(Around(name="around")))
+    i = keras.Input((5, 4))
+    inner = keras.Model(i, Encoder(inner=Around(name="around"), name="encoder")(i), name="inner")
+    with raises(lrp_tf.UnsupportedLayerError, "'inner/encoder/around/odd'", *REFUSED):
+        lrp_tf.Explainer(keras.Model(i, kl.Dense(2)(inner(i))))
+
+
+def test_unsupported_layer_in_a_time_distributed():
+    class Shaped(Raw):
+        def compute_output_shape(self, shape):
+            return shape
+
+    model = keras.Sequential([keras.Input((5, 4)), kl.TimeDistributed(Shaped(name="odd"), name="each"), kl.Dense(2)])
+    with raises(lrp_tf.UnsupportedLayerError, "'each/odd'", *REFUSED):
+        lrp_tf.Explainer(model)
 
 
 def test_unsupported_keras_layer():
@@ -88,20 +83,10 @@ def test_unsupported_operation():
         lrp_tf.Explainer(model)
 
 
-@pytest.mark.parametrize(
-    ("layer", "shape"),
-    [
-        (lambda: Halved(4, name="mine"), (8, 8, 2)),
-        (lambda: Standardized(4, 3, name="mine"), (8, 8, 2)),
-        (lambda: Quiet(name="mine"), (8, 8, 2)),
-        (lambda: Flipped("relu", name="mine"), (8, 8, 2)),
-    ],
-    ids=["Dense.call", "Conv2D.convolution_op", "BatchNormalization.call", "Activation.call"],
-)
-def test_subclass_that_changes_the_computation(layer, shape):
-    """It is not its base class: taking it for that one would explain another function."""
-    model = randomize(keras.Sequential([keras.Input(shape), layer(), kl.Flatten(), kl.Dense(2)]))
-    with raises(lrp_tf.UnsupportedLayerError, "'mine'", "Remedy", "register"):
+@pytest.mark.parametrize("layer", [lambda: RawDense(4, name="mine"), lambda: Standardized(4, 3, name="mine")])
+def test_subclass_that_changes_the_computation_in_raw_tensorflow(layer):
+    model = randomize(keras.Sequential([keras.Input((8, 8, 2)), layer(), kl.Flatten(), kl.Dense(2)]))
+    with raises(lrp_tf.UnsupportedLayerError, "'mine'", *REFUSED):
         lrp_tf.Explainer(model)
 
 
@@ -323,131 +308,6 @@ def test_pass_where_shapes_differ():
         lrp_tf.Explainer(dense_net(), rules.Pass())(VEC)
 
 
-# --- targets and start -------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("target", [3, -1, [0, 1, 3], [0, -2, 1], [[0, 1], [2, 3], [0, 0]], 2**40])
-def test_target_out_of_range(target):
-    with raises(ValueError, "target out of range", "Expected 0 to 2", "Received"):
-        lrp_tf.Explainer(dense_net())(VEC, target)
-
-
-@pytest.mark.parametrize("target", [2, [0, 1, 2]])
-def test_target_of_a_single_unit_out_of_range(target):
-    with raises(ValueError, "target out of range", "Expected 0 to 1"):
-        lrp_tf.Explainer(dense_net(classes=1))(VEC, target)
-
-
-@pytest.mark.parametrize("target", [[0, 1], [[0, 1]], [[[0]], [[1]], [[2]]], np.zeros((3, 0), int)])
-def test_target_of_the_wrong_shape(target):
-    with raises(ValueError, "target has the wrong shape", r"Expected an integer, \[B\]", "Received"):
-        lrp_tf.Explainer(dense_net())(VEC, target)
-
-
-@pytest.mark.parametrize("target", [1.0, [0.0, 1.0, 2.0], "cat", [True, False, True], np.float32(1), [None]])
-def test_target_that_is_no_integer(target):
-    with raises(TypeError, "target must be integers", "Expected an integer", "Received"):
-        lrp_tf.Explainer(dense_net())(VEC, target)
-
-
-def test_ragged_target():
-    with raises((TypeError, ValueError), "target"):
-        lrp_tf.Explainer(dense_net())(VEC, [[0, 1], [2], [0]])
-
-
-def test_start_and_target_exclude_each_other():
-    with raises(ValueError, "Expected no target"):
-        lrp_tf.Explainer(dense_net())(VEC, 1, start=np.ones((3, 3)))
-
-
-@pytest.mark.parametrize("start", ["ones", "logit", ""])
-def test_unknown_start(start):
-    with raises(ValueError, "start must be", '"output", "one"', "Received"):
-        lrp_tf.Explainer(dense_net())(VEC, start=start)
-
-
-@pytest.mark.parametrize("shape", [(3,), (3, 4), (2, 3), (1, 3), (3, 3, 1)])
-def test_start_of_the_wrong_shape(shape):
-    with raises(ValueError, "start has the wrong shape", r"Expected: \(3, 3\)", "Received"):
-        lrp_tf.Explainer(dense_net())(VEC, start=np.ones(shape))
-
-
-@pytest.mark.parametrize("target", [None, 0, [0, 1]])
-def test_output_of_higher_rank_without_an_index(target):
-    model = randomize(keras.Sequential([keras.Input((8, 8, 2)), kl.Conv2D(4, 3, padding="same")]))
-    with raises((TypeError, ValueError), r"\(None, 8, 8, 4\)", "3 integers", "start="):
-        lrp_tf.Explainer(model)(IMG, target)
-
-
-def test_index_out_of_range():
-    model = randomize(keras.Sequential([keras.Input((8, 8, 2)), kl.Conv2D(4, 3, padding="same")]))
-    with raises(ValueError, "target out of range", "axis 2", "Expected 0 to 7"):
-        lrp_tf.Explainer(model)(IMG, [0, 8, 0])
-
-
-@pytest.mark.parametrize("compiled", [True, False])
-def test_index_out_of_range_where_only_the_call_knows_the_size(compiled):
-    model = randomize(keras.Sequential([keras.Input((None, None, 2)), kl.Conv2D(4, 3, padding="same")]))
-    with raises(ValueError, "target out of range"):
-        lrp_tf.Explainer(model)(IMG, tf.constant([0, 8, 0]) if compiled else [0, 8, 0])
-
-
-def test_unknown_layer_name():
-    with raises(ValueError, "'convv'", "no layer", "conv"):
-        lrp_tf.Explainer(image_net()).explain(IMG, layers=["convv"])
-
-
-# --- inputs ------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("shape", [(3, 8, 8, 3), (3, 9, 8, 2), (3, 128), (3, 8, 8, 2, 1), ()])
-def test_input_of_the_wrong_shape(shape):
-    with raises(ValueError, "photo", "wrong shape", r"Expected: \(None, 8, 8, 2\)", "Received: \\(.*\\)"):
-        lrp_tf.Explainer(image_net())(np.ones(shape))
-
-
-@pytest.mark.parametrize("make", [np.ones, tf.ones])
-def test_forgotten_batch_axis(make):
-    with raises(ValueError, "photo", "batch axis is missing", r"photo\[None\]", r"Received: \(8, 8, 2\)"):
-        lrp_tf.Explainer(image_net())(make((8, 8, 2)))
-    with raises(ValueError, "batch axis is missing"):
-        lrp_tf.Explainer(dense_net())(make(4))
-
-
-@pytest.mark.parametrize("size", [8, None])
-def test_missing_channel_axis(size):
-    model = keras.Sequential([keras.Input((size, size, 1), name="photo"), kl.Conv2D(1, 3), kl.GlobalMaxPooling2D()])
-    with raises(ValueError, "photo", "channel axis is missing", r"\[\.\.\., None\]", r"Received: \(3, 8, 8\)"):
-        lrp_tf.Explainer(model)(np.ones((3, 8, 8)))
-
-
-def test_empty_batch():
-    for x in (np.ones((0, 8, 8, 2)), tf.ones((0, 8, 8, 2))):
-        with raises(ValueError, "photo", "empty batch", "Expected at least one sample", r"\(0, 8, 8, 2\)"):
-            lrp_tf.Explainer(image_net())(x)
-
-
-@pytest.mark.parametrize("x", [None, "cat.png", [["a"] * 4], np.ones((3, 4), complex), tf.constant([["a"] * 4])])
-def test_input_that_is_no_array_of_numbers(x):
-    with raises(TypeError, "numbers", "Received"):
-        lrp_tf.Explainer(dense_net())(x)
-
-
-@pytest.mark.parametrize("x", [{"a": VEC}, {"a": VEC, "c": VEC}, [VEC], [VEC, VEC, VEC], VEC])
-def test_inputs_in_another_structure(x):
-    a, b = keras.Input((4,), name="a"), keras.Input((4,), name="b")
-    for inputs in ({"a": a, "b": b}, [a, b]):
-        model = keras.Model(inputs, kl.Dense(2)(a + b))
-        with raises(ValueError, "Expected inputs in the structure", r"\(None, 4\)", "Received"):
-            lrp_tf.Explainer(model)(x)
-
-
-def test_inputs_of_different_batch_sizes():
-    a, b = keras.Input((4,), name="a"), keras.Input((4,), name="b")
-    with raises(ValueError, "same batch size", "'a': 3", "'b': 2"):
-        lrp_tf.Explainer(keras.Model([a, b], kl.Dense(2)(a + b)))([VEC, VEC[:2]])
-
-
 # --- NaN ---------------------------------------------------------------------------------------
 
 
@@ -533,96 +393,3 @@ def test_other_backend_in_the_configuration_file(tmp_path):
     assert done.returncode
     for word in ("lrp_tf needs Keras on TensorFlow", "KERAS_BACKEND=tensorflow", "Received: 'jax'"):
         assert word in done.stderr
-
-
-# --- the model stays as it was -----------------------------------------------------------------
-
-
-def fingerprint(model):
-    weights = [(w.path, w.dtype, w.numpy().tobytes()) for w in model.variables]
-    nodes = [(x.name, len(x._inbound_nodes), len(x._outbound_nodes), x.built) for x in model._flatten_layers()]
-    return json.dumps(model.get_config(), default=str, sort_keys=True), weights, nodes, model.trainable
-
-
-def swallow(call):
-    with pytest.raises((ValueError, TypeError)):
-        call()
-
-
-def test_nothing_changes_the_model():
-    model = image_net()
-    model.compile("sgd", "mse")
-    before = fingerprint(model)
-    explainer = lrp_tf.Explainer(model, composites.get("tutorial", low=-4.0, high=4.0))
-    explainer.explain(IMG, [[0, 1]] * 3, layers=["conv", "norm"])
-    explainer.report(IMG, print_fn=None)
-    explainer.summary(None)
-    with tf.GradientTape() as tape:
-        x = tf.constant(IMG)
-        tape.watch(x)
-        z = explainer.clone(x)
-    tape.gradient(z, x)
-    swallow(lambda: lrp_tf.Explainer(model, "unknown"))
-    swallow(lambda: lrp_tf.Explainer(model, output="unknown"))
-    swallow(lambda: explainer(IMG, 17))
-    swallow(lambda: explainer(IMG[0]))
-    swallow(lambda: explainer(IMG[:0]))
-    swallow(lambda: explainer(IMG * np.nan))
-    assert fingerprint(model) == before
-
-
-@pytest.mark.parametrize("layer", [lambda: Mystery(), lambda: kl.Dense(4, activation=cube), lambda: Halved(4)])
-def test_a_refused_model_is_not_changed(layer):
-    model = dense_net(layer())
-    before = fingerprint(model)
-    swallow(lambda: lrp_tf.Explainer(model))
-    assert fingerprint(model) == before
-
-
-def test_names_of_later_layers_do_not_depend_on_explainers():
-    class Plus(keras.Model):
-        def __init__(self):
-            super().__init__()
-            self.dense = kl.Dense(4)
-
-        def call(self, x):
-            return keras.ops.relu(self.dense(x) + x)
-
-    subclassed = Plus()
-    subclassed(VEC)
-
-    def names(explain):
-        keras.backend.clear_session()
-        plain = dense_net(kl.Dense(4, activation="relu"), kl.Reshape((4,)), kl.Dropout(0.1))
-        if explain:
-            for model in (plain, subclassed):
-                lrp_tf.Explainer(model)(VEC)
-        i = keras.Input((4,))
-        made = [kl.Dense(1), kl.Add(), kl.ReLU(), kl.Reshape((4,)), kl.Dropout(0.1), i + i, keras.ops.relu(i)]
-        return [made_.name for made_ in made]
-
-    assert names(True) == names(False)
-
-
-def test_random_numbers_do_not_depend_on_explainers():
-    model = dense_net(kl.Dropout(0.5), kl.GaussianNoise(1.0))
-    keras.utils.set_random_seed(1)
-    expected = np.asarray(keras.random.normal((4,))), np.random.normal(size=4), np.asarray(tf.random.normal((4,)))
-    keras.utils.set_random_seed(1)
-    lrp_tf.Explainer(model)(VEC)
-    found = np.asarray(keras.random.normal((4,))), np.random.normal(size=4), np.asarray(tf.random.normal((4,)))
-    np.testing.assert_array_equal(found, expected)
-
-
-def test_model_trains_as_if_it_had_never_been_explained():
-    def train(explain):
-        keras.utils.set_random_seed(3)
-        model = keras.Sequential([keras.Input((4,)), kl.Dense(4, activation="relu"), kl.Dropout(0.5), kl.Dense(3)])
-        model.compile("sgd", "mse")
-        if explain:
-            lrp_tf.Explainer(model).explain(VEC)
-        model.fit(VEC, VEC[:, :3], epochs=2, verbose=0)
-        return model.get_weights()
-
-    for a, b in zip(train(True), train(False), strict=True):
-        np.testing.assert_array_equal(a, b)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+from collections.abc import Callable
 
 import jacobian
 import keras
@@ -13,6 +14,7 @@ import tensorflow as tf
 
 import lrp_tf
 from lrp_tf import composites, rules
+from lrp_tf.clone import Clone
 
 LOW, HIGH = -1.5, 2.0
 
@@ -65,6 +67,55 @@ LAYERS |= {
     "depthwise2d same stride 2": ((6, 5, 3), lambda **kw: keras.layers.DepthwiseConv2D(3, 2, "same", 2, **kw)),
     "depthwise2d valid dilation 2": ((6, 5, 3), lambda **kw: keras.layers.DepthwiseConv2D(2, dilation_rate=2, **kw)),
 }
+
+
+def _einsum(equation: str, shape: tuple, bias_axes: str):
+    return lambda use_bias, **kw: keras.layers.EinsumDense(
+        equation, shape, bias_axes=bias_axes if use_bias else None, **kw
+    )
+
+
+LAYERS |= {
+    "einsum": ((3, 4), _einsum("abc,cd->abd", (None, 5), "d")),
+    "einsum bias on the time axis": ((3, 4), _einsum("abc,cd->abd", (3, 5), "b")),
+    "einsum to a higher rank": ((3, 4), _einsum("abc,cde->abde", (None, 2, 3), "de")),
+    "einsum to a higher rank, bias on one axis": ((3, 4), _einsum("abc,cde->abde", (None, 2, 3), "e")),
+    "einsum to a lower rank": ((3, 2, 4), _einsum("abcd,cde->abe", (None, 5), "e")),
+    "einsum that turns the axes": ((3, 4), _einsum("abc,cd->adb", (5, 3), "d")),
+    "einsum with a kernel for each position": ((3, 4), _einsum("abc,bcd->abd", (3, 5), "bd")),
+}
+# Keras refuses strides beside dilations here, and TensorFlow has no dilation of these on CPUs at all.
+_TRANSPOSED = {1: (keras.layers.Conv1DTranspose, (5, 3)), 2: (keras.layers.Conv2DTranspose, (3, 4, 3))}
+_TRANSPOSED[3] = (keras.layers.Conv3DTranspose, (2, 3, 2, 2))
+for _rank, _padding, _stride in itertools.product(_TRANSPOSED, ("valid", "same"), (1, 2, 3)):
+    for _more in (None, 1) if _stride > 1 else (None,):
+        _class, _shape = _TRANSPOSED[_rank]
+        _name = f"transpose{_rank}d {_padding} stride {_stride}" + (f" output_padding {_more}" if _more else "")
+        LAYERS[_name] = (
+            _shape,
+            lambda c=_class, p=_padding, s=_stride, o=_more, **kw: c(2, 3, s, p, output_padding=o, **kw),
+        )
+LAYERS["transpose2d stride (2, 1) kernel (2, 3)"] = (
+    (3, 4, 3),
+    lambda **kw: keras.layers.Conv2DTranspose(2, (2, 3), (2, 1), output_padding=(1, 0), **kw),
+)
+# TensorFlow runs most of these on GPUs only; the clone turns them around.
+for _name, _shape, _make in (
+    ("conv1d same stride 2", (3, 7), lambda **kw: keras.layers.Conv1D(4, 3, 2, "same", **kw)),
+    ("conv1d groups 3", (3, 7), lambda **kw: keras.layers.Conv1D(6, 2, groups=3, **kw)),
+    ("conv2d same stride 2", (3, 6, 5), lambda **kw: keras.layers.Conv2D(4, (3, 2), 2, "same", **kw)),
+    ("conv2d valid dilation 2", (3, 6, 5), lambda **kw: keras.layers.Conv2D(4, 2, dilation_rate=2, **kw)),
+    ("conv3d same stride 2", (2, 3, 4, 3), lambda **kw: keras.layers.Conv3D(3, 2, 2, "same", **kw)),
+    ("depthwise1d same stride 2", (3, 7), lambda **kw: keras.layers.DepthwiseConv1D(3, 2, "same", 2, **kw)),
+    ("depthwise2d valid", (3, 6, 5), lambda **kw: keras.layers.DepthwiseConv2D((3, 2), depth_multiplier=2, **kw)),
+    ("transpose1d valid stride 2", (3, 5), lambda **kw: keras.layers.Conv1DTranspose(2, 3, 2, **kw)),
+    ("transpose2d same stride 2", (3, 3, 4), lambda **kw: keras.layers.Conv2DTranspose(2, 3, 2, "same", **kw)),
+    ("transpose3d same stride 2", (2, 2, 3, 2), lambda **kw: keras.layers.Conv3DTranspose(2, 3, 2, "same", **kw)),
+):
+    LAYERS[f"channels_first {_name}"] = (
+        _shape,
+        lambda make=_make, **kw: make(data_format="channels_first", **kw),
+    )
 QUICK = [
     "dense",
     "dense on sequences",
@@ -76,6 +127,9 @@ QUICK = [
     "conv3d same stride 2",
     "depthwise1d same stride 2",
     "depthwise2d same stride 2",
+    "einsum to a higher rank",
+    "transpose2d same stride 2",
+    "channels_first conv2d same stride 2",
 ]
 SIGNS = ["signed", "nonnegative"]
 BIASES = ["positive", "negative", "absent"]
@@ -99,34 +153,45 @@ def layer_and_data(name: str, sign: str, bias: str, dtype: str):
     if sign == "nonnegative":
         x = np.abs(x)  # some entries exactly zero, as behind a ReLU
         x[rng.random(x.shape) < 0.3] = 0.0
-    start = rng.normal(size=(2, *model.output_shape[1:]))
+    start = rng.normal(size=(2, *(size or shape[0] for size in model.output_shape[1:])))  # None: the axis that it keeps
     return model, layer, x, start
 
 
-def bias_free(layer: keras.Layer, shape: tuple) -> keras.Layer:
-    """The same layer in float64 without its bias."""
-    clone = type(layer).from_config({**layer.get_config(), "dtype": "float64", "use_bias": False})
-    clone.build((None, *shape))
-    return clone
+def bias_free(layer: keras.Layer, kernel: np.ndarray, shape: tuple) -> Callable[[tf.Tensor], tf.Tensor]:
+    """The map of the layer in float64 without its bias, with another kernel. Channels last, which CPUs can."""
+    config = {**layer.get_config(), "dtype": "float64"}
+    config |= {"bias_axes": None} if "bias_axes" in config else {"use_bias": False}
+    first = config.get("data_format") == "channels_first"
+    if first:
+        config["data_format"] = "channels_last"
+    clone = type(layer).from_config(config)
+    clone.build((None, *shape[1:], shape[0]) if first else (None, *shape))
+    clone.set_weights([kernel])
+    return lambda x: np.moveaxis(clone(np.moveaxis(x, 1, -1)), -1, 1) if first else clone(x)
 
 
 @functools.lru_cache(maxsize=16)
 def matrices(layer: keras.Layer, shape: tuple) -> tuple[np.ndarray, np.ndarray]:
     """The dense matrices of the layer and of the same layer with a kernel of ones."""
     kernel = layer.get_weights()[0].astype("float64")
-    clone = bias_free(layer, shape)
-    found = []
-    for w in (kernel, np.ones_like(kernel)):
-        clone.set_weights([w])
-        found.append(jacobian.dense_matrix(clone, shape))
+    found = [jacobian.dense_matrix(bias_free(layer, w, shape), shape) for w in (kernel, np.ones_like(kernel))]
     return found[0], found[1]
+
+
+def bias_map(layer: keras.Layer, shape: tuple) -> np.ndarray:
+    """The bias at every output of one sample, flat."""
+    if layer.bias is None:
+        return np.zeros(np.prod(shape))
+    bias = layer.get_weights()[1].astype("float64")
+    if getattr(layer, "data_format", None) == "channels_first":
+        bias = bias.reshape(-1, *[1] * (len(shape) - 1))
+    return np.broadcast_to(bias, shape).reshape(-1)
 
 
 def expected(layer, formula: str, x: np.ndarray, start: np.ndarray, **parameters) -> np.ndarray:
     shape = x.shape[1:]
     w, ones = matrices(layer, shape)
-    bias = layer.get_weights()[1].astype("float64") if layer.use_bias else np.zeros(start.shape[-1])
-    b = np.broadcast_to(bias, start.shape[1:]).reshape(-1)
+    b = bias_map(layer, start.shape[1:])
     if formula == "Flat":
         parameters["ones"] = ones
     if formula == "ZBox":
@@ -137,7 +202,11 @@ def expected(layer, formula: str, x: np.ndarray, start: np.ndarray, **parameters
 
 
 def gradient_of_clone(model: keras.Model, rule: rules.Rule, x: np.ndarray, start: np.ndarray) -> np.ndarray:
-    clone, tensor = lrp_tf.clone_with_rules(model, rule), tf.constant(x)
+    return gradient(lrp_tf.clone_with_rules(model, rule), x, start)
+
+
+def gradient(clone: Clone, x: np.ndarray, start: np.ndarray) -> np.ndarray:
+    tensor = tf.constant(x)
     with tf.GradientTape() as tape:
         tape.watch(tensor)
         z = clone(tensor)
@@ -150,12 +219,11 @@ def gradient_of_clone(model: keras.Model, rule: rules.Rule, x: np.ndarray, start
 CANCELLING = {"zero", "epsilon", "epsilon zero_bias"}
 
 
-def condition(layer: keras.Layer, x: np.ndarray, zero_bias: bool) -> float:
-    """Largest sum |x w| + |b| over |z| of the denominators that are not exactly zero."""
+def condition(layer: keras.Layer, x: np.ndarray, shape: tuple, zero_bias: bool) -> float:
+    """Largest sum |x w| + |b| over |z| of the denominators that are not exactly zero; `shape` of a sample of z."""
     w, _ = matrices(layer, x.shape[1:])
     flat = x.reshape(len(x), -1)
-    size = w.shape[1]
-    b = np.zeros(size) if zero_bias or not layer.use_bias else np.resize(layer.get_weights()[1], size)
+    b = np.zeros(w.shape[1]) if zero_bias else bias_map(layer, shape)
     z, total = np.abs(flat @ w + b), np.abs(flat) @ np.abs(w) + np.abs(b)
     return float((total[z > 0] / z[z > 0]).max())
 
@@ -168,7 +236,9 @@ def check(name: str, rule: str, sign: str, bias: str, dtype: str, tolerance: flo
     found = gradient_of_clone(model, instance, x, start)
     want = expected(layer, formula, x.astype("float64"), start.astype("float64"), **parameters)
     if dtype == "float32" and rule in CANCELLING:
-        tolerance = max(tolerance, 2.0**-23 * condition(layer, x.astype("float64"), "zero_bias" in rule))
+        tolerance = max(
+            tolerance, 2.0**-23 * condition(layer, x.astype("float64"), start.shape[1:], "zero_bias" in rule)
+        )
     assert found.dtype == dtype
     assert np.abs(found - want).max() <= tolerance * np.abs(want).max()
 
@@ -215,6 +285,66 @@ def test_sign_knowledge_changes_nothing(name: str, rule: str) -> None:
     found = gradient_of_clone(model, instance, x, start)
     want = gradient_of_clone(ignorant, instance, x, start)
     np.testing.assert_allclose(found, want, rtol=0, atol=1e-12 * np.abs(want).max())
+
+
+class ByOperation(keras.layers.Layer):
+    """A layer of nobody's: an operation of keras.ops with a kernel, and a sum with a bias."""
+
+    def __init__(self, apply: Callable, weights: list[np.ndarray], **options) -> None:
+        super().__init__(**options)
+        self.apply, self.values = apply, weights
+
+    def build(self, shape: tuple) -> None:
+        self.w, self.b = (self.add_weight(shape=v.shape, name=n) for n, v in zip("wb", self.values, strict=True))
+        self.set_weights(self.values)
+
+    def call(self, x):
+        return self.apply(x, self.w) + self.b
+
+
+# name -> (layer that computes the same, operation)
+OPERATIONS = {
+    "matmul": ("dense", keras.ops.matmul),
+    "@ on sequences": ("dense on sequences", lambda x, w: x @ w),
+    "dot": ("dense on sequences", keras.ops.dot),
+    "tensordot": ("dense on sequences", lambda x, w: keras.ops.tensordot(x, w, axes=1)),
+    "einsum": ("einsum to a lower rank", lambda x, w: keras.ops.einsum("abcd,cde->abe", x, w)),
+    "einsum, kernel first": ("einsum to a higher rank", lambda x, w: keras.ops.einsum("cde,abc->abde", w, x)),
+    "conv": ("conv same stride 2 dilation 1 groups 1", lambda x, w: keras.ops.conv(x, w, 2, "same")),
+    "channels_first conv": (
+        "channels_first conv2d same stride 2",
+        lambda x, w: keras.ops.conv(x, w, (2, 2), "same", data_format="channels_first"),
+    ),
+    "conv3d": ("conv3d same stride 2", lambda x, w: keras.ops.conv(x, w, 2, "same")),
+    "depthwise": ("depthwise2d same stride 2", lambda x, w: keras.ops.depthwise_conv(x, w, 2, "same")),
+    "depthwise1d": ("depthwise1d valid dilation 2", lambda x, w: keras.ops.depthwise_conv(x, w, dilation_rate=2)),
+    "transpose": ("transpose2d same stride 2", lambda x, w: keras.ops.conv_transpose(x, w, 2, "same")),
+    "transpose, output_padding": (
+        "transpose1d valid stride 3 output_padding 1",
+        lambda x, w: keras.ops.conv_transpose(x, w, 3, output_padding=1),
+    ),
+}
+
+
+@pytest.mark.parametrize("sign", ["signed", pytest.param("nonnegative", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_operation_with_a_kernel_is_the_layer(name: str, sign: str) -> None:
+    """The kernel is a variable of a custom layer, and `+ self.b` is the bias: every rule gives what the layer gives."""
+    twin, apply = OPERATIONS[name]
+    model, layer, x, start = layer_and_data(twin, sign, "positive", "float64")
+    kernel, bias = layer.get_weights()
+    if "channels_first" in twin:
+        bias = bias[:, None, None]
+    inputs = keras.Input(x.shape[1:], dtype="float64")
+    tensor = keras.layers.ReLU(dtype="float64")(inputs) if sign == "nonnegative" else inputs
+    custom = keras.Model(inputs, ByOperation(apply, [kernel, bias], dtype="float64")(tensor))
+    graph, other = (lrp_tf.clone_with_rules(m, rules.Epsilon()).graph for m in (custom, model))
+    assert sum(step.linear is not None for step in graph.steps) == 1
+    assert not any(step.kind == "ops.Add" for step in graph.steps)
+    for rule, _, _ in RULES.values():
+        composite = composites.get(rule)
+        found, want = gradient(Clone(graph, composite), x, start), gradient(Clone(other, composite), x, start)
+        np.testing.assert_allclose(found, want, rtol=0, atol=1e-12 * np.abs(want).max(), err_msg=str(rule))
 
 
 FOLDING = [

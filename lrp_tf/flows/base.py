@@ -102,19 +102,26 @@ def replaced(inputs: list[tf.Tensor], positions: list[int], values: Any) -> list
     return full
 
 
-def unbroadcast(relevance: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
+def aligned(step: Any, x: tf.Tensor, rank: int) -> tf.Tensor:
+    """x as it is broadcast: merging layers insert the axes that are missing behind the batch axis."""
+    if not isinstance(step.op, keras.Layer) or x.shape.rank == rank:
+        return x
+    size = tf.shape(x)
+    return tf.reshape(x, tf.concat([size[:1], [1] * (rank - x.shape.rank), size[1:]], 0))
+
+
+def unbroadcast(step: Any, relevance: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
     """Relevance of x from that of a tensor that x was broadcast to: copies add up."""
-    if x.shape.rank == relevance.shape.rank and x.shape.is_fully_defined() and x.shape == relevance.shape:
-        return relevance
     if x.shape[1:].is_fully_defined() and x.shape[1:] == relevance.shape[1:]:
         return relevance
     x = tf.cast(x, relevance.dtype)
-    return vjp(lambda t: tf.broadcast_to(t, tf.shape(relevance)), [x], relevance)[0]
+    rank = relevance.shape.rank
+    return vjp(lambda t: tf.broadcast_to(aligned(step, t, rank), tf.shape(relevance)), [x], relevance)[0]
 
 
 def numbers(step: Any) -> list[float]:
     """The numbers among the arguments: 2 in x * 2."""
-    flat = keras.tree.flatten(step.args)
+    flat = keras.tree.flatten((step.args, step.kwargs))
     return [float(a) for a in flat if isinstance(a, (int, float)) and not isinstance(a, bool)]
 
 

@@ -8,7 +8,7 @@ from lrp_tf.flows.base import Flow, Identity, PassThrough, register
 from lrp_tf.flows.moves import Cast, Detached, Gather, InputScaling, Lookup, Move, Pad, Select, normalize, rescale
 from lrp_tf.flows.normalization import GroupNorm, LayerNorm
 from lrp_tf.flows.pooling import AdaptiveWinnerTakesAll, GlobalWinnerTakesAll, WinnerTakesAll
-from lrp_tf.flows.sums import Affine, Contraction, Product, Quotient, Resample, Share, Winner
+from lrp_tf.flows.sums import Affine, Contraction, Negation, Product, Quotient, Resample, Share, Winner
 from lrp_tf.graph import Constants, InputShift, MergeTime, SplitTime
 
 # Augmentation does nothing in inference mode.
@@ -40,10 +40,11 @@ _ENTRIES: list[tuple[Flow, str]] = [
     (Move(), "ops.Reshape ops.Transpose ops.Concatenate ops.Squeeze ops.ExpandDims ops.GetItem ops.Stack ops.Split"),
     (Move(), "ops.ArraySplit ops.Hsplit ops.Vsplit ops.Dsplit ops.Hstack ops.Vstack ops.Dstack ops.Unstack ops.Append"),
     (Move(), "ops.Flip ops.Fliplr ops.Flipud ops.Rot90 ops.Roll ops.Repeat ops.Tile ops.Moveaxis ops.Swapaxes"),
-    (Move(), "ops.Ravel ops.BroadcastTo ops.Diagonal ops.Rearrange ops.CropImages ops.ExtractPatches"),
-    (Move(), "ops.DepthToSpace ops.SpaceToDepth ops.Unfold"),
+    (Move(), "ops.Ravel ops.BroadcastTo ops.Diagonal ops.Rearrange ops.CropImages"),
+    (Move(), "ops.DepthToSpace ops.SpaceToDepth"),
     (Gather(enters=(0,)), "ops.Take ops.TakeAlongAxis ops.Slice"),
     (Pad(), "ZeroPadding1D ZeroPadding2D ZeroPadding3D ops.Pad ops.PadImages ops.Tril ops.Triu"),
+    (Pad(), "ops.ExtractPatches ops.Unfold"),
     (Select(), "ops.Where"),
     (Lookup(), "Embedding ops.OneHot"),
     # sums
@@ -61,7 +62,8 @@ _ENTRIES: list[tuple[Flow, str]] = [
     (InputScaling(affine=rescale), "Rescaling"),
     (InputScaling(affine=normalize), "Normalization"),
     # products
-    (Product(), "Multiply ops.Multiply ops.Negative"),
+    (Product(), "Multiply ops.Multiply"),
+    (Negation(), "ops.Negative"),
     (Quotient(), "ops.Divide ops.TrueDivide ops.DivideNoNan ops.Reciprocal ops.Rsqrt"),
     (Contraction(), "Dot ops.Dot ops.Matmul ops.Einsum ops.Tensordot ops.Inner ops.Vdot"),
     # maxima

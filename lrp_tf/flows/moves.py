@@ -131,18 +131,30 @@ class Select(Flow):
             for position, mask in zip(positions[1:], (chosen, ~chosen), strict=True):
                 part = tf.where(mask, r, tf.zeros_like(r))
                 if position is not None and position not in step.held:
-                    found[position] = unbroadcast(part, inputs[position])
+                    found[position] = unbroadcast(step, part, inputs[position])
                 elif account is not None:
                     account.add("bias", part)
             return found
 
         return propagate
 
+    def interval(self, step: Any, intervals: list[Interval]) -> Interval:
+        branches = [intervals[i] for i, ref in enumerate(step.inputs) if any(ref is a for a in step.args[1:])]
+        return hull([*branches, *((n, n) for n in numbers(step))])
+
 
 class Detached(Flow):
     """Relevance never enters: comparisons, statistics, indices."""
 
     detached = True
+
+    def backward(self, step: Any, saved: Any) -> Propagate:
+        def propagate(relevances: list[tf.Tensor], account: Account | None) -> list[tf.Tensor | None]:
+            if account is not None:
+                account.add("bias", relevances[0])
+            return [None] * len(step.inputs)
+
+        return propagate
 
 
 @dataclasses.dataclass(frozen=True, repr=False)

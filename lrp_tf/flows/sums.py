@@ -11,7 +11,7 @@ import keras
 import tensorflow as tf
 
 from lrp_tf import rules
-from lrp_tf.flows.base import UNBOUNDED, Flow, Interval, hull, numbers, replaced, scatter, unbroadcast
+from lrp_tf.flows.base import UNBOUNDED, Flow, Interval, aligned, hull, numbers, replaced, scatter, unbroadcast
 from lrp_tf.flows.moves import Move
 from lrp_tf.numerics import Account, offset, vjp
 from lrp_tf.rules import Propagate
@@ -107,7 +107,7 @@ class Product(Flow):
 
         def propagate(relevances: list[tf.Tensor], account: Account | None) -> list[tf.Tensor | None]:
             r = relevances[0] / len(signals) if len(signals) > 1 else relevances[0]
-            return scatter(step, signals, [unbroadcast(r, inputs[i]) for i in signals])
+            return scatter(step, signals, [unbroadcast(step, r, inputs[i]) for i in signals])
 
         return propagate
 
@@ -121,6 +121,14 @@ class Product(Flow):
             ends = [0.0 if 0 in (p, q) else p * q for p in (low, high) for q in (a, b)]
             low, high = min(ends), max(ends)
         return low, high
+
+
+class Negation(Product):
+    """-x: R unchanged."""
+
+    def interval(self, step: Any, intervals: list[Interval]) -> Interval:
+        ((low, high),) = intervals
+        return -high, -low
 
 
 class Quotient(Product):
@@ -159,14 +167,16 @@ class Winner(Flow):
         def propagate(relevances: list[tf.Tensor], account: Account | None) -> list[tf.Tensor | None]:
             left, found = relevances[0], []
             for i, x in enumerate(inputs):
-                part = tf.where(tf.equal(tf.cast(x, y.dtype), y), left, tf.zeros_like(left))
+                part = tf.where(
+                    tf.equal(tf.cast(aligned(step, x, y.shape.rank), y.dtype), y), left, tf.zeros_like(left)
+                )
                 left -= part
                 if i in step.held:
                     found.append(None)
                     if account is not None:
                         account.add("bias", part)
                 else:
-                    found.append(unbroadcast(part, x))
+                    found.append(unbroadcast(step, part, x))
             if account is not None and numbers(step):
                 account.add("bias", left)
             return found

@@ -1,0 +1,79 @@
+"""Layers of Keras that have no relevance: the error names them and a remedy."""
+
+import keras
+import pytest
+from keras import layers as kl
+
+import lrp_tf
+from lrp_tf import support
+from lrp_tf.layers import classes
+
+LAYERS = {names[0]: cls for cls, names in classes().items()}
+
+
+def sequence(make, shape=(4, 3)):
+    i = keras.Input(shape)
+    return keras.Model(i, make()(i))
+
+
+def cell(make, states=1):
+    i, *h = (keras.Input((3,)) for _ in range(states + 1))
+    return keras.Model([i, *h], make()(i, h)[0])
+
+
+REFUSED = {
+    "SimpleRNN": lambda: sequence(lambda: kl.SimpleRNN(3)),
+    "GRU": lambda: sequence(lambda: kl.GRU(3, return_sequences=True)),
+    "LSTM": lambda: sequence(lambda: kl.TimeDistributed(kl.LSTM(3)), (2, 4, 3)),
+    "RNN": lambda: sequence(lambda: keras.Sequential([kl.Dense(3), kl.RNN(kl.GRUCell(3))])),
+    "Bidirectional": lambda: sequence(lambda: kl.Bidirectional(kl.LSTM(3))),
+    **{
+        f"ConvLSTM{rank}D": lambda rank=rank: sequence(
+            lambda: getattr(kl, f"ConvLSTM{rank}D")(2, 2), (2, *[3] * rank, 2)
+        )
+        for rank in (1, 2, 3)
+    },
+    "SimpleRNNCell": lambda: cell(lambda: kl.SimpleRNNCell(3)),
+    "GRUCell": lambda: cell(lambda: kl.GRUCell(3)),
+    "LSTMCell": lambda: cell(lambda: kl.LSTMCell(3), 2),
+    "StackedRNNCells": lambda: cell(lambda: kl.StackedRNNCells([kl.GRUCell(3), kl.GRUCell(3)]), 2),
+    "Lambda": lambda: sequence(lambda: kl.Lambda(lambda x: x * 2, output_shape=(4, 3))),
+    "Discretization": lambda: sequence(lambda: kl.Discretization(bin_boundaries=[0.0, 1.0])),
+    "CategoryEncoding": lambda: keras.Model(i := keras.Input((3,), dtype="int32"), kl.CategoryEncoding(4)(i)),
+    "Hashing": lambda: sequence(lambda: kl.Hashing(3)),
+    "HashedCrossing": lambda: keras.Model(
+        i := [keras.Input((1,), dtype="int32"), keras.Input((1,), dtype="int32")], kl.HashedCrossing(3)(i)
+    ),
+    "IntegerLookup": lambda: keras.Model(i := keras.Input((3,), dtype="int64"), kl.IntegerLookup(vocabulary=[1, 2])(i)),
+    "StringLookup": lambda: keras.Model(i := keras.Input((3,), dtype="string"), kl.StringLookup(vocabulary=["a"])(i)),
+    "TextVectorization": lambda: keras.Model(
+        i := keras.Input((1,), dtype="string"), kl.Embedding(3, 2)(kl.TextVectorization(vocabulary=["a"])(i))
+    ),
+    "MelSpectrogram": lambda: sequence(lambda: kl.MelSpectrogram(fft_length=64, sequence_stride=16), (200,)),
+    "STFTSpectrogram": lambda: sequence(lambda: kl.STFTSpectrogram(frame_length=32, frame_step=16), (200, 1)),
+    "AutoContrast": lambda: sequence(lambda: kl.AutoContrast(), (8, 8, 3)),
+    "ContrastLimitedAdaptiveHistogramEqualization": lambda: sequence(
+        lambda: kl.ContrastLimitedAdaptiveHistogramEqualization(), (8, 8, 3)
+    ),
+}
+ALONE = {"Layer", "Wrapper", "InputSpec", "Equalization"}  # Keras records none of them in a model
+FOREIGN = {"TFSMLayer", "FlaxLayer", "JaxLayer", "TorchModuleWrapper"}
+
+
+def test_every_layer_that_is_refused_has_a_model():
+    assert set(REFUSED) | ALONE | FOREIGN == set(support.UNSUPPORTED) | set(support.NOT_APPLICABLE)
+
+
+@pytest.mark.parametrize("name", [name for name in REFUSED if name in LAYERS])
+def test_refused_layer_is_named_with_a_remedy(name):
+    model = REFUSED[name]()
+    with pytest.raises(lrp_tf.UnsupportedLayerError, match=rf"\({name}\).*Remedy: ") as error:
+        lrp_tf.Explainer(model)
+    layer = next(layer for layer in model._flatten_layers() if type(layer).__name__ == name)
+    assert repr(layer.name) in str(error.value) or f"/{layer.name}'" in str(error.value)
+
+
+@pytest.mark.parametrize("name", sorted(FOREIGN))
+def test_layers_of_other_frameworks_have_a_remedy(name):
+    """They cannot be made without that framework."""
+    assert "Remedy: " in support.remedy(object.__new__(LAYERS[name]))

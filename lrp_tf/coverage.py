@@ -72,7 +72,8 @@ def build(name: str, seed: int = 0, zero_bias: bool = False) -> keras.Model:
     for layer in layers:
         _draw(layer, rng, zero_bias)
         layer.call = functools.partial(_fit, layer, layer.call, zero_bias)
-    model(np.concatenate([image(model, seed + index) for index in range(_BATCH)]), training=False)
+    images = _BATCH if any(isinstance(layer, keras.layers.BatchNormalization) for layer in layers) else 1
+    model(np.concatenate([image(model, seed + index) for index in range(images)]), training=False)
     for layer in layers:
         del layer.call
     return model
@@ -147,8 +148,7 @@ def _fit(layer: Any, call: Callable, zero_bias: bool, x: Any, **options: Any) ->
         mean = tf.zeros_like(layer.moving_mean) if zero_bias else tf.reduce_mean(values, axes)
         variance = tf.reduce_mean(tf.square(values - mean), axes)
         layer.moving_mean.assign(mean)
-        # Channels that are dead in these images would blow up what another image wakes.
-        layer.moving_variance.assign(tf.maximum(variance, 0.01 * tf.reduce_mean(variance)))
+        layer.moving_variance.assign(tf.maximum(variance, 0.01 * tf.reduce_mean(variance)))  # no channel is dead
     kernel = getattr(layer, "pointwise_kernel", getattr(layer, "kernel", None))
     if kernel is None:
         return call(x, **options)

@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import functools
 import inspect
+import math
 import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -174,30 +175,32 @@ class _NotBuiltError(Exception):
 def _untouched(layers: list[keras.Layer]) -> Iterator[None]:
     """Takes the records off again that a symbolic run of `call` leaves on layers, and refuses to build any.
 
-    Layers of one name have different ones meanwhile, as keras.Function wants it.
+    Meanwhile layers of one name have different ones, as keras.Function wants it, and losses are not added.
     """
     counts = collections.Counter(layer.name for layer in layers)
     names = {layer: layer.name for layer in layers if counts[layer.name] > 1}
     for layer, name in names.items():
         object.__setattr__(layer, "name", f"{name}_{id(layer)}")
     records = [(len(layer._inbound_nodes), len(layer._outbound_nodes)) for layer in layers]
-    builders = {layer: layer.__dict__.get("build") for layer in layers if not layer.built}
 
     def refuse(*args: Any, **kwargs: Any) -> None:
         raise _NotBuiltError
 
-    for layer in builders:
-        object.__setattr__(layer, "build", refuse)
+    ours = [(layer, "build", refuse) for layer in layers if not layer.built]
+    ours += [(layer, "add_loss", lambda loss: None) for layer in layers]
+    theirs = [vars(layer).get(name) for layer, name, _ in ours]
+    for layer, name, method in ours:
+        object.__setattr__(layer, name, method)
     try:
         yield
     finally:
         for layer, name in names.items():
             object.__setattr__(layer, "name", name)
-        for layer, build in builders.items():
-            if build is None:
-                object.__delattr__(layer, "build")
+        for (layer, name, _), method in zip(ours, theirs, strict=True):
+            if method is None:
+                object.__delattr__(layer, name)
             else:
-                object.__setattr__(layer, "build", build)
+                object.__setattr__(layer, name, method)
         for layer, (inbound, outbound) in zip(layers, records, strict=True):
             del layer._inbound_nodes[inbound:]
             del layer._outbound_nodes[outbound:]
@@ -260,6 +263,21 @@ def _in_full_precision(layer: keras.Layer) -> keras.Layer:
     return twin
 
 
+def _sized(op: Any, args: tuple) -> Any:
+    """A reshape to (batch, ...), where the size of the batch was not known to the `call` that asked for it."""
+    shape = getattr(op, "newshape", None)
+    if not isinstance(shape, (tuple, list)) or None not in shape:
+        return op
+    sizes = [size for size in shape if size is not None]
+    if -1 in sizes and None not in args[0].shape:  # two unknown sizes: the batch stays, so that the other one follows
+        rest = math.prod(size for size in sizes if size != -1)
+        sizes = [math.prod(args[0].shape) // rest if size == -1 else size for size in sizes]
+    if -1 in sizes or len(shape) - len(sizes) > 1:
+        raise ValueError(f"it reshapes to {tuple(shape)}, with more than one size that is known at the call only")
+    values = iter(sizes)
+    return type(op)(tuple(-1 if size is None else next(values) for size in shape), name=op.name)
+
+
 def _cast_symbol(op: Any, value: Any) -> Any:
     """The symbol of a ref in the dtype that `op` gets it in: layers cast floats, and half precision is none of ours."""
     made = symbol(value)
@@ -269,10 +287,10 @@ def _cast_symbol(op: Any, value: Any) -> Any:
     return made
 
 
-def _sublayers(owner: Any) -> list[keras.Layer]:
+def _sublayers(owner: Any, itself: bool = False) -> list[keras.Layer]:
     if not isinstance(owner, keras.Layer):  # an operation
         return []
-    return list(owner._flatten_layers(include_self=False, recursive=True))
+    return list(owner._flatten_layers(include_self=itself, recursive=True))
 
 
 class _Tracer:
@@ -344,7 +362,7 @@ class _Tracer:
             refs = [a for a in tree.flatten((args, kwargs)) if isinstance(a, Ref)]
             outputs = self.run(function, _by_name(function, args, refs)[: len(function.inputs)], path + "/")
             return tree.pack_sequence_as(_untracked(function._outputs_struct), outputs)
-        step = Step(op, args, kwargs, (), path, len(self.steps), self.within)
+        step = Step(_sized(op, args), args, kwargs, (), path, len(self.steps), self.within)
         if self.keep(step):
             return self.whole(step)
         if expansions.per_time_step(op):
@@ -413,7 +431,7 @@ class _Tracer:
         spec_args, spec_kwargs = tree.map_structure(
             lambda a: symbols.get(a, a) if isinstance(a, Ref) else a, (args, kwargs)
         )
-        with _untouched(_sublayers(owner)):
+        with _untouched(_sublayers(owner, itself=True)):
             try:
                 found = call(*spec_args, **spec_kwargs)
                 function = _recorded(symbols, found)
@@ -457,6 +475,9 @@ class _Tracer:
 def _recorded(symbols: dict[Ref, Any], found: Any) -> Any | None:
     """The graph from `symbols` to the tensors in `found`; None if all of these are symbols or no symbolic tensors."""
     given = {id(symbol) for symbol in symbols.values()}
+    for ref in _used(symbols):
+        if symbols[ref]._keras_history.operation is not None:
+            raise ValueError("a branch or loop hands on one of its arguments, and which one is known at the call only")
     made = [t for t in tree.flatten(found) if isinstance(t, keras.KerasTensor) and id(t) not in given]
     return keras.Function([symbols[ref] for ref in _used(symbols)], made, name="followed") if made else None
 

@@ -153,9 +153,9 @@ def linear_layers():
         {"equation": "...x,xy->...y", "output_shape": (3,), "bias_axes": "y"},
         shape=(5, 4),
     )
+    case("BatchNormalization", masked, (5, 4), dense=kl.Identity)
     add("BatchNormalization", {}, {"axis": 1}, {"scale": False, "axis": 2}, {"center": False})
     case("BatchNormalization", masked, (5, 4))
-    case("BatchNormalization", masked, (5, 4), dense=kl.Identity)
 
 
 def pooling():
@@ -233,11 +233,14 @@ def moves():
     size = {"height": 4, "width": 9}
     add(
         "Resizing",
+        *(size | {"pad_to_aspect_ratio": True, "fill_value": 1.5, "interpolation": k} for k in ("bilinear", "nearest")),
+    )
+    add(
+        "Resizing",
         *(size | {"interpolation": k} for k in ("bilinear", "nearest", "bicubic")),
         size | {"antialias": True},
     )
     add("Resizing", size | {"crop_to_aspect_ratio": True})
-    add("Resizing", size | {"pad_to_aspect_ratio": True}, size | {"pad_to_aspect_ratio": True, "fill_value": 1.5})
     case("Resizing", ahead, (6, 5, 3), layer=lambda: size)
 
 

@@ -171,7 +171,7 @@ class Row:
         clone: largest difference to the model's own output, and to its logits but for the constant that softmax does
             not see, relative to the largest of these.
         nonfinite: NaN and Inf entries.
-        seconds: to build the Explainer and explain once.
+        seconds: to build the Explainer and explain once; NaN if it ran eagerly.
         error: first line of the error that ended it.
     """
 
@@ -195,20 +195,28 @@ class Row:
         return not (self.error or self.nonfinite) and self.clone <= TOLERANCE and abs(self.unexplained) <= TOLERANCE
 
 
-def check(model: keras.Model, x: np.ndarray, preset: str, *, zero_bias: bool = False) -> Row:
-    """Explain `x`, one image, with a preset. NaN and Inf make a row; all other errors of lrp_tf are raised."""
+def check(model: keras.Model, x: np.ndarray, preset: str, *, zero_bias: bool = False, timed: bool = True) -> Row:
+    """Explain `x`, one image, with a preset. NaN and Inf make a row; all other errors of lrp_tf are raised.
+
+    Args:
+        timed: compile, as for a user, and say how long it took; else run eagerly, which is quicker for one image.
+    """
     options = {"zero_bias": zero_bias, **(bounds(model) if lrp_tf.composites.needs_bounds(preset) else {})}
     begin = time.perf_counter()
     explainer = lrp_tf.Explainer(model, lrp_tf.composites.get(preset, **options))
     kinds = tuple(sorted(set(explainer.summary(None).column("operation"))))
     row = functools.partial(Row, model.name, x.shape[1], preset, len(explainer.graph.steps), kinds)
+    eager = tf.config.functions_run_eagerly()
+    tf.config.run_functions_eagerly(eager or not timed)
     try:
         e = explainer.explain(x)
     except ValueError as error:
         if "NaN or Inf" not in str(error):
             raise
         return row(nonfinite=explainer.report(x, print_fn=None).column("NaN/Inf")[-1], error=str(error).splitlines()[0])
-    seconds = time.perf_counter() - begin
+    finally:
+        tf.config.run_functions_eagerly(eager)
+    seconds = time.perf_counter() - begin if timed else math.nan
     output = np.asarray(model(x, training=False))
     shares = {name: float(values[0]) for name, values in e.conservation._asdict().items()}
     start = shares.pop("start")
@@ -219,8 +227,19 @@ def check(model: keras.Model, x: np.ndarray, preset: str, *, zero_bias: bool = F
     return row(clone=clone, nonfinite=nonfinite, seconds=seconds, **shares)
 
 
-def rows(names: Iterable[str], presets: Sequence[str], *, zero_bias: bool = False, seed: int = 0) -> Iterator[Row]:
-    """A row for each model and preset, as soon as it is done; an error is a row too."""
+def rows(
+    names: Iterable[str],
+    presets: Sequence[str],
+    *,
+    zero_bias: bool = False,
+    seed: int = 0,
+    timed: Sequence[str] | None = None,
+) -> Iterator[Row]:
+    """A row for each model and preset, as soon as it is done; an error is a row too.
+
+    Args:
+        timed: presets that are compiled and timed; None: all.
+    """
     for name in names:
         model = None
         keras.backend.clear_session()
@@ -228,7 +247,8 @@ def rows(names: Iterable[str], presets: Sequence[str], *, zero_bias: bool = Fals
             gc.collect()  # the explainer before this one
             try:
                 model = build(name, seed, zero_bias) if model is None else model
-                row = check(model, image(model, seed), preset, zero_bias=zero_bias)
+                clock = timed is None or preset in timed
+                row = check(model, image(model, seed), preset, zero_bias=zero_bias, timed=clock)
             except Exception as error:
                 row = Row(name, preset=preset, error=f"{type(error).__name__}: {error}".splitlines()[0])
             yield row
@@ -241,12 +261,14 @@ _COLUMNS = {"model": "<17", "size": ">4", "preset": "<25", "steps": ">5", "kinds
             "nonfinite": ">9", "seconds": ">7.1f", "result": "<6"}  # fmt: skip
 _LEGEND = """`relevance`, `bias`, `stabilizer`, `other`: shares of the start relevance. `clone`: largest difference to
 the model's own output and logits, relative to the largest of these. `kinds`: how many kinds of layers and operations.
-`seconds`: to build the Explainer and explain one image. Weights are random, of the size of trained ones."""
+`seconds`: to build the Explainer, compile it and explain one image, for the presets that `--timed` names; the others run
+eagerly. Weights are random, of the size of trained ones."""
 
 
 def _cells(row: Row) -> list[str]:
     texts = {"kinds": len(row.kinds), "result": row.error or ("ok" if row.passed else "FAILED")}
-    return [format(texts.get(name, getattr(row, name, None)), form) for name, form in _COLUMNS.items()]
+    cells = (format(texts.get(name, getattr(row, name, None)), form) for name, form in _COLUMNS.items())
+    return [cell.replace("nan", "  –") for cell in cells]
 
 
 def _kinds(found: list[Row]) -> str:
@@ -271,6 +293,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--models", nargs="+", metavar="NAME", choices=models, default=models)
     parser.add_argument("--presets", nargs="+", metavar="NAME", choices=presets, default=presets)
     parser.add_argument("--zero-bias", action="store_true", help="biases are 0 and the composites leave them out")
+    timed = parser.add_argument("--timed", nargs="*", metavar="NAME", choices=presets, default=["epsilon_plus_flat"])
+    timed.help = "presets that are compiled and timed; the others run eagerly, which is quicker for one image"
     parser.add_argument("--seed", type=int, default=0, help="of weights and image")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table there too")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there, kinds by name")
@@ -278,7 +302,9 @@ def main(argv: list[str] | None = None) -> int:
     show = functools.partial(Console(highlight=False).print, soft_wrap=True, markup=False, emoji=False)
     show("  ".join(format(name, form.split(".")[0]) for name, form in _COLUMNS.items()))
     found = []
-    for row in rows(options.models, options.presets, zero_bias=options.zero_bias, seed=options.seed):
+    for row in rows(
+        options.models, options.presets, zero_bias=options.zero_bias, seed=options.seed, timed=options.timed
+    ):
         found.append(row)
         show("  ".join(_cells(row)), style=None if row.passed else "red")
     passed = sum(row.passed for row in found)

@@ -101,6 +101,16 @@ def test_attention_with_the_mask_of_an_embedding(name, causal):
     close(flow.R[0], expected, 1e-6)
 
 
+@pytest.mark.parametrize("dropout", [0.0, 0.5], ids=["fused", "plain"])
+@pytest.mark.parametrize("causal", [False, True])
+def test_attention_of_any_length(causal, dropout):
+    free, fixed = keras.Input((None, 3)), keras.Input((5, 3))
+    layer = kl.MultiHeadAttention(2, 4, dropout=dropout)
+    model, twin = (randomize(keras.Model(i, layer(i, i, use_causal_mask=causal))) for i in (free, fixed))
+    x = values(5, 3)
+    close(relevance(model, x, target=[[1, 2]] * 3), relevance(twin, x, target=[[1, 2]] * 3))
+
+
 @pytest.mark.parametrize("options", [{}, {"use_scale": True}, {"score_mode": "concat", "use_scale": True}], ids=str)
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("causal", [False, True])

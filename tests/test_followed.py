@@ -252,6 +252,13 @@ def test_functions_among_the_arguments_are_refused(function):
         lrp_tf.Explainer(model_of(Own(function, name="own"), VECTORS))
 
 
+def test_samples_that_a_layer_mixes_are_refused():
+    """Relevance is that of a sample; one that depends on its batch has none."""
+    mixing = Own(lambda s, x: x - ops.mean(x, axis=0, keepdims=True), name="own")
+    with raises((lrp_tf.UnsupportedLayerError, ValueError), "'own"):
+        lrp_tf.Explainer(model_of(mixing, VECTORS))(VECTORS)
+
+
 @pytest.mark.parametrize(
     "function",
     [

@@ -168,6 +168,8 @@ def test_layers_of_one_name_in_a_layer():
     twin = keras.Sequential([keras.Input((4,)), kl.Dense(4), kl.Dense(4, activation="relu"), kl.Dense(3)])
     with_weights(twin, model.get_weights())
     close(check(model, vectors(), RULE, target=0).relevance, relevance(twin, vectors()))
+    names = lrp_tf.Explainer(model).summary(None).column("layer")
+    assert len(set(names)) == len(names)
 
 
 def test_layer_that_ignores_an_argument_or_gives_it_back():

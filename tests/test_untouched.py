@@ -1,5 +1,6 @@
 """The model, later layers and random numbers are what they would be without any explainer."""
 
+import contextlib
 import json
 
 import keras
@@ -89,6 +90,36 @@ def test_nothing_changes_a_model_whose_layers_are_followed(name):
     if name != "shared":
         assert all(layer.output is not None for layer in model.layers)  # raises with a second node
     assert model.count_params() == make().count_params()
+
+
+class Counting(kl.Layer):
+    def build(self, shape):
+        self.w, self.n = self.add_weight(shape=(4,), name="w"), self.add_weight(shape=(), trainable=False, name="n")
+
+    def call(self, x):
+        self.n.assign(self.n + 1.0)
+        return x * (self.w + 2)
+
+
+class Drawing(kl.Layer):
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.seed = keras.random.SeedGenerator(1)
+
+    def call(self, x):
+        return x + 0.1 * keras.random.normal((1, 4), seed=self.seed)
+
+
+@pytest.mark.parametrize("layer", [Counting, Drawing])
+def test_variables_that_a_call_changes_stay_as_they_are(layer):
+    """Whether such a layer is followed or refused."""
+    model = dense_net(layer())
+    before = fingerprint(model)
+    with contextlib.suppress(lrp_tf.UnsupportedLayerError):
+        explainer = lrp_tf.Explainer(model)
+        explainer(VEC)
+        explainer(VEC)
+    assert fingerprint(model) == before
 
 
 @pytest.mark.parametrize(

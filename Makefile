@@ -11,7 +11,7 @@ export PYTHONUNBUFFERED := 1
 # CUDA, XLA and oneDNN greetings say nothing to the reader of a demo.
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: demo test test-slow lint format clean
+.PHONY: demo test test-slow coverage lint format clean
 
 demo: $(VENV)/.mnist
 	$(RUN) mnist/train.py --dataset digits
@@ -23,6 +23,10 @@ test: $(VENV)/.test
 
 test-slow: $(VENV)/.test
 	$(RUN) -m pytest -m slow
+
+# Every model of keras.applications under every preset: about an hour.
+coverage: $(VENV)/.test
+	$(RUN) -m lrp_tf.coverage --markdown docs/coverage.md
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

@@ -261,7 +261,7 @@ _COLUMNS = {"model": "<17", "size": ">4", "preset": "<25", "steps": ">5", "kinds
             "nonfinite": ">9", "seconds": ">7.1f", "result": "<6"}  # fmt: skip
 _LEGEND = """`relevance`, `bias`, `stabilizer`, `other`: shares of the start relevance. `clone`: largest difference to
 the model's own output and logits, relative to the largest of these. `kinds`: how many kinds of layers and operations.
-`seconds`: to build the Explainer, compile it and explain one image, for the presets that `--timed` names; the others run
+`seconds`: to build the Explainer, compile it and explain one image, for presets that `--timed` names; the others run
 eagerly. Weights are random, of the size of trained ones."""
 
 

@@ -240,6 +240,25 @@ class Graph:
         return self.layers[paths[0]]
 
 
+def check_model(model: Any) -> None:
+    """Raise TypeError unless `model` is a Keras 3 model, RuntimeError if Keras does not run on TensorFlow."""
+    if keras.backend.backend() != "tensorflow":
+        raise RuntimeError(
+            "lrp_tf needs Keras on TensorFlow. Expected keras.backend.backend() == 'tensorflow'; set the environment "
+            f"variable KERAS_BACKEND=tensorflow before the first import of keras. Received: {keras.backend.backend()!r}"
+        )
+    if isinstance(model, keras.Model):
+        return
+    modules = {c.__module__.split(".")[0] for c in type(model).__mro__}
+    if "tf_keras" in modules or "tensorflow" in modules:
+        raise TypeError(
+            f"Expected a Keras 3 model (keras.Model). Received: {getattr(model, 'name', model)!r}, a Keras 2 model of "
+            f"{type(model).__module__}.{type(model).__name__}. Remedy: save its weights, build the same architecture "
+            "with `import keras` and load them; unset TF_USE_LEGACY_KERAS."
+        )
+    raise TypeError(f"Expected a Keras 3 model (keras.Model). Received: {model!r} of type {type(model).__name__}")
+
+
 def symbol(value: Any) -> Any:
     """A KerasTensor in the place of a Ref; anything else as it is."""
     if not isinstance(value, Ref):

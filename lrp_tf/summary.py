@@ -31,7 +31,7 @@ class Table:
         from rich.console import Console
         from rich.table import Table as RichTable
 
-        table = RichTable(box=box.SIMPLE_HEAD, title=self.title or None, title_justify="left", title_style="")
+        table = RichTable(box=box.SIMPLE_HEAD)
         for index, column in enumerate(self.columns):
             numeric = any(isinstance(row[index], float) for row in self.rows)
             table.add_column(column, justify="right" if numeric else "left", no_wrap=True)
@@ -42,7 +42,8 @@ class Table:
         console = Console(file=text, width=10_000, color_system=None, markup=False, highlight=False, emoji=False)
         console.print(table)
         lines = [line.rstrip() for line in text.getvalue().splitlines()]
-        return "\n".join([*[line for line in lines if line], *self.notes])
+        # The title by itself: a table would break it to its own width.
+        return "\n".join([line for line in (self.title, *lines) if line] + list(self.notes))
 
     def __repr__(self) -> str:
         return f"<Table {self.title!r}: {len(self.rows)} rows>"

@@ -21,7 +21,7 @@ from keras.src.backend.common.masking import get_keras_mask, set_keras_mask
 from keras.src.models.functional import Functional
 
 from lrp_tf import expansions
-from lrp_tf.graph import Constants, Graph, MergeTime, Ref, SplitTime, Step, symbol
+from lrp_tf.graph import Constants, Graph, MergeTime, Ref, SplitTime, Step, check_model, symbol
 
 # Whether a step stays as it is: rules or flows know it, or there is no use in looking into it.
 Keep = Callable[[Step], bool]
@@ -37,7 +37,7 @@ def trace(model: keras.Model, keep: Keep = lambda step: True) -> Graph:
         TypeError: not a Keras 3 model.
         ValueError: a model that was never built, or whose `call` cannot be followed symbolically.
     """
-    _check_model(model)
+    check_model(model)
     graph = []
 
     def build() -> list[tf.Tensor]:
@@ -99,24 +99,6 @@ def _untracked(structure: Any) -> Any:
     if isinstance(structure, (list, tuple)):
         return (tuple if isinstance(structure, tuple) else list)(map(_untracked, structure))
     return structure
-
-
-def _check_model(model: Any) -> None:
-    if keras.backend.backend() != "tensorflow":
-        raise RuntimeError(
-            "lrp_tf needs Keras on TensorFlow. Expected keras.backend.backend() == 'tensorflow'; set the environment "
-            f"variable KERAS_BACKEND=tensorflow before the first import of keras. Received: {keras.backend.backend()!r}"
-        )
-    if isinstance(model, keras.Model):
-        return
-    modules = {c.__module__.split(".")[0] for c in type(model).__mro__}
-    if "tf_keras" in modules or "tensorflow" in modules:
-        raise TypeError(
-            f"Expected a Keras 3 model (keras.Model). Received: {getattr(model, 'name', model)!r}, a Keras 2 model of "
-            f"{type(model).__module__}.{type(model).__name__}. Remedy: save its weights, build the same architecture "
-            "with `import keras` and load them; unset TF_USE_LEGACY_KERAS."
-        )
-    raise TypeError(f"Expected a Keras 3 model (keras.Model). Received: {model!r} of type {type(model).__name__}")
 
 
 def _as_function(model: keras.Model) -> Any | None:

@@ -55,7 +55,7 @@ class WinnerTakesAll(Flow):
 
         def pool(x: tf.Tensor) -> tf.Tensor:
             x = _to_last(x) if channels_first(op) else x
-            x = tf.nn.pool(x, sizes, "AVG", strides, op.padding.upper())
+            x = tf.nn.avg_pool(x, sizes, strides, op.padding.upper())
             return _to_first(x) if channels_first(op) else x
 
         return pool

@@ -5,6 +5,7 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
+from checking import check, randomize
 
 import lrp_tf
 from lrp_tf import composites, flows, rules
@@ -167,3 +168,27 @@ def test_bounds_pass_flatten_and_padding() -> None:
     flat = keras.Model(other := keras.Input((32,), dtype="float64"), dense(other))
     want = lrp_tf.Explainer(flat, rules.ZBox(*box))(pad(2 * x + 1).reshape(2, -1), target=0)
     np.testing.assert_allclose(found, np.reshape(want, (2, 4, 4, 2))[:, 1:3, 1:3], rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("shape", "pooling"),
+    [
+        ((9, 3), lambda: keras.layers.MaxPooling1D(3, 2, padding="same")),
+        ((9, 3), lambda: keras.layers.GlobalMaxPooling1D()),
+        ((9, 3), lambda: keras.layers.AdaptiveMaxPooling1D(4)),
+        ((8, 7, 3), lambda: keras.layers.MaxPooling2D(1, 2)),  # as in ResNetV2: strides larger than the window
+        ((5, 6, 7, 2), lambda: keras.layers.MaxPooling3D(2, 2, padding="same")),
+        ((5, 6, 7, 2), lambda: keras.layers.MaxPooling3D(1, 2)),
+    ],
+)
+def test_tutorial_propagates_every_max_pooling_as_an_average(shape, pooling) -> None:
+    inputs = keras.Input(shape)
+    layer = pooling()
+    model = randomize(keras.Model(inputs, keras.layers.Dense(3)(keras.layers.Flatten()(layer(inputs)))))
+    x = np.random.default_rng(0).uniform(0.1, 1, (2, *shape)).astype("float32")
+    composite = composites.get("tutorial", low=0.0, high=1.0)
+    explainer = lrp_tf.Explainer(model, composite)
+    assert "MaxAsAverage" in explainer.summary(None).column("rule")
+    relevance = check(model, x, composite, tolerance=1e-5).relevance.numpy()
+    if max(getattr(layer, "strides", (1,))) <= max(getattr(layer, "pool_size", (9,))):
+        assert np.count_nonzero(relevance) == relevance.size  # the whole window has its share

@@ -19,10 +19,10 @@ demo: $(VENV)/.mnist
 	@echo "Look at mnist/results/digits.png and mnist/results/why_not.png"
 
 test: $(VENV)/.test
-	$(RUN) -m pytest -m "not slow"
+	$(RUN) -m pytest -n 2 --dist loadscope -m "not slow"
 
 test-slow: $(VENV)/.test
-	$(RUN) -m pytest -m slow
+	$(RUN) -m pytest -n 2 --dist loadscope -m slow
 
 # Every model of keras.applications under every preset: about an hour.
 coverage: $(VENV)/.test

@@ -79,6 +79,15 @@ def test_products_broadcast(shape, held):
     close(flow.R, [flow.start, np.zeros_like(g)] if held else [half, summed(half, g)])
 
 
+@pytest.mark.parametrize("ahead", [False, True])
+def test_mask_that_is_an_input_is_held(ahead):
+    x, mask = values(4), np.array([[True, False, True, True]] * 3)
+    cast = lambda t, m: ops.cast(m, t.dtype)  # noqa: E731
+    flow = Flow(lambda t, m: cast(t, m) * t if ahead else t * cast(t, m), x, mask)
+    close(flow.R[0], flow.start)
+    assert flow.R[1] is None
+
+
 def both(equation, x, y, start):
     """Half to each factor, in proportion to its contributions."""
     inputs, output = equation.split("->")

@@ -10,7 +10,8 @@ VERSION = re.search(r'^__version__ = "(.+)"$', (HERE / "lrp_tf" / "__init__.py")
 
 # tfds 4.9.10 imports importlib_resources without declaring it.
 MNIST = ["tensorflow-datasets>=4.9.10", "importlib_resources", "requests", "scikit-learn>=1.5"]
-TEST = [*MNIST, "pytest>=8.3", "pytest-xdist>=3.5", "hypothesis>=6.100", "scipy>=1.11", "ruff==0.17.5", "setuptools>=68", "wheel"]
+TEST = [*MNIST, "pytest>=8.3", "pytest-xdist>=3.5", "hypothesis>=6.100", "scipy>=1.11", "ruff==0.17.5"]
+TEST += ["setuptools>=68", "wheel"]
 
 setup(
     name="lrp_tf",

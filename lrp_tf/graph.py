@@ -266,6 +266,20 @@ def symbol(value: Any) -> Any:
     return keras.KerasTensor((None, *value.shape) if value.batched else value.shape, dtype=value.dtype)
 
 
+_REDUCTIONS = (
+    *("Sum", "Mean", "Average", "Max", "Min", "Amax", "Amin", "Prod", "Var", "Std", "Median"),
+    *("Cumsum", "Cumprod", "Logsumexp", "Norm"),
+)
+
+
+def mixes_samples(step: Step) -> bool:
+    """Whether an operation reduces over the batch axis."""
+    if not (isinstance(step.kind, str) and step.kind.removeprefix("ops.") in _REDUCTIONS and step.inputs[0].batched):
+        return False
+    axes, rank = step.op.axis, len(step.inputs[0].shape) + 1
+    return axes is None or any(a % rank == 0 for a in ([axes] if isinstance(axes, int) else axes))
+
+
 def shape_text(shape: Iterable[int | None]) -> str:
     """A shape that leaves out the batch axis, as Keras writes it with one."""
     return f"({', '.join(['None', *map(str, shape)])})"

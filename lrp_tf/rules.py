@@ -395,7 +395,8 @@ class ZBox(Rule):
 
     def terms(self, op: Operator) -> list[Term]:
         low, high = self.bounds(op)
-        return [Term([(op.x, op.w), (-low, positive(op.w)), (-high, negative(op.w))], one_sided=True)]
+        # (x - low) w+ and (x - high) w-: both >= 0 for x in the box, so that nothing cancels.
+        return [Term([(op.x - low, positive(op.w)), (op.x - high, negative(op.w))], one_sided=True)]
 
 
 def shape_bound(bound: Any, name: str, x: tf.Tensor, channel_axis: int) -> tf.Tensor:

@@ -21,7 +21,18 @@ from keras.src.backend.common.masking import get_keras_mask, set_keras_mask
 from keras.src.models.functional import Functional
 
 from lrp_tf import expansions
-from lrp_tf.graph import Constants, Graph, MergeTime, Ref, SplitTime, Step, check_model, symbol
+from lrp_tf.graph import (
+    Constants,
+    Graph,
+    MergeTime,
+    Ref,
+    SplitTime,
+    Step,
+    UnsupportedLayerError,
+    check_model,
+    mixes_samples,
+    symbol,
+)
 
 # Whether a step stays as it is: rules or flows know it, or there is no use in looking into it.
 Keep = Callable[[Step], bool]
@@ -283,7 +294,7 @@ class _Tracer:
         self.steps: list[Step] = []
         self.layers: dict[str, list[tuple[Ref, ...]]] = {}
         self.within: tuple = ()
-        self.named: collections.Counter | None = None  # operations met in the `call` that is followed
+        self.named: dict[str, list] | None = None  # operations met in the `call` that is followed
         self.dtypes: set[str] = set()  # that layers compute in
         self.tensors: list[tf.Tensor] = []  # values of the constants
         self._constants: dict[int, tuple[Any, Ref]] = {}  # the value is kept, so that its id is not used again
@@ -315,11 +326,14 @@ class _Tracer:
 
     def name(self, op: Any) -> str:
         """The operation's name; Keras numbers those in a `call` anew at every trace, so they are numbered here."""
-        if self.named is None or isinstance(op, keras.Layer):
+        if self.named is None:
             return op.name
-        plain = re.sub(r"_\d+$", "", op.name)
-        self.named[plain] += 1
-        return plain if self.named[plain] == 1 else f"{plain}_{self.named[plain] - 1}"
+        plain = op.name if isinstance(op, keras.Layer) else re.sub(r"_\d+$", "", op.name)
+        same = self.named.setdefault(plain, [])  # the user may have given one name to two layers
+        if not any(known is op for known in same):
+            same.append(op)
+        number = next(i for i, known in enumerate(same) if known is op)
+        return f"{plain}_{number}" if number else plain
 
     def visit(self, op: Any, args: tuple, kwargs: dict, prefix: str) -> Any:
         path = prefix + self.name(op)
@@ -365,6 +379,11 @@ class _Tracer:
         args, kwargs = tree.map_structure(lambda a: _cast_symbol(step.op, a), (step.args, step.kwargs))
         kwargs.pop("mask", None)
         spec = step.op.compute_output_spec(*args, **kwargs)
+        if mixes_samples(step):
+            raise UnsupportedLayerError(
+                f"{step.path!r} computes over the samples of a batch, where each must be explained on its own. Remedy: "
+                "leave the first axis out of it."
+            )
         outputs = tree.map_structure(lambda t: Ref(t.shape[1:], t.dtype), spec)
         self.steps.append(dataclasses.replace(step, outputs=tuple(tree.flatten(outputs))))
         return outputs
@@ -380,7 +399,7 @@ class _Tracer:
         """While the parts of `owner` are walked."""
         outer = self.within, self.named
         self.within = self.within if isinstance(owner, keras.Model) else (*self.within, owner)
-        self.named = collections.Counter()
+        self.named = {}
         try:
             yield
         finally:
@@ -415,7 +434,8 @@ class _Tracer:
         )
         with _untouched(_sublayers(owner, itself=True)):
             try:
-                found = call(*spec_args, **spec_kwargs)
+                with keras.StatelessScope():  # what a call assigns to variables stays without effect
+                    found = call(*spec_args, **spec_kwargs)
                 function = _recorded(symbols, found)
             except _NotBuiltError as error:
                 raise ValueError(_unbuilt(owner)) from error

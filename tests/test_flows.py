@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from checking import close
+from checking import close, randomize, relevance
 from flowing import Flow, adaptive, moved, pooled, shared, strided, ties, to_all, to_first_maximum, values
 from keras import layers as kl
 from keras import ops
@@ -346,3 +346,22 @@ def test_where_asks_who_gave_the_entry():
     flow = Flow(lambda a, b: ops.where(b > 0, a, 2 * b), values(3, 4), values(1, 4, seed=2))
     keep = values(1, 4, seed=2) > 0
     close(flow.R, [np.where(keep, flow.start, 0), np.where(keep, 0, flow.start).sum(1, keepdims=True)])
+
+
+@pytest.mark.parametrize("name", ["Resizing", "nearest Resizing", "CenterCrop", "RandomFlip", "MaxPooling2D"])
+def test_uint8_images(name):
+    """They get the relevance that the same pixels get as floats."""
+    make = {
+        "Resizing": lambda: kl.Resizing(4, 5),
+        "nearest Resizing": lambda: kl.Resizing(4, 5, interpolation="nearest"),
+        "CenterCrop": lambda: kl.CenterCrop(4, 5),
+        "RandomFlip": kl.RandomFlip,
+        "MaxPooling2D": kl.MaxPooling2D,
+    }[name]
+    x = np.random.default_rng(0).integers(0, 256, (3, 6, 6, 3)).astype("uint8")
+
+    def build(dtype):
+        stack = [make(), kl.Rescaling(1 / 127.5, -1.0), kl.Conv2D(3, 3, activation="relu"), kl.Flatten(), kl.Dense(2)]
+        return randomize(keras.Sequential([keras.Input((6, 6, 3), dtype=dtype), *stack]))
+
+    close(relevance(build("uint8"), x), relevance(build("float64"), x.astype("float64")), 1e-5)

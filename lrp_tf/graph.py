@@ -280,6 +280,15 @@ def mixes_samples(step: Step) -> bool:
     return axes is None or any(a % rank == 0 for a in ([axes] if isinstance(axes, int) else axes))
 
 
+def untracked(structure: Any) -> Any:
+    """Keras keeps structures in lists and dicts of its own, which no tree function takes for a user's."""
+    if isinstance(structure, dict):
+        return {key: untracked(value) for key, value in structure.items()}
+    if isinstance(structure, (list, tuple)):
+        return (tuple if isinstance(structure, tuple) else list)(map(untracked, structure))
+    return structure
+
+
 def shape_text(shape: Iterable[int | None]) -> str:
     """A shape that leaves out the batch axis, as Keras writes it with one."""
     return f"({', '.join(['None', *map(str, shape)])})"

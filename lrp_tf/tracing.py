@@ -78,7 +78,7 @@ def _trace(model: keras.Model, tracer: _Tracer) -> Graph:
         tensors = function.inputs
         inputs = [Ref(t.shape[1:], t.dtype) for t in tensors]
         structure = _plain(function._inputs_struct, inputs)
-        found = tree.pack_sequence_as(_untracked(function._outputs_struct), tracer.run(function, inputs, ""))
+        found = tree.pack_sequence_as(untracked(function._outputs_struct), tracer.run(function, inputs, ""))
     outputs = tree.flatten(found)
     names = list(getattr(model, "output_names", None) or [])
     keys = [".".join(map(str, keys)) for keys, _ in tree.flatten_with_path(found)]
@@ -100,16 +100,7 @@ def _plain(structure: Any, leaves: list) -> Any:
     """`structure` with `leaves`; a list of one is that one, as Keras returns it."""
     if isinstance(structure, (list, tuple)) and len(structure) == 1:
         structure = structure[0]
-    return tree.pack_sequence_as(_untracked(structure), leaves)
-
-
-def _untracked(structure: Any) -> Any:
-    """Keras keeps structures in lists and dicts of its own, which no tree function takes for a user's."""
-    if isinstance(structure, dict):
-        return {key: _untracked(value) for key, value in structure.items()}
-    if isinstance(structure, (list, tuple)):
-        return (tuple if isinstance(structure, tuple) else list)(map(_untracked, structure))
-    return structure
+    return tree.pack_sequence_as(untracked(structure), leaves)
 
 
 def _as_function(model: keras.Model) -> Any | None:
@@ -139,7 +130,7 @@ def _built_inputs(model: keras.Model) -> list:
     # Not in half precision: what the model casts is the rules' business, and the numbers of tokens must stay whole.
     dtype = "float32" if model.input_dtype in _HALF else model.input_dtype
     make = lambda s: keras.KerasTensor((None, *s[1:]), dtype=dtype)  # noqa: E731
-    return [tree.map_shape_structure(make, _untracked(next(iter(shapes.values()))))]
+    return [tree.map_shape_structure(make, untracked(next(iter(shapes.values()))))]
 
 
 def _unbuilt(model: keras.Model) -> str:
@@ -357,7 +348,7 @@ class _Tracer:
                 return self.expand(op, op.call, args, kwargs, path + "/")
             refs = [a for a in tree.flatten((args, kwargs)) if isinstance(a, Ref)]
             outputs = self.run(function, _by_name(function, args, refs)[: len(function.inputs)], path + "/")
-            return tree.pack_sequence_as(_untracked(function._outputs_struct), outputs)
+            return tree.pack_sequence_as(untracked(function._outputs_struct), outputs)
         step = Step(_sized(op, args), args, kwargs, (), path, len(self.steps), self.within)
         if self.keep(step):
             return self.whole(step)

@@ -32,6 +32,7 @@ from lrp_tf.graph import (
     check_model,
     mixes_samples,
     symbol,
+    untracked,
 )
 
 # Whether a step stays as it is: rules or flows know it, or there is no use in looking into it.

@@ -71,6 +71,8 @@ def _split_activations(graph: Graph) -> None:
     steps = []
     for step in graph.steps:
         entry = linear.lookup(step.op)
+        if entry is not None:  # a mask means something in training only
+            step = dataclasses.replace(step, kwargs={k: v for k, v in step.kwargs.items() if k != "mask"})
         step = dataclasses.replace(step, linear=entry)
         function = getattr(step.op, "activation", None)
         if type(step.op) is keras.layers.Activation and isinstance(function, keras.Layer):

@@ -58,7 +58,11 @@ def _separable(op: Any, x: Any, depthwise: Any, pointwise: Any) -> Any:
 def _attention(layer: Any, query: Any, value: Any, *args: Any, use_causal_mask: bool = False, **kwargs: Any) -> Any:
     """The call of the layer; a causal mask is made here, since the layer's own wants to know the lengths inside."""
     if use_causal_mask:
-        mask = ops.cast(ops.tril(ops.ones((1, query.shape[1], value.shape[1]))), "bool")
+        if None in (query.shape[1], value.shape[1]):
+            pairs = ops.matmul(ops.ones_like(query[..., :1]), ops.transpose(ops.ones_like(value[..., :1]), (0, 2, 1)))
+        else:
+            pairs = ops.ones((1, query.shape[1], value.shape[1]))
+        mask = ops.cast(ops.tril(pairs), "bool")
         given = kwargs.get("attention_mask")
         kwargs["attention_mask"] = mask if given is None else ops.logical_and(ops.cast(given, "bool"), mask)
     return layer.call(query, value, *args, **kwargs)

@@ -159,7 +159,9 @@ class Rule:
         if not x.dtype.is_floating:
             x = tf.cast(x, "float64" if step.op.compute_dtype == "float64" else "float32")
         kernel = rest.pop(0) if step.linear.kernel is None else None
-        op = Operator(step, x, zero_bias=self.zero_bias, kernel=kernel, addend=rest[0] if rest else None)
+        op = Operator(
+            step, x, zero_bias=self.zero_bias, kernel=kernel, addend=None if step.addend is None else inputs[-1]
+        )
         return [op.z + op.bias if _present(op.bias) else op.z], op
 
     def backward(self, step: Any, op: Operator) -> Propagate:

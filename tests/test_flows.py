@@ -364,4 +364,5 @@ def test_uint8_images(name):
         stack = [make(), kl.Rescaling(1 / 127.5, -1.0), kl.Conv2D(3, 3, activation="relu"), kl.Flatten(), kl.Dense(2)]
         return randomize(keras.Sequential([keras.Input((6, 6, 3), dtype=dtype), *stack]))
 
-    close(relevance(build("uint8"), x), relevance(build("float64"), x.astype("float64")), 1e-5)
+    tolerance = 5e-2 if name == "Resizing" else 1e-5  # Keras interpolates to whole numbers
+    close(relevance(build("uint8"), x), relevance(build("float64"), x.astype("float64")), tolerance)

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from lrp_tf import rules
 from lrp_tf.flows.base import UNBOUNDED, Flow, Interval, aligned, hull, numbers, replaced, scatter, unbroadcast
-from lrp_tf.flows.moves import Move
+from lrp_tf.flows.moves import Pad
 from lrp_tf.numerics import Account, offset, vjp
 from lrp_tf.rules import Propagate
 
@@ -35,6 +35,10 @@ class Share(Flow):
         """The map whose contributions are shared; None: the step's own."""
         return None
 
+    def has_offset(self, step: Any) -> bool:
+        """Whether the map is affine and not linear."""
+        return step.has_constants and not self.multiplies
+
     def backward(self, step: Any, saved: Any) -> Propagate:
         inputs, outputs = saved
         signals = step.signals
@@ -49,7 +53,7 @@ class Share(Flow):
             g = relevances[0] / (z + epsilon)
             if account is not None:
                 account.add("stabilizer", g * epsilon)
-                if step.has_constants and not self.multiplies:
+                if self.has_offset(step):
                     account.add("bias", g * function(*[tf.zeros_like(x) for x in values]))
             shares = vjp(function, values, g / parts if parts > 1 else g)
             return scatter(step, signals, [x * share for x, share in zip(values, shares, strict=True)])
@@ -70,7 +74,10 @@ class Resample(Share):
 
     def backward(self, step: Any, saved: Any) -> Propagate:
         nearest = step.op.interpolation == "nearest"
-        return Move().backward(step, saved) if nearest else super().backward(step, saved)
+        return Pad().backward(step, saved) if nearest else super().backward(step, saved)
+
+    def has_offset(self, step: Any) -> bool:
+        return getattr(step.op, "pad_to_aspect_ratio", False)  # with fill_value
 
 
 class Contraction(Share):

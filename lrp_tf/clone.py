@@ -81,9 +81,12 @@ class Clone:
         """The pre-softmax values."""
         return forward.values[self.graph.outputs[0]]
 
-    def finish(self, forward: Forward) -> tf.Tensor:
-        """The model's own output from the pre-softmax values: puts back what was stripped."""
-        values = self.output(forward)
+    def finish(self, values: tf.Tensor, forward: Forward | None = None) -> tf.Tensor:
+        """The model's own output from the pre-softmax values: puts back what was stripped.
+
+        Args:
+            forward: the pass that gave the values; only a softmax with a mask needs it.
+        """
         for step in self.graph.stripped:
             values = step.call(values, *[forward.values[ref] for ref in step.inputs[1:]])  # a softmax may have a mask
         return values

@@ -248,7 +248,11 @@ class Explainer:
                 found = backward(starts)
             found |= {"logits": logits, "in_range": in_range, "finite": _finite(clone, inputs, forward, found)}
             if want.account:
-                found |= {"output": clone.finish(forward), "conservation": _balance(found["shares"]), "target": target}
+                found |= {
+                    "output": clone.finish(logits, forward),
+                    "conservation": _balance(found["shares"]),
+                    "target": target,
+                }
             return found
 
         if tf.config.functions_run_eagerly():

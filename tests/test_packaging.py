@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -35,10 +36,7 @@ def test_wheel_explains_a_model_in_an_empty_environment(tmp_path: Path) -> None:
     source.mkdir()
     for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
         (source / name).write_bytes((REPOSITORY / name).read_bytes())
-    (source / "lrp_tf").mkdir()
-    for path in (REPOSITORY / "lrp_tf").glob("*"):
-        if path.is_file():
-            (source / "lrp_tf" / path.name).write_bytes(path.read_bytes())
+    shutil.copytree(REPOSITORY / "lrp_tf", source / "lrp_tf", ignore=shutil.ignore_patterns("__pycache__"))
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
     # No network in tests: the build uses this environment's setuptools.
     call(*pip, "wheel", "--no-deps", "--no-build-isolation", "--no-index", "-w", tmp_path, source, cwd=tmp_path)

@@ -35,7 +35,7 @@ _ENTRIES: list[tuple[Flow, str]] = [
     (Identity(), "ops.ConvertToTensor ops.StopGradient ops.Copy ops.View"),
     (Cast(), "ops.Cast ops.SaturateCast"),
     # the same values elsewhere
-    (Move(), "Flatten Reshape Permute RepeatVector Cropping1D Cropping2D Cropping3D CenterCrop Concatenate"),
+    (Move(), "Flatten Reshape Permute RepeatVector Cropping1D Cropping2D Cropping3D Concatenate"),
     (Move(), "UpSampling1D UpSampling3D"),
     (Move(), "ops.Reshape ops.Transpose ops.Concatenate ops.Squeeze ops.ExpandDims ops.GetItem ops.Stack ops.Split"),
     (Move(), "ops.ArraySplit ops.Hsplit ops.Vsplit ops.Dsplit ops.Hstack ops.Vstack ops.Dstack ops.Unstack ops.Append"),
@@ -57,7 +57,7 @@ _ENTRIES: list[tuple[Flow, str]] = [
         "AdaptiveAveragePooling1D AdaptiveAveragePooling2D AdaptiveAveragePooling3D ops.AdaptiveAveragePool",
     ),
     (Share(), "Subtract ops.Subtract ops.Average ops.RGBToGrayscale ops.Trace ops.Diff ops.BatchNorm"),
-    (Resample(), "Resizing UpSampling2D ops.Resize"),
+    (Resample(), "Resizing UpSampling2D ops.Resize CenterCrop"),
     (Affine(), "BatchNormalization"),
     (InputScaling(affine=rescale), "Rescaling"),
     (InputScaling(affine=normalize), "Normalization"),

@@ -65,15 +65,17 @@ class Move(Flow):
 class Pad(Move):
     """Padding: R moves with its entries; what lands on the padding is booked "other"."""
 
+    enters: tuple[int, ...] | None = (0,)
+
     def backward(self, step: Any, saved: Any) -> Propagate:
         move = super().backward(step, saved)
-        x = saved[0][0]
+        x, *rest = saved[0]
 
         def propagate(relevances: list[tf.Tensor], account: Account | None) -> list[tf.Tensor | None]:
             if account is not None:
                 # Ones less zeros: padding with another constant cancels.
                 ones = tf.ones_like(x, relevances[0].dtype)
-                inside = step.call(ones) - step.call(tf.zeros_like(ones))
+                inside = step.call(ones, *rest) - step.call(tf.zeros_like(ones), *rest)
                 account.add("other", relevances[0] * (1 - inside))
             return move(relevances, account)
 
@@ -91,6 +93,9 @@ class Cast(Identity):
         wanted = tf.as_dtype(step.outputs[0].dtype)
         (x,) = inputs
         return [x if x.dtype.is_floating and wanted.is_floating else tf.cast(x, wanted)], None
+
+    def interval(self, step: Any, intervals: list[Interval]) -> Interval:
+        return (0, 1) if step.inputs[0].dtype == "bool" else intervals[0]  # a mask, which gates
 
 
 class Lookup(Flow):

@@ -82,6 +82,7 @@ def _max_pool_grad(x: tf.Tensor, y: tf.Tensor, r: tf.Tensor, sizes: list, stride
 
 
 def _max_pool_grad_2d(x: tf.Tensor, y: tf.Tensor, r: tf.Tensor, sizes: list, strides: list, padding: str) -> tf.Tensor:
+    x, y = tf.cast(x, r.dtype), tf.cast(y, r.dtype)  # uint8 images
     window = {"ksize": [1, *sizes, 1], "strides": [1, *strides, 1], "padding": padding}
     return tf.raw_ops.MaxPoolGrad(orig_input=x, orig_output=y, grad=r, **window)
 

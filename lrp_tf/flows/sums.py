@@ -42,6 +42,8 @@ class Share(Flow):
     def backward(self, step: Any, saved: Any) -> Propagate:
         inputs, outputs = saved
         signals = step.signals
+        dtype = tf.float64 if getattr(step.op, "compute_dtype", None) == "float64" else tf.float32  # of uint8 images
+        inputs = [x if x.dtype.is_floating or i in step.held else tf.cast(x, dtype) for i, x in enumerate(inputs)]
         call = self.linear_map(step, inputs)
         z = outputs[0] if call is None else call(*inputs)
         function = lambda *values: (call or step.call)(*replaced(inputs, signals, values))  # noqa: E731
@@ -72,9 +74,19 @@ class Share(Flow):
 class Resample(Share):
     """Resizing and upsampling: nearest neighbours move R with the values, interpolation shares it."""
 
+    def linear_map(self, step: Any, inputs: list[tf.Tensor]) -> Callable[..., tf.Tensor] | None:
+        # TensorFlow interpolates in float32 whatever it is given, and some of its gradients take nothing else.
+        return lambda x: tf.cast(step.call(tf.cast(x, tf.float32)), x.dtype)
+
     def backward(self, step: Any, saved: Any) -> Propagate:
-        nearest = step.op.interpolation == "nearest"
-        return Pad().backward(step, saved) if nearest else super().backward(step, saved)
+        return Pad().backward(step, saved) if self.moves(step) else super().backward(step, saved)
+
+    def moves(self, step: Any) -> bool:
+        """Whether the step only moves values."""
+        if isinstance(step.op, keras.layers.CenterCrop):  # what is smaller than the crop is resized
+            pairs = zip(step.inputs[0].shape, step.outputs[0].shape, strict=True)
+            return all(before is not None and after is not None and before >= after for before, after in pairs)
+        return step.op.interpolation == "nearest"
 
     def has_offset(self, step: Any) -> bool:
         return getattr(step.op, "pad_to_aspect_ratio", False)  # with fill_value

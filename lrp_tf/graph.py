@@ -171,6 +171,34 @@ class InputShift:
         return self.operation.call(*args, **kwargs)
 
 
+class EachSample(keras.Operation):
+    """[1, ...] -> [B, ...]: a value for every sample of the second argument, as a class token is one."""
+
+    label = "each sample"
+
+    def call(self, value: tf.Tensor, samples: tf.Tensor) -> tf.Tensor:
+        return tf.broadcast_to(value, tf.concat([tf.shape(samples)[:1], tf.shape(value)[1:]], 0))
+
+    def compute_output_spec(self, value: Any, samples: Any) -> keras.KerasTensor:
+        return keras.KerasTensor((None, *value.shape[1:]), dtype=keras.backend.standardize_dtype(value.dtype))
+
+
+@dataclasses.dataclass(frozen=True)
+class BroadcastSamples:
+    """ops.broadcast_to(x, (batch, *shape)), where the size of the batch is that of x."""
+
+    shape: tuple[int, ...]
+
+    name = "broadcast_to"
+    label = "BroadcastTo"
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        return tf.broadcast_to(inputs, tf.concat([tf.shape(inputs)[:1], self.shape], 0))
+
+    def compute_output_spec(self, inputs: Any) -> keras.KerasTensor:
+        return keras.KerasTensor((None, *self.shape), dtype=inputs.dtype)
+
+
 class MergeTime:
     """[B, T, ...] -> [B T, ...]: every time step becomes a sample, for the layer in a TimeDistributed."""
 

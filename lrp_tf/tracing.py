@@ -1,11 +1,9 @@
-"""Keras model -> graph of steps. The only file that touches private Keras."""
+"""Keras model -> graph of steps. Touches private Keras."""
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import dataclasses
-import functools
 import inspect
 import math
 import re
@@ -16,12 +14,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 from keras import tree
-from keras.src.backend.common import global_state
 from keras.src.backend.common.masking import get_keras_mask, set_keras_mask
 from keras.src.models.functional import Functional
 
 from lrp_tf import expansions
 from lrp_tf.graph import (
+    BroadcastSamples,
     Constants,
     Graph,
     MergeTime,
@@ -33,6 +31,16 @@ from lrp_tf.graph import (
     mixes_samples,
     symbol,
     untracked,
+)
+from lrp_tf.symbolic import (
+    HALF,
+    NotBuiltError,
+    batch_sizes,
+    in_full_precision,
+    names_kept,
+    sublayers,
+    untouched,
+    variables_give_way,
 )
 
 # Whether a step stays as it is: rules or flows know it, or there is no use in looking into it.
@@ -57,7 +65,7 @@ def trace(model: keras.Model, keep: Keep = lambda step: True) -> Graph:
         graph.append(_trace(model, tracer))
         return tracer.tensors
 
-    with _names_kept(), _variables_give_way():
+    with names_kept(), variables_give_way():
         # What a `call` computes from variables alone belongs into this function, or it would freeze.
         compute = tf.function(build, autograph=False).get_concrete_function()
     (found,) = graph
@@ -125,11 +133,11 @@ def _built_inputs(model: keras.Model) -> list:
         return [_plain(recorded._inputs_struct, [keras.KerasTensor(t.shape, t.dtype) for t in recorded.inputs])]
     shapes = getattr(model, "_build_shapes_dict", None)
     if not shapes or len(shapes) != 1:
-        called = model.built and all(layer.built for layer in _sublayers(model))
+        called = model.built and all(layer.built for layer in sublayers(model))
         # Keras records no shapes where its own symbolic run of `call` failed.
         raise ValueError(_untraceable(model, "Keras knows no input shapes") if called else _unbuilt(model))
     # Not in half precision: what the model casts is the rules' business, and the numbers of tokens must stay whole.
-    dtype = "float32" if model.input_dtype in _HALF else model.input_dtype
+    dtype = "float32" if model.input_dtype in HALF else model.input_dtype
     make = lambda s: keras.KerasTensor((None, *s[1:]), dtype=dtype)  # noqa: E731
     return [tree.map_shape_structure(make, untracked(next(iter(shapes.values()))))]
 
@@ -152,82 +160,6 @@ def _untraceable(model: keras.Layer, reason: str) -> str:
     )
 
 
-class _NotBuiltError(Exception):
-    pass
-
-
-@contextlib.contextmanager
-def _untouched(layers: list[keras.Layer]) -> Iterator[None]:
-    """Takes the records off again that a symbolic run of `call` leaves on layers, and refuses to build any.
-
-    Meanwhile layers of one name have different ones, as keras.Function wants it, and losses are not added.
-    """
-    counts = collections.Counter(layer.name for layer in layers)
-    names = {layer: layer.name for layer in layers if counts[layer.name] > 1}
-    for layer, name in names.items():
-        object.__setattr__(layer, "name", f"{name}_{id(layer)}")
-    records = [(len(layer._inbound_nodes), len(layer._outbound_nodes)) for layer in layers]
-
-    def refuse(*args: Any, **kwargs: Any) -> None:
-        raise _NotBuiltError
-
-    ours = [(layer, "build", refuse) for layer in layers if not layer.built]
-    ours += [(layer, "add_loss", lambda loss: None) for layer in layers]
-    theirs = [vars(layer).get(name) for layer, name, _ in ours]
-    for layer, name, method in ours:
-        object.__setattr__(layer, name, method)
-    try:
-        yield
-    finally:
-        for layer, name in names.items():
-            object.__setattr__(layer, "name", name)
-        for (layer, name, _), method in zip(ours, theirs, strict=True):
-            if method is None:
-                object.__delattr__(layer, name)
-            else:
-                object.__setattr__(layer, name, method)
-        for layer, (inbound, outbound) in zip(layers, records, strict=True):
-            del layer._inbound_nodes[inbound:]
-            del layer._outbound_nodes[outbound:]
-
-
-@contextlib.contextmanager
-def _variables_give_way() -> Iterator[None]:
-    """self.gamma * x: Keras' variables know no symbolic tensors on their right, which know variables on their left."""
-    operators = {}
-    for cls in keras.Variable.__mro__:
-        for name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "lt", "le", "gt", "ge"):
-            if (method := vars(cls).get(f"__{name}__")) is not None and cls is not object:
-                operators[cls, f"__{name}__"] = method
-    for (cls, name), method in operators.items():
-        setattr(cls, name, _giving_way(method))
-    try:
-        yield
-    finally:
-        for (cls, name), method in operators.items():
-            setattr(cls, name, method)
-
-
-def _giving_way(method: Callable) -> Callable:
-    @functools.wraps(method)
-    def operator(self: Any, other: Any) -> Any:
-        return NotImplemented if isinstance(other, keras.KerasTensor) else method(self, other)
-
-    return operator
-
-
-@contextlib.contextmanager
-def _names_kept() -> Iterator[None]:
-    """Keras numbers whatever is made, symbolic tensors too: later layers get the names they would have without us."""
-    names = global_state.get_global_attribute("object_name_uids")
-    names = None if names is None else names.copy()
-    try:
-        yield
-    finally:
-        if names is not None:
-            global_state.set_global_attribute("object_name_uids", names)
-
-
 def _by_name(function: Any, args: tuple, refs: list[Ref]) -> list[Ref]:
     """The inputs of a recorded graph in its own order, where the call passed a dict to inputs that are none."""
     if args and isinstance(args[0], dict) and not isinstance(function._inputs_struct, dict):
@@ -235,21 +167,12 @@ def _by_name(function: Any, args: tuple, refs: list[Ref]) -> list[Ref]:
     return refs
 
 
-_HALF = ("float16", "bfloat16")
-
-
-def _in_full_precision(layer: keras.Layer) -> keras.Layer:
-    """The layer, sharing all that it has, with float32 in the place of a half precision that its `call` casts to."""
-    if layer.compute_dtype not in _HALF or isinstance(layer, keras.Model):
-        return layer
-    twin = object.__new__(type(layer))
-    vars(twin).update(vars(layer))
-    vars(twin)["_dtype_policy"] = keras.DTypePolicy("float32")
-    return twin
-
-
 def _sized(op: Any, args: tuple) -> Any:
     """A reshape to (batch, ...), where the size of the batch was not known to the `call` that asked for it."""
+    if type(op).__name__ == "BroadcastTo" and None in op.shape:
+        if op.shape.index(None) > 0 or None in op.shape[1:] or len(op.shape) != len(args[0].shape) + args[0].batched:
+            raise ValueError(f"it broadcasts to {tuple(op.shape)}, with a size that is known at the call only")
+        return BroadcastSamples(tuple(op.shape[1:]))
     shape = getattr(op, "newshape", None)
     if not isinstance(shape, (tuple, list)) or None not in shape:
         return op
@@ -268,14 +191,8 @@ def _cast_symbol(op: Any, value: Any) -> Any:
     made = symbol(value)
     if isinstance(made, keras.KerasTensor) and made.dtype.startswith(("float", "bfloat")):
         dtype = op.compute_dtype if isinstance(op, keras.Layer) and op.autocast else made.dtype
-        made = keras.KerasTensor(made.shape, dtype="float32" if dtype in _HALF or dtype[:5] != "float" else dtype)
+        made = keras.KerasTensor(made.shape, dtype="float32" if dtype in HALF or dtype[:5] != "float" else dtype)
     return made
-
-
-def _sublayers(owner: Any, itself: bool = False) -> list[keras.Layer]:
-    if not isinstance(owner, keras.Layer):  # an operation
-        return []
-    return list(owner._flatten_layers(include_self=itself, recursive=True))
 
 
 class _Tracer:
@@ -333,7 +250,7 @@ class _Tracer:
         kwargs.pop("training", None)  # a model may have recorded it for a layer that does not take it
         if isinstance(op, keras.Layer):
             self.dtypes.add(op.compute_dtype)
-            op = _in_full_precision(op)
+            op = in_full_precision(op)
             kwargs |= _masks_for(op, args, kwargs)
         outputs = self.unfold(op, args, kwargs, path)
         self.layers.setdefault(path, []).append(tuple(tree.flatten(outputs)))
@@ -424,12 +341,13 @@ class _Tracer:
         spec_args, spec_kwargs = tree.map_structure(
             lambda a: symbols.get(a, a) if isinstance(a, Ref) else a, (args, kwargs)
         )
-        with _untouched(_sublayers(owner, itself=True)):
+        like = next((symbols[ref] for ref in refs if ref.batched), None)
+        with untouched(sublayers(owner, itself=True)), batch_sizes(like):
             try:
                 with keras.StatelessScope():  # what a call assigns to variables stays without effect
                     found = call(*spec_args, **spec_kwargs)
                 function = _recorded(symbols, found)
-            except _NotBuiltError as error:
+            except NotBuiltError as error:
                 raise ValueError(_unbuilt(owner)) from error
             except Exception as error:
                 reason = f"{type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0]}"

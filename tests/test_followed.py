@@ -262,16 +262,33 @@ def test_samples_that_a_layer_mixes_are_refused():
 @pytest.mark.parametrize(
     "function",
     [
-        lambda s, x: ops.broadcast_to(s.one, (ops.shape(x)[0], 1, 4)),
-        lambda s, x: ops.tile(s.one, (ops.shape(x)[0], 1, 1)),
-        lambda s, x: ops.repeat(s.one, ops.shape(x)[0], axis=0),
+        lambda s, x: ops.concatenate([ops.broadcast_to(s.one, (ops.shape(x)[0], 1, 4)), x], axis=1),
+        lambda s, x: ops.concatenate([ops.tile(s.one, (ops.shape(x)[0], 1, 1)), x], axis=1),
+        lambda s, x: ops.concatenate([ops.repeat(s.one, ops.shape(x)[0], axis=0), x], axis=1),
+        lambda s, x: ops.concatenate([x, ops.ones((ops.shape(x)[0], 2, 4), dtype=x.dtype)], axis=1),
+        lambda s, x: x + ops.full(ops.shape(x), 2.0, dtype=x.dtype),
+        lambda s, x: x + ops.broadcast_to(s.one[:, :1], ops.shape(x)),
+        lambda s, x: x + ops.broadcast_to(x[:, :1], ops.shape(x)),
+        lambda s, x: ops.where(ops.broadcast_to(ops.arange(4) < 2, ops.shape(x)), x, 0.0),
     ],
-    ids=["broadcast_to", "tile", "repeat"],
+    ids=["broadcast_to", "tile", "repeat", "ones", "full", "positions", "of the input", "condition"],
 )
-def test_class_tokens_by_the_size_of_the_batch_are_followed_or_refused(function):
-    model = model_of(Own(lambda s, x: ops.concatenate([function(s, x), x], axis=1), name="own"), SEQUENCES)
-    try:
-        check(model, SEQUENCES, RULE)
-    except lrp_tf.UnsupportedLayerError as error:
-        if "'own'" not in str(error):
-            raise
+def test_the_size_of_the_batch_is_asked_for_to_give_each_sample_the_same(function):
+    """Class tokens, positions, padding."""
+    check(model_of(Own(function, name="own"), SEQUENCES), SEQUENCES, RULE)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda s, x: x + ops.expand_dims(ops.cast(ops.arange(0, ops.shape(x)[1]), x.dtype), -1),
+        lambda s, x: x + ops.broadcast_to(x[:, :1], ops.shape(x)),
+        lambda s, x: x + ops.tile(ops.concatenate([s.one, s.one]), (ops.shape(x)[0], 1, 1))[:1],
+    ],
+    ids=["arange", "broadcast_to", "two rows for each sample"],
+)
+def test_sizes_that_are_known_at_the_call_only_are_refused(function):
+    inputs = keras.Input((None, 4))
+    model = keras.Model(inputs, kl.GlobalAveragePooling1D()(Own(function, name="own")(inputs)))
+    with raises(lrp_tf.UnsupportedLayerError, "'own", "(known at the call only|rows of the first axis)"):
+        lrp_tf.Explainer(model)

@@ -9,7 +9,7 @@ from lrp_tf.flows.moves import Cast, Detached, Gather, InputScaling, Lookup, Mov
 from lrp_tf.flows.normalization import GroupNorm, LayerNorm
 from lrp_tf.flows.pooling import AdaptiveWinnerTakesAll, GlobalWinnerTakesAll, WinnerTakesAll
 from lrp_tf.flows.sums import Affine, Contraction, Negation, Product, Quotient, Resample, Share, Winner
-from lrp_tf.graph import Constants, InputShift, MergeTime, SplitTime
+from lrp_tf.graph import BroadcastSamples, Constants, EachSample, InputShift, MergeTime, SplitTime
 
 # Augmentation does nothing in inference mode.
 _AUGMENTATION = """
@@ -91,3 +91,5 @@ register(MergeTime, Move())
 register(SplitTime, Move(enters=(0,)))
 register(InputShift, PassThrough(transparent=True))
 register(Constants, Detached())
+register(EachSample, Detached())
+register(BroadcastSamples, Move())

@@ -1,0 +1,162 @@
+"""Lets the `call` of a layer run on symbolic tensors, and undoes what that leaves behind. Touches private Keras."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import functools
+import inspect
+from collections.abc import Callable, Iterator
+from types import ModuleType
+from typing import Any
+
+import keras
+from keras.src import backend
+from keras.src.backend.common import global_state
+
+from lrp_tf.graph import EachSample
+
+HALF = ("float16", "bfloat16")
+
+
+class NotBuiltError(Exception):
+    pass
+
+
+@contextlib.contextmanager
+def untouched(layers: list[keras.Layer]) -> Iterator[None]:
+    """Takes the records off again that a symbolic run of `call` leaves on layers, and refuses to build any.
+
+    Meanwhile layers of one name have different ones, as keras.Function wants it, and losses are not added.
+    """
+    counts = collections.Counter(layer.name for layer in layers)
+    names = {layer: layer.name for layer in layers if counts[layer.name] > 1}
+    for layer, name in names.items():
+        object.__setattr__(layer, "name", f"{name}_{id(layer)}")
+    records = [(len(layer._inbound_nodes), len(layer._outbound_nodes)) for layer in layers]
+
+    def refuse(*args: Any, **kwargs: Any) -> None:
+        raise NotBuiltError
+
+    ours = [(layer, "build", refuse) for layer in layers if not layer.built]
+    ours += [(layer, "add_loss", lambda loss: None) for layer in layers]
+    theirs = [vars(layer).get(name) for layer, name, _ in ours]
+    for layer, name, method in ours:
+        object.__setattr__(layer, name, method)
+    try:
+        yield
+    finally:
+        for layer, name in names.items():
+            object.__setattr__(layer, "name", name)
+        for (layer, name, _), method in zip(ours, theirs, strict=True):
+            if method is None:
+                object.__delattr__(layer, name)
+            else:
+                object.__setattr__(layer, name, method)
+        for layer, (inbound, outbound) in zip(layers, records, strict=True):
+            del layer._inbound_nodes[inbound:]
+            del layer._outbound_nodes[outbound:]
+
+
+@contextlib.contextmanager
+def variables_give_way() -> Iterator[None]:
+    """self.gamma * x: Keras' variables know no symbolic tensors on their right, which know variables on their left."""
+    operators = {}
+    for cls in keras.Variable.__mro__:
+        for name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "lt", "le", "gt", "ge"):
+            if (method := vars(cls).get(f"__{name}__")) is not None and cls is not object:
+                operators[cls, f"__{name}__"] = method
+    for (cls, name), method in operators.items():
+        setattr(cls, name, _giving_way(method))
+    try:
+        yield
+    finally:
+        for (cls, name), method in operators.items():
+            setattr(cls, name, method)
+
+
+def _giving_way(method: Callable) -> Callable:
+    @functools.wraps(method)
+    def operator(self: Any, other: Any) -> Any:
+        return NotImplemented if isinstance(other, keras.KerasTensor) else method(self, other)
+
+    return operator
+
+
+@contextlib.contextmanager
+def names_kept() -> Iterator[None]:
+    """Keras numbers whatever is made, symbolic tensors too: later layers get the names they would have without us."""
+    names = global_state.get_global_attribute("object_name_uids")
+    names = None if names is None else names.copy()
+    try:
+        yield
+    finally:
+        if names is not None:
+            global_state.set_global_attribute("object_name_uids", names)
+
+
+@contextlib.contextmanager
+def batch_sizes(like: keras.KerasTensor | None) -> Iterator[None]:
+    """ops.tile(self.token, (ops.shape(x)[0], 1, 1)): while a `call` runs, None as the first size is that of `like`."""
+    module: ModuleType = backend.numpy
+    makers = {
+        "zeros": lambda make, shape, *rest, **options: make((1, *shape[1:]), *rest, **options),
+        "broadcast_to": lambda make, x, shape: make(x, (1, *shape[1:])),
+        "tile": lambda make, x, repeats: make(x, (1, *repeats[1:])),
+        "repeat": lambda make, x, repeats, axis=None: x,
+    }
+    makers |= dict.fromkeys(["ones", "full", "empty"], makers["zeros"])
+    plain = {name: getattr(module, name) for name in (*makers, "arange")}
+    for name, one_sample in makers.items():
+        setattr(module, name, _for_each_sample(plain[name], one_sample, like))
+    module.arange = _known_length(plain["arange"])
+    try:
+        yield
+    finally:
+        for name, function in plain.items():
+            setattr(module, name, function)
+
+
+def _for_each_sample(function: Callable, one_sample: Callable, like: keras.KerasTensor | None) -> Callable:
+    @functools.wraps(function)
+    def maker(*args: Any, **kwargs: Any) -> Any:
+        bound = inspect.signature(function).bind(*args, **kwargs)
+        sizes = bound.arguments.get("shape", bound.arguments.get("repeats"))
+        open_batch = isinstance(sizes, (tuple, list)) and len(sizes) > 0 and sizes[0] is None
+        if like is None or not (open_batch or (sizes is None and bound.arguments.get("axis") == 0)):
+            return function(*args, **kwargs)
+        value = keras.ops.convert_to_tensor(one_sample(function, *args, **kwargs))
+        if value.shape[0] != 1:
+            raise ValueError(f"ops.{function.__name__} gives each sample {value.shape[0]} rows of the first axis")
+        return EachSample()(value, like)
+
+    return maker
+
+
+def _known_length(arange: Callable) -> Callable:
+    @functools.wraps(arange)
+    def maker(start: Any, stop: Any = None, *rest: Any, **kwargs: Any) -> Any:
+        if start is None or (stop is None and isinstance(start, int) and start == 0):
+            raise ValueError(
+                "ops.arange up to a size that is known at the call only; build the model with that size, as in "
+                "keras.Input((128,))"
+            )
+        return arange(start, stop, *rest, **kwargs)
+
+    return maker
+
+
+def in_full_precision(layer: keras.Layer) -> keras.Layer:
+    """The layer, sharing all that it has, with float32 in the place of a half precision that its `call` casts to."""
+    if layer.compute_dtype not in HALF or isinstance(layer, keras.Model):
+        return layer
+    twin = object.__new__(type(layer))
+    vars(twin).update(vars(layer))
+    vars(twin)["_dtype_policy"] = keras.DTypePolicy("float32")
+    return twin
+
+
+def sublayers(owner: Any, itself: bool = False) -> list[keras.Layer]:
+    if not isinstance(owner, keras.Layer):  # an operation
+        return []
+    return list(owner._flatten_layers(include_self=itself, recursive=True))

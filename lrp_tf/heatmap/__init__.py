@@ -1,0 +1,28 @@
+"""Arrays -> pictures. White is no relevance, red speaks for the target, blue against it; see docs/heatmaps.md."""
+
+from __future__ import annotations
+
+from lrp_tf.heatmap.colours import PALETTES, RELEVANCE_CMAP, reduce_channels, to_rgb
+from lrp_tf.heatmap.figures import figure, save, show
+from lrp_tf.heatmap.files import atomic
+from lrp_tf.heatmap.images import image_to_rgb, overlay, resize
+from lrp_tf.heatmap.sheets import grid
+from lrp_tf.heatmap.signals import signal
+from lrp_tf.heatmap.tables import table
+
+__all__ = [
+    "PALETTES",
+    "RELEVANCE_CMAP",
+    "atomic",
+    "figure",
+    "grid",
+    "image_to_rgb",
+    "overlay",
+    "reduce_channels",
+    "resize",
+    "save",
+    "show",
+    "signal",
+    "table",
+    "to_rgb",
+]

@@ -1,0 +1,121 @@
+"""Pictures -> files, which appear whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+PIXELS = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
+VECTORS = (".pdf", ".svg", ".eps")
+DPI = 100
+
+
+def atomic(path: str | os.PathLike, draw: Callable[[Path], object]) -> Path:
+    """Let `draw` write a temporary file beside `path` and rename it: no half-written file under the final name.
+
+    A process that is killed meanwhile leaves a file whose name begins with ".tmp-".
+
+    Args:
+        path: the file to write, of any kind; an old one is replaced.
+        draw: writes the file that it is given, which exists, is empty and has the suffix of `path`.
+
+    Returns:
+        `path`.
+
+    Raises:
+        FileNotFoundError: the folder does not exist.
+        OSError: the folder cannot be written.
+        Exception: what `draw` raises. An old file under `path` stays as it was.
+    """
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"Expected a file in a folder that exists. Received: {str(path)!r}")
+    temporary = path.parent / f".tmp-{secrets.token_hex(8)}{path.suffix}"
+    # Not by tempfile, which gives the file to its owner alone; open() gives the usual rights.
+    temporary.open("xb").close()
+    try:
+        draw(temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def require_format(path: str | os.PathLike) -> Path:
+    """The path, if its suffix is that of a picture.
+
+    Raises:
+        ValueError: no suffix, or another one.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in PIXELS + VECTORS:
+        raise ValueError(
+            f"Expected a file name with the suffix of a picture format: {', '.join(PIXELS + VECTORS)}. "
+            f"Received: {str(path)!r}"
+        )
+    return path
+
+
+def encode(rgb: np.ndarray, suffix: str) -> bytes:
+    """uint8 [H, W, 3] -> the bytes of a file. JPEG keeps the resolution of colours: in relevance they are all.
+
+    Raises:
+        OSError: OpenCV cannot, for instance because the format does not allow pictures of that size.
+    """
+    options = {".jpg": (cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444)}
+    options[".jpeg"] = options[".jpg"]
+    options[".png"] = (cv2.IMWRITE_PNG_COMPRESSION, 6)
+    try:
+        done, data = cv2.imencode(suffix, cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), options.get(suffix.lower(), ()))
+    except cv2.error as error:
+        done, reason = False, str(error)
+    else:
+        reason = "no reason given"
+    if not done:
+        size = f"{rgb.shape[0]}x{rgb.shape[1]}"
+        raise OSError(f"OpenCV could not write {size} pixels as {suffix!r}: {reason}. Remedy: .png")
+    return data.tobytes()
+
+
+def write_pixels(path: str | os.PathLike, rgb: np.ndarray) -> Path:
+    """Save uint8 [H, W, 3], one pixel each; in a vector format a page of that size."""
+    path = require_format(path)
+    if path.suffix.lower() in PIXELS:
+        data = encode(rgb, path.suffix)
+        return atomic(path, lambda temporary: temporary.write_bytes(data))
+    height, width = rgb.shape[:2]
+    page = empty_figure(width, height)
+    axes = page.add_axes((0, 0, 1, 1))
+    axes.imshow(rgb, aspect="auto", interpolation="none", origin="upper")
+    axes.set_axis_off()
+    return write_figure(path, page)
+
+
+def write_figure(path: str | os.PathLike, drawing: Figure) -> Path:
+    """Save a figure in the format that the suffix names."""
+    path = require_format(path)
+    if path.suffix.lower() in PIXELS:
+        return write_pixels(path, rendered(drawing))
+    return atomic(path, lambda temporary: drawing.savefig(temporary, dpi=DPI, facecolor="white"))
+
+
+def empty_figure(width: int, height: int) -> Figure:
+    """A white figure of that many pixels."""
+    # Pixels are inches times dpi, cut off: 0.29 * 100 would be 28 without the small amount more.
+    drawing = Figure(figsize=((width + 1e-6) / DPI, (height + 1e-6) / DPI), dpi=DPI, facecolor="white")
+    FigureCanvasAgg(drawing)
+    return drawing
+
+
+def rendered(drawing: Figure) -> np.ndarray:
+    """The pixels of a figure. uint8 [H, W, 3]."""
+    canvas = FigureCanvasAgg(drawing)
+    canvas.draw()
+    return np.ascontiguousarray(np.asarray(canvas.buffer_rgba())[..., :3])

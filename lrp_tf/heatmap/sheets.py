@@ -1,0 +1,184 @@
+"""Pictures in rows on one sheet. All lengths are whole pixels, so that pictures are not resampled twice."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from matplotlib.colors import Colormap
+from matplotlib.figure import Figure
+
+from lrp_tf.heatmap.colours import colour
+from lrp_tf.heatmap.files import DPI, empty_figure, write_figure
+from lrp_tf.heatmap.images import scaled
+from lrp_tf.heatmap.texts import PLAIN, printable, wrapped
+
+GAP = 10  # between pictures, and around them
+TITLE, LABEL, HEAD = 9, 8, 11  # font sizes
+NARROWEST = 1 / 8  # a picture of 1 x 2000 is drawn as 1 x 8, to be seen at all
+BAR = 100  # width of a colour bar with its numbers
+SHORTEST_BAR = 80
+NARROWEST_SHEET = 200  # for the title of a tall picture
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A colour bar: the values at its ends, and what `colour` needs."""
+
+    ends: tuple[float, float]
+    cmap: str | Colormap
+    gamma: float
+
+
+def grid(
+    path: str | os.PathLike,
+    rows: Sequence[Sequence[Any]],
+    *,
+    titles: Sequence[str | Sequence[str]] | None = None,
+    labels: Sequence[str] | None = None,
+    suptitle: str = "",
+    tile_inches: float = 2.0,
+) -> Path:
+    """Save RGB pictures in rows, drawn by matplotlib. Each keeps its aspect ratio, up to 1:8.
+
+    Args:
+        path: file to write; it appears whole or not at all.
+        rows: rows of uint8 [H, W, 3] pictures (`to_rgb`, `overlay`, `image_to_rgb`); None leaves a gap.
+        titles: above each row, one text or several that share its width.
+        labels: one below each picture, row by row.
+        suptitle: text above all.
+        tile_inches: the longer side of one picture, at 100 pixels per inch.
+
+    Returns:
+        `path`.
+
+    Raises:
+        ValueError: no pictures, something that is none, not one title a row, an unknown picture format.
+        OSError: the folder does not exist or cannot be written.
+    """
+    return write_figure(path, sheet(rows, titles=titles, labels=labels, suptitle=suptitle, tile_inches=tile_inches))
+
+
+def sheet(
+    rows: Sequence[Sequence[Any]],
+    *,
+    titles: Sequence[str | Sequence[str]] | None = None,
+    labels: Sequence[str] | None = None,
+    suptitle: str = "",
+    tile_inches: float = 2.0,
+    bar: Bar | None = None,
+) -> Figure:
+    """The figure of `grid`, with a colour bar beside the first row if `bar` is given."""
+    pictures = [picture for row in rows for picture in row]
+    columns = max((len(row) for row in rows), default=0)
+    if not any(picture is not None for picture in pictures):
+        raise ValueError("Expected at least one picture. Received: none")
+    if titles and len(titles) != len(rows):
+        raise ValueError(f"Expected one title, or list of titles, a row. Received: {len(titles)} for {len(rows)} rows")
+    if not tile_inches > 0:
+        raise ValueError(f"Expected tile_inches > 0. Received: {tile_inches!r}")
+    tile = max(1, round(tile_inches * DPI))
+    sizes = [(0, 0) if picture is None else _size(picture, tile) for picture in pictures]
+    cell_height, cell_width = (max(side) for side in zip(*sizes, strict=True))
+    if bar:
+        cell_height = max(cell_height, SHORTEST_BAR)
+    # The width without the colour bar.
+    inside = max(columns * (cell_width + GAP), min(tile, NARROWEST_SHEET) + GAP) + GAP
+
+    titles = [[text] if isinstance(text, str) else list(text) for text in titles or []]
+    titles = [[wrapped(text, inside / len(row) / DPI, TITLE) for text in row] for row in titles]
+    labels = [wrapped(text, (cell_width + GAP) / DPI, LABEL) for text in labels or []]
+    suptitle = wrapped(suptitle, inside / DPI, HEAD)
+    above = 19 * max((_lines(text) for row in titles for text in row), default=0)
+    below = 9 + 15 * max(map(_lines, labels)) if labels else 0
+    head = 15 + 20 * _lines(suptitle) if suptitle else 5
+
+    row_height = cell_height + above + below + 12
+    width, height = inside + (BAR if bar else 0), len(rows) * row_height + head
+    drawing = empty_figure(width, height)
+    sizes, labels = iter(sizes), iter(labels)
+    for r, row in enumerate(rows):
+        top = head + r * row_height + above
+        for t, text in enumerate(titles[r] if titles else []):
+            place = (t + 0.5) / len(titles[r]) * inside / width, 1 - (top - 4) / height
+            drawing.text(*place, text, ha="center", va="bottom", fontsize=TITLE, **PLAIN)
+        start = (inside - len(row) * (cell_width + GAP) + GAP) // 2
+        for c, picture in enumerate(row):
+            tall, wide = next(sizes)
+            left, down = start + c * (cell_width + GAP) + (cell_width - wide) // 2, top + (cell_height - tall) // 2
+            label = next(labels, "")
+            if picture is None:
+                continue
+            axes = drawing.add_axes(_box(left, down, wide, tall, width, height))
+            pixels = scaled(np.asarray(picture), (tall, wide), cv2.INTER_NEAREST)
+            axes.imshow(pixels, aspect="auto", interpolation="none", origin="upper")
+            frame(axes)
+            axes.set_xticks([])
+            axes.set_yticks([])
+            axes.set_xlabel(label, fontsize=LABEL, labelpad=2, **PLAIN)
+    if bar:
+        # A little shorter than the cell, since the numbers stand at its very ends.
+        draw_bar(drawing, bar, _box(inside, head + above + 4, 12, cell_height - 8, width, height))
+    if suptitle:
+        drawing.text(0.5, 1 - 8 / height, suptitle, ha="center", va="top", fontsize=HEAD, **PLAIN)
+    return drawing
+
+
+def draw_bar(drawing: Figure, bar: Bar, box: tuple[float, float, float, float]) -> None:
+    """A colour bar whose numbers are relevance: its ends, and zero if it lies between them."""
+    low, high = bar.ends
+    values = np.linspace(high, low, 256)[:, None]
+    axes = drawing.add_axes(box)
+    colours = colour(values, bar.ends, bar.cmap, bar.gamma)
+    axes.imshow(colours, aspect="auto", interpolation="none", origin="upper", extent=(0, 1, 0, 1))
+    frame(axes)
+    axes.set_xticks([])
+    marks = {0.0: low, 1.0: high} if low != high else {0.5: low}
+    if low < 0 < high:
+        marks[-low / (high - low)] = 0.0
+    axes.yaxis.tick_right()
+    axes.yaxis.set_label_position("right")
+    axes.set_yticks(list(marks), [number(value) for value in marks.values()], fontsize=LABEL, **PLAIN)
+    axes.tick_params(axis="y", length=3, pad=2)
+    axes.set_ylabel("relevance", fontsize=LABEL, labelpad=2, **PLAIN)
+
+
+def number(value: float) -> str:
+    """Three digits, and a minus as wide as a plus."""
+    return printable(f"{value:.3g}".replace("-", "−"))
+
+
+def _lines(text: str) -> int:
+    return text.count("\n") + 1 if text else 0
+
+
+def _size(picture: Any, tile: int) -> tuple[int, int]:
+    """(height, width) of the picture on the sheet, in pixels."""
+    pixels = np.asarray(picture)
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[-1] != 3 or not pixels.size:
+        raise ValueError(
+            f"Expected pictures uint8 [H, W, 3]. Received: {pixels.dtype} {pixels.shape}. "
+            "Remedy: to_rgb(R[0]) for relevance, image_to_rgb(x[0]) for images."
+        )
+    longest = max(pixels.shape[:2])
+    return tuple(max(round(side / longest * tile), round(NARROWEST * tile), 1) for side in pixels.shape[:2])
+
+
+def _box(left: int, top: int, wide: int, tall: int, width: int, height: int) -> tuple[float, float, float, float]:
+    """Pixels from the upper left corner -> what add_axes wants."""
+    # A hair less: matplotlib rounds up, and rounding errors would make it resample the picture.
+    return left / width, 1 - (top + tall) / height, (wide - 1e-3) / width, (tall - 1e-3) / height
+
+
+def frame(axes: Any) -> None:
+    """A thin frame on white, whatever style the caller has set for other figures."""
+    axes.set_facecolor("white")
+    axes.grid(False)
+    axes.tick_params(colors="black", labelsize=LABEL)
+    for spine in axes.spines.values():
+        spine.set_color("0.7")

@@ -1,0 +1,130 @@
+"""Relevance of 1-D signals: the line in the colours of its relevance."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.collections import LineCollection
+from matplotlib.colors import Colormap
+
+from lrp_tf.heatmap.colours import RELEVANCE_CMAP, colour, limits, require_finite
+from lrp_tf.heatmap.files import DPI, empty_figure, require_format, write_figure
+from lrp_tf.heatmap.sheets import BAR, LABEL, TITLE, Bar, draw_bar, frame
+from lrp_tf.heatmap.texts import PLAIN, wrapped
+
+CHANNELS = 16
+WIDTH, LEFT, RIGHT = 900, 70, 20
+STRIP = 0.08  # of the height of a panel
+
+
+def signal(
+    path: str | os.PathLike,
+    relevance: Any,
+    values: Any,
+    *,
+    x: Any = None,
+    names: Sequence[str] | None = None,
+    title: str = "",
+    scale: float | None = None,
+    cmap: str | Colormap = RELEVANCE_CMAP,
+    gamma: float = 1.0,
+    symmetric: bool = True,
+    colorbar: bool = False,
+) -> Path:
+    """Save a signal, each point in the colour of its relevance, with a strip of the same colours below.
+
+    Args:
+        path: file to write, see `save`.
+        relevance: one sample, [T] or [T, C].
+        values: the signal, of the same shape; each channel has its panel, up to 16.
+        x: [T] positions of the points, times for instance; None counts from 0.
+        names: of the channels.
+        title: text above, may have several lines.
+        scale, cmap, gamma, symmetric: see `to_rgb`; one scale for all channels.
+        colorbar: draw the colours beside their relevance.
+
+    Returns:
+        `path`.
+
+    Raises:
+        ValueError: other or different shapes, too many channels, NaN or Inf, and see `to_rgb`.
+        OSError: the folder does not exist or cannot be written.
+    """
+    require_format(path)
+    relevance, values, x = _checked(relevance, values, x)
+    channels = values.shape[1]
+    names = [""] * channels if names is None else list(names)
+    if len(names) != channels:
+        raise ValueError(f"Expected a name for each of {channels} channels. Received: {len(names)}")
+    ends = limits(relevance, scale, symmetric)
+
+    panel, gap = max(80, 240 - 40 * channels), 12
+    width = WIDTH + (BAR if colorbar else 0)
+    title = wrapped(title, (WIDTH - 40) / DPI, TITLE)
+    above = 12 + (19 * (title.count("\n") + 1) if title else 0)
+    height = above + channels * (panel + gap) + 30
+    drawing = empty_figure(width, height)
+    drawing.text(WIDTH / 2 / width, 1 - 8 / height, title, ha="center", va="top", fontsize=TITLE, **PLAIN)
+    for c in range(channels):
+        bottom = 1 - (above + c * (panel + gap) + panel) / height
+        axes = drawing.add_axes((LEFT / width, bottom, (WIDTH - LEFT - RIGHT) / width, panel / height))
+        _draw(axes, x, values[:, c], colour(relevance[:, c], ends, cmap, gamma))
+        axes.tick_params(labelbottom=c == channels - 1)
+        axes.set_ylabel(wrapped(names[c], panel / DPI, LABEL), fontsize=LABEL, **PLAIN)
+    if colorbar:
+        box = (WIDTH / width, 1 - (above + panel) / height, 12 / width, panel / height)
+        draw_bar(drawing, Bar(ends, cmap, gamma), box)
+    return write_figure(path, drawing)
+
+
+def _checked(relevance: Any, values: Any, x: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """[T, C], [T, C] and [T], all float64."""
+    relevance, values = np.asarray(relevance, dtype=np.float64), np.asarray(values, dtype=np.float64)
+    if relevance.ndim not in (1, 2) or relevance.shape != values.shape or not values.size:
+        raise ValueError(
+            "Expected relevance and values of one sample, both [T] or both [T, C]. "
+            f"Received: {relevance.shape} and {values.shape}. Remedy: pass R[0] and x[0] of a batch."
+        )
+    require_finite(relevance, "relevance")
+    require_finite(values, "values")
+    relevance, values = relevance.reshape(len(relevance), -1), values.reshape(len(values), -1)
+    if values.shape[1] > CHANNELS:
+        raise ValueError(
+            f"Expected up to {CHANNELS} channels. Received: {values.shape[1]}. Remedy: pass some of them, "
+            "R[:, :16] and x[:, :16], or draw them as a map, heatmap.save(path, R.T)."
+        )
+    x = np.arange(len(values), dtype=np.float64) if x is None else np.asarray(x, dtype=np.float64)
+    if x.shape != values.shape[:1]:
+        raise ValueError(f"Expected x of shape {values.shape[:1]}, one position a point. Received: {x.shape}")
+    require_finite(x, "x")
+    return relevance, values, x
+
+
+def _draw(axes: Any, x: np.ndarray, y: np.ndarray, colours: np.ndarray) -> None:
+    """One panel. Each point colours the line half-way to its neighbours."""
+    points = np.stack([x, y], axis=-1)
+    middles = (points[1:] + points[:-1]) / 2
+    before, after = np.concatenate([points[:1], middles]), np.concatenate([middles, points[-1:]])
+    if len(x) > 1:
+        # The grey edge keeps a white line on white visible.
+        axes.plot(x, y, color="0.55", linewidth=4, solid_joinstyle="round", zorder=2)
+        segments = np.stack([before, points, after], axis=1)
+        style = {"linewidths": 2.4, "capstyle": "round", "joinstyle": "round", "zorder": 3}
+        axes.add_collection(LineCollection(segments, colors=colours / 255.0, **style))
+    else:
+        axes.scatter(x, y, s=60, c=colours / 255.0, edgecolors="0.55", zorder=3)
+    # Where the line is steep or dense, its colours are hard to see.
+    edges = np.append(before[:, 0], after[-1, 0])
+    if (np.diff(edges) > 0).all():
+        axes.pcolormesh(edges, [0, STRIP], colours[None] / 255.0, transform=axes.get_xaxis_transform(), zorder=4)
+    axes.axhline(0, color="0.88", linewidth=0.8, zorder=1)
+    low, high = y.min(), y.max()
+    room = 0.08 * (high - low) or 0.1 * abs(high) or 1.0
+    # The strip lies on the axis, below the line.
+    axes.set_ylim(low - room - STRIP * (high - low + 2 * room), high + room)
+    axes.margins(x=0)
+    frame(axes)

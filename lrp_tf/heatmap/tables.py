@@ -1,0 +1,119 @@
+"""Relevance of tabular features as bars."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lrp_tf.heatmap.colours import require_finite
+from lrp_tf.heatmap.files import DPI, empty_figure, require_format, write_figure
+from lrp_tf.heatmap.sheets import LABEL, TITLE, frame, number
+from lrp_tf.heatmap.texts import PLAIN, printable, width, wrapped
+
+FOR, AGAINST = "#b2182b", "#2166ac"
+BARS, NUMBERS, ROW = 420, 70, 22  # pixels: the bars, the numbers at either side of them, the height of one
+LONGEST = 60  # letters of a name
+
+
+def table(
+    path: str | os.PathLike,
+    relevance: Any,
+    names: Sequence[str] | None = None,
+    *,
+    values: Sequence[Any] | None = None,
+    title: str = "",
+    top: int = 20,
+) -> Path:
+    """Save the relevance of features as bars, the largest |R| first: red speaks for the target, blue against it.
+
+    Args:
+        path: file to write, see `save`.
+        relevance: one sample, [F].
+        names: of the features; None numbers them from 0.
+        values: [F], what the features are, written behind their names.
+        title: text above, may have several lines.
+        top: how many features to draw; a line below sums up the rest.
+
+    Returns:
+        `path`.
+
+    Raises:
+        ValueError: another shape, NaN or Inf, not as many names or values as features, top below 1.
+        OSError: the folder does not exist or cannot be written.
+    """
+    require_format(path)
+    relevance = np.asarray(relevance, dtype=np.float64)
+    if relevance.ndim != 1 or not relevance.size:
+        raise ValueError(
+            f"Expected the relevance of one sample's features, [F]. Received: shape {relevance.shape}. "
+            "Remedy: pass R[0] for the first sample of a batch."
+        )
+    require_finite(relevance, "relevance")
+    if top < 1:
+        raise ValueError(f"Expected top of at least 1. Received: {top!r}")
+    for what, given in (("names", names), ("values", values)):
+        if given is not None and len(given) != len(relevance):
+            raise ValueError(f"Expected {len(relevance)} {what}, one a feature. Received: {len(given)}")
+
+    order = np.argsort(-np.abs(relevance), kind="stable")
+    order, rest = order[:top], order[top:]
+    features = [_feature(i, names, values) for i in order]
+    bars = relevance[order]
+    left = round(max(width(text, LABEL) for text in features) * DPI) + 20
+    wide = left + NUMBERS + BARS + NUMBERS
+    title = wrapped(title, (wide - 20) / DPI, TITLE)
+    note = f"{len(rest)} more features, sum {_signed(relevance[rest].sum())}" if len(rest) else ""
+    above, below = 10 + (19 * (title.count("\n") + 1) if title else 0), 26 if note else 10
+    tall = above + ROW * len(bars) + below
+
+    drawing = empty_figure(wide, tall)
+    drawing.text(0.5, 1 - 8 / tall, title, ha="center", va="top", fontsize=TITLE, **PLAIN)
+    drawing.text(0.5, 6 / tall, note, ha="center", va="bottom", fontsize=LABEL, **PLAIN)
+    share = (BARS + 2 * NUMBERS) / wide
+    axes = drawing.add_axes((left / wide, below / tall, share, ROW * len(bars) / tall))
+    # Lengths as shares of the largest: matplotlib has no axis for 1e-320.
+    lengths = bars / (np.abs(bars).max() or 1.0)
+    rows = np.arange(len(bars))
+    axes.barh(rows, lengths, height=0.7, color=[FOR if value > 0 else AGAINST for value in bars])
+    low, high = min(lengths.min(), 0.0), max(lengths.max(), 0.0)
+    room = ((high - low) or 1.0) * NUMBERS / BARS
+    axes.set_xlim(low - room, high + room)
+    axes.set_ylim(len(bars) - 0.5, -0.5)
+    for row, (length, value) in enumerate(zip(lengths, bars, strict=True)):
+        side, shift = ("left", 4) if value >= 0 else ("right", -4)
+        axes.annotate(
+            _signed(value),
+            (length, row),
+            (shift, 0),
+            textcoords="offset points",
+            ha=side,
+            va="center",
+            fontsize=LABEL,
+            **PLAIN,
+        )
+    frame(axes)
+    axes.axvline(0, color="0.4", linewidth=0.8)
+    axes.set_xticks([])
+    axes.set_yticks(rows, features, fontsize=LABEL, **PLAIN)
+    axes.tick_params(axis="y", length=0)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    return write_figure(path, drawing)
+
+
+def _feature(index: int, names: Sequence[str] | None, values: Sequence[Any] | None) -> str:
+    """Its name and value on one line."""
+    text = f"feature {index}" if names is None else str(names[index])
+    if values is not None:
+        value = values[index]
+        text += f" = {value:.4g}" if isinstance(value, float | np.floating) else f" = {value}"
+    text = " ".join(printable(text).split())
+    return text if len(text) <= LONGEST else text[: LONGEST - 3] + "..."
+
+
+def _signed(value: float) -> str:
+    return ("+" if value > 0 else "") + number(value)

@@ -1,0 +1,53 @@
+"""Texts of the caller as they are: "$" is a dollar, and a character that the font lacks is a "?"."""
+
+from __future__ import annotations
+
+import functools
+import textwrap
+from typing import Any
+
+from matplotlib import font_manager
+from matplotlib.backends.backend_agg import RendererAgg
+
+# What every text is drawn with; matplotlib would read "$" as mathematics.
+PLAIN: dict[str, Any] = {"parse_math": False, "usetex": False, "color": "black"}
+
+
+@functools.lru_cache(maxsize=32)
+def _characters(font: str) -> frozenset[int]:
+    return frozenset(font_manager.get_font(font).get_charmap())
+
+
+def _fonts() -> list[str]:
+    """The fonts that matplotlib takes now: the first of each family that is installed, else the default."""
+    found = []
+    for family in font_manager.FontProperties().get_family():
+        try:
+            found.append(font_manager.findfont(font_manager.FontProperties(family=family), fallback_to_default=False))
+        except ValueError:
+            continue
+    return found or [font_manager.findfont(font_manager.FontProperties())]
+
+
+def printable(text: object) -> str:
+    """The text with "?" in place of what the font lacks, so that matplotlib does not warn. Line breaks stay."""
+    known = frozenset().union(*map(_characters, _fonts()))
+    lines = "\n".join(str(text).expandtabs(4).splitlines())
+    return "".join(c if c == "\n" or ord(c) in known else "?" for c in lines)
+
+
+def width(text: str, size: float) -> float:
+    """Inches that the widest line takes at that font size."""
+    renderer, font = RendererAgg(1, 1, 72), font_manager.FontProperties(size=size)
+    return max(renderer.get_text_width_height_descent(line, font, False)[0] for line in text.split("\n")) / 72
+
+
+def wrapped(text: object, inches: float, size: float) -> str:
+    """A printable text whose lines are not wider than that."""
+    lines = []
+    for line in printable(text).split("\n"):
+        taken = width(line, size)
+        # Letters differ in width, hence the tenth less.
+        letters = len(line) if taken <= inches else max(1, int(0.9 * len(line) * inches / taken))
+        lines += textwrap.wrap(line, letters) if taken > inches else [line]
+    return "\n".join(lines)

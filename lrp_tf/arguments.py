@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,7 +17,8 @@ class Start(NamedTuple):
     """How the start relevance of a call is made.
 
     Attributes:
-        mode: "top" (each sample's top class), "class" ([B]), "classes" ([B, k]), "index" ([B, rank - 1]) or "given".
+        mode: "top" (each sample's top class), "class" ([B]), "classes" ([B, k]), "ranked" ([B, k], where -1 is the
+            top class, -2 the next), "index" ([B, rank - 1]) or "given".
         kind: "output" or "one", what stands at the target.
         tensor: target (int32) or start relevance; None for "top".
     """
@@ -23,6 +26,15 @@ class Start(NamedTuple):
     mode: str
     kind: str
     tensor: tf.Tensor | None
+
+    @property
+    def many(self) -> bool:
+        """Whether there are k targets for each sample."""
+        return self.mode in ("classes", "ranked")
+
+    def part(self, rows: slice) -> Start:
+        """The same for some of the samples."""
+        return self if self.tensor is None else self._replace(tensor=self.tensor[rows])
 
 
 def inputs(graph: Graph, x: Any) -> list[tf.Tensor]:
@@ -120,8 +132,12 @@ def start(graph: Graph, target: Any, start: Any, x: tf.Tensor) -> Start:
         return Start("given", "given", tensor(start, shape, graph.dtype, "start", batch))
     if start not in ("output", "one"):
         raise ValueError(f'start must be "output", "one" or a tensor of shape {shape_text(shape)}. Received: {start!r}')
-    if target is None and len(shape) <= 1:
+    if (target is None or (isinstance(target, str) and target.lower() == "top1")) and len(shape) <= 1:
         return Start("top", start, None)
+    if isinstance(target, str) or (isinstance(target, (list, tuple)) and any(isinstance(t, str) for t in target)):
+        codes = ranked([target] if isinstance(target, str) else target, graph)
+        many = tf.shape(x)[0] if batch is None else batch
+        return Start("ranked", start, tf.tile(tf.constant([codes], tf.int32), [many, 1]))
     if len(shape) > 1:
         remedy = (
             f"The output has the shape {shape_text(shape)}, without a top class. Expected target= {len(shape)} "
@@ -136,6 +152,38 @@ def start(graph: Graph, target: Any, start: Any, x: tf.Tensor) -> Start:
     sizes = shape if len(shape) > 1 else (class_count(graph),)
     _check_range(target, sizes, mode)
     return Start(mode, start, tf.cast(target, "int32"))
+
+
+_TOP = re.compile(r"top(?:1|K:([1-9]\d*))", re.IGNORECASE)
+
+
+def ranked(targets: Iterable, graph: Graph) -> list[int]:
+    """Classes, and ranks as negative numbers: ["top1", 281] is [-1, 281]."""
+    found: list[int] = []
+    for target in targets:
+        match = _TOP.fullmatch(target) if isinstance(target, str) else None
+        if match:
+            found += range(-1, -int(match[1] or 1) - 1, -1)
+        elif isinstance(target, (int, np.integer)) and not isinstance(target, bool):
+            _check_range(np.array([target]), (class_count(graph),), "classes")
+            found.append(int(target))
+        else:
+            raise ValueError(f'Expected targets "top1", "topK:3" or integers, for all samples. Received: {target!r}')
+    if len(graph.outputs[0].shape) > 1:
+        raise ValueError(f"The output has the shape {shape_text(graph.outputs[0].shape)}, without a top class.")
+    classes = class_count(graph)
+    if classes is not None and -min(found) > classes:
+        raise ValueError(f"topK:{-min(found)}: the model has {classes} classes.")
+    return found
+
+
+def without_labels(graph: Graph, element: Any) -> Any:
+    """The inputs in an element of a dataset: of (x, y, ...) x, unless the model itself takes such a tuple."""
+    structure, values = graph.input_structure, dict[Ref, Any]()
+    if not isinstance(element, tuple) or not element:
+        return element
+    inputs = not isinstance(structure, Ref) and _match(structure, element, values)
+    return element if inputs and not any(isinstance(value, tuple) for value in values.values()) else element[0]
 
 
 def class_count(graph: Graph) -> int | None:
@@ -185,6 +233,8 @@ def start_relevance(begin: Start, logits: tf.Tensor) -> tuple[tf.Tensor | None, 
         in_range: scalar bool, for the sizes that only the call knows.
     """
     yes = tf.constant(True)
+    if begin.mode == "ranked":
+        begin = Start("classes", begin.kind, _classes_of_ranks(begin.tensor, logits))
     if begin.mode == "given":
         return None, begin.tensor, yes
     size = tf.shape(logits)
@@ -209,6 +259,14 @@ def start_relevance(begin: Start, logits: tf.Tensor) -> tuple[tf.Tensor | None, 
     order = tf.transpose(target) if begin.mode == "classes" else target
     mask = tf.one_hot(order, size[1], True, False, dtype=tf.bool)
     return target, _at(mask, values, begin.kind), tf.reduce_all((target >= 0) & (target < size[1]))
+
+
+def _classes_of_ranks(ranked: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+    values = tf.reshape(logits, [tf.shape(logits)[0], -1])
+    if _single_unit(logits):
+        values = tf.concat([-values, values], axis=1)
+    order = tf.argsort(values, axis=-1, direction="DESCENDING", stable=True)
+    return tf.where(ranked < 0, tf.gather(order, tf.maximum(-ranked - 1, 0), batch_dims=1), ranked)
 
 
 def _single_unit(logits: tf.Tensor) -> bool:

@@ -11,7 +11,7 @@ from keras import tree
 
 from lrp_tf.composites import Composite, Handler
 from lrp_tf.graph import Graph, Ref, Step
-from lrp_tf.numerics import Account
+from lrp_tf.numerics import Account, keep_largest
 
 # Called for each step in the order of the backward pass, with the relevance of its outputs and of its inputs.
 Observer = Callable[[Step, list[tf.Tensor], list[tf.Tensor], Account], None]
@@ -33,8 +33,9 @@ class Clone:
     gradient with respect to them.
     """
 
-    def __init__(self, graph: Graph, composite: Composite) -> None:
+    def __init__(self, graph: Graph, composite: Composite, relevance_filter: float | None = None) -> None:
         self.graph = graph
+        self.relevance_filter = _fraction(relevance_filter)
         self.composite = composite
         self.handlers: dict[Step, Handler] = composite.assign(graph)
         self.reached: set[Ref] = set()  # tensors that relevance was seen to reach
@@ -117,7 +118,7 @@ class Clone:
             propagators: of `self.propagators`, to share them among several targets.
             observe: called for each step that relevance reached.
         """
-        samples = tf.shape(start)[0]
+        samples, first = tf.shape(start)[0], (self.graph.outputs[0],)
         found: dict[Ref, tf.Tensor] = {self.graph.outputs[0]: tf.cast(start, self.graph.dtype)}
         for step in reversed(self.graph.steps):
             arrived = [found.get(ref) for ref in step.outputs]
@@ -132,10 +133,15 @@ class Clone:
             arrived = [tf.zeros_like(forward.values[ref]) if r is None else r for r, ref in pairs]
             account = Account(samples) if observe is not None else None
             with tf.name_scope(_scope(step)):
+                kept = arrived
+                if self.relevance_filter is not None and step.linear is not None and step.outputs != first:
+                    kept = [keep_largest(arrived[0], self.relevance_filter, samples)]
+                    if account is not None:
+                        account.add("filter", arrived[0] - kept[0])
                 propagate = propagators[step] if propagators else None
                 if propagate is None:
                     propagate = self.handlers[step].backward(step, forward.saved[step])
-                sent = propagate(arrived, account)
+                sent = propagate(kept, account)
             if observe is not None:
                 observe(step, arrived, sent, account)
             for ref, relevance in zip(step.inputs, sent, strict=True):
@@ -146,6 +152,18 @@ class Clone:
             if ref not in found:
                 found[ref] = tf.zeros_like(forward.values[ref], dtype=self.graph.dtype)
         return found
+
+
+def _fraction(relevance_filter: float | None) -> float | None:
+    if relevance_filter is None:
+        return None
+    number = isinstance(relevance_filter, (int, float)) and not isinstance(relevance_filter, bool)
+    if not number or not 0 < relevance_filter <= 1:
+        raise ValueError(
+            "relevance_filter expects the fraction of entries to keep, above 0 and up to 1, or None for all. "
+            f"Received: {relevance_filter!r}"
+        )
+    return None if relevance_filter == 1 else float(relevance_filter)
 
 
 def _absorbed(relevances: list[tf.Tensor], samples: tf.Tensor) -> Account:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
 from keras import tree
 
-from lrp_tf import arguments, composites, diagnosis, flows, summary
+from lrp_tf import arguments, composites, diagnosis, flows, streams, summary
 from lrp_tf.canonize import canonize
 from lrp_tf.clone import Clone, Forward
 from lrp_tf.composites import Composite
@@ -68,7 +68,11 @@ class Explanation:
 
 
 def clone_with_rules(
-    model: keras.Model, composite: str | Composite | Rule = "epsilon_plus_flat", *, output: int | str | None = None
+    model: keras.Model,
+    composite: str | Composite | Rule = "epsilon_plus_flat",
+    *,
+    output: int | str | None = None,
+    relevance_filter: float | None = None,
 ) -> Clone:
     """A callable with the pre-softmax values of `model`, whose gradient is the relevance.
 
@@ -81,13 +85,20 @@ def clone_with_rules(
         model: a Keras 3 model; it is left untouched and its weights are read at every call.
         composite: see `composites.get`.
         output: name or index of the output, for models with several.
+        relevance_filter: see `Explainer`.
 
     Raises:
         TypeError, ValueError: as `Explainer`.
     """
     composite = composites.get(composite)  # before the model is walked: the cheaper mistake first
     graph = trace(model, lambda step: flows.keeps(step) or composite.claims(step))
-    return Clone(canonize(graph, output), composite)
+    return Clone(canonize(graph, output), composite, relevance_filter)
+
+
+def _checked_size(value: Any, name: str) -> int | None:
+    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+        raise ValueError(f"{name} expects a number of samples, at least 1, or None. Received: {value!r}")
+    return value
 
 
 class _Want(NamedTuple):
@@ -109,6 +120,10 @@ class Explainer:
         composite: a preset's name, a `Composite`, or one `Rule` for every linear step.
         output: name or index of the output to explain, for models with several.
         jit_compile: compile with XLA.
+        relevance_filter: keep only this fraction of the largest |R| of each sample at the outputs of every linear
+            layer but the last (0.1: a tenth), for crisper maps. What it drops counts as "other" in the conservation
+            and has a column of its own in `report`.
+        max_batch: split larger batches into parts of at most this size, which are explained one after another.
 
     Raises:
         TypeError: not a Keras 3 model.
@@ -124,9 +139,12 @@ class Explainer:
         *,
         output: int | str | None = None,
         jit_compile: bool = False,
+        relevance_filter: float | None = None,
+        max_batch: int | None = None,
     ) -> None:
         self.model = model
-        self.clone = clone_with_rules(model, composite, output=output)
+        self.max_batch = _checked_size(max_batch, "max_batch")
+        self.clone = clone_with_rules(model, composite, output=output, relevance_filter=relevance_filter)
         self._jit_compile = jit_compile
         self._compiled: dict[tuple, Callable] = {}
 
@@ -144,16 +162,18 @@ class Explainer:
 
     # --- calls ---------------------------------------------------------------------------------
 
-    def __call__(self, x: Any, target: Any = None, *, start: Any = "output") -> Any:
+    def __call__(self, x: Any, target: Any = None, *, start: Any = "output", max_batch: int | None = None) -> Any:
         """Relevance of the inputs for a target.
 
         Args:
             x: a batch, [B, ...], in the structure of the model's inputs; arrays or tensors.
             target: None, each sample's top class; an int for all; [B] ints; [B, k] ints, k classes a sample that
-                share one forward pass. With a single output unit: 1 explains the value, 0 its negative, None
-                whichever is positive. For outputs [B, d1, ..., C]: [B, rank - 1] indices, one index tuple a sample.
+                share one forward pass; "topK:3", each sample's three top classes; a list such as ["top1", 281],
+                several for all. With a single output unit: 1 explains the value, 0 its negative, None whichever is
+                positive. For outputs [B, d1, ..., C]: [B, rank - 1] indices, one index tuple a sample.
             start: "output", relevance starts as the target's pre-softmax value; "one", as 1; or a tensor of the
                 output's shape, then without target.
+            max_batch: as the Explainer's, for this call.
 
         Returns:
             Tensors in the structure and shapes of the inputs and in their float dtype, [B, ...]; [B, k, ...] for
@@ -163,17 +183,25 @@ class Explainer:
             ValueError: wrong shapes, an empty batch, a target out of range, NaN or Inf (names where it began).
             TypeError: targets that are no integers.
         """
-        found = self._run(x, target, start, _Want())
+        found = self._run(x, target, start, _Want(), max_batch=max_batch)
         return self._structured(found["relevance"])
 
-    def explain(self, x: Any, target: Any = None, *, start: Any = "output", layers: Iterable[str] = ()) -> Explanation:
-        """Relevance with all that belongs to it. See `__call__` for x, target, start and the errors.
+    def explain(
+        self,
+        x: Any,
+        target: Any = None,
+        *,
+        start: Any = "output",
+        layers: Iterable[str] = (),
+        max_batch: int | None = None,
+    ) -> Explanation:
+        """Relevance with all that belongs to it. See `__call__` for x, target, start, max_batch and the errors.
 
         Args:
             layers: names or paths of layers whose output relevance is wanted too.
         """
         layers = (layers,) if isinstance(layers, str) else tuple(layers)
-        found = self._run(x, target, start, _Want(layers, account=True))
+        found = self._run(x, target, start, _Want(layers, account=True), max_batch=max_batch)
         return Explanation(
             relevance=self._structured(found["relevance"]),
             output=found["output"],
@@ -182,6 +210,52 @@ class Explainer:
             layers={name: r[0] if len(r) == 1 else list(r) for name, r in found["layers"].items()},
             conservation=found["conservation"],
         )
+
+    def map(
+        self,
+        dataset: Iterable,
+        target: Any = None,
+        *,
+        batch: int | None = None,
+        start: str = "output",
+        explain: bool = False,
+        layers: Iterable[str] = (),
+        with_inputs: bool = False,
+    ) -> Iterator:
+        """Explains a stream of any length with constant memory; what feeds it works ahead meanwhile.
+
+            for R in explainer.map(dataset, batch=32): ...
+
+        Args:
+            dataset: a `tf.data.Dataset`, or anything that can be iterated, of inputs in the structure of the model's.
+                Of tuples (x, y, ...) x is explained, as in `keras.Model.fit`.
+            target: as in `__call__`, what holds for all samples; or a function of a batch as the dataset gave it,
+                `lambda element: element[1]` for the labels, say.
+            batch: the elements are single samples, to be put together to batches of this size; None: they are batches.
+            start: "output" or "one".
+            explain: give `Explanation`s in the place of relevance.
+            layers: for the explanations, see `explain`.
+            with_inputs: give pairs (batch as the dataset gave it, result).
+
+        Yields:
+            For each batch, in order, relevance [B, ...] as `__call__` returns it.
+
+        Raises:
+            ValueError, TypeError: as `__call__`; the stream ends there.
+        """
+        if not isinstance(start, str):
+            raise ValueError(f'map expects start="output" or "one". Received: {type(start).__name__}')
+        if not isinstance(dataset, Iterable):
+            raise TypeError(f"map expects a tf.data.Dataset or an iterable. Received: {type(dataset).__name__}")
+        batches = streams.batches(dataset, _checked_size(batch, "batch"))
+        run = functools.partial(self.explain, layers=tuple(layers)) if explain else self
+        return self._mapped(batches, target, start, run, with_inputs)
+
+    def _mapped(self, batches: Iterable, target: Any, start: str, run: Callable, with_inputs: bool) -> Iterator:
+        for element in batches:
+            x = arguments.without_labels(self.graph, element)
+            found = run(x, target(element) if callable(target) else target, start=start)
+            yield (element, found) if with_inputs else found
 
     def summary(self, print_fn: Callable[[str], Any] | None = print) -> Table:
         """The table layer -> operation -> rule; printed by `print_fn` unless None, and returned."""
@@ -193,13 +267,16 @@ class Explainer:
         """What each step did with its relevance, from the output down, summed over the batch and all targets.
 
         Columns: relevance that reached the step's outputs ("relevance out") and that left for its inputs
-        ("relevance in"), what bias, stabilizer and other absorbed by their closed forms, the rest relative to the
-        sum of |start| ("unexplained"), and how many entries are NaN or Inf. The last row is the whole model.
+        ("relevance in"), what bias, stabilizer and other absorbed by their closed forms, what the relevance filter
+        dropped ("filter", if there is one), the rest relative to the sum of |start| ("unexplained"), and how many
+        entries are NaN or Inf. The last row is the whole model.
         """
         found = self._run(x, target, start, _Want(account=True, steps=True), check=False)
         names = ("start", "relevance", "bias", "stabilizer", "other")
         totals = {name: float(tf.reduce_sum(getattr(found["conservation"], name))) for name in names}
         totals["size"] = float(tf.reduce_sum(found["shares"][..., 0]))
+        if self.clone.relevance_filter is not None:
+            totals["filter"] = float(tf.reduce_sum(found["shares"][..., -1]))
         table = summary.report_table(
             self.graph, self.clone.handlers, self.composite.name, len(found["logits"]), totals, found["steps"].numpy()
         )
@@ -207,9 +284,22 @@ class Explainer:
 
     # --- one compiled function for each kind of call -------------------------------------------
 
-    def _run(self, x: Any, target: Any, start: Any, want: _Want, *, check: bool = True) -> dict[str, Any]:
+    def _run(
+        self, x: Any, target: Any, start: Any, want: _Want, *, check: bool = True, max_batch: int | None = None
+    ) -> dict[str, Any]:
         inputs = arguments.inputs(self.graph, x)
         begin = arguments.start(self.graph, target, start, inputs[0])
+        size, samples = _checked_size(max_batch, "max_batch") or self.max_batch, inputs[0].shape[0]
+        if size is None or samples is None or samples <= size:
+            return self._run_whole(inputs, begin, want, check, target)
+        parts = [slice(first, first + size) for first in range(0, samples, size)]
+        found = [self._run_whole([x[p] for x in inputs], begin.part(p), want, check, target) for p in parts]
+        steps = {"steps": tf.add_n([part.pop("steps") for part in found])} if want.steps else {}
+        return tf.nest.map_structure(lambda *v: None if v[0] is None else tf.concat(v, axis=0), *found) | steps
+
+    def _run_whole(
+        self, inputs: list[tf.Tensor], begin: arguments.Start, want: _Want, check: bool, target: Any
+    ) -> dict[str, Any]:
         key = (begin.mode, begin.kind, want, tf.config.functions_run_eagerly())
         if key not in self._compiled:
             self._compiled[key] = self._compile(*key[:3])
@@ -222,8 +312,8 @@ class Explainer:
             raise ValueError(f"{message}. Expected: below {tuple(found['logits'].shape[1:])}. Received: {target}")
         elif check and not found["finite"]:
             _, starts, _ = arguments.start_relevance(begin, found["logits"])
-            diagnosis.raise_where_it_began(self.clone, inputs, starts[0] if begin.mode == "classes" else starts)
-        return found
+            diagnosis.raise_where_it_began(self.clone, inputs, starts[0] if begin.many else starts)
+        return {name: value for name, value in found.items() if name not in ("in_range", "finite")}
 
     def _compile(self, mode: str, kind: str, want: _Want) -> Callable:
         graph, clone = self.graph, self.clone
@@ -241,7 +331,7 @@ class Explainer:
             logits = clone.output(forward)
             target, starts, in_range = arguments.start_relevance(arguments.Start(mode, kind, tensor), logits)
             backward = functools.partial(_backward, clone, forward, keep=keep, want=want)
-            if mode == "classes":
+            if arguments.Start(mode, kind, tensor).many:
                 backward = functools.partial(backward, propagators=clone.propagators(forward))
                 found = _each_target(backward, starts, keep, want, clone)
             else:
@@ -289,7 +379,7 @@ def _backward(
     want: _Want,
     propagators: Any = None,
 ) -> dict[str, Any]:
-    """Relevance of inputs and layers; with `want.account` shares [B, 6], with `want.steps` a row for each step."""
+    """Relevance of inputs and layers; with `want.account` shares [B, 7], with `want.steps` a row for each step."""
     graph = clone.graph
     shares = {name: tf.zeros([tf.shape(start)[0]], tf.float64) for name in Account.NAMES}
     rows: dict[Step, tf.Tensor] = {}
@@ -319,7 +409,8 @@ def _backward(
         reached = tf.add_n([sample_sum(r) for r in found["relevance"]])
         found["shares"] = tf.stack([sample_sum(tf.abs(start)), sample_sum(start), reached, *shares.values()], axis=-1)
     if want.steps:
-        found["steps"] = tf.stack([rows.get(step, tf.zeros([6], tf.float64)) for step in reversed(graph.steps)])
+        columns = 3 + len(Account.NAMES)
+        found["steps"] = tf.stack([rows.get(step, tf.zeros([columns], tf.float64)) for step in reversed(graph.steps)])
     return found
 
 
@@ -353,7 +444,8 @@ def _targets_behind_batch(value: tf.Tensor) -> tf.Tensor:
 
 
 def _balance(shares: tf.Tensor) -> Conservation:
-    size, *parts = tf.unstack(shares, axis=-1)
+    size, *parts, dropped = tf.unstack(shares, axis=-1)
+    parts[-1] += dropped
     return Conservation(*parts, tf.math.divide_no_nan(parts[0] - tf.add_n(parts[1:]), size))
 
 

@@ -87,6 +87,30 @@ def sample_sum(value: tf.Tensor, batch: tf.Tensor | None = None) -> tf.Tensor:
     return tf.reduce_sum(tf.reshape(value, tf.stack([rows, -1])), axis=1)
 
 
+def keep_largest(relevance: tf.Tensor, fraction: float, batch: tf.Tensor) -> tf.Tensor:
+    """`relevance` where |R| is among the largest `fraction` of its sample, else 0. At least one entry, ties are kept.
+
+    Args:
+        batch: number of samples B; the first axis may hold B times T time steps.
+    """
+    integer = tf.int64 if relevance.dtype == tf.float64 else tf.int32
+    # As integers the bits of floats >= 0 have the order of the floats.
+    rows = tf.reshape(tf.bitcast(tf.abs(relevance), integer), tf.stack([batch, -1]))
+    wanted = tf.math.ceil(tf.constant(fraction, tf.float64) * tf.cast(tf.shape(rows)[1], tf.float64) - 1e-9)
+    wanted = tf.maximum(tf.cast(wanted, tf.int32), 1)
+
+    def bisect(bit: tf.Tensor, threshold: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        higher = threshold | tf.bitwise.left_shift(tf.ones([], integer), bit)
+        enough = tf.reduce_sum(tf.cast(rows >= higher, tf.int32), axis=1, keepdims=True) >= wanted
+        return bit - 1, tf.where(enough, higher, threshold)
+
+    first = tf.constant(8 * integer.size - 2, integer)
+    lowest = tf.zeros(tf.stack([batch, 1]), integer)
+    _, threshold = tf.while_loop(lambda bit, _: bit >= 0, bisect, (first, lowest))
+    kept = tf.reshape(rows >= threshold, tf.shape(relevance))
+    return tf.where(kept, relevance, tf.zeros_like(relevance))
+
+
 def vjp(
     function: Callable[..., Any], inputs: list[tf.Tensor], gradients: tf.Tensor | list[tf.Tensor]
 ) -> list[tf.Tensor]:
@@ -108,10 +132,10 @@ class Account:
     """What one step absorbed, per sample, by named mechanisms; each a float64 tensor of shape [B].
 
     `bias`: sum of R b / s(z). `stabilizer`: sum of R epsilon sign(z) / s(z). `other`: named mechanisms
-    only, see docs/conservation.md.
+    only, see docs/conservation.md. `filter`: what a relevance filter dropped.
     """
 
-    NAMES = ("bias", "stabilizer", "other")
+    NAMES = ("bias", "stabilizer", "other", "filter")
 
     def __init__(self, batch: tf.Tensor | None = None) -> None:
         self.batch = batch

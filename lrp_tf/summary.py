@@ -98,20 +98,24 @@ def report_table(
     """What each step did with its relevance, from the output down; the last row is the whole model.
 
     Args:
-        totals: sums over the batch of start, relevance, bias, stabilizer, other; "size" is the sum of |start|.
-        steps: [S, 6] in the order of the backward pass: out, in, bias, stabilizer, other, NaN and Inf entries.
+        totals: sums over the batch of start, relevance, bias, stabilizer, other; "size" is the sum of |start|; with a
+            relevance filter "filter", what it dropped, which is part of "other".
+        steps: [S, 7] in the order of the backward pass: out, in, bias, stabilizer, other, filter, NaN and Inf entries.
     """
     size = totals["size"] or 1.0
     rows = []
     for step, values in zip(reversed(graph.steps), steps, strict=True):
         if not step.inputs:  # the constants
             continue
-        out, into, bias, stabilizer, other, bad = map(float, values)
-        rest = (out - into - bias - stabilizer - other) / size
-        row = (step.path, step.operation, repr(handlers[step]), out, into, bias, stabilizer, other, rest, int(bad))
-        rows.append(row)
-    shares = [totals[name] for name in ("relevance", "bias", "stabilizer", "other")]
+        out, *shares, bad = map(float, values)
+        rest = (out - sum(shares)) / size
+        shares = shares if "filter" in totals else shares[:-1]
+        rows.append((step.path, step.operation, repr(handlers[step]), out, *shares, rest, int(bad)))
+    dropped = [totals["filter"]] if "filter" in totals else []
+    shares = [totals[name] for name in ("relevance", "bias", "stabilizer")]
+    shares += [totals["other"] - sum(dropped), *dropped]
     rest = (totals["start"] - sum(shares)) / size
     rows.append(("total", "", "", totals["start"], *shares, rest, sum(row[-1] for row in rows)))
     title = f"{graph.model.name}, composite {composite}: relevance of {samples} sample(s), summed"
-    return Table(title, REPORT_COLUMNS, rows)
+    columns = (*REPORT_COLUMNS[:-2], *(["filter"] if dropped else []), *REPORT_COLUMNS[-2:])
+    return Table(title, columns, rows)

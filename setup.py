@@ -32,8 +32,11 @@ setup(
         "rich>=13",
         "matplotlib>=3.8",
         "opencv-python-headless>=4.9",
+        "pillow>=10.3",
+        "h5py>=3.10",
     ],
     extras_require={"mnist": MNIST, "test": TEST},
+    entry_points={"console_scripts": ["lrp-tf = lrp_tf.cli:main"]},
     keywords=["explainable AI", "LRP", "layer-wise relevance propagation", "keras", "tensorflow", "heatmap"],
     classifiers=[
         "Development Status :: 4 - Beta",

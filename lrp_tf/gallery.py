@@ -1,0 +1,398 @@
+"""A list of image files -> pictures of their relevance, with a table of results and one of failures.
+
+Reading and decoding go on beside the network, drawing beside both; memory does not grow with the list. Every picture
+appears whole or not at all, and its line in `results.csv` after it, so that a run that was cut off can be resumed.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import errno
+import json
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+import tensorflow as tf
+
+from lrp_tf import arguments, heatmap, images
+from lrp_tf.explainer import Explainer, Explanation
+from lrp_tf.loading import Classes, LoadError, Preprocessing
+from lrp_tf.records import Names, Table, complete_rows, to_csv, write_text
+
+STYLES = ("side-by-side", "overlay", "heatmap")
+TOP = 5
+RESULTS, FAILURES, SETTINGS = "results.csv", "failures.csv", "settings.json"
+_SHARES = ("start", "relevance", "bias", "stabilizer", "other", "unexplained")
+COLUMNS = (
+    *("file", "result"),
+    *(f"top{i}{what}" for i in range(1, TOP + 1) for what in ("", "_name", "_probability", "_logit")),
+    *("target", "target_name", "logit", "sum_of_relevance", "bias", "stabilizer", "other", "unexplained"),
+)
+_SHOWN = 640  # pixels of the longer side of a photograph beside its heatmap
+_KEPT = 4_000_000  # pixels of a photograph that waits for its overlay; larger ones are read again
+
+
+@dataclasses.dataclass(frozen=True)
+class Look:
+    """How relevance is drawn, see `lrp_tf.heatmap`."""
+
+    styles: tuple[str, ...] = ("side-by-side",)
+    cmap: str = "seismic"
+    gamma: float = 1.0
+    reduce: str = "sum"
+    scale: float | None = None
+
+    def check(self) -> None:
+        """Raise ValueError where `lrp_tf.heatmap` would, before any work is done."""
+        heatmap.to_rgb(np.zeros((1, 1)), **self.colours)
+        heatmap.reduce_channels(np.zeros((1, 1)), self.reduce)
+
+    @property
+    def colours(self) -> dict[str, Any]:
+        return {"cmap": self.cmap, "gamma": self.gamma, "scale": self.scale}
+
+
+@dataclasses.dataclass(frozen=True)
+class Gallery:
+    """What is done with each image.
+
+    Attributes:
+        explainer: of a model with one image as input and classes as output.
+        preprocessing: from pixels 0..255 to what the model takes.
+        out: folder of the results.
+        classes: their names.
+        targets: as `Explainer` takes them for all samples: ["top1"], ["topK:3"], ["top1", 281].
+        size: (height, width), where the model leaves it open.
+        how: "squash", "crop" or "pad", see `images.Fit`.
+        batch: images that the network gets at once.
+        max_pixels: larger files are failures.
+        save_relevance: `.npy` files too: float32 [H, W, C] of the model's input, [k, H, W, C] for k targets.
+        settings: what has to be the same when a run is resumed; for `settings.json`.
+    """
+
+    explainer: Explainer
+    preprocessing: Preprocessing
+    out: Path
+    classes: Classes = Classes()
+    targets: tuple = ("top1",)
+    size: tuple[int, int] | None = None
+    how: str = "squash"
+    batch: int = 8
+    max_pixels: int = images.MAX_PIXELS
+    look: Look = Look()
+    save_relevance: bool = False
+    settings: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def run(
+        self,
+        files: Iterable[tuple[Path, Path]],
+        *,
+        resume: bool = False,
+        progress: Callable[[int], Any] = lambda done: None,
+        tell: Callable[[str], Any] = lambda line: None,
+        finished: Callable[[list[tuple]], Any] = lambda rows: None,
+    ) -> Outcome:
+        """Explain `files`, pairs as `images.find` gives them.
+
+        Args:
+            resume: go on with what an earlier run left in `out`; files that failed are tried again.
+            progress: called with the number of files that are finished since the last call.
+            tell: called with a line for each failure.
+            finished: called with the lines of `results.csv` of each image, one for each target; see `COLUMNS`.
+
+        Raises:
+            LoadError: the model takes no image or gives no classes; settings other than those of the run to resume.
+            OSError: the folder cannot be written, or the disk is full.
+        """
+        return _Run(self, resume, progress, tell, finished).run(files)
+
+
+class Outcome(NamedTuple):
+    """What became of the files: `skipped` were finished before; `low` and `high` is the range fed to the model."""
+
+    done: int
+    failed: int
+    skipped: int
+    low: float
+    high: float
+
+
+class Form(NamedTuple):
+    """The image that a model takes: height, width, channels, and whether these come first."""
+
+    height: int
+    width: int
+    channels: int
+    channels_first: bool
+
+    def arrange(self, pixels: np.ndarray) -> np.ndarray:
+        """uint8 [H, W, 3] -> [H, W, C]: grey, where the model takes one channel."""
+        return cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)[..., None] if self.channels == 1 else pixels
+
+    def order(self, x: np.ndarray) -> np.ndarray:
+        """[B, H, W, C] -> the model's order of axes."""
+        return np.moveaxis(x, -1, 1) if self.channels_first else x
+
+
+def form(explainer: Explainer, size: tuple[int, int] | None = None) -> Form:
+    """What image the model of `explainer` takes.
+
+    Raises:
+        LoadError: it takes something else, or leaves its size open and `size` is not given.
+    """
+    graph = explainer.graph
+    shape = graph.inputs[0].shape
+    if len(graph.inputs) != 1 or len(shape) != 3:
+        shapes = [ref.shape for ref in graph.inputs]
+        raise LoadError(f"Expected a model of one image, (height, width, channels). Received inputs: {shapes}")
+    if len(graph.outputs[0].shape) > 1:
+        raise LoadError(f"Expected a model with classes as output. Received: output {graph.outputs[0].shape}")
+    first = shape[-1] not in (1, 3) and shape[0] in (1, 3)
+    channels, sides = (shape[0], shape[1:]) if first else (shape[2], shape[:2])
+    if channels not in (1, 3):
+        raise LoadError(f"Expected a model of images with 1 or 3 channels. Received: input {shape}")
+    if size is None and None in sides:
+        raise LoadError(f"The model leaves the size of its input open, {shape}. Remedy: --size HEIGHTxWIDTH")
+    wanted = size or sides
+    if any(side not in (None, given) for side, given in zip(sides, wanted, strict=True)):
+        raise LoadError(f"The model takes images of {sides[0]}x{sides[1]}. Received: --size {wanted[0]}x{wanted[1]}")
+    return Form(*wanted, channels, first)
+
+
+class _Item(NamedTuple):
+    path: Path
+    base: str  # of the results: a path below `out`, without suffix
+
+
+class _Picture(NamedTuple):
+    """A photograph that waits for its relevance."""
+
+    size: tuple[int, int]
+    shown: np.ndarray  # as drawn beside the heatmap
+    whole: np.ndarray | None  # None: too large to wait
+
+
+class _Run:
+    def __init__(self, gallery: Gallery, resume: bool, progress: Callable, tell: Callable, finished: Callable) -> None:
+        self.gallery, self.resume = gallery, resume
+        self.progress, self.tell, self.finished = progress, tell, finished
+        self.form = form(gallery.explainer, gallery.size)
+        self.fit = images.Fit(self.form.height, self.form.width, gallery.how)
+        self.count = len(arguments.ranked(gallery.targets, gallery.explainer.graph))
+        self.names = Names(self._suffixes())
+        self.pictures: dict[int, _Picture] = {}
+        self.lock = threading.Lock()
+        self.errors: collections.deque[tuple[int, str]] = collections.deque()
+        self.low, self.high = np.inf, -np.inf
+
+    def _suffixes(self) -> list[str]:
+        look = self.gallery.look
+        numbers = [f".{i + 1}" for i in range(self.count)] if self.count > 1 else [""]
+        found = [".png"] if "side-by-side" in look.styles else []
+        found += [f".{style}{n}.png" for style in ("overlay", "heatmap") if style in look.styles for n in numbers]
+        return [*found, *([".npy"] if self.gallery.save_relevance else [])]
+
+    def run(self, files: Iterable[tuple[Path, Path]]) -> Outcome:
+        out = self.gallery.out
+        out.mkdir(parents=True, exist_ok=True)
+        finished = self._finished()
+        for leftover in out.rglob(f".tmp-{'[0-9a-f]' * 16}*"):
+            leftover.unlink(missing_ok=True)
+        items, skipped = self._items(files, finished)
+        done = failed = 0
+        with (
+            Table(out / RESULTS, COLUMNS, append=self.resume) as results,
+            Table(out / FAILURES, ("file", "reason")) as failures,
+            ThreadPoolExecutor(2) as painters,
+        ):
+            self.progress(skipped)
+
+            def fail(index: int, reason: str) -> None:
+                nonlocal failed
+                failures.add([(os.fspath(items[index].path), reason)])
+                self.tell(f"{os.fspath(items[index].path)!r}: {reason}")
+                failed += 1
+                self.progress(1)
+
+            def settle(index: int, rows: list[tuple], future: Future) -> None:
+                nonlocal done
+                try:
+                    future.result()
+                except (OSError, ValueError, cv2.error) as error:
+                    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+                        raise
+                    fail(index, f"no result: {getattr(error, 'strerror', None) or error}")
+                    return
+                results.add(rows)
+                self.finished(rows)
+                done += 1
+                self.progress(1)
+
+            pending: collections.deque = collections.deque()
+            for index, rows, draw in self._explained(items):
+                while self.errors:
+                    fail(*self.errors.popleft())
+                pending.append((index, rows, painters.submit(draw)))
+                while len(pending) > 2 * self.gallery.batch:
+                    settle(*pending.popleft())
+            while pending:
+                settle(*pending.popleft())
+            while self.errors:
+                fail(*self.errors.popleft())
+        return Outcome(done, failed, skipped, float(self.low), float(self.high))
+
+    # --- what is to be done --------------------------------------------------------------------
+
+    def _finished(self) -> dict[str, str]:
+        """file -> base of its results, of an earlier run; its table is put right where it was cut off."""
+        out, settings = self.gallery.out, self.gallery.settings
+        if not self.resume or not (out / RESULTS).exists():
+            write_text(out / SETTINGS, json.dumps(settings, indent=1, sort_keys=True))
+            return {}
+        try:
+            before = json.loads((out / SETTINGS).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            before = {}
+        if before != settings:
+            changed = sorted(k for k in {*before, *settings} if before.get(k) != settings.get(k))
+            raise LoadError(
+                f"--resume: {out} was made with other settings: {', '.join(changed)}. Expected the same. Remedy: the "
+                "settings of before (settings.json), another --out, or no --resume"
+            )
+        rows = complete_rows(out / RESULTS, len(COLUMNS))
+        finished = {row[0]: row[1] for row in rows[1:]}
+        for file, base in list(finished.items()):
+            if not all((out / (base + suffix)).exists() for suffix in self.names.suffixes):
+                del finished[file]
+        kept = [row for row in rows[1:] if row[0] in finished]
+        write_text(out / RESULTS, to_csv([COLUMNS, *kept]))
+        return finished
+
+    def _items(self, files: Iterable[tuple[Path, Path]], finished: dict[str, str]) -> tuple[list[_Item], int]:
+        items, skipped = [], 0
+        for base in finished.values():
+            self.names.take(base)
+        seen = set()
+        for path, relative in files:
+            name = os.fspath(path)
+            if name in seen:
+                continue
+            seen.add(name)
+            if name in finished:
+                skipped += 1
+            else:
+                items.append(_Item(path, self.names.new(path, relative)))
+        return items, skipped
+
+    # --- the stream ----------------------------------------------------------------------------
+
+    def _load(self, index: int) -> tuple[np.ndarray, bool]:
+        gallery = self.gallery
+        try:
+            image = images.read(self._files[index], gallery.max_pixels)
+        except images.ImageError as error:
+            self.errors.append((int(index), str(error)))
+            return np.zeros((self.form.height, self.form.width, self.form.channels), np.uint8), False
+        height, width = image.shape[:2]
+        factor = _SHOWN / max(height, width)
+        shown = (max(round(height * factor), 1), max(round(width * factor), 1)) if factor < 1 else (height, width)
+        keep = "overlay" in gallery.look.styles and height * width <= _KEPT
+        picture = _Picture((height, width), images.resize(image, shown), image if keep else None)
+        with self.lock:
+            self.pictures[int(index)] = picture
+        return self.form.arrange(self.fit.apply(image)), True
+
+    def _batches(self, items: list[_Item]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Batches as fed, and the indices of their items. Files are decoded in parallel, ahead of the network."""
+        self._files = [item.path for item in items]
+        shape = (self.form.height, self.form.width, self.form.channels)
+
+        def load(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+            pixels, fine = tf.numpy_function(self._load, [index], (tf.uint8, tf.bool))
+            return tf.ensure_shape(pixels, shape), tf.ensure_shape(fine, []), index
+
+        ahead = min(os.cpu_count() or 1, 16)
+        dataset = tf.data.Dataset.range(len(items)).map(load, num_parallel_calls=ahead, deterministic=True)
+        dataset = dataset.filter(lambda pixels, fine, index: fine).batch(self.gallery.batch).prefetch(1)
+        for pixels, _, indices in dataset.as_numpy_iterator():
+            x = self.gallery.preprocessing(pixels)
+            self.low, self.high = min(self.low, x.min()), max(self.high, x.max())
+            yield self.form.order(x), indices
+
+    def _explained(self, items: list[_Item]) -> Iterator[tuple[int, list[tuple], Callable[[], None]]]:
+        gallery = self.gallery
+        stream = gallery.explainer.map(self._batches(items), list(gallery.targets), explain=True, with_inputs=True)
+        for (_, indices), explanation in stream:
+            relevance = np.asarray(explanation.relevance, np.float32)  # [B, k, H, W, C]
+            if self.form.channels_first:
+                relevance = np.moveaxis(relevance, 2, -1)
+            scores = _scores(explanation, bool(gallery.explainer.graph.stripped))
+            for row, index in enumerate(map(int, indices)):
+                item = items[index]
+                with self.lock:
+                    picture = self.pictures.pop(index)
+                rows, titles = self._describe(item, scores, explanation, row)
+                maps = relevance[row]
+                yield index, rows, lambda i=item, p=picture, m=maps, t=titles: self._draw(i, p, m, t)
+
+    def _describe(
+        self, item: _Item, scores: tuple[np.ndarray, Any], explanation: Explanation, row: int
+    ) -> tuple[list[tuple], list[str]]:
+        """The lines of results.csv, and a title for each target."""
+        logits, probabilities = scores[0][row], None if scores[1] is None else scores[1][row]
+        name = self.gallery.classes.name
+        best = np.argsort(-logits, kind="stable")[:TOP]
+        chance = lambda c: "" if probabilities is None else f"{probabilities[c]:.6g}"  # noqa: E731
+        top = [value for c in best for value in (int(c), name(int(c)), chance(c), f"{logits[c]:.7g}")]
+        top += [""] * (4 * (TOP - len(best)))
+        shares = [np.asarray(getattr(explanation.conservation, share))[row] for share in _SHARES]
+        rows, titles = [], []
+        for k, target in enumerate(np.asarray(explanation.target)[row].tolist()):
+            numbers = [f"{share[k]:.7g}" for share in shares]
+            rows.append((os.fspath(item.path), item.base, *top, target, name(target), *numbers))
+            likely = "" if probabilities is None else f", p = {probabilities[target]:.3f}"
+            label = name(target) if name(target) != str(target) else f"class {target}"
+            titles.append(f"{label}{likely}\nlogit {logits[target]:.2f}, ΣR {shares[1][k]:.3g}")
+        return rows, titles
+
+    # --- pictures ------------------------------------------------------------------------------
+
+    def _draw(self, item: _Item, picture: _Picture, relevance: np.ndarray, titles: list[str]) -> None:
+        """Write all results of one image; `relevance` [k, H, W, C]."""
+        look, base = self.gallery.look, self.gallery.out / item.base
+        base.parent.mkdir(parents=True, exist_ok=True)
+        maps = [heatmap.reduce_channels(r, look.reduce) for r in relevance]
+        if self.gallery.save_relevance:
+            heatmap.atomic(
+                Path(f"{base}.npy"), lambda path: np.save(path, relevance[0] if self.count == 1 else relevance)
+            )
+        if "side-by-side" in look.styles:
+            tiles = [heatmap.to_rgb(self.fit.restore(m, picture.shown.shape[:2]), **look.colours) for m in maps]
+            heatmap.grid(Path(f"{base}.png"), [[picture.shown, *tiles]], titles=[["", *titles]], tile_inches=3.2)
+        for style in ("overlay", "heatmap"):
+            if style not in look.styles:
+                continue
+            whole = None
+            if style == "overlay":
+                whole = images.read(item.path, self.gallery.max_pixels) if picture.whole is None else picture.whole
+            for k, m in enumerate(maps):
+                number = f".{k + 1}" if len(maps) > 1 else ""
+                full = self.fit.restore(m, picture.size)
+                heatmap.save(f"{base}.{style}{number}.png", full, image=whole, style=style, **look.colours)
+
+
+def _scores(explanation: Explanation, stripped: bool) -> tuple[np.ndarray, np.ndarray | None]:
+    """Logits [B, C], and probabilities where the model gives them; a single unit is two classes."""
+    logits = np.asarray(explanation.logits, np.float64)
+    output = np.asarray(explanation.output, np.float64)
+    logits, output = logits.reshape(len(logits), -1), output.reshape(len(output), -1)
+    if logits.shape[1] == 1:
+        logits, output = np.concatenate([-logits, logits], 1), np.concatenate([1 - output, output], 1)
+    return logits, output if stripped else None

@@ -1,0 +1,221 @@
+"""Image files -> arrays, and arrays back into the geometry of the file. Pillow decodes, OpenCV resizes."""
+
+from __future__ import annotations
+
+import dataclasses
+import glob
+import os
+import sys
+import threading
+import warnings
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import IO
+
+import cv2
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+MAX_PIXELS = 50_000_000
+SUFFIXES = frozenset([".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".gif", ".tif", ".tiff"])
+FITS = ("squash", "crop", "pad")
+
+# Pillow warns of large images, or refuses them, by a limit of its own; ours is an argument. Filters are global.
+_PILLOW = threading.Lock()
+
+
+class ImageError(ValueError):
+    """A file that is no readable image; the message is the reason, without the name of the file."""
+
+
+def find(names: Iterable[str | os.PathLike], stdin: IO[bytes] | None = None) -> Iterator[tuple[Path, Path]]:
+    """The image files that `names` stand for, in a stable order.
+
+    Args:
+        names: each a file, a folder (all images in it and in its subfolders), a glob pattern (`photos/**/*.jpg`), `-`
+            (a list of files on standard input) or `@list.txt` (a list in a file): one name a line, or separated by
+            NUL characters where names hold line breaks. A file of exactly that name goes before any other meaning.
+        stdin: in the place of standard input, binary.
+
+    Yields:
+        (the file, a relative path without folders above the one that was named): the second tells results apart.
+        Files that do not exist are given too: reading them says so.
+
+    Raises:
+        ValueError: a folder or pattern without any image, a list that cannot be read.
+    """
+    for name in map(os.fspath, names):
+        if name == "-" or (name.startswith("@") and not os.path.lexists(name)):
+            yield from _listed(name, stdin)
+        elif os.path.isdir(name):
+            yield from _in_folder(name)
+        elif glob.has_magic(name) and not os.path.lexists(name):
+            matches = sorted(glob.iglob(name, recursive=True))
+            files = [match for match in matches if not os.path.isdir(match)]
+            if not files:
+                raise ValueError(f"{name!r}: no file matches this pattern")
+            yield from ((Path(file), Path(os.path.basename(file))) for file in files)
+        else:
+            yield Path(name), Path(os.path.basename(name))
+
+
+def _in_folder(folder: str) -> Iterator[tuple[Path, Path]]:
+    empty = True
+    for place, folders, files in os.walk(folder):
+        folders.sort()
+        for file in sorted(files):
+            path = Path(place, file)
+            if path.suffix.lower() in SUFFIXES and not file.startswith("."):
+                empty = False
+                yield path, path.relative_to(folder)
+    if empty:
+        raise ValueError(f"folder {folder!r} holds no image. Expected files ending in {' '.join(sorted(SUFFIXES))}")
+
+
+def _listed(name: str, stdin: IO[bytes] | None) -> Iterator[tuple[Path, Path]]:
+    try:
+        content = (stdin or sys.stdin.buffer).read() if name == "-" else Path(name[1:]).read_bytes()
+    except OSError as error:
+        raise ValueError(f"list {name[1:]!r} cannot be read: {error.strerror or error}") from error
+    lines = content.split(b"\0") if b"\0" in content else content.splitlines()
+    for line in lines:
+        if line.strip():
+            file = os.fsdecode(line)
+            yield Path(file), Path(os.path.basename(file))
+
+
+def read(path: str | os.PathLike, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """A picture as it is meant to be seen: uint8 [H, W, 3], RGB, upright.
+
+    EXIF rotation is applied, palettes are looked up, CMYK is converted, transparency is laid on white, 16 bits become
+    8, and of several frames the first is taken.
+
+    Args:
+        max_pixels: the most that is decoded; the header is read first, so that a small file cannot fill the memory.
+
+    Raises:
+        ImageError: no such file, empty, corrupt, truncated, too large, or in a format that Pillow does not read.
+    """
+    try:
+        if os.path.isdir(path):
+            raise ImageError("is a folder")
+        if os.path.getsize(path) == 0 and os.path.isfile(path):
+            raise ImageError("empty file")
+        if not os.path.isfile(path):  # reading a pipe or device might never end
+            raise ImageError("not a regular file")
+        with open(path, "rb") as file, _open(file) as image:
+            width, height = image.size
+            if width * height > max_pixels:
+                raise ImageError(f"too large: {width} x {height} pixels, the limit is {max_pixels} (--max-pixels)")
+            if not width * height:
+                raise ImageError(f"no pixels: {width} x {height}")
+            return _to_rgb(ImageOps.exif_transpose(image))
+    except ImageError:
+        raise
+    except UnidentifiedImageError as error:
+        raise ImageError("not an image, or in a format that is not supported") from error
+    except FileNotFoundError as error:
+        raise ImageError("no such file") from error
+    except MemoryError as error:
+        raise ImageError("not enough memory to decode it") from error
+    except OSError as error:
+        raise ImageError(_reason(error)) from error
+    except Exception as error:  # damaged files surface as almost any type: struct.error, SyntaxError, KeyError, ...
+        raise ImageError(f"damaged: {_reason(error)}") from error
+
+
+def _reason(error: BaseException) -> str:
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return " ".join(text.split())
+
+
+def _open(file: IO[bytes]) -> Image.Image:
+    with _PILLOW, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # oddities of metadata too: what counts is whether it decodes
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            return Image.open(file)
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
+
+
+def _to_rgb(image: Image.Image) -> np.ndarray:
+    if image.mode.startswith("I"):  # 16 bits, which Pillow gives in any of four modes
+        values = np.asarray(image).astype(np.float64)
+        if values.min() < 0 or values.max() > 65535:
+            raise ImageError("32-bit integers. Remedy: convert it to 8 or 16 bits")
+        grey = np.rint(values / 257.0).astype(np.uint8)
+        return np.repeat(grey[..., None], 3, axis=-1)
+    if image.mode == "F":
+        raise ImageError("floating-point pixels, whose range is not known. Remedy: convert it to 8 or 16 bits")
+    if image.mode in ("LA", "PA", "La", "RGBA", "RGBa") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return np.array(image.convert("RGB"))
+
+
+@dataclasses.dataclass(frozen=True)
+class Fit:
+    """How a picture of any size becomes the input of a model, and relevance the picture's.
+
+    Attributes:
+        height, width: the model's.
+        how: "squash" (the whole picture, its proportions lost), "crop" (the middle, as large as it fits) or "pad" (the
+            whole picture on black).
+    """
+
+    height: int
+    width: int
+    how: str = "squash"
+
+    def __post_init__(self) -> None:
+        if self.how not in FITS:
+            raise ValueError(f"Expected one of {', '.join(FITS)}. Received: {self.how!r}")
+
+    def apply(self, image: np.ndarray) -> np.ndarray:
+        """uint8 [H, W, C] -> uint8 [height, width, C]."""
+        (top, left, height, width), (y, x, h, w) = self._boxes(image.shape[:2])
+        part = resize(image[top : top + height, left : left + width], (h, w))
+        if (h, w) == (self.height, self.width):
+            return part
+        canvas = np.zeros((self.height, self.width, *image.shape[2:]), image.dtype)
+        canvas[y : y + h, x : x + w] = part
+        return canvas
+
+    def restore(self, relevance: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+        """A map [height, width] in the geometry of a picture of `size` (H, W); what the model did not see has 0."""
+        (top, left, height, width), (y, x, h, w) = self._boxes(size)
+        part = resize(relevance[y : y + h, x : x + w], (height, width))
+        if (height, width) == tuple(size):
+            return part
+        canvas = np.zeros(size, relevance.dtype)
+        canvas[top : top + height, left : left + width] = part
+        return canvas
+
+    def _boxes(self, size: tuple[int, int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """(top, left, height, width) of what is used of the picture, and of where it lies in the model's input."""
+        rows, columns = size
+        whole, filled = (0, 0, rows, columns), (0, 0, self.height, self.width)
+        if self.how == "squash":
+            return whole, filled
+        ratios = self.height / rows, self.width / columns
+        if self.how == "crop":
+            scale = max(ratios)
+            height, width = _at_least_1(self.height / scale, rows), _at_least_1(self.width / scale, columns)
+            return ((rows - height) // 2, (columns - width) // 2, height, width), filled
+        scale = min(ratios)
+        h, w = _at_least_1(rows * scale, self.height), _at_least_1(columns * scale, self.width)
+        return whole, ((self.height - h) // 2, (self.width - w) // 2, h, w)
+
+
+def _at_least_1(value: float, limit: int) -> int:
+    return min(max(round(value), 1), limit)
+
+
+def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """[H, W] or [H, W, C] -> `size` (height, width): averages where it shrinks, bilinear where it grows."""
+    if image.shape[:2] == tuple(size):
+        return image
+    shrinks = size[0] < image.shape[0] or size[1] < image.shape[1]
+    way = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    return cv2.resize(image, (size[1], size[0]), interpolation=way).reshape(*size, *image.shape[2:])

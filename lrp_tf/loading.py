@@ -1,0 +1,341 @@
+"""Models, class names and preprocessing, as a command line names them."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import difflib
+import fractions
+import importlib
+import json
+import os
+import socket
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import h5py
+import keras
+import numpy as np
+
+PATIENCE = 10.0  # seconds that a server may be silent: where packets are dropped, a download would wait for ever
+
+
+class LoadError(ValueError):
+    """A model, its weights, class names or preprocessing cannot be had; the message gives the remedy."""
+
+
+# --- models ------------------------------------------------------------------------------------
+
+
+def load_model(path: str | os.PathLike, *, unsafe: bool = False) -> keras.Model:
+    """A saved model, `.keras` or legacy `.h5`, without its optimiser.
+
+    Args:
+        unsafe: run Python code that the file carries (Lambda layers). Only for files that you trust.
+
+    Raises:
+        LoadError: no such file, no model, code in it, custom layers that nobody registered.
+    """
+    path = _file(path, "model")
+    if path.name.endswith(".weights.h5") or (_is_hdf5(path) and "model_config" not in _attributes(path)):
+        raise LoadError(f"{path}: holds weights, not a model. Expected a file of model.save(...), .keras or .h5")
+    try:
+        return keras.models.load_model(path, compile=False, safe_mode=not unsafe)
+    except Exception as error:  # a damaged file surfaces as almost any type
+        raise LoadError(f"{path}: {_why(error)}") from error
+
+
+def load_weights(model: keras.Model, path: str | os.PathLike, *, unsafe: bool = False) -> keras.Model:
+    """`model` with the weights of a file: `.weights.h5`, `.h5` of either kind, or the model in a `.keras` file.
+
+    Raises:
+        LoadError: no such file, weights of another architecture, a model with other inputs or outputs.
+    """
+    path = _file(path, "weights")
+    whole = path.suffix == ".keras" or (_is_hdf5(path) and "model_config" in _attributes(path))
+    if whole:
+        loaded = load_model(path, unsafe=unsafe)
+        for what in ("input_shape", "output_shape"):
+            if getattr(loaded, what, None) != getattr(model, what):
+                raise LoadError(
+                    f"{path}: expected a model of {what.replace('_', ' ')} {getattr(model, what)}. "
+                    f"Received: {getattr(loaded, what, None)}"
+                )
+        return loaded
+    try:
+        model.load_weights(path)
+    except Exception as error:
+        raise LoadError(f"{path}: no weights of {model.name}: {_why(error)}") from error
+    return model
+
+
+def _file(path: str | os.PathLike, what: str) -> Path:
+    path = Path(path)
+    if not path.is_file():
+        raise LoadError(f"{path}: no such file. Expected a {what} file, .keras or .h5")
+    return path
+
+
+def _is_hdf5(path: Path) -> bool:
+    return path.suffix in (".h5", ".hdf5") and h5py.is_hdf5(path)
+
+
+def _attributes(path: Path) -> set[str]:
+    with h5py.File(path, "r") as file:
+        return set(file.attrs)
+
+
+def _why(error: Exception) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    if "Lambda" in text or "safe_mode" in text or "unsafe" in text:
+        return f"it carries Python code, which is not run. Remedy: --unsafe, if you trust the file ({text[:160]})"
+    if "Could not locate" in text or "register_keras_serializable" in text:
+        return f"{text[:300]} Remedy: --import MODULE, the Python module that defines and registers it"
+    return text[:400]
+
+
+@dataclasses.dataclass(frozen=True)
+class Download:
+    """A file that Keras fetches, and where it keeps it."""
+
+    url: str
+
+    @property
+    def cached(self) -> Path:
+        home = os.environ.get("KERAS_HOME") or os.path.expanduser("~/.keras")
+        return Path(home) / "models" / self.url.rsplit("/", 1)[-1]
+
+    def check(self) -> None:
+        """Raise LoadError at once, or after `PATIENCE` seconds, where the file is neither here nor to be had."""
+        if self.cached.is_file():
+            return
+        try:
+            request = urllib.request.Request(self.url, method="HEAD")
+            with urllib.request.urlopen(request, timeout=PATIENCE):
+                return
+        except (OSError, urllib.error.URLError) as error:
+            reason = getattr(error, "reason", None) or error
+            raise LoadError(f"{self.url} cannot be reached ({reason})") from error
+
+    def fetch(self) -> Path:
+        """The file, downloaded if it is not here yet."""
+        self.check()
+        with _patience():
+            return Path(keras.utils.get_file(self.cached.name, self.url, cache_subdir="models"))
+
+
+@contextlib.contextmanager
+def _patience() -> Iterator[None]:
+    previous = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(PATIENCE)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(previous)
+
+
+_KERAS = "https://storage.googleapis.com/tensorflow/keras-applications/"
+IMAGENET = {
+    name: Download(f"{_KERAS}{name}/{name}_weights_tf_dim_ordering_tf_kernels.h5") for name in ("vgg16", "vgg19")
+}
+CLASS_INDEX = Download("https://storage.googleapis.com/download.tensorflow.org/data/imagenet_class_index.json")
+
+
+def vgg(name: str, weights: str, *, unsafe: bool = False) -> keras.Model:
+    """VGG16 or VGG19 with the weights of ImageNet or of a file.
+
+    Args:
+        name: "vgg16" or "vgg19".
+        weights: "imagenet" or a file, see `load_weights`.
+
+    Raises:
+        LoadError: offline without the weights: which file to put where.
+    """
+    build = {"vgg16": keras.applications.VGG16, "vgg19": keras.applications.VGG19}[name]
+    if weights != "imagenet":
+        return load_weights(build(weights=None), weights, unsafe=unsafe)
+    download = IMAGENET[name]
+    try:
+        download.check()
+        with _patience():
+            return build(weights="imagenet")
+    except Exception as error:  # a broken download surfaces as almost any type
+        raise LoadError(
+            f"The ImageNet weights of {name} cannot be downloaded: {_why(error)}. Remedy: fetch {download.url} on a "
+            f"machine that is online and put it at {download.cached}, or pass --weights FILE (.keras, .h5, "
+            ".weights.h5)."
+        ) from error
+
+
+# --- class names -------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Classes:
+    """Names of the classes, by index; `others` are second names (WordNet ids)."""
+
+    names: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
+
+    def name(self, index: int) -> str:
+        """The name, or the number where there is none."""
+        return self.names[index] if index < len(self.names) else str(index)
+
+    def index(self, text: str, count: int) -> int:
+        """The class that `text` means: a number below `count`, or a name in any case, with "_" or " ".
+
+        Raises:
+            LoadError: out of range, unknown, or the name of several classes.
+        """
+        if text.lstrip("-").isdigit():
+            if not 0 <= int(text) < count:
+                raise LoadError(f"class {text} is out of range. Expected 0 to {count - 1}")
+            return int(text)
+        plain = [_plain(name) for name in self.names]
+        found = [i for i, name in enumerate(plain) if name == _plain(text)]
+        found = found or [i for i, other in enumerate(self.others) if other == text]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise LoadError(f"class {text!r} is the name of several: {found}. Remedy: give the number")
+        if not self.names:
+            raise LoadError(
+                f"class {text!r}: the names of the classes are not known. Remedy: --classes FILE, or a number"
+            )
+        close = difflib.get_close_matches(_plain(text), plain, 3, 0.5)
+        hint = f" Like it: {', '.join(self.names[plain.index(c)] for c in close)}" if close else ""
+        raise LoadError(f"class {text!r}: no class is called so.{hint}")
+
+
+def _plain(name: str) -> str:
+    return name.replace("_", " ").replace("-", " ").casefold().strip()
+
+
+def load_classes(path: str | os.PathLike) -> Classes:
+    """Class names from a file: ImageNet's index `{"0": ["n01440764", "tench"], ...}`, `{"0": "tench", ...}`,
+    `{"tench": 0, ...}`, a JSON list, or text with one name a line.
+
+    Raises:
+        LoadError: no such file, another layout, or gaps in the numbers.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise LoadError(f"class names {path}: {getattr(error, 'strerror', None) or error}") from error
+    try:
+        content = json.loads(text)
+    except ValueError as error:
+        if text.lstrip().startswith(("{", "[")):
+            raise LoadError(f"class names {path}: damaged JSON: {error}") from error
+        content = text.splitlines()
+    try:
+        return _classes(content)
+    except (ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
+        raise LoadError(
+            f'class names {path}: expected {{"0": ["n01440764", "tench"], ...}}, {{"0": "tench"}}, {{"tench": 0}}, a '
+            f"JSON list or one name a line, numbered from 0 without gaps. Received: {type(error).__name__}: {error}"
+        ) from error
+
+
+def _classes(content: Any) -> Classes:
+    if isinstance(content, list):
+        return Classes(tuple(map(str, content)))
+    if all(isinstance(value, int) for value in content.values()):
+        content = {str(index): name for name, index in content.items()}
+    entries = [content[str(i)] for i in range(len(content))]
+    if all(isinstance(entry, str) for entry in entries):
+        return Classes(tuple(entries))
+    return Classes(tuple(str(entry[1]) for entry in entries), tuple(str(entry[0]) for entry in entries))
+
+
+def imagenet_classes() -> Classes:
+    """ImageNet's class names from Keras' index file, downloaded if it is not here; numbers where it cannot be had."""
+    try:
+        return load_classes(CLASS_INDEX.fetch())
+    except Exception:  # names are a comfort: numbers do without them, and the caller says so
+        return Classes()
+
+
+# --- preprocessing -----------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Preprocessing:
+    """What is done to pixels 0..255 before the model gets them.
+
+    Attributes:
+        name: as on the command line.
+        function: float32 [B, H, W, C] pixels 0..255 -> [B, H, W, C] as fed.
+    """
+
+    name: str
+    function: Callable[[np.ndarray], Any]
+
+    def __call__(self, pixels: np.ndarray) -> np.ndarray:
+        """uint8 [B, H, W, C] -> float32 of the same shape.
+
+        Raises:
+            LoadError: the function fails, or changes the shape.
+        """
+        try:
+            # A copy: Keras' own functions change their argument.
+            found = np.asarray(self.function(np.array(pixels, dtype=np.float32)), dtype=np.float32)
+        except Exception as error:
+            raise LoadError(f"preprocessing {self.name}: {type(error).__name__}: {error}") from error
+        if found.shape != pixels.shape:
+            raise LoadError(f"preprocessing {self.name}: expected shape {pixels.shape}. Received: {found.shape}")
+        return found
+
+    def bounds(self, channels: int) -> tuple[np.ndarray, np.ndarray]:
+        """Lowest and highest values that each channel can have: what becomes of 0 and 255."""
+        ends = [self(np.full((1, 1, 1, channels), value, np.uint8))[0, 0, 0] for value in (0, 255)]
+        return np.minimum(*ends), np.maximum(*ends)
+
+
+def applications() -> list[str]:
+    """The modules of keras.applications with a `preprocess_input`."""
+    modules = [
+        name for name in dir(keras.applications) if hasattr(getattr(keras.applications, name), "preprocess_input")
+    ]
+    return sorted(name for name in modules if name != "imagenet_utils")
+
+
+def get_preprocessing(text: str) -> Preprocessing:
+    """NAME of an architecture of keras.applications, `scale:1/255`, `none`, or `module:function`.
+
+    Raises:
+        LoadError: none of these; the message lists the choices.
+    """
+    if text == "none":
+        return Preprocessing(text, lambda pixels: pixels)
+    if text in applications():
+        return Preprocessing(text, getattr(keras.applications, text).preprocess_input)
+    if text.startswith("scale:"):
+        try:
+            factor = float(fractions.Fraction(text.removeprefix("scale:")))
+        except (ValueError, ZeroDivisionError) as error:
+            raise LoadError(f"--preprocess {text}: expected a number, as in scale:1/255. Received: {error}") from error
+        return Preprocessing(text, lambda pixels: pixels * np.float32(factor))
+    module, colon, name = text.partition(":")
+    if colon:
+        try:
+            if "" not in sys.path:
+                sys.path.insert(0, "")  # a console script does not see the folder where it is called
+            function = getattr(importlib.import_module(module), name)
+        except (ImportError, AttributeError) as error:
+            raise LoadError(f"--preprocess {text}: {error}") from error
+        return Preprocessing(text, function)
+    raise LoadError(f"--preprocess {text}: unknown. {choices()}")
+
+
+def choices() -> str:
+    """What --preprocess takes."""
+    return (
+        f"Expected one of: {', '.join(applications())} (as keras.applications trained them); scale:1/255, or another "
+        "factor; none (pixels 0 to 255 as they are); module:function, your own, pixels 0 to 255 [B, H, W, C] -> the "
+        "same shape"
+    )

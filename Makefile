@@ -1,4 +1,5 @@
 # make demo: sets up and explains handwritten digits.   make test: sets up and passes the tests.
+# make demo-photos: explains photographs with VGG16 (online).
 
 VENV ?= .venv
 # TensorFlow 2.21 has wheels for Python 3.11 to 3.13.
@@ -11,12 +12,18 @@ export PYTHONUNBUFFERED := 1
 # CUDA, XLA and oneDNN greetings say nothing to the reader of a demo.
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: demo test test-slow coverage lint format clean
+.PHONY: demo demo-photos test test-slow coverage lint format clean
 
 demo: $(VENV)/.mnist
 	$(RUN) mnist/train.py --dataset digits
 	$(RUN) mnist/lrp.py --dataset digits
 	@echo "Look at mnist/results/digits.png and mnist/results/why_not.png"
+
+# Needs the ImageNet weights of VGG16 (half a gigabyte), which Keras downloads.
+demo-photos: $(VENV)/.photos
+	$(RUN) vgg/photos.py
+	@$(RUN) vgg/lrp.py vgg/photos --style all
+	@echo "Look at vgg/results/chelsea.png"
 
 test: $(VENV)/.test
 	$(RUN) -m pytest -n 2 --dist loadscope -m "not slow"

@@ -90,6 +90,9 @@ class Gallery:
     save_relevance: bool = False
     settings: dict[str, Any] = dataclasses.field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "out", Path(self.out))
+
     def run(
         self,
         files: Iterable[tuple[Path, Path]],

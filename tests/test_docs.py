@@ -8,12 +8,14 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from conftest import REPOSITORY
+from pictures import photos
 
 import lrp_tf
-from lrp_tf import flows, layers, linear, rules
+from lrp_tf import cli, flows, layers, linear, rules
 
-PAGES = ["README.md", "docs/rules.md", "docs/extending.md"]
+PAGES = ["README.md", "docs/rules.md", "docs/extending.md", "docs/photographs.md"]
 
 
 def blocks(page: str) -> list[str]:
@@ -45,6 +47,8 @@ def test_examples_run(
     model = network()
     model.save("model.keras")
     names = {"model": model, "x": np.random.default_rng(0).uniform(size=(4, 12, 12, 1)).astype("float32")}
+    names["dataset"] = tf.data.Dataset.from_tensor_slices(names["x"])
+    photos(tmp_path / "photos", 2)
     found = blocks(page)
     assert found
     for block in found:
@@ -58,6 +62,9 @@ def test_examples_run(
         handlers = lrp_tf.Explainer(model, names["composite"]).clone.handlers
         used = {step.name: repr(rule) for step, rule in handlers.items() if isinstance(rule, rules.Rule)}
         assert used == {"block1_conv": "Flat()", "conv2": "ZPlus()", "dense": "Epsilon(1e-06)", "head": "WSquare()"}
+    if page == "docs/photographs.md":
+        assert names["outcome"].done == 2
+        assert (tmp_path / "results" / "photo1.png").exists()
     if page == "docs/extending.md":
         check_extensions(names)
 
@@ -106,8 +113,24 @@ def test_page_of_all_layers_is_the_generated_one() -> None:
     assert {name: written.get(name) for name in made} == made
 
 
+def test_page_of_photographs_names_every_option(capsys: pytest.CaptureFixture) -> None:
+    page = (REPOSITORY / "docs/photographs.md").read_text(encoding="utf-8")
+    with pytest.raises(SystemExit):
+        cli.main(["explain", "--help"])
+    options = set(re.findall(r"--[a-z][a-z-]+", capsys.readouterr().out)) - {"--help", "--output"}
+    assert len(options) > 15
+    assert {option for option in options if option not in page} == set()
+
+
 def test_links_lead_somewhere() -> None:
-    for page in [*PAGES, "docs/conservation.md", "docs/design.md", "docs/layers.md"]:
+    for page in [
+        *PAGES,
+        "docs/conservation.md",
+        "docs/design.md",
+        "docs/layers.md",
+        "docs/heatmaps.md",
+        "docs/coverage.md",
+    ]:
         path = REPOSITORY / page
         for target in re.findall(r"\]\(([^)#:]+)\)", path.read_text(encoding="utf-8")):
             assert (path.parent / target).exists(), f"{page}: {target}"

@@ -16,6 +16,8 @@ import cv2
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from lrp_tf.heatmap.images import scaled
+
 MAX_PIXELS = 50_000_000
 SUFFIXES = frozenset([".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".gif", ".tif", ".tiff"])
 FITS = ("squash", "crop", "pad")
@@ -154,6 +156,11 @@ def _to_rgb(image: Image.Image) -> np.ndarray:
     return np.array(image.convert("RGB"))
 
 
+def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """[H, W] or [H, W, C] -> `size` (height, width): averages where it shrinks, bilinear where it grows."""
+    return scaled(image, size, cv2.INTER_LINEAR)
+
+
 @dataclasses.dataclass(frozen=True)
 class Fit:
     """How a picture of any size becomes the input of a model, and relevance the picture's.
@@ -210,12 +217,3 @@ class Fit:
 
 def _at_least_1(value: float, limit: int) -> int:
     return min(max(round(value), 1), limit)
-
-
-def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """[H, W] or [H, W, C] -> `size` (height, width): averages where it shrinks, bilinear where it grows."""
-    if image.shape[:2] == tuple(size):
-        return image
-    shrinks = size[0] < image.shape[0] or size[1] < image.shape[1]
-    way = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    return cv2.resize(image, (size[1], size[0]), interpolation=way).reshape(*size, *image.shape[2:])

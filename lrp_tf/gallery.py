@@ -95,7 +95,7 @@ class Gallery:
 
     def run(
         self,
-        files: Iterable[tuple[Path, Path]],
+        files: Iterable[tuple[str, str]],
         *,
         resume: bool = False,
         progress: Callable[[int], Any] = lambda done: None,
@@ -170,7 +170,7 @@ def form(explainer: Explainer, size: tuple[int, int] | None = None) -> Form:
 
 
 class _Item(NamedTuple):
-    path: Path
+    path: str
     base: str  # of the results: a path below `out`, without suffix
 
 
@@ -202,7 +202,7 @@ class _Run:
         found += [f".{style}{n}.png" for style in ("overlay", "heatmap") if style in look.styles for n in numbers]
         return [*found, *([".npy"] if self.gallery.save_relevance else [])]
 
-    def run(self, files: Iterable[tuple[Path, Path]]) -> Outcome:
+    def run(self, files: Iterable[tuple[str, str]]) -> Outcome:
         out = self.gallery.out
         out.mkdir(parents=True, exist_ok=True)
         finished = self._finished()
@@ -219,8 +219,8 @@ class _Run:
 
             def fail(index: int, reason: str) -> None:
                 nonlocal failed
-                failures.add([(os.fspath(items[index].path), reason)])
-                self.tell(f"{os.fspath(items[index].path)!r}: {reason}")
+                failures.add([(items[index].path, reason)])
+                self.tell(f"{items[index].path!r}: {reason}")
                 failed += 1
                 self.progress(1)
 
@@ -278,17 +278,16 @@ class _Run:
         write_text(out / RESULTS, to_csv([COLUMNS, *kept]))
         return finished
 
-    def _items(self, files: Iterable[tuple[Path, Path]], finished: dict[str, str]) -> tuple[list[_Item], int]:
+    def _items(self, files: Iterable[tuple[str, str]], finished: dict[str, str]) -> tuple[list[_Item], int]:
         items, skipped = [], 0
         for base in finished.values():
             self.names.take(base)
         seen = set()
         for path, relative in files:
-            name = os.fspath(path)
-            if name in seen:
+            if path in seen:
                 continue
-            seen.add(name)
-            if name in finished:
+            seen.add(path)
+            if path in finished:
                 skipped += 1
             else:
                 items.append(_Item(path, self.names.new(path, relative)))
@@ -359,7 +358,7 @@ class _Run:
         rows, titles = [], []
         for k, target in enumerate(np.asarray(explanation.target)[row].tolist()):
             numbers = [f"{share[k]:.7g}" for share in shares]
-            rows.append((os.fspath(item.path), item.base, *top, target, name(target), *numbers))
+            rows.append((item.path, item.base, *top, target, name(target), *numbers))
             likely = "" if probabilities is None else f", p = {probabilities[target]:.3f}"
             label = name(target) if name(target) != str(target) else f"class {target}"
             titles.append(f"{label}{likely}\nlogit {logits[target]:.2f}, ΣR {shares[1][k]:.3g}")

@@ -30,7 +30,7 @@ class ImageError(ValueError):
     """A file that is no readable image; the message is the reason, without the name of the file."""
 
 
-def find(names: Iterable[str | os.PathLike], stdin: IO[bytes] | None = None) -> Iterator[tuple[Path, Path]]:
+def find(names: Iterable[str | os.PathLike], stdin: IO[bytes] | None = None) -> Iterator[tuple[str, str]]:
     """The image files that `names` stand for, in a stable order.
 
     Args:
@@ -56,25 +56,25 @@ def find(names: Iterable[str | os.PathLike], stdin: IO[bytes] | None = None) -> 
             files = [match for match in matches if not os.path.isdir(match)]
             if not files:
                 raise ValueError(f"{name!r}: no file matches this pattern")
-            yield from ((Path(file), Path(os.path.basename(file))) for file in files)
+            yield from ((file, os.path.basename(file)) for file in files)
         else:
-            yield Path(name), Path(os.path.basename(name))
+            yield name, os.path.basename(name)
 
 
-def _in_folder(folder: str) -> Iterator[tuple[Path, Path]]:
+def _in_folder(folder: str) -> Iterator[tuple[str, str]]:
     empty = True
     for place, folders, files in os.walk(folder):
         folders.sort()
         for file in sorted(files):
-            path = Path(place, file)
-            if path.suffix.lower() in SUFFIXES and not file.startswith("."):
+            path = os.path.normpath(os.path.join(place, file))
+            if os.path.splitext(file)[1].lower() in SUFFIXES and not file.startswith("."):
                 empty = False
-                yield path, path.relative_to(folder)
+                yield path, os.path.relpath(path, folder)
     if empty:
         raise ValueError(f"folder {folder!r} holds no image. Expected files ending in {' '.join(sorted(SUFFIXES))}")
 
 
-def _listed(name: str, stdin: IO[bytes] | None) -> Iterator[tuple[Path, Path]]:
+def _listed(name: str, stdin: IO[bytes] | None) -> Iterator[tuple[str, str]]:
     try:
         content = (stdin or sys.stdin.buffer).read() if name == "-" else Path(name[1:]).read_bytes()
     except OSError as error:
@@ -83,7 +83,7 @@ def _listed(name: str, stdin: IO[bytes] | None) -> Iterator[tuple[Path, Path]]:
     for line in lines:
         if line.strip():
             file = os.fsdecode(line)
-            yield Path(file), Path(os.path.basename(file))
+            yield file, os.path.basename(file)
 
 
 def read(path: str | os.PathLike, max_pixels: int = MAX_PIXELS) -> np.ndarray:

@@ -20,8 +20,9 @@ class Names:
         self.suffixes = suffixes
         self.used: set[str] = set()
 
-    def new(self, path: Path, relative: Path) -> str:
-        stem = os.fspath(relative.with_suffix("")) if relative.stem else os.fspath(relative)
+    def new(self, path: str, relative: str) -> str:
+        """A name for the results of the file `path`, from its path `relative` to the folder that was named."""
+        stem = os.path.splitext(relative)[0]
         digest = hashlib.sha1(os.fsencode(path)).hexdigest()[:8]
         folder, _, last = stem.rpartition(os.sep)
         prefix = f"{folder}{os.sep}" if folder else ""

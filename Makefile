@@ -31,7 +31,7 @@ test: $(VENV)/.test
 test-slow: $(VENV)/.test
 	$(RUN) -m pytest -n 2 --dist loadscope -m slow
 
-# Every model of keras.applications under every preset: about an hour.
+# Every model of keras.applications under every preset: forty minutes on two cores.
 coverage: $(VENV)/.test
 	$(RUN) -m lrp_tf.coverage --markdown docs/coverage.md
 

@@ -330,9 +330,13 @@ class _Run:
 
     def _explained(self, items: list[_Item]) -> Iterator[tuple[int, list[tuple], Callable[[], None]]]:
         gallery = self.gallery
-        stream = gallery.explainer.map(self._batches(items), list(gallery.targets), explain=True, with_inputs=True)
+        # One target needs no loop over targets, which costs a tenth.
+        target = gallery.targets[0] if self.count == 1 else list(gallery.targets)
+        target = "top1" if isinstance(target, str) and self.count == 1 else target
+        stream = gallery.explainer.map(self._batches(items), target, explain=True, with_inputs=True)
         for (_, indices), explanation in stream:
-            relevance = np.asarray(explanation.relevance, np.float32)  # [B, k, H, W, C]
+            relevance = np.asarray(explanation.relevance, np.float32)
+            relevance = relevance[:, None] if self.count == 1 else relevance  # [B, k, H, W, C]
             if self.form.channels_first:
                 relevance = np.moveaxis(relevance, 2, -1)
             scores = _scores(explanation, bool(gallery.explainer.graph.stripped))
@@ -354,9 +358,9 @@ class _Run:
         chance = lambda c: "" if probabilities is None else f"{probabilities[c]:.6g}"  # noqa: E731
         top = [value for c in best for value in (int(c), name(int(c)), chance(c), f"{logits[c]:.7g}")]
         top += [""] * (4 * (TOP - len(best)))
-        shares = [np.asarray(getattr(explanation.conservation, share))[row] for share in _SHARES]
+        shares = [np.atleast_1d(np.asarray(getattr(explanation.conservation, share))[row]) for share in _SHARES]
         rows, titles = [], []
-        for k, target in enumerate(np.asarray(explanation.target)[row].tolist()):
+        for k, target in enumerate(np.atleast_1d(np.asarray(explanation.target)[row]).tolist()):
             numbers = [f"{share[k]:.7g}" for share in shares]
             rows.append((item.path, item.base, *top, target, name(target), *numbers))
             likely = "" if probabilities is None else f", p = {probabilities[target]:.3f}"

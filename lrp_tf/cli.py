@@ -340,7 +340,8 @@ class _Bar:
     """Progress with images per second and the time that is left; lines every half minute where no terminal is."""
 
     def __init__(self, total: int) -> None:
-        self.total, self.count, self.began, self.told = total, 0, time.perf_counter(), time.perf_counter()
+        self.total, self.count, self.told = total, 0, time.perf_counter()
+        self.before: int | None = None  # finished by an earlier run, and no measure of speed
         self.console = Console(stderr=True, highlight=False, markup=False)
         columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[speed]}"), TimeElapsedColumn())
         columns += (TextColumn("left:"), TimeRemainingColumn())
@@ -359,7 +360,9 @@ class _Bar:
     def advance(self, count: int) -> None:
         self.count += count
         now = time.perf_counter()
-        speed = self.count / (now - self.began)
+        if self.before is None:
+            self.before, self.began = count, now
+        speed = (self.count - self.before) / max(now - self.began, 1e-9)
         self.progress.update(self.task, advance=count, speed=f"{speed:.2f} images/s")
         if not self.console.is_terminal and now - self.told > 30:
             self.told = now

@@ -9,7 +9,8 @@ from typing import Any
 import tensorflow as tf
 from keras import tree
 
-from lrp_tf.composites import Composite, Handler
+from lrp_tf import zeros
+from lrp_tf.composites import Composite
 from lrp_tf.graph import Graph, Ref, Step
 from lrp_tf.numerics import Account, keep_largest
 
@@ -34,10 +35,9 @@ class Clone:
     """
 
     def __init__(self, graph: Graph, composite: Composite, relevance_filter: float | None = None) -> None:
-        self.graph = graph
         self.relevance_filter = _fraction(relevance_filter)
         self.composite = composite
-        self.handlers: dict[Step, Handler] = composite.assign(graph)
+        self.graph, self.handlers = zeros.mark_quiet(graph, composite.assign(graph))
         self.reached: set[Ref] = set()  # tensors that relevance was seen to reach
 
     def __call__(self, inputs: Any) -> tf.Tensor:

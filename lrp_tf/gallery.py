@@ -106,7 +106,8 @@ class Gallery:
 
         Args:
             resume: go on with what an earlier run left in `out`; files that failed are tried again.
-            progress: called with the number of files that are finished since the last call.
+            progress: called with the number of files that are finished since the last call; first with those that an
+                earlier run finished.
             tell: called with a line for each failure.
             finished: called with the lines of `results.csv` of each image, one for each target; see `COLUMNS`.
 

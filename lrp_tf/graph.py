@@ -63,6 +63,7 @@ class Step:
     addend: Ref | None = None  # constant that is added to the outputs of the kernel
     held: tuple[int, ...] = ()  # inputs held constant, which relevance never enters
     nonnegative: bool = False  # the input of the kernel is known to be >= 0
+    quiet: bool = False  # no relevance arrives where the output is negative
 
     @property
     def name(self) -> str:

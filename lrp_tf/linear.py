@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import types
 from collections.abc import Callable
 from typing import Any
@@ -22,6 +23,7 @@ class LinearLayer:
         channel_axis: layer -> axis of z that a bias of shape [C] lies on.
         scale_outputs: (layer, w, a) -> w with output channel c times a[c]; None: nothing folds in from behind.
         scale_inputs: (layer, w, a) -> w with input channel c times a[c]; None: nothing folds in from ahead.
+        fan_in: w -> how many inputs an output sums; None: unknown, or few.
         convolution: presets treat it as a convolution.
         elementwise: an affine step of its own (BatchNormalization): it folds into neighbours where that is exact,
             elsewhere it runs under Epsilon whatever the composite says.
@@ -33,6 +35,7 @@ class LinearLayer:
     channel_axis: Callable[[Any], int] = lambda layer: -1
     scale_outputs: Callable[[Any, tf.Tensor, tf.Tensor], tf.Tensor] | None = None
     scale_inputs: Callable[[Any, tf.Tensor, tf.Tensor], tf.Tensor] | None = None
+    fan_in: Callable[[tf.Tensor], int] | None = None
     convolution: bool = False
     elementwise: bool = False
 
@@ -167,6 +170,7 @@ register(
     forward=_dense,
     scale_outputs=_scale_last,
     scale_inputs=lambda layer, w, a: w * a[:, None],
+    fan_in=lambda w: math.prod(w.shape[:-1]),
 )
 register(
     keras.layers.EinsumDense,
@@ -232,7 +236,12 @@ def _conv_transpose(layer: Any, x: tf.Tensor, w: tf.Tensor) -> tf.Tensor:
     )
 
 
-_CONVOLUTION = {"forward": _conv, "scale_outputs": _scale_last, "scale_inputs": _scale_conv_inputs}
+_CONVOLUTION = {
+    "forward": _conv,
+    "scale_outputs": _scale_last,
+    "scale_inputs": _scale_conv_inputs,
+    "fan_in": lambda w: math.prod(w.shape[:-1]),
+}
 _DEPTHWISE = {
     "forward": _depthwise,
     # w is [..., C, M] and output channel c M + m.

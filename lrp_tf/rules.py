@@ -39,6 +39,9 @@ __all__ = [
     "positive",
 ]
 
+# Summands from which on z - z+ is taken for z-: where few meet, the difference would cancel.
+_MANY = 512
+
 Propagate = Callable[[list[tf.Tensor], Account | None], list[tf.Tensor]]
 
 
@@ -47,6 +50,7 @@ class Operator:
 
     Attributes:
         x: input, [B, ...]. `positive` and `negative` are its parts; a part known to be empty is None.
+        quiet: no relevance arrives where the output is negative.
         w: kernel. b: bias that broadcasts to z, or 0.0.
         z: forward(x, w), without the bias.
     """
@@ -55,6 +59,7 @@ class Operator:
         self, step: Any, x: tf.Tensor, *, zero_bias: bool = False, kernel: Any = None, addend: Any = None
     ) -> None:
         self.layer, self.entry, self.x, self.nonnegative = step.op, step.linear, x, step.nonnegative
+        self.quiet = step.quiet
         self._rank = len(step.outputs[0].shape) + 1  # of z
         self._padding = [layer for layer in step.before if linear.lookup(layer) is None]
         # identity reads a variable once and for all: a kernel re-read in the backward pass is not deduplicated.
@@ -97,6 +102,28 @@ class Operator:
     def negative(self) -> tf.Tensor | None:
         return None if self.nonnegative else negative(self.x)
 
+    @functools.cached_property
+    def z_positive(self) -> tf.Tensor:
+        """Sum of the positive contributions, x+ w+ + x- w-."""
+        z = self.forward(self.positive, self.w_positive)
+        return z if self.negative is None else z + self.forward(self.negative, self.w_negative)
+
+    @functools.cached_property
+    def z_negative(self) -> tf.Tensor:
+        """Sum of the negative contributions: z less the positive ones, where that is exact enough."""
+        if self.entry.fan_in is not None and self.entry.fan_in(self.w) >= _MANY:
+            return negative(self.z - self.z_positive)
+        z = self.forward(self.positive, self.w_negative)
+        return z if self.negative is None else z + self.forward(self.negative, self.w_positive)
+
+    @functools.cached_property
+    def w_positive(self) -> tf.Tensor:
+        return positive(self.w)
+
+    @functools.cached_property
+    def w_negative(self) -> tf.Tensor:
+        return negative(self.w)
+
     def forward(self, x: tf.Tensor, w: tf.Tensor) -> tf.Tensor:
         """The bias-free map at another input or kernel."""
         for layer in self._padding:
@@ -126,6 +153,7 @@ class Term:
         where: z -> mask of the outputs that the term explains; None: all.
         one_sided: all contributions have one sign, so that a denominator of exactly 0 means that there is
             nothing to share; the account calls it "other".
+        total: the sum of the contributions, where it follows from what is known; None: it is computed from `pairs`.
     """
 
     pairs: list[tuple[Any, tf.Tensor]]
@@ -133,6 +161,7 @@ class Term:
     weight: float = 1.0
     where: Callable[[tf.Tensor], tf.Tensor] | None = None
     one_sided: bool = False
+    total: tf.Tensor | None = None
 
 
 class Rule:
@@ -144,6 +173,7 @@ class Rule:
 
     stabilizer: float | Relative = 1e-6
     zero_bias: bool = False
+    at_zero = "unknown"  # "none": an input that is zero has no relevance, see `zeros`
 
     def __post_init__(self) -> None:
         check_stabilizer(self.stabilizer)
@@ -222,8 +252,8 @@ def _short(value: Any) -> str:
 
 def _denominator(op: Operator, term: Term, stabilizer: float | Relative) -> tuple[tf.Tensor, tf.Tensor]:
     """Sum of the contributions and the bias, and the signed stabiliser that goes on top."""
-    total = None
-    for x, w in term.pairs:
+    total = term.total
+    for x, w in term.pairs if total is None else ():
         known = x is op.x and w is op.w
         z = op.z if known else op.forward(op.ones() if isinstance(x, float) else x, w)
         total = z if total is None else total + z
@@ -257,6 +287,7 @@ class Epsilon(Rule):
 
     epsilon: float | Relative = _always(1e-6)
     zero_bias: bool = False
+    at_zero = "none"
 
     def __post_init__(self) -> None:
         check_stabilizer(self.epsilon, "epsilon")
@@ -275,6 +306,7 @@ class Zero(Rule):
 
     stabilizer: float | Relative = 1e-6
     zero_bias: bool = False
+    at_zero = "none"
 
     def terms(self, op: Operator) -> list[Term]:
         return [Term([(op.x, op.w)], op.b)]
@@ -291,6 +323,7 @@ class AlphaBeta(Rule):
     beta: float = _always(1.0)
     stabilizer: float | Relative = 1e-6
     zero_bias: bool = False
+    at_zero = "none"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -301,12 +334,15 @@ class AlphaBeta(Rule):
             )
 
     def terms(self, op: Operator) -> list[Term]:
-        up, down = positive(op.w), negative(op.w)
-        terms = [
-            Term([(op.positive, up), (op.negative, down)], positive(op.b), float(self.alpha), one_sided=True),
-            Term([(op.positive, down), (op.negative, up)], negative(op.b), -float(self.beta), one_sided=True),
-        ]
-        return [term for term in terms if term.weight]
+        alpha, beta, up, down = float(self.alpha), float(self.beta), op.w_positive, op.w_negative
+        terms = []
+        if alpha:
+            pairs = [(op.positive, up), (op.negative, down)]
+            terms.append(Term(pairs, positive(op.b), alpha, one_sided=True, total=op.z_positive))
+        if beta:
+            pairs = [(op.positive, down), (op.negative, up)]
+            terms.append(Term(pairs, negative(op.b), -beta, one_sided=True, total=op.z_negative))
+        return terms
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -315,6 +351,7 @@ class ZPlus(Rule):
 
     stabilizer: float | Relative = 1e-6
     zero_bias: bool = False
+    at_zero = "none"
 
     def terms(self, op: Operator) -> list[Term]:
         return AlphaBeta(1.0, 0.0).terms(op)
@@ -330,6 +367,7 @@ class Gamma(Rule):
     gamma: float = _always(0.25)
     stabilizer: float | Relative = 1e-6
     zero_bias: bool = False
+    at_zero = "none"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -338,12 +376,15 @@ class Gamma(Rule):
 
     def terms(self, op: Operator) -> list[Term]:
         gamma = float(self.gamma)
-        up, down = op.w + gamma * positive(op.w), op.w + gamma * negative(op.w)
+        up, down = op.w + gamma * op.w_positive, op.w + gamma * op.w_negative
         bias_up, bias_down = op.b + gamma * positive(op.b), op.b + gamma * negative(op.b)
-        return [
-            Term([(op.positive, up), (op.negative, down)], bias_up, where=lambda z: z > 0),
-            Term([(op.positive, down), (op.negative, up)], bias_down, where=lambda z: z < 0),
+        # z - z+ has no cancellation here: z and z- are both negative.
+        totals = op.z + gamma * op.z_positive, op.z + gamma * (op.z - op.z_positive)
+        terms = [
+            Term([(op.positive, up), (op.negative, down)], bias_up, where=lambda z: z > 0, total=totals[0]),
+            Term([(op.positive, down), (op.negative, up)], bias_down, where=lambda z: z < 0, total=totals[1]),
         ]
+        return terms[:1] if op.quiet else terms
 
 
 @dataclasses.dataclass(frozen=True, repr=False)

@@ -26,11 +26,14 @@ class Flow:
         transparent: it moves or scales values but mixes none; `composites.first()` looks through it.
         multiplies: an input that is a gate (in [0, 1] by a sigmoid or softmax) is held constant.
         detached: relevance never enters; the outputs count as constants.
+        at_zero: relevance of an input that is zero: "none"; what the output has, which is zero too ("moves"); what the
+            output has, a function of this input alone ("element"); or "unknown".
     """
 
     transparent = False
     multiplies = False
     detached = False
+    at_zero = "unknown"
 
     def forward(self, step: Any, inputs: list[tf.Tensor]) -> tuple[list[tf.Tensor], Any]:
         """Outputs of the step, and what `backward` needs."""
@@ -58,6 +61,7 @@ class PassThrough(Flow):
     """R unchanged, for activations and other element-wise steps (Bach et al. 2015)."""
 
     transparent: bool = False
+    at_zero = "element"
 
     def backward(self, step: Any, saved: Any) -> Propagate:
         return lambda relevances, account: at_signals(step, relevances[0])
@@ -68,6 +72,8 @@ class PassThrough(Flow):
 
 class Identity(PassThrough):
     """Dropout and the like, in inference mode whatever the call stored."""
+
+    at_zero = "moves"
 
     def __init__(self) -> None:
         super().__init__(transparent=True)

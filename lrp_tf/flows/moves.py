@@ -37,6 +37,7 @@ class Move(Flow):
 
     enters: tuple[int, ...] | None = None
     transparent = True
+    at_zero = "moves"
 
     def backward(self, step: Any, saved: Any) -> Propagate:
         inputs, _ = saved
@@ -167,6 +168,7 @@ class InputScaling(PassThrough):
     """Rescaling and Normalization: R unchanged. `affine`: (layer, x) -> the value, in x's own precision."""
 
     transparent: bool = True
+    at_zero = "unknown"
     affine: Callable[[Any, tf.Tensor], tf.Tensor] = None  # type: ignore[assignment]
 
     def forward(self, step: Any, inputs: list[tf.Tensor]) -> tuple[list[tf.Tensor], Any]:

@@ -28,6 +28,8 @@ def _to_first(x: tf.Tensor) -> tf.Tensor:
 class WinnerTakesAll(Flow):
     """Max pooling: R goes to the first maximum of each window, in row-major order."""
 
+    at_zero = "moves"
+
     def backward(self, step: Any, saved: Any) -> Propagate:
         (x,), (y,) = saved
         op, rank = step.op, x.shape.rank - 2
@@ -92,6 +94,8 @@ class GlobalWinnerTakesAll(Flow):
 
     `smallest`: the minimum instead.
     """
+
+    at_zero = "moves"
 
     def __init__(self, smallest: bool = False) -> None:
         self.smallest = smallest

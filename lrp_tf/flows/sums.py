@@ -30,6 +30,7 @@ class Share(Flow):
 
     bounds: str = ""
     epsilon = 1e-6
+    at_zero = "none"
 
     def linear_map(self, step: Any, inputs: list[tf.Tensor]) -> Callable[..., tf.Tensor] | None:
         """The map whose contributions are shared; None: the step's own."""
@@ -99,6 +100,7 @@ class Contraction(Share):
     """
 
     multiplies = True
+    at_zero = "unknown"
 
     def linear_map(self, step: Any, inputs: list[tf.Tensor]) -> Callable[..., tf.Tensor] | None:
         layer = step.op
@@ -119,6 +121,7 @@ class Product(Flow):
 
     multiplies = True
     transparent = True
+    at_zero = "moves"
 
     def backward(self, step: Any, saved: Any) -> Propagate:
         inputs, _ = saved

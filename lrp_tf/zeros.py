@@ -1,0 +1,55 @@
+"""Which tensors have relevance only where they are above zero: rules then leave out what cannot matter."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from lrp_tf.graph import Graph, Ref, Step
+
+# Functions that are 0 wherever their input is not above 0.
+_CUT = {"relu", "relu6"}
+
+
+def mark_quiet(graph: Graph, handlers: dict[Step, Any]) -> tuple[Graph, dict[Step, Any]]:
+    """Mark the linear steps whose outputs have no relevance where these are negative.
+
+    So it is behind a ReLU, if nothing above gives relevance to its zeros, as Flat and WSquare do.
+    """
+    readers: dict[Ref, list[Step]] = {}
+    for step in graph.steps:
+        for position, ref in enumerate(step.inputs):
+            if position not in step.held and not getattr(handlers[step], "detached", False):
+                readers.setdefault(ref, []).append(step)
+    # What the caller starts with may lie anywhere.
+    silent: dict[Ref, bool] = dict.fromkeys(graph.outputs, False)
+
+    def is_silent(ref: Ref) -> bool:
+        """Whether zeros of this tensor have no relevance."""
+        if ref not in silent:
+            silent[ref] = all(map(silent_into, readers.get(ref, [])))
+        return silent[ref]
+
+    def silent_into(step: Step) -> bool:
+        if handlers[step].at_zero == "none":
+            return True
+        return (handlers[step].at_zero == "moves" or cuts(step)) and all(map(is_silent, step.outputs))
+
+    def cuts(step: Step) -> bool:
+        return handlers[step].at_zero == "element" and step.activation in _CUT
+
+    def is_quiet(ref: Ref) -> bool:
+        """Whether negative values of this tensor have no relevance."""
+        above = readers.get(ref, [])
+        return ref not in graph.outputs and bool(above) and all(cuts(s) and is_silent(s.outputs[0]) for s in above)
+
+    steps, found = [], {}
+    for step in reversed(graph.steps):  # so that the recursion is never deep
+        handler = handlers[step]
+        for ref in step.outputs:
+            is_silent(ref)
+        quiet = step.linear is not None and is_quiet(step.outputs[0])
+        step = dataclasses.replace(step, quiet=True) if quiet else step
+        steps.append(step)
+        found[step] = handler
+    return dataclasses.replace(graph, steps=steps[::-1]), dict(reversed(found.items()))

@@ -1,0 +1,133 @@
+"""What is left out or taken from elsewhere for speed changes no number: with each saving and without it."""
+
+import keras
+import numpy as np
+import pytest
+from checking import close, images, randomize
+from keras import layers as kl
+
+import lrp_tf
+from lrp_tf import composites, flows, rules, zeros
+
+
+def quiet(explainer):
+    """Names of the steps whose negative outputs have no relevance."""
+    return {step.name for step in explainer.graph.steps if step.quiet}
+
+
+def network(*, pooling=None, residual=False, activation="relu"):
+    inputs = keras.Input((8, 8, 2))
+    x = kl.Conv2D(4, 3, padding="same", name="first")(inputs)
+    x = kl.Activation(activation)(x)
+    y = kl.Conv2D(4, 3, padding="same", name="second")(x)
+    x = kl.Activation(activation)(y)
+    x = kl.Add()([x, y]) if residual else x
+    x = (pooling or kl.MaxPooling2D())(x)
+    x = kl.Conv2D(5, 3, activation=activation, name="third")(x)
+    return randomize(keras.Model(inputs, kl.Dense(3, name="logits")(kl.Flatten()(x))))
+
+
+EVERY = {"first", "second", "third"}
+CONV = composites.of_type(kl.Conv2D)
+
+
+@pytest.mark.parametrize(
+    ("model", "composite", "expected"),
+    [
+        (network(), "epsilon_gamma_box", EVERY),
+        (network(), "epsilon_plus_flat", EVERY),  # Flat on the first layer gives relevance to zeros of the input only
+        (network(pooling=kl.AveragePooling2D(2)), "epsilon_gamma_box", EVERY),
+        (network(activation="relu6"), "epsilon_gamma_box", EVERY),
+        (network(activation="gelu"), "epsilon_gamma_box", set()),
+        (network(activation="leaky_relu"), "epsilon_gamma_box", set()),
+        (network(residual=True), "epsilon_gamma_box", {"first", "third"}),  # the sum reads negative values too
+        (network(), [(composites.named("third"), rules.Flat()), (None, rules.Gamma())], {"third", "first"}),
+        (network(), [(composites.named("third"), rules.WSquare()), (None, rules.Epsilon())], {"third", "first"}),
+        (network(), [(composites.named("logits"), rules.Flat()), (None, rules.Gamma())], {"second", "first"}),
+        (network(), [(composites.named("third"), rules.ZBox(-1.0, 1.0)), (None, rules.Gamma())], {"third", "first"}),
+    ],
+    ids=lambda value: None if isinstance(value, (keras.Model, set)) else str(value)[:40],
+)
+def test_where_negative_outputs_have_no_relevance(model, composite, expected):
+    if isinstance(composite, str):
+        bounds = {"low": -3.0, "high": 3.0} if composites.needs_bounds(composite) else {}
+        composite = composites.get(composite, **bounds)
+    else:
+        composite = composites.Composite(composite)
+    explainer = lrp_tf.Explainer(model, composite)
+    assert quiet(explainer) == expected
+    for name in quiet(explainer):  # and it is so
+        step = next(s for s in explainer.graph.steps if s.name == name)
+        forward = explainer.clone.forward([keras.ops.cast(images(dtype="float32"), "float32")])
+        start = explainer.clone.output(forward)
+        relevance = explainer.clone.relevance(forward, start, keep=step.outputs)[step.outputs[0]]
+        assert np.abs(np.where(forward.values[step.outputs[0]] < 0, relevance, 0)).max() == 0
+        assert (np.asarray(forward.values[step.outputs[0]]) < 0).any()
+
+
+def test_outputs_that_are_explained_are_never_quiet():
+    """The start relevance may lie anywhere."""
+    inputs = keras.Input((8, 8, 2))
+    model = randomize(keras.Model(inputs, kl.Conv2D(3, 3, activation="relu", name="only")(inputs)))
+    explainer = lrp_tf.Explainer(model, rules.Gamma())
+    assert quiet(explainer) == set()
+
+
+class Given(rules.Rule):
+    """A rule that does not say what it gives to zeros."""
+
+    def terms(self, op):
+        return [rules.Term([(1.0, rules.positive(op.w))])]
+
+
+def test_rules_of_ones_own_are_taken_for_the_worst():
+    composite = composites.Composite([(composites.named("third"), Given()), (None, rules.Gamma())])
+    assert "second" not in quiet(lrp_tf.Explainer(network(), composite))
+
+
+def test_a_flow_of_ones_own_is_taken_for_the_worst():
+    class Spread(flows.Flow):
+        def backward(self, step, saved):
+            return lambda relevances, account: [relevances[0]]
+
+    composite = composites.Composite([(composites.of_type(kl.Flatten), Spread()), (None, rules.Gamma())])
+    model = network()
+    assert "third" not in quiet(lrp_tf.Explainer(model, composites.Composite([*composite.entries])))
+
+
+@pytest.mark.parametrize("preset", ["epsilon_gamma_box", "epsilon_plus_flat", "tutorial", "epsilon_alpha2_beta1_flat"])
+@pytest.mark.parametrize("residual", [False, True])
+def test_numbers_stay_without_the_branch(preset, residual, monkeypatch):
+    model, x = network(residual=residual), images(dtype="float32")
+    bounds = {"low": -5.0, "high": 5.0} if composites.needs_bounds(preset) else {}
+    found = lrp_tf.Explainer(model, composites.get(preset, **bounds)).explain(x)
+    monkeypatch.setattr(zeros, "mark_quiet", lambda graph, handlers: (graph, handlers))
+    whole = lrp_tf.Explainer(model, composites.get(preset, **bounds)).explain(x)
+    close(found.relevance, whole.relevance, 1e-6)
+    close(found.conservation.other, whole.conservation.other, 1e-6)
+
+
+@pytest.mark.parametrize("shape", [(8, 8, 64), (600,)], ids=["convolution", "dense"])
+@pytest.mark.parametrize("nonnegative", [True, False])
+@pytest.mark.parametrize("rule", [rules.AlphaBeta(2, 1), rules.AlphaBeta(3, 2), rules.Gamma(0.5)], ids=repr)
+def test_negative_contributions_as_a_difference(shape, nonnegative, rule, monkeypatch):
+    """z - z+ where more than 512 contributions meet; the reference is the direct sum in double precision."""
+    linear = kl.Conv2D(6, 3, name="linear") if len(shape) == 3 else kl.Dense(6, name="linear")
+    inputs = keras.Input(shape)
+    x = kl.ReLU()(inputs) if nonnegative else inputs
+    model = randomize(keras.Model(inputs, kl.Dense(2)(kl.Flatten()(linear(x)))))
+    values = np.random.default_rng(0).normal(size=(3, *shape))
+    composite = composites.Composite([(composites.named("linear"), rule), (None, rules.Epsilon())])
+    found = lrp_tf.Explainer(model, composite).explain(values.astype("float32"))
+    monkeypatch.setattr(rules, "_MANY", 10**9)
+    direct = lrp_tf.Explainer(model, composite).explain(values.astype("float32"))
+    close(found.relevance, direct.relevance, 1e-5)
+    assert np.abs(found.conservation.unexplained).max() < 1e-4  # a logit may nearly cancel
+
+
+def test_a_difference_is_taken_only_where_many_contributions_meet():
+    """A depthwise kernel sums nine, whatever its channels."""
+    from lrp_tf import linear
+
+    for cls, many in ((kl.Conv2D, True), (kl.Dense, True), (kl.DepthwiseConv2D, False), (kl.Conv2DTranspose, False)):
+        assert (linear.entry(cls).fan_in is not None) == many

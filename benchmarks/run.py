@@ -1,84 +1,161 @@
-"""Time of relevance as a ratio to the plain input gradient, measured in turn in one process: --help for options."""
+"""Time and memory of relevance as ratios to the plain input gradient, measured in turn in one process: --help."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
+import platform
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import keras
+import models
 import numpy as np
 import tensorflow as tf
 
 import lrp_tf
-from lrp_tf import composites
+from lrp_tf import composites, rules
 
-MODELS = {
-    "mnist": lambda: keras.Sequential([
-        keras.Input((28, 28, 1)),
-        keras.layers.Conv2D(32, 3, activation="relu"),
-        keras.layers.Conv2D(64, 3, activation="relu"),
-        keras.layers.MaxPooling2D(),
-        keras.layers.Flatten(),
-        keras.layers.Dense(512, activation="relu"),
-        keras.layers.Dense(10, activation="softmax"),
-    ]),
-    "vgg16": lambda: keras.applications.VGG16(weights=None),
-}  # fmt: skip
+RULES = {
+    "Epsilon": rules.Epsilon(),
+    "ZPlus": rules.ZPlus(),
+    "AlphaBeta": rules.AlphaBeta(),
+    "Gamma": rules.Gamma(),
+    "Flat": rules.Flat(),
+    "WSquare": rules.WSquare(),
+}
+MANY = 5  # targets of one image
 
 
-def plain_gradient(model: keras.Model) -> Callable:
-    """The gradient of each sample's top logit with respect to the input."""
-    last = model.layers[-1]
-    features = keras.Model(model.inputs, last.input)
-
-    @tf.function(input_signature=[tf.TensorSpec([None, *model.input_shape[1:]])])
-    def gradient(x: tf.Tensor) -> tf.Tensor:
-        with tf.GradientTape() as tape:
-            tape.watch(x)
-            z = tf.reduce_max(features(x, training=False) @ last.kernel + last.bias, axis=-1)
-        return tape.gradient(z, x)
-
-    return gradient
+def explained(name: str) -> Any:
+    """A preset (with bounds where it needs some) or a single rule."""
+    if name in RULES:
+        return RULES[name]
+    return composites.get(name, **({"low": 0.0, "high": 1.0} if composites.needs_bounds(name) else {}))
 
 
-def seconds(function: Callable, x: tf.Tensor) -> float:
+def seconds(function: Callable, *arguments: Any) -> float:
     begin = time.perf_counter()
-    np.asarray(function(x))
+    np.asarray(function(*arguments))
     return time.perf_counter() - begin
+
+
+def ratio(plain: list[float], other: list[float]) -> dict[str, float]:
+    """Median of the ratios of pairs, with quartiles."""
+    ratios = [b / a for a, b in zip(plain, other, strict=True)]
+    low, middle, high = statistics.quantiles(ratios, n=4)
+    return {"ratio": middle, "low": low, "high": high, "ms": 1000 * statistics.median(other)}
+
+
+def timed(model: keras.Model, x: tf.Tensor, names: list[str], runs: int) -> list[dict[str, Any]]:
+    """A row for the forward pass and for each of `names`, as it is measured."""
+    gradient, forward = models.gradient(model), models.forward(model)
+    for _ in range(2):
+        seconds(gradient, x), seconds(forward, x)
+    pairs = [(seconds(gradient, x), seconds(forward, x)) for _ in range(runs)]
+    plain = [a for a, _ in pairs]
+    show({"name": "gradient", "ratio": 1.0, "low": 1.0, "high": 1.0, "ms": 1000 * statistics.median(plain)})
+    rows = [{"name": "forward", **ratio(plain, [b for _, b in pairs])}]
+    show(rows[0])
+    for name in names:
+        begin = time.perf_counter()
+        explainer = lrp_tf.Explainer(model, explained(name))
+        built = time.perf_counter() - begin
+        first = built + seconds(explainer, x)
+        seconds(explainer, x)
+        pairs = [(seconds(gradient, x), seconds(explainer, x)) for _ in range(runs)]
+        rows.append({"name": name, "first_call_s": first, **ratio(*map(list, zip(*pairs, strict=True)))})
+        show(rows[-1])
+    return rows
+
+
+def targets(model: keras.Model, x: tf.Tensor, name: str, runs: int) -> dict[str, Any]:
+    """Several targets of one image against a single one."""
+    explainer = lrp_tf.Explainer(model, explained(name))
+    one, many = x[:1], [list(range(MANY))]
+    for _ in range(2):
+        seconds(explainer, one, 0), seconds(explainer, one, many)
+    pairs = [(seconds(explainer, one, 0), seconds(explainer, one, many)) for _ in range(runs)]
+    row = {"name": f"{name}, {MANY} targets / 1 target", **ratio(*map(list, zip(*pairs, strict=True)))}
+    show(row)
+    return row
+
+
+def show(row: dict[str, Any]) -> None:
+    first = f"{row['first_call_s']:8.2f} s" if "first_call_s" in row else " " * 10
+    spread = f"({row['low']:.2f} to {row['high']:.2f})"
+    print(f"{row['name']:44s}{first}{row['ms']:10.1f} ms   {row['ratio']:.2f}  {spread}", flush=True)
+
+
+# --- memory, in a process of its own -----------------------------------------------------------
+
+
+def growth(model_name: str, batch: int, name: str) -> float:
+    """MiB that one call adds at its peak to a process that has built model and function. Linux only."""
+    command = [sys.executable, __file__, "--model", model_name, "--batch", str(batch), "--memory-of", name]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return float(done.stdout.strip().splitlines()[-1])
+
+
+def grow(model_name: str, batch: int, name: str) -> None:
+    """In the child: print the growth of the peak."""
+    model = models.build(model_name)
+    x = models.image(model, batch)
+    function = models.gradient(model) if name == "gradient" else lrp_tf.Explainer(model, explained(name))
+    function(x[:1])  # traced, weights in memory
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    before = _status("VmRSS")
+    np.asarray(function(x))
+    print(_status("VmHWM") - before)
+
+
+def _status(key: str) -> float:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(float(line.split()[1]) / 1024 for line in lines if line.startswith(f"{key}:"))
+
+
+# --- command -----------------------------------------------------------------------------------
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", choices=MODELS, default="mnist")
-    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--model", choices=models.MODELS, default="mnist")
+    parser.add_argument("--batch", type=int, help="default: 128 for mnist, else 1")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help=f"presets, or single rules: {', '.join(RULES)}")
     parser.add_argument("--runs", type=int, default=15)
-    arguments = parser.parse_args()
-    keras.utils.set_random_seed(0)
-    model = MODELS[arguments.model]()
-    x = tf.random.uniform([arguments.batch, *model.input_shape[1:]])
-    gradient = plain_gradient(model)
-    seconds(gradient, x)
+    parser.add_argument("--targets", action="store_true", help=f"{MANY} targets of one image, too")
+    parser.add_argument("--memory", action="store_true", help="growth of the peak, too (Linux)")
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    parser.add_argument("--memory-of", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    batch = options.batch or models.BATCHES.get(options.model, 1)
+    if options.memory_of:
+        grow(options.model, batch, options.memory_of)
+        return
+    names = options.only or [*composites.PRESETS, *RULES]
     device = (tf.config.list_physical_devices("GPU") or tf.config.list_physical_devices("CPU"))[0].device_type
-    print(f"{arguments.model}, batch {arguments.batch}, {device}, {os.cpu_count()} cores, TensorFlow {tf.__version__}")
-    print("composite                   first call    gradient   relevance   ratio (median, quartiles)")
-    for name in composites.PRESETS:
-        bounds = {"low": 0.0, "high": 1.0} if composites.needs_bounds(name) else {}
-        explainer = lrp_tf.Explainer(model, composites.get(name, **bounds))
-        first = seconds(explainer, x)
-        seconds(explainer, x)
-        pairs = [(seconds(gradient, x), seconds(explainer, x)) for _ in range(arguments.runs)]
-        ratios = sorted(b / a for a, b in pairs)
-        low, middle, high = statistics.quantiles(ratios, n=4)
-        times = [1000 * statistics.median(column) for column in zip(*pairs, strict=True)]
-        print(
-            f"{name:28s}{first:8.2f} s{times[0]:9.1f} ms{times[1]:9.1f} ms   {middle:.2f}  ({low:.2f} to {high:.2f})",
-            flush=True,
-        )
+    machine = f"{device}, {os.cpu_count()} cores, {platform.machine()}, TensorFlow {tf.__version__}"
+    print(f"{options.model}, batch {batch}, {machine}\n{'':44s}first call      median   ratio (quartiles)")
+    model = models.build(options.model)
+    x = models.image(model, batch)
+    rows = timed(model, x, names, options.runs)
+    found: dict[str, Any] = {"model": options.model, "batch": batch, "machine": machine, "rows": rows}
+    if options.targets:
+        found["targets"] = targets(model, x, "epsilon_plus_flat", options.runs)
+    if options.memory:
+        found["memory_mib"] = {name: growth(options.model, batch, name) for name in ("gradient", *names)}
+        for name, size in found["memory_mib"].items():
+            print(f"{name:44s}{size:10.0f} MiB   {size / found['memory_mib']['gradient']:.2f}", flush=True)
+    if options.json:
+        options.json.write_text(json.dumps(found, indent=1), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -158,7 +158,11 @@ _TOP = re.compile(r"top(?:1|K:([1-9]\d*))", re.IGNORECASE)
 
 
 def ranked(targets: Iterable, graph: Graph) -> list[int]:
-    """Classes, and ranks as negative numbers: ["top1", 281] is [-1, 281]."""
+    """Classes, and ranks as negative numbers: ["top1", 281] is [-1, 281].
+
+    Raises:
+        TypeError: something else. ValueError: a class or rank out of range, an output without a top class.
+    """
     found: list[int] = []
     for target in targets:
         match = _TOP.fullmatch(target) if isinstance(target, str) else None
@@ -168,7 +172,10 @@ def ranked(targets: Iterable, graph: Graph) -> list[int]:
             _check_range(np.array([target]), (class_count(graph),), "classes")
             found.append(int(target))
         else:
-            raise ValueError(f'Expected targets "top1", "topK:3" or integers, for all samples. Received: {target!r}')
+            raise TypeError(
+                'target must be integers, "top1" or "topK:3". Expected an integer or one of these for all samples. '
+                f"Received: {target!r}"
+            )
     if len(graph.outputs[0].shape) > 1:
         raise ValueError(f"The output has the shape {shape_text(graph.outputs[0].shape)}, without a top class.")
     classes = class_count(graph)

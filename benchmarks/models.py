@@ -1,0 +1,66 @@
+"""The networks that are timed, with seeded weights, and their plain input gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import keras
+import tensorflow as tf
+
+
+def _mnist() -> keras.Model:
+    return keras.Sequential([
+        keras.Input((28, 28, 1)),
+        keras.layers.Conv2D(32, 3, activation="relu"),
+        keras.layers.Conv2D(64, 3, activation="relu"),
+        keras.layers.MaxPooling2D(),
+        keras.layers.Flatten(),
+        keras.layers.Dense(512, activation="relu"),
+        keras.layers.Dense(10, activation="softmax"),
+    ])  # fmt: skip
+
+
+MODELS: dict[str, Callable[[], keras.Model]] = {
+    "mnist": _mnist,
+    "vgg16": lambda: keras.applications.VGG16(weights=None),
+    "resnet50": lambda: keras.applications.ResNet50(weights=None),
+    "mobilenet": lambda: keras.applications.MobileNet(weights=None),
+    "efficientnetb0": lambda: keras.applications.EfficientNetB0(weights=None),
+}
+BATCHES = {"mnist": 128}
+
+
+def build(name: str) -> keras.Model:
+    keras.utils.set_random_seed(0)
+    return MODELS[name]()
+
+
+def image(model: keras.Model, batch: int) -> tf.Tensor:
+    return tf.random.stateless_uniform([batch, *model.input_shape[1:]], seed=(1, 2))
+
+
+def forward(model: keras.Model) -> Callable[[tf.Tensor], tf.Tensor]:
+    return tf.function(lambda x: model(x, training=False), input_signature=[_signature(model)])
+
+
+def gradient(model: keras.Model) -> Callable[[tf.Tensor], tf.Tensor]:
+    """The gradient of each sample's top logit with respect to the input: the unit of all ratios."""
+    last = model.layers[-1]
+    features = keras.Model(model.inputs, last.input)
+
+    def logits(x: tf.Tensor) -> tf.Tensor:
+        values = features(x, training=False)
+        return values @ last.kernel + last.bias if isinstance(last, keras.layers.Dense) else values
+
+    @tf.function(input_signature=[_signature(model)])
+    def function(x: tf.Tensor) -> tf.Tensor:
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            z = tf.reduce_max(logits(x), axis=-1)
+        return tape.gradient(z, x)
+
+    return function
+
+
+def _signature(model: keras.Model) -> tf.TensorSpec:
+    return tf.TensorSpec([None, *model.input_shape[1:]])

@@ -12,7 +12,7 @@ export PYTHONUNBUFFERED := 1
 # CUDA, XLA and oneDNN greetings say nothing to the reader of a demo.
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: demo demo-photos test test-slow coverage lint format clean
+.PHONY: demo demo-photos test test-slow coverage benchmark lint format clean
 
 demo: $(VENV)/.mnist
 	$(RUN) mnist/train.py --dataset digits
@@ -34,6 +34,11 @@ test-slow: $(VENV)/.test
 # Every model of keras.applications under every preset: forty minutes on two cores.
 coverage: $(VENV)/.test
 	$(RUN) -m lrp_tf.coverage --markdown docs/coverage.md
+
+# VGG16 and the digits CNN against the plain gradient; python benchmarks/run.py --help for more.
+benchmark: $(VENV)/.test
+	$(RUN) benchmarks/run.py --model mnist --batch 128 --targets --memory
+	$(RUN) benchmarks/run.py --model vgg16 --batch 1 --targets --memory
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

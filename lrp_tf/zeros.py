@@ -5,10 +5,18 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+import keras
+
+from lrp_tf.flows.base import activation_interval
 from lrp_tf.graph import Graph, Ref, Step
 
 # Functions that are 0 wherever their input is not above 0.
 _CUT = {"relu", "relu6"}
+
+
+def _is_zero_below_zero(step: Step) -> bool:
+    named = step.activation in _CUT or type(step.op) is keras.layers.ReLU
+    return named and activation_interval(step)[0] == 0  # a slope or a threshold may let negative values through
 
 
 def mark_quiet(graph: Graph, handlers: dict[Step, Any]) -> tuple[Graph, dict[Step, Any]]:
@@ -36,7 +44,7 @@ def mark_quiet(graph: Graph, handlers: dict[Step, Any]) -> tuple[Graph, dict[Ste
         return (handlers[step].at_zero == "moves" or cuts(step)) and all(map(is_silent, step.outputs))
 
     def cuts(step: Step) -> bool:
-        return handlers[step].at_zero == "element" and step.activation in _CUT
+        return handlers[step].at_zero == "element" and _is_zero_below_zero(step)
 
     def is_quiet(ref: Ref) -> bool:
         """Whether negative values of this tensor have no relevance."""

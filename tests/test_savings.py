@@ -65,6 +65,35 @@ def test_where_negative_outputs_have_no_relevance(model, composite, expected):
         assert (np.asarray(forward.values[step.outputs[0]]) < 0).any()
 
 
+@pytest.mark.parametrize(
+    ("function", "expected"),
+    [
+        (kl.ReLU(), True),
+        (kl.ReLU(max_value=6.0), True),
+        (kl.ReLU(threshold=0.1), True),
+        (kl.ReLU(negative_slope=0.1), False),
+        (keras.activations.relu, True),
+        (lambda x: keras.activations.relu(x, negative_slope=0.1), False),
+        (lambda x: keras.activations.relu(x, threshold=-0.5), False),
+        (lambda x: keras.activations.relu(x, max_value=2.0), True),
+        (keras.ops.relu, True),
+    ],
+)
+def test_kinds_of_relu(function, expected):
+    inputs = keras.Input((8, 8, 2))
+    x = function(kl.Conv2D(4, 3, name="first")(inputs))
+    model = randomize(keras.Model(inputs, kl.Dense(3, name="logits")(kl.Flatten()(x))))
+    explainer = lrp_tf.Explainer(model, rules.Gamma())
+    assert ("first" in quiet(explainer)) == expected
+    x = images(dtype="float32")
+    forward = explainer.clone.forward([keras.ops.convert_to_tensor(x)])
+    step = next(s for s in explainer.graph.steps if s.name == "first")
+    start = explainer.clone.output(forward)
+    found = explainer.clone.relevance(forward, start, keep=step.outputs)[step.outputs[0]]
+    below = np.where(forward.values[step.outputs[0]] < 0, found, 0)
+    assert (np.abs(below).max() == 0) == expected
+
+
 def test_outputs_that_are_explained_are_never_quiet():
     """The start relevance may lie anywhere."""
     inputs = keras.Input((8, 8, 2))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import importlib
 import os
 import sys
@@ -214,7 +215,7 @@ def explain_images(
         "model": identity,
         "preprocess": preprocessing.name,
         "target": targets,
-        "look": list(map(str, vars(look).values())),
+        "look": dataclasses.asdict(look),
     }
     job = Gallery(
         explainer=explainer,
@@ -228,7 +229,7 @@ def explain_images(
         max_pixels=options.max_pixels,
         look=look,
         save_relevance=options.save_relevance,
-        settings=_plain(settings),
+        settings=settings,
     )
     print(f"{model.name}, composite {explainer.composite.name}, {len(files)} image(s)")
     if not classes.names:
@@ -247,10 +248,6 @@ def explain_images(
     if outcome.failed:
         print(f"The failures and their reasons are in {options.out / gallery.FAILURES}", file=sys.stderr)
     return SOME_FAILED if outcome.failed else 0
-
-
-def _plain(settings: dict) -> dict:
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in settings.items()}
 
 
 def _image_names(options: argparse.Namespace) -> list[str]:

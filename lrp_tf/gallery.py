@@ -256,7 +256,7 @@ class _Run:
 
     def _finished(self) -> dict[str, str]:
         """file -> base of its results, of an earlier run; its table is put right where it was cut off."""
-        out, settings = self.gallery.out, self.gallery.settings
+        out, settings = self.gallery.out, json.loads(json.dumps(self.gallery.settings))  # as they come back
         if not self.resume or not (out / RESULTS).exists():
             write_text(out / SETTINGS, json.dumps(settings, indent=1, sort_keys=True))
             return {}
@@ -332,8 +332,8 @@ class _Run:
     def _explained(self, items: list[_Item]) -> Iterator[tuple[int, list[tuple], Callable[[], None]]]:
         gallery = self.gallery
         # One target needs no loop over targets, which costs a tenth.
-        target = gallery.targets[0] if self.count == 1 else list(gallery.targets)
-        target = "top1" if isinstance(target, str) and self.count == 1 else target
+        first = gallery.targets[0]
+        target = list(gallery.targets) if self.count > 1 else "top1" if isinstance(first, str) else first
         stream = gallery.explainer.map(self._batches(items), target, explain=True, with_inputs=True)
         for (_, indices), explanation in stream:
             relevance = np.asarray(explanation.relevance, np.float32)

@@ -63,4 +63,4 @@ def gradient(model: keras.Model) -> Callable[[tf.Tensor], tf.Tensor]:
 
 
 def _signature(model: keras.Model) -> tf.TensorSpec:
-    return tf.TensorSpec([None, *model.input_shape[1:]])
+    return tf.TensorSpec([None, *model.input_shape[1:]], model.inputs[0].dtype)

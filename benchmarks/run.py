@@ -10,7 +10,6 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,10 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import keras
 import models
 import numpy as np
+import peers
 import tensorflow as tf
+import twin
+from timing import ratio, seconds
 
 import lrp_tf
 from lrp_tf import composites, rules
@@ -40,19 +42,6 @@ def explained(name: str) -> Any:
     if name in RULES:
         return RULES[name]
     return composites.get(name, **({"low": 0.0, "high": 1.0} if composites.needs_bounds(name) else {}))
-
-
-def seconds(function: Callable, *arguments: Any) -> float:
-    begin = time.perf_counter()
-    np.asarray(function(*arguments))
-    return time.perf_counter() - begin
-
-
-def ratio(plain: list[float], other: list[float]) -> dict[str, float]:
-    """Median of the ratios of pairs, with quartiles."""
-    ratios = [b / a for a, b in zip(plain, other, strict=True)]
-    low, middle, high = statistics.quantiles(ratios, n=4)
-    return {"ratio": middle, "low": low, "high": high, "ms": 1000 * statistics.median(other)}
 
 
 def timed(model: keras.Model, x: tf.Tensor, names: list[str], runs: int) -> list[dict[str, Any]]:
@@ -133,6 +122,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=15)
     parser.add_argument("--targets", action="store_true", help=f"{MANY} targets of one image, too")
     parser.add_argument("--memory", action="store_true", help="growth of the peak, too (Linux)")
+    parser.add_argument("--peers", action="store_true", help="zennit and captum on the same weights, too (torch, CPU)")
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--memory-of", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -141,11 +131,20 @@ def main() -> None:
         grow(options.model, batch, options.memory_of)
         return
     names = options.only or [*composites.PRESETS, *RULES]
-    device = (tf.config.list_physical_devices("GPU") or tf.config.list_physical_devices("CPU"))[0].device_type
+    if options.peers:
+        if message := peers.missing():
+            parser.error(message)
+        peers.limit_threads()
+    device = (tf.config.get_visible_devices("GPU") or tf.config.get_visible_devices("CPU"))[0].device_type
     machine = f"{device}, {os.cpu_count()} cores, {platform.machine()}, TensorFlow {tf.__version__}"
     print(f"{options.model}, batch {batch}, {machine}\n{'':44s}first call      median   ratio (quartiles)")
     model = models.build(options.model)
     x = models.image(model, batch)
+    if options.peers:  # a model without a twin is told at once
+        try:
+            twin.describe(model)
+        except ValueError as error:
+            parser.error(f"--peers has no torch twin of {options.model}: {error} Use one of: {', '.join(peers.MODELS)}")
     rows = timed(model, x, names, options.runs)
     found: dict[str, Any] = {"model": options.model, "batch": batch, "machine": machine, "rows": rows}
     if options.targets:
@@ -154,6 +153,8 @@ def main() -> None:
         found["memory_mib"] = {name: growth(options.model, batch, name) for name in ("gradient", *names)}
         for name, size in found["memory_mib"].items():
             print(f"{name:44s}{size:10.0f} MiB   {size / found['memory_mib']['gradient']:.2f}", flush=True)
+    if options.peers:
+        found["peers"] = peers.measure(model, x, names, options.runs, explained)
     if options.json:
         options.json.write_text(json.dumps(found, indent=1), encoding="utf-8")
 

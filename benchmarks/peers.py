@@ -1,0 +1,201 @@
+"""zennit and captum on the same weights and the same batch, for run.py --peers. They run on torch, in a child process.
+
+The child first computes relevances in float64 (in float32, rounding settles which of two nearly equal maxima wins a
+pooling window, and moves some pixels by percents); only where they agree with ours are times taken, in float32. Every
+method explains the same classes, and the peers are spared what is not theirs: hooks stay registered, and captum is
+told the class.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from importlib import metadata, util
+from pathlib import Path
+from typing import Any
+
+import keras
+import models
+import numpy as np
+import tensorflow as tf
+import timing
+import twin
+
+import lrp_tf
+from lrp_tf import composites, rules
+
+PACKAGES = ("torch", "zennit", "captum")
+MODELS = ("mnist", "vgg16", "resnet50")
+THREADS = 2
+# Largest difference relative to the largest value, in float64: no wrong convention hides below.
+TOLERANCE = 1e-6
+NO_BIAS = "epsilon_plus, no conv biases"
+ZENNIT = (
+    "epsilon",
+    "epsilon_plus",
+    "epsilon_plus_flat",
+    "epsilon_alpha2_beta1",
+    "epsilon_alpha2_beta1_flat",
+    "epsilon_gamma_box",
+)
+# Preset -> the row of captum that stands for it.
+CAPTUM = {"epsilon": "epsilon", "epsilon_plus": NO_BIAS}
+LEFT_OUT = {
+    "zennit tutorial": "no rule propagates max pooling as average pooling",
+    "captum epsilon_plus": f"Alpha1_Beta0_Rule adds negative biases to z⁺ too; compared as '{NO_BIAS}'",
+    "captum epsilon_plus_flat": "no Flat rule",
+    "captum epsilon_alpha2_beta1": "no AlphaBeta rule with β > 0",
+    "captum epsilon_alpha2_beta1_flat": "no AlphaBeta rule with β > 0, no Flat rule",
+    "captum epsilon_gamma_box": "no ZBox rule, and GammaRule has no branch for z < 0 and leaves the bias as it is",
+    "captum tutorial": "no ZBox rule, and none that propagates max pooling as average pooling",
+}
+
+
+def missing() -> str | None:
+    """One line on what to install, or None."""
+    absent = [name for name in PACKAGES if util.find_spec(name) is None]
+    if not absent:
+        return None
+    return (
+        f"--peers compares with zennit and captum, and {', '.join(absent)} cannot be imported. "
+        "Remedy: pip install torch==2.13.0 zennit captum"
+    )
+
+
+def limit_threads() -> None:
+    """As many threads for TensorFlow as for torch, and no GPU. To be called before TensorFlow computes anything."""
+    tf.config.set_visible_devices([], "GPU")
+    tf.config.threading.set_intra_op_parallelism_threads(THREADS)
+    tf.config.threading.set_inter_op_parallelism_threads(THREADS)
+
+
+def set_biases(model: keras.Model) -> None:
+    """Small biases in place of the zeros of a fresh net, so that conventions about biases show in the comparison."""
+    generator = np.random.default_rng(0)
+    for layer in model.layers:
+        for name in ("bias", "beta"):
+            if (variable := getattr(layer, name, None)) is not None:
+                variable.assign(0.01 * generator.standard_normal(variable.shape))
+
+
+def in_float64(model: keras.Model) -> keras.Model:
+    """The same layers and weights."""
+
+    def cast(layer: keras.Layer) -> keras.Layer:
+        return type(layer).from_config(layer.get_config() | {"dtype": "float64"})
+
+    inputs = keras.Input(model.input_shape[1:], dtype="float64")
+    exact = keras.models.clone_model(keras.Model(model.inputs[0], model.outputs[0]), inputs, cast)
+    exact.set_weights(model.get_weights())
+    return exact
+
+
+def deviation(found: np.ndarray, expected: np.ndarray) -> float:
+    """Largest difference, relative to the largest value."""
+    if found.shape != expected.shape:
+        raise ValueError(f"Relevances differ in shape. Expected: {expected.shape}. Received: {found.shape}")
+    return float(np.abs(found.astype(np.float64) - expected).max() / np.abs(expected).max())
+
+
+def agree(deviated: float) -> bool:
+    """False for NaN, too."""
+    return deviated <= TOLERANCE
+
+
+def compared(names: list[str]) -> tuple[dict[str, str], dict[str, str]]:
+    """Row -> our name for it, and row -> why it is left out, for the presets and rules asked for."""
+    rows, reasons = {}, {}
+    for name in names:
+        for peer in ("zennit", "captum"):
+            if reason := LEFT_OUT.get(f"{peer} {name}"):
+                reasons[f"{peer} {name}"] = reason
+        if name in ZENNIT:
+            rows[f"zennit {name}"] = name
+        if name in CAPTUM:
+            rows[f"captum {CAPTUM[name]}"] = CAPTUM[name]
+    return rows, reasons
+
+
+def measure(
+    model: keras.Model, x: tf.Tensor, names: list[str], runs: int, explained: Callable[[str], Any]
+) -> dict[str, Any]:
+    """Rows of the peers, printed as they come.
+
+    Raises:
+        ValueError: the model has no torch twin, or the twin's logits or gradient are not the model's.
+    """
+    set_biases(model)
+    exact, exact_x = in_float64(model), tf.cast(x, tf.float64)
+    nodes, arrays = twin.describe(exact)
+    rows, reasons = compared(names)
+    versions = {name: metadata.version(name) for name in PACKAGES}
+    about = ", ".join(f"{name} {version}" for name, version in versions.items())
+    print(f"\n{about}; {THREADS} threads\n{'':44s}    median   x its gradient      x ours   deviation", flush=True)
+    explanation = lrp_tf.Explainer(exact, "epsilon").explain(exact_x)
+    found: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "nodes.json").write_text(json.dumps(nodes), encoding="utf-8")
+        np.savez(folder / "net.npz", **arrays, x=x.numpy(), target=np.asarray(explanation.target))
+        _child(folder, "relevance", runs, list(rows))
+        _check(folder, "logits", np.asarray(explanation.logits))
+        _check(folder, "gradient", np.asarray(models.gradient(exact)(exact_x)))
+        for row, our_name in rows.items():
+            composite = _composite(our_name, explained)
+            relevance = np.asarray(lrp_tf.Explainer(exact, composite)(exact_x))
+            found.append({"name": row, "deviation": deviation(np.load(folder / f"{row}.npy"), relevance)})
+            if agree(found[-1]["deviation"]):
+                found[-1] |= _timed(folder, row, runs, lrp_tf.Explainer(model, composite), x)
+            show(found[-1])
+    for row, reason in reasons.items():
+        print(f"{row:44s}left out: {reason}")
+    return {"versions": versions, "threads": THREADS, "tolerance": TOLERANCE, "rows": found, "left_out": reasons}
+
+
+def _composite(name: str, explained: Callable[[str], Any]) -> Any:
+    if name != NO_BIAS:
+        return explained(name)
+    positive = (composites.of_type(keras.layers.Conv2D), rules.ZPlus(zero_bias=True))
+    return composites.Composite([positive, (None, rules.Epsilon())], NO_BIAS)
+
+
+def _timed(folder: Path, row: str, runs: int, explainer: lrp_tf.Explainer, x: tf.Tensor) -> dict[str, float]:
+    """The peer and its gradient in turn in the child, ours right after."""
+    _child(folder, "time", runs, [row])
+    times = json.loads((folder / "times.json").read_text(encoding="utf-8"))[row]
+    timing.seconds(explainer, x)
+    ms = 1000 * statistics.median(timing.seconds(explainer, x) for _ in range(runs))
+    result = timing.ratio(times["gradient"], times["explain"])
+    gradient = 1000 * statistics.median(times["gradient"])
+    return {**result, "gradient_ms": gradient, "ours_ms": ms, "times_ours": result["ms"] / ms}
+
+
+def show(row: dict[str, Any]) -> None:
+    deviated = f"{row['deviation']:.1e}"
+    if "ms" not in row:
+        print(f"{row['name']:44s}no time: deviates by {deviated}, more than {TOLERANCE:.0e} of the maximum", flush=True)
+        return
+    spread = f"({row['low']:.2f} to {row['high']:.2f})"
+    print(
+        f"{row['name']:44s}{row['ms']:10.1f} ms   {row['ratio']:.2f}  {spread:18s}{row['times_ours']:.2f}   {deviated}",
+        flush=True,
+    )
+
+
+def _check(folder: Path, name: str, expected: np.ndarray) -> None:
+    if not agree(deviated := deviation(np.load(folder / f"{name}.npy"), expected)):
+        raise ValueError(f"The torch twin is not the Keras model: its {name} deviate by {deviated:.1e} of the maximum.")
+
+
+def _child(folder: Path, task: str, runs: int, rows: list[str]) -> None:
+    script = Path(__file__).with_name("peers_child.py")
+    command = [sys.executable, str(script), str(folder), task, str(THREADS), str(runs), *rows]
+    environment = os.environ | {"OMP_NUM_THREADS": str(THREADS), "MKL_NUM_THREADS": str(THREADS)}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    if done.returncode:
+        raise RuntimeError(f"The torch process failed ({task} of {', '.join(rows)}):\n{done.stderr.strip()}")

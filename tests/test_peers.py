@@ -1,0 +1,86 @@
+"""run.py --peers as far as it goes without torch: what is missing, what agrees, and what is handed over."""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+import keras
+import numpy as np
+import pytest
+from conftest import REPOSITORY
+
+
+@pytest.fixture
+def peers(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(REPOSITORY / "benchmarks")
+    import peers
+
+    return peers
+
+
+@pytest.fixture
+def twin(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(REPOSITORY / "benchmarks")
+    import twin
+
+    return twin
+
+
+def test_missing_packages_are_named(peers: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peers.util, "find_spec", lambda name: None if name == "torch" else object())
+    message = peers.missing()
+    assert "torch cannot be imported" in message
+    assert message.endswith("pip install torch==2.13.0 zennit captum")
+    assert "\n" not in message
+    monkeypatch.setattr(peers.util, "find_spec", lambda name: object())
+    assert peers.missing() is None
+
+
+def test_only_close_relevances_agree(peers: ModuleType) -> None:
+    expected = np.array([[1.0, -4.0]])
+    assert peers.deviation(expected + [[0.0, 1.0]], expected) == 0.25
+    assert peers.agree(peers.deviation(expected * (1 + 1e-8), expected))
+    assert not peers.agree(peers.deviation(expected * 1.01, expected))
+    assert not peers.agree(peers.deviation(expected * np.nan, expected))
+    with pytest.raises(ValueError, match="differ in shape"):
+        peers.deviation(expected[0], expected)
+
+
+def test_every_row_is_compared_or_has_a_reason(peers: ModuleType) -> None:
+    rows, reasons = peers.compared(list(peers.composites.PRESETS))
+    assert not set(rows) & set(reasons)
+    for name in peers.composites.PRESETS:
+        for peer in ("zennit", "captum"):
+            assert (f"{peer} {name}" in rows) != (f"{peer} {name}" in reasons)
+
+
+def test_a_row_that_disagrees_has_no_time(peers: ModuleType, capsys: pytest.CaptureFixture) -> None:
+    peers.show({"name": "zennit epsilon", "deviation": 0.5})
+    assert "no time: deviates by 5.0e-01" in capsys.readouterr().out
+
+
+def test_twin_folds_pads_and_permutes(twin: ModuleType, peers: ModuleType) -> None:
+    inputs = keras.Input((4, 5, 2))
+    x = keras.layers.ZeroPadding2D(1)(inputs)
+    x = keras.layers.Conv2D(3, 1, name="conv")(x)
+    x = keras.layers.BatchNormalization()(x)
+    x = keras.layers.ReLU()(x)
+    x = keras.layers.Dense(2, activation="softmax", name="dense")(keras.layers.Flatten()(x))
+    model = keras.Model(inputs, x)
+    peers.set_biases(model)
+    exact = peers.in_float64(model)
+    nodes, arrays = twin.describe(exact)
+    assert [(node["kind"], node["relu"]) for node in nodes] == [("conv", True), ("flatten", False), ("dense", False)]
+    assert nodes[0]["options"]["padding"] == 1
+    image = np.random.default_rng(1).normal(size=(1, 4, 5, 2))
+    padded = np.pad(image, ((0, 0), (1, 1), (1, 1), (0, 0))).transpose(0, 3, 1, 2)
+    z = np.einsum("bchw,oc->bohw", padded, arrays["conv/weight"][..., 0, 0]) + arrays["conv/bias"][:, None, None]
+    z = np.maximum(z, 0).reshape(1, -1) @ arrays["dense/weight"].T + arrays["dense/bias"]
+    np.testing.assert_allclose(np.exp(z) / np.exp(z).sum(), exact(image), rtol=1e-9)
+
+
+@pytest.mark.parametrize("layer", [keras.layers.DepthwiseConv2D(3), keras.layers.ReLU(6.0)], ids=["kind", "option"])
+def test_layers_without_a_counterpart_are_refused(twin: ModuleType, layer: keras.Layer) -> None:
+    model = keras.Sequential([keras.Input((6, 6, 1)), keras.layers.Conv2D(2, 3), layer])
+    with pytest.raises(ValueError, match=f"{layer.name}.*no counterpart"):
+        twin.describe(model)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
 import os
 import platform
@@ -100,6 +101,7 @@ def grow(model_name: str, batch: int, name: str) -> None:
     x = models.image(model, batch)
     function = models.gradient(model) if name == "gradient" else lrp_tf.Explainer(model, explained(name))
     function(x[:1])  # traced, weights in memory
+    ctypes.CDLL(None).malloc_trim(0)  # what the first call left behind would serve the second
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
     before = _status("VmRSS")
     np.asarray(function(x))

@@ -38,6 +38,7 @@ class Clone:
         self.relevance_filter = _fraction(relevance_filter)
         self.composite = composite
         self.graph, self.handlers = zeros.mark_quiet(graph, composite.assign(graph))
+        self.hidden = zeros.hidden(self.graph, self.handlers)
         self.reached: set[Ref] = set()  # tensors that relevance was seen to reach
 
     def __call__(self, inputs: Any) -> tf.Tensor:
@@ -140,7 +141,9 @@ class Clone:
                         account.add("filter", arrived[0] - kept[0])
                 propagate = propagators[step] if propagators else None
                 if propagate is None:
-                    propagate = self.handlers[step].backward(step, forward.saved[step])
+                    # Not before the relevance arrives: the memory of one layer serves the next.
+                    with tf.control_dependencies(kept):
+                        propagate = self.handlers[step].backward(step, forward.saved[step])
                 sent = propagate(kept, account)
             if observe is not None:
                 observe(step, arrived, sent, account)

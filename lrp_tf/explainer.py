@@ -451,7 +451,6 @@ def _balance(shares: tf.Tensor) -> Conservation:
 
 def _finite(clone: Clone, inputs: list[tf.Tensor], forward: Forward, found: dict[str, Any]) -> tf.Tensor:
     """Whether all values are finite, judged by sums: max pooling hides a NaN, so the logits alone do not tell."""
-    tensors = [*inputs, *found["relevance"]]
-    tensors += [forward.values[ref] for step in clone.graph.steps if step.linear is not None for ref in step.outputs]
+    tensors = [*inputs, *found["relevance"], clone.output(forward), *[forward.values[ref] for ref in clone.hidden]]
     sums = [tf.cast(tf.reduce_sum(t), tf.float64) for t in tensors if t.dtype.is_floating]
     return tf.reduce_all(tf.math.is_finite(tf.stack(sums)))

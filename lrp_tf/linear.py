@@ -24,6 +24,7 @@ class LinearLayer:
         scale_outputs: (layer, w, a) -> w with output channel c times a[c]; None: nothing folds in from behind.
         scale_inputs: (layer, w, a) -> w with input channel c times a[c]; None: nothing folds in from ahead.
         fan_in: w -> how many inputs an output sums; None: unknown, or few.
+        mixes: w is [..., C, F] and sums over all C channels of x, which lie on the same axis as those of z.
         convolution: presets treat it as a convolution.
         elementwise: an affine step of its own (BatchNormalization): it folds into neighbours where that is exact,
             elsewhere it runs under Epsilon whatever the composite says.
@@ -36,6 +37,7 @@ class LinearLayer:
     scale_outputs: Callable[[Any, tf.Tensor, tf.Tensor], tf.Tensor] | None = None
     scale_inputs: Callable[[Any, tf.Tensor, tf.Tensor], tf.Tensor] | None = None
     fan_in: Callable[[tf.Tensor], int] | None = None
+    mixes: bool = False
     convolution: bool = False
     elementwise: bool = False
 
@@ -171,6 +173,7 @@ register(
     scale_outputs=_scale_last,
     scale_inputs=lambda layer, w, a: w * a[:, None],
     fan_in=lambda w: math.prod(w.shape[:-1]),
+    mixes=True,
 )
 register(
     keras.layers.EinsumDense,
@@ -241,6 +244,7 @@ _CONVOLUTION = {
     "scale_outputs": _scale_last,
     "scale_inputs": _scale_conv_inputs,
     "fan_in": lambda w: math.prod(w.shape[:-1]),
+    "mixes": True,  # unless in groups
 }
 _DEPTHWISE = {
     "forward": _depthwise,

@@ -19,7 +19,8 @@ import numpy as np
 import tensorflow as tf
 
 from lrp_tf import linear
-from lrp_tf.numerics import Account, Relative, check_stabilizer, negative, offset, positive, ratio, vjp
+from lrp_tf.numerics import Account, Relative, check_stabilizer, negative, offset, positive, ratio
+from lrp_tf.operators import Denominator, Operator, Term, present
 
 __all__ = [
     "AlphaBeta",
@@ -39,129 +40,7 @@ __all__ = [
     "positive",
 ]
 
-# Summands from which on z - z+ is taken for z-: where few meet, the difference would cancel.
-_MANY = 512
-
 Propagate = Callable[[list[tf.Tensor], Account | None], list[tf.Tensor]]
-
-
-class Operator:
-    """One linear step in one call: z = forward(x, w) + b, padding and folded BatchNormalization included.
-
-    Attributes:
-        x: input, [B, ...]. `positive` and `negative` are its parts; a part known to be empty is None.
-        quiet: no relevance arrives where the output is negative.
-        w: kernel. b: bias that broadcasts to z, or 0.0.
-        z: forward(x, w), without the bias.
-    """
-
-    def __init__(
-        self, step: Any, x: tf.Tensor, *, zero_bias: bool = False, kernel: Any = None, addend: Any = None
-    ) -> None:
-        self.layer, self.entry, self.x, self.nonnegative = step.op, step.linear, x, step.nonnegative
-        self.quiet = step.quiet
-        self._rank = len(step.outputs[0].shape) + 1  # of z
-        self._padding = [layer for layer in step.before if linear.lookup(layer) is None]
-        # identity reads a variable once and for all: a kernel re-read in the backward pass is not deduplicated.
-        w, b = self._read(step.op) if kernel is None else (tf.cast(kernel, x.dtype), 0.0)
-        if addend is not None:
-            b = b + tf.cast(addend, x.dtype)
-        for layer in step.after:
-            scale, shift = self._read(layer, flat=True)
-            w = self.entry.scale_outputs(step.op, w, scale)
-            axis = self.entry.channel_axis(step.op)
-            b = b * linear.along(scale, axis, self._rank) + linear.along(shift, axis, self._rank)
-        for layer in step.before:
-            if linear.lookup(layer) is not None:
-                # A(a x + c) = A_a(x) + A(c): exact with zero padding too, A(c) is then a map.
-                scale, shift = self._read(layer, flat=True)
-                axis = linear.lookup(layer).channel_axis(layer)
-                b = b + self.forward(linear.along(shift, axis, x.shape.rank) * self.ones(), w)
-                w = self.entry.scale_inputs(step.op, w, scale)
-        self.w = w
-        self.bias = b  # what the forward pass adds
-        self.b = 0.0 if zero_bias else b
-        self.z = self.forward(x, w)
-
-    def _read(self, layer: Any, flat: bool = False) -> tuple[tf.Tensor, Any]:
-        entry = linear.lookup(layer)
-        w = tf.cast(tf.identity(entry.kernel(layer)), self.x.dtype)
-        b = entry.bias(layer)
-        if b is None:
-            return w, 0.0
-        b = tf.cast(tf.identity(b), self.x.dtype)
-        if b.shape.rank == 1 and not flat:
-            b = linear.along(b, entry.channel_axis(layer), self._rank)
-        return w, b
-
-    @functools.cached_property
-    def positive(self) -> tf.Tensor:
-        return self.x if self.nonnegative else positive(self.x)
-
-    @functools.cached_property
-    def negative(self) -> tf.Tensor | None:
-        return None if self.nonnegative else negative(self.x)
-
-    @functools.cached_property
-    def z_positive(self) -> tf.Tensor:
-        """Sum of the positive contributions, x+ w+ + x- w-."""
-        z = self.forward(self.positive, self.w_positive)
-        return z if self.negative is None else z + self.forward(self.negative, self.w_negative)
-
-    @functools.cached_property
-    def z_negative(self) -> tf.Tensor:
-        """Sum of the negative contributions: z less the positive ones, where that is exact enough."""
-        if self.entry.fan_in is not None and self.entry.fan_in(self.w) >= _MANY:
-            return negative(self.z - self.z_positive)
-        z = self.forward(self.positive, self.w_negative)
-        return z if self.negative is None else z + self.forward(self.negative, self.w_positive)
-
-    @functools.cached_property
-    def w_positive(self) -> tf.Tensor:
-        return positive(self.w)
-
-    @functools.cached_property
-    def w_negative(self) -> tf.Tensor:
-        return negative(self.w)
-
-    def forward(self, x: tf.Tensor, w: tf.Tensor) -> tf.Tensor:
-        """The bias-free map at another input or kernel."""
-        for layer in self._padding:
-            x = layer.call(x)
-        return self.entry.forward(self.layer, x, w)
-
-    def transpose(self, g: tf.Tensor, w: tf.Tensor) -> tf.Tensor:
-        """The transpose of x -> forward(x, w), applied to g (shape of z). Shape of x."""
-        return vjp(lambda x: self.forward(x, w), [self.x], g)[0]
-
-    def ones(self) -> tf.Tensor:
-        """A single sample of ones in the shape of x: [1, ...]."""
-        dynamic = tf.shape(self.x)
-        sizes = [dynamic[i] if size is None else size for i, size in enumerate(self.x.shape)]
-        return tf.ones([1, *sizes[1:]], self.x.dtype)
-
-
-@dataclasses.dataclass(frozen=True)
-class Term:
-    """Contributions that share one denominator.
-
-    Attributes:
-        pairs: (x', w') each; x' is shaped like x, or broadcasts to it, or is the number 1.0, or is None for a
-            part that is empty (the pair is then left out).
-        bias: what joins the denominator and so absorbs its share.
-        weight: factor of the term, as alpha or -beta.
-        where: z -> mask of the outputs that the term explains; None: all.
-        one_sided: all contributions have one sign, so that a denominator of exactly 0 means that there is
-            nothing to share; the account calls it "other".
-        total: the sum of the contributions, where it follows from what is known; None: it is computed from `pairs`.
-    """
-
-    pairs: list[tuple[Any, tf.Tensor]]
-    bias: Any = 0.0
-    weight: float = 1.0
-    where: Callable[[tf.Tensor], tf.Tensor] | None = None
-    one_sided: bool = False
-    total: tf.Tensor | None = None
 
 
 class Rule:
@@ -192,35 +71,31 @@ class Rule:
         op = Operator(
             step, x, zero_bias=self.zero_bias, kernel=kernel, addend=None if step.addend is None else inputs[-1]
         )
-        return [op.z + op.bias if _present(op.bias) else op.z], op
+        return [op.output], op
 
     def backward(self, step: Any, op: Operator) -> Propagate:
         """A function: (relevance of the outputs, account or None) -> relevance of the inputs."""
-        terms = []
-        for term in self.terms(op):
-            term = dataclasses.replace(term, pairs=[(x, w) for x, w in term.pairs if x is not None])
-            terms.append((term, *_denominator(op, term, self.stabilizer)))
-        z = op.z + op.b if _present(op.b) else op.z
+        terms = [dataclasses.replace(t, pairs=[(x, w) for x, w in t.pairs if x is not None]) for t in self.terms(op)]
+        pairs = [(term, Denominator(op, term, self.stabilizer)) for term in terms]
+        z = op.output if op.b is op.bias else op.z
 
         def propagate(relevances: list[tf.Tensor], account: Account | None) -> list[tf.Tensor]:
             total = None
             masked = False
-            for term, denominator, epsilon in terms:
+            for term, denominator in pairs:
                 relevance = relevances[0]
                 if term.weight != 1.0:
                     relevance = tf.constant(term.weight, relevance.dtype) * relevance
                 if term.where is not None:
                     relevance = tf.where(term.where(z), relevance, tf.zeros_like(relevance))
                     masked = True
-                g = ratio(relevance, denominator + epsilon, self.stabilizer)
-                for x, w in term.pairs:
-                    part = op.transpose(g, w)
-                    part = part if isinstance(x, float) else x * part
-                    total = part if total is None else total + part
+                g = ratio(relevance, denominator.stabilized, self.stabilizer)
+                part = op.share(term.pairs, g)
+                total = part if total is None else total + part
                 if account is not None:
-                    _book(account, term, relevance, g, denominator, epsilon)
+                    _book(account, term, relevance, g, denominator)
             if masked and account is not None:
-                covered = functools.reduce(tf.logical_or, [term.where(z) for term, *_ in terms])
+                covered = functools.reduce(tf.logical_or, [term.where(z) for term, _ in pairs])
                 account.add("other", tf.where(covered, tf.zeros_like(relevances[0]), relevances[0]))
             return _at_signal(step, tf.zeros_like(op.x) if total is None else total)
 
@@ -239,10 +114,6 @@ def _at_signal(step: Any, relevance: tf.Tensor) -> list[tf.Tensor | None]:
     return [None if i in step.held else relevance for i in range(len(step.inputs))]
 
 
-def _present(bias: Any) -> bool:
-    return not isinstance(bias, float)
-
-
 def _short(value: Any) -> str:
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return f"{value:g}"
@@ -250,31 +121,15 @@ def _short(value: Any) -> str:
     return f"<array {tuple(shape)}>" if shape else repr(value)
 
 
-def _denominator(op: Operator, term: Term, stabilizer: float | Relative) -> tuple[tf.Tensor, tf.Tensor]:
-    """Sum of the contributions and the bias, and the signed stabiliser that goes on top."""
-    total = term.total
-    for x, w in term.pairs if total is None else ():
-        known = x is op.x and w is op.w
-        z = op.z if known else op.forward(op.ones() if isinstance(x, float) else x, w)
-        total = z if total is None else total + z
-    if total is None:
-        total = tf.zeros_like(op.z)
-    if _present(term.bias):
-        total += term.bias
-    return total, offset(total, stabilizer)
-
-
-def _book(
-    account: Account, term: Term, relevance: tf.Tensor, g: tf.Tensor, denominator: tf.Tensor, epsilon: tf.Tensor
-) -> None:
-    if _present(term.bias):
+def _book(account: Account, term: Term, relevance: tf.Tensor, g: tf.Tensor, denominator: Denominator) -> None:
+    if present(term.bias):
         account.add("bias", g * term.bias)
     # An empty denominator has nothing to share: sum x' w' g is 0 whatever g is. So too where 0 / 0 was taken as 0.
-    empty = (denominator == 0) if term.one_sided else (denominator + epsilon == 0)
+    empty = (denominator.total if term.one_sided else denominator.stabilized) == 0
     empty = tf.broadcast_to(empty, tf.shape(relevance))
     zeros = tf.zeros_like(relevance)
     account.add("other", tf.where(empty, relevance, zeros))
-    account.add("stabilizer", tf.where(empty, zeros, g * epsilon))
+    account.add("stabilizer", tf.where(empty, zeros, g * denominator.epsilon))
 
 
 def _always(default: Any) -> Any:
@@ -297,7 +152,7 @@ class Epsilon(Rule):
         return self.epsilon
 
     def terms(self, op: Operator) -> list[Term]:
-        return [Term([(op.x, op.w)], op.b)]
+        return [Term([(op.x, op.w)], op.b, sign=int(op.quiet))]
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -309,7 +164,7 @@ class Zero(Rule):
     at_zero = "none"
 
     def terms(self, op: Operator) -> list[Term]:
-        return [Term([(op.x, op.w)], op.b)]
+        return [Term([(op.x, op.w)], op.b, sign=int(op.quiet))]
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -334,15 +189,16 @@ class AlphaBeta(Rule):
             )
 
     def terms(self, op: Operator) -> list[Term]:
-        alpha, beta, up, down = float(self.alpha), float(self.beta), op.w_positive, op.w_negative
-        terms = []
-        if alpha:
-            pairs = [(op.positive, up), (op.negative, down)]
-            terms.append(Term(pairs, positive(op.b), alpha, one_sided=True, total=op.z_positive))
-        if beta:
-            pairs = [(op.positive, down), (op.negative, up)]
-            terms.append(Term(pairs, negative(op.b), -beta, one_sided=True, total=op.z_negative))
-        return terms
+        up = [(op.positive, op.w_positive), (op.negative, op.w_negative)]
+        down = [(op.positive, op.w_negative), (op.negative, op.w_positive)]
+        totals = (None, None)
+        if self.alpha and self.beta and op.many:
+            totals = op.total_positive, negative(op.explained - op.total_positive)
+        terms = [
+            Term(up, positive(op.b), float(self.alpha), one_sided=True, sign=1, total=totals[0]),
+            Term(down, negative(op.b), -float(self.beta), one_sided=True, sign=-1, total=totals[1]),
+        ]
+        return [term for term in terms if term.weight]
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -378,13 +234,15 @@ class Gamma(Rule):
         gamma = float(self.gamma)
         up, down = op.w + gamma * op.w_positive, op.w + gamma * op.w_negative
         bias_up, bias_down = op.b + gamma * positive(op.b), op.b + gamma * negative(op.b)
+        pairs_up, pairs_down = [(op.positive, up), (op.negative, down)], [(op.positive, down), (op.negative, up)]
+        if op.quiet:
+            return [Term(pairs_up, bias_up, sign=1)]
         # z - z+ has no cancellation here: z and z- are both negative.
-        totals = op.z + gamma * op.z_positive, op.z + gamma * (op.z - op.z_positive)
-        terms = [
-            Term([(op.positive, up), (op.negative, down)], bias_up, where=lambda z: z > 0, total=totals[0]),
-            Term([(op.positive, down), (op.negative, up)], bias_down, where=lambda z: z < 0, total=totals[1]),
+        totals = [op.explained + gamma * part for part in (op.total_positive, op.explained - op.total_positive)]
+        return [
+            Term(pairs_up, bias_up, where=lambda z: z > 0, sign=1, total=totals[0]),
+            Term(pairs_down, bias_down, where=lambda z: z < 0, sign=-1, total=totals[1]),
         ]
-        return terms[:1] if op.quiet else terms
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -394,7 +252,26 @@ class Flat(Rule):
     stabilizer: float | Relative = 1e-6
 
     def terms(self, op: Operator) -> list[Term]:
-        return [Term([(1.0, tf.ones_like(op.w))], one_sided=True)]
+        return [Term([(1.0, tf.ones_like(op.w))], one_sided=True, sign=1)]
+
+    def backward(self, step: Any, op: Operator) -> Propagate:
+        if not op.mixes:
+            return super().backward(step, op)
+        # Every channel sees and gets the same: a box filter over the sum of the channels.
+        axis, box = op.channels, tf.ones_like(op.w[..., :1, :1])
+        seen = op.forward(op.channel(op.ones()), box) * op.x.shape[axis]
+        epsilon = offset(seen, self.stabilizer)
+
+        def propagate(relevances: list[tf.Tensor], account: Account | None) -> list[tf.Tensor]:
+            g = ratio(tf.reduce_sum(relevances[0], axis, keepdims=True), seen + epsilon, self.stabilizer)
+            if account is not None:
+                nothing = tf.zeros_like(g)  # an output that sees only padding has nothing to share
+                account.add("other", tf.where(seen == 0, g * epsilon, nothing))
+                account.add("stabilizer", tf.where(seen == 0, nothing, g * epsilon))
+            part = op.transpose_at(op.channel(op.x), g, box)
+            return _at_signal(step, tf.broadcast_to(part, tf.shape(op.x)))
+
+        return propagate
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -404,7 +281,7 @@ class WSquare(Rule):
     stabilizer: float | Relative = 1e-6
 
     def terms(self, op: Operator) -> list[Term]:
-        return [Term([(1.0, tf.square(op.w))], one_sided=True)]
+        return [Term([(1.0, tf.square(op.w))], one_sided=True, sign=1)]
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)

@@ -19,16 +19,46 @@ def _is_zero_below_zero(step: Step) -> bool:
     return named and activation_interval(step)[0] == 0  # a slope or a threshold may let negative values through
 
 
-def mark_quiet(graph: Graph, handlers: dict[Step, Any]) -> tuple[Graph, dict[Step, Any]]:
-    """Mark the linear steps whose outputs have no relevance where these are negative.
-
-    So it is behind a ReLU, if nothing above gives relevance to its zeros, as Flat and WSquare do.
-    """
+def _readers(graph: Graph, handlers: dict[Step, Any]) -> dict[Ref, list[Step]]:
+    """The steps that relevance of a tensor comes from."""
     readers: dict[Ref, list[Step]] = {}
     for step in graph.steps:
         for position, ref in enumerate(step.inputs):
             if position not in step.held and not getattr(handlers[step], "detached", False):
                 readers.setdefault(ref, []).append(step)
+    return readers
+
+
+def _cuts(step: Step, handlers: dict[Step, Any]) -> bool:
+    return handlers[step].at_zero == "element" and _is_zero_below_zero(step)
+
+
+def hidden(graph: Graph, handlers: dict[Step, Any]) -> list[Ref]:
+    """Outputs of linear steps, or of the ReLUs behind them, whose NaN or Inf may not show in the relevance.
+
+    Where all that reads a tensor multiplies it with what arrives, NaN and Inf show; max pooling may hide them.
+    """
+    readers = _readers(graph, handlers)
+
+    def search(ref: Ref) -> list[Ref]:
+        above = readers.get(ref, [])
+        if above and ref not in graph.outputs:
+            if all(handlers[step].at_zero == "none" for step in above):
+                return []
+            if all(_cuts(step, handlers) for step in above):
+                return [found for step in above for found in search(step.outputs[0])]
+        return [ref]
+
+    refs = [found for step in graph.steps if step.linear is not None for found in search(step.outputs[0])]
+    return list(dict.fromkeys(refs))
+
+
+def mark_quiet(graph: Graph, handlers: dict[Step, Any]) -> tuple[Graph, dict[Step, Any]]:
+    """Mark the steps whose outputs have no relevance where these are negative.
+
+    So it is behind a ReLU, if nothing above gives relevance to its zeros, as Flat and WSquare do.
+    """
+    readers = _readers(graph, handlers)
     # What the caller starts with may lie anywhere.
     silent: dict[Ref, bool] = dict.fromkeys(graph.outputs, False)
 
@@ -41,22 +71,24 @@ def mark_quiet(graph: Graph, handlers: dict[Step, Any]) -> tuple[Graph, dict[Ste
     def silent_into(step: Step) -> bool:
         if handlers[step].at_zero == "none":
             return True
-        return (handlers[step].at_zero == "moves" or cuts(step)) and all(map(is_silent, step.outputs))
-
-    def cuts(step: Step) -> bool:
-        return handlers[step].at_zero == "element" and _is_zero_below_zero(step)
+        moves = handlers[step].at_zero == "moves" or _cuts(step, handlers)
+        return moves and all(map(is_silent, step.outputs))
 
     def is_quiet(ref: Ref) -> bool:
         """Whether negative values of this tensor have no relevance."""
         above = readers.get(ref, [])
-        return ref not in graph.outputs and bool(above) and all(cuts(s) and is_silent(s.outputs[0]) for s in above)
+        return (
+            ref not in graph.outputs
+            and bool(above)
+            and all(_cuts(s, handlers) and is_silent(s.outputs[0]) for s in above)
+        )
 
     steps, found = [], {}
     for step in reversed(graph.steps):  # so that the recursion is never deep
         handler = handlers[step]
         for ref in step.outputs:
             is_silent(ref)
-        quiet = step.linear is not None and is_quiet(step.outputs[0])
+        quiet = len(step.outputs) == 1 and is_quiet(step.outputs[0])
         step = dataclasses.replace(step, quiet=True) if quiet else step
         steps.append(step)
         found[step] = handler

@@ -7,7 +7,7 @@ from checking import close, images, randomize
 from keras import layers as kl
 
 import lrp_tf
-from lrp_tf import composites, flows, rules, zeros
+from lrp_tf import composites, flows, operators, rules, zeros
 
 
 def quiet(explainer):
@@ -148,7 +148,7 @@ def test_negative_contributions_as_a_difference(shape, nonnegative, rule, monkey
     values = np.random.default_rng(0).normal(size=(3, *shape))
     composite = composites.Composite([(composites.named("linear"), rule), (None, rules.Epsilon())])
     found = lrp_tf.Explainer(model, composite).explain(values.astype("float32"))
-    monkeypatch.setattr(rules, "_MANY", 10**9)
+    monkeypatch.setattr(operators, "_MANY", 10**9)
     direct = lrp_tf.Explainer(model, composite).explain(values.astype("float32"))
     close(found.relevance, direct.relevance, 1e-5)
     assert np.abs(found.conservation.unexplained).max() < 1e-4  # a logit may nearly cancel
@@ -160,3 +160,14 @@ def test_a_difference_is_taken_only_where_many_contributions_meet():
 
     for cls, many in ((kl.Conv2D, True), (kl.Dense, True), (kl.DepthwiseConv2D, False), (kl.Conv2DTranspose, False)):
         assert (linear.entry(cls).fan_in is not None) == many
+
+
+@pytest.mark.parametrize("bias", ["positive", "negative"])
+def test_gamma_without_bias_keeps_both_branches_where_the_bias_turns_the_sign(bias):
+    """z + b > 0 behind a ReLU says nothing about z, whose sign decides where the bias does not count."""
+    model = network()
+    for layer in (model.get_layer("first"), model.get_layer("second")):
+        layer.bias.assign(np.full(4, 3.0 if bias == "positive" else -0.3))
+    found = lrp_tf.Explainer(model, rules.Gamma(0.5, zero_bias=True)).explain(images(dtype="float32"))
+    assert np.abs(found.conservation.other).max() <= 1e-5 * np.abs(found.conservation.start).max()
+    assert np.abs(found.conservation.unexplained).max() < 1e-5

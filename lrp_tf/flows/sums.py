@@ -40,6 +40,14 @@ class Share(Flow):
         """Whether the map is affine and not linear."""
         return step.has_constants and not self.multiplies
 
+    def _quiet(self, step: Any) -> bool:
+        return step.quiet and type(self).linear_map is Share.linear_map
+
+    def forward(self, step: Any, inputs: list[tf.Tensor]) -> tuple[list[tf.Tensor], Any]:
+        outputs, saved = super().forward(step, inputs)
+        # Of z what is above zero matters: the ReLU's own output, so that z need not be kept.
+        return outputs, (saved[0], [tf.nn.relu(outputs[0])]) if self._quiet(step) else saved
+
     def backward(self, step: Any, saved: Any) -> Propagate:
         inputs, outputs = saved
         signals = step.signals
@@ -49,7 +57,7 @@ class Share(Flow):
         z = outputs[0] if call is None else call(*inputs)
         function = lambda *values: (call or step.call)(*replaced(inputs, signals, values))  # noqa: E731
         values = [inputs[i] for i in signals]
-        epsilon = offset(z, self.epsilon)
+        epsilon = tf.constant(self.epsilon, z.dtype) if self._quiet(step) else offset(z, self.epsilon)
         parts = len(signals) if self.multiplies else 1
 
         def propagate(relevances: list[tf.Tensor], account: Account | None) -> list[tf.Tensor | None]:

@@ -1,0 +1,252 @@
+"""What a rule sees of one linear step: its input, kernel and bias, sums of contributions and their transposes."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+
+from lrp_tf import linear
+from lrp_tf.numerics import Relative, negative, offset, positive, vjp
+
+# Summands from which on z - z+ is taken for z-: where few meet, the difference would cancel.
+_MANY = 512
+# Channels up to which contributions are put side by side and summed by one convolution: copies of more cost more.
+_FEW = 16
+
+Pair = tuple[Any, tf.Tensor]  # x', w'
+
+
+class Operator:
+    """One linear step in one call: z = forward(x, w) + b, padding and folded BatchNormalization included.
+
+    Attributes:
+        x: input, [B, ...]. `positive` and `negative` are its parts; a part known to be empty is None.
+        quiet: relevance arrives only where z + b is above 0.
+        w: kernel. b: bias that broadcasts to z, or 0.0.
+        z: forward(x, w), without the bias.
+    """
+
+    def __init__(
+        self, step: Any, x: tf.Tensor, *, zero_bias: bool = False, kernel: Any = None, addend: Any = None
+    ) -> None:
+        self.layer, self.entry, self.x, self.nonnegative = step.op, step.linear, x, step.nonnegative
+        self._rank = len(step.outputs[0].shape) + 1  # of z
+        self._padding = [layer for layer in step.before if linear.lookup(layer) is None]
+        # identity reads a variable once and for all: a kernel re-read in the backward pass is not deduplicated.
+        w, b = self._read(step.op) if kernel is None else (tf.cast(kernel, x.dtype), 0.0)
+        if addend is not None:
+            b = b + tf.cast(addend, x.dtype)
+        for layer in step.after:
+            scale, shift = self._read(layer, flat=True)
+            w = self.entry.scale_outputs(step.op, w, scale)
+            axis = self.entry.channel_axis(step.op)
+            b = b * linear.along(scale, axis, self._rank) + linear.along(shift, axis, self._rank)
+        for layer in step.before:
+            if linear.lookup(layer) is not None:
+                # A(a x + c) = A_a(x) + A(c): exact with zero padding too, A(c) is then a map.
+                scale, shift = self._read(layer, flat=True)
+                axis = linear.lookup(layer).channel_axis(layer)
+                b = b + self.forward(linear.along(shift, axis, x.shape.rank) * self.ones(), w)
+                w = self.entry.scale_inputs(step.op, w, scale)
+        self.w = w
+        self.bias = b  # what the forward pass adds
+        self.b = 0.0 if zero_bias else b
+        self.z = self.forward(x, w)
+        self.output = self.z + b if present(b) else self.z
+        self.quiet = step.quiet and not (zero_bias and present(b))
+        # The activation's own tensor: here, before any relevance, both are one operation to TensorFlow.
+        self.above = tf.nn.relu(self.output) if self.quiet else None
+
+    def _read(self, layer: Any, flat: bool = False) -> tuple[tf.Tensor, Any]:
+        entry = linear.lookup(layer)
+        w = tf.cast(tf.identity(entry.kernel(layer)), self.x.dtype)
+        b = entry.bias(layer)
+        if b is None:
+            return w, 0.0
+        b = tf.cast(tf.identity(b), self.x.dtype)
+        if b.shape.rank == 1 and not flat:
+            b = linear.along(b, entry.channel_axis(layer), self._rank)
+        return w, b
+
+    @functools.cached_property
+    def positive(self) -> tf.Tensor:
+        return self.x if self.nonnegative else positive(self.x)
+
+    @functools.cached_property
+    def negative(self) -> tf.Tensor | None:
+        return None if self.nonnegative else negative(self.x)
+
+    @functools.cached_property
+    def explained(self) -> tf.Tensor:
+        """z + b (the bias as far as the rule counts it) wherever relevance arrives."""
+        if self.quiet:
+            return self.above
+        return self.output if self.b is self.bias else self.z
+
+    @functools.cached_property
+    def total_positive(self) -> tf.Tensor:
+        """Sum of the positive contributions, x+ w+ + x- w- + b+."""
+        total = self.sum([(self.positive, self.w_positive), (self.negative, self.w_negative)])
+        return total + positive(self.b) if present(self.b) else total
+
+    @property
+    def many(self) -> bool:
+        """Whether so many contributions meet that the sum less its positive part is exact enough for the negative."""
+        return self.entry.fan_in is not None and self.entry.fan_in(self.w) >= _MANY
+
+    @functools.cached_property
+    def w_positive(self) -> tf.Tensor:
+        return positive(self.w)
+
+    @functools.cached_property
+    def w_negative(self) -> tf.Tensor:
+        return negative(self.w)
+
+    def forward(self, x: tf.Tensor, w: tf.Tensor) -> tf.Tensor:
+        """The bias-free map at another input or kernel."""
+        for layer in self._padding:
+            x = layer.call(x)
+        return self.entry.forward(self.layer, x, w)
+
+    def transpose(self, g: tf.Tensor, w: tf.Tensor) -> tf.Tensor:
+        """The transpose of x -> forward(x, w), applied to g (shape of z). Shape of x."""
+        return self.transpose_at(self.x, g, w)
+
+    def transpose_at(self, x: tf.Tensor, g: tf.Tensor, w: tf.Tensor) -> tf.Tensor:
+        """The same in the shape of another x."""
+        return vjp(lambda x: self.forward(x, w), [x], g)[0]
+
+    def sum(self, pairs: list[Pair]) -> tf.Tensor:
+        """Sum over j of forward(x'_j, w'_j); an x' may be the number 1.0, or None for an empty part."""
+        total = None
+        for x, w in self._side_by_side(pairs)[0]:
+            known = x is self.x and w is self.w
+            z = self.z if known else self.forward(self.ones() if isinstance(x, float) else x, w)
+            total = z if total is None else total + z
+        return tf.zeros_like(self.z) if total is None else total
+
+    def share(self, pairs: list[Pair], g: tf.Tensor) -> tf.Tensor:
+        """Sum over j of x'_j transpose(g, w'_j), in the shape of x."""
+        total = None
+        pairs, parts = self._side_by_side(pairs)
+        for x, w in pairs:
+            part = self.transpose_at(x, g, w) if parts > 1 else self.transpose(g, w)
+            part = part if isinstance(x, float) else x * part
+            total = part if total is None else total + part
+        if total is None:
+            return tf.zeros_like(self.x)
+        return tf.add_n(tf.split(total, parts, self.channels)) if parts > 1 else total
+
+    def _side_by_side(self, pairs: list[Pair]) -> tuple[list[Pair], int]:
+        """Pairs as one of more input channels, where these are few: one pass over the outputs, which are many."""
+        pairs = [(x, w) for x, w in pairs if x is not None]
+        if len(pairs) < 2 or not self.mixes or self.x.shape[self.channels] > _FEW:
+            return pairs, 1
+        if any(isinstance(x, float) or x.shape.rank != self.x.shape.rank for x, _ in pairs):
+            return pairs, 1
+        x = tf.concat([tf.broadcast_to(x, tf.shape(self.x)) for x, _ in pairs], self.channels)
+        return [(x, tf.concat([w for _, w in pairs], -2))], len(pairs)
+
+    @property
+    def mixes(self) -> bool:
+        """Whether every input channel meets every output channel: w is [..., C, F]."""
+        return self.entry.mixes and self.x.shape[self.channels] == self.w.shape[-2]
+
+    @property
+    def channels(self) -> int:
+        """The axis of x and z that channels lie on."""
+        return self.entry.channel_axis(self.layer)
+
+    def channel(self, x: tf.Tensor) -> tf.Tensor:
+        """The first channel of x."""
+        return tf.gather(x, [0], axis=self.channels)
+
+    def ones(self) -> tf.Tensor:
+        """A single sample of ones in the shape of x: [1, ...]."""
+        dynamic = tf.shape(self.x)
+        sizes = [dynamic[i] if size is None else size for i, size in enumerate(self.x.shape)]
+        return tf.ones([1, *sizes[1:]], self.x.dtype)
+
+
+@dataclasses.dataclass(frozen=True)
+class Term:
+    """Contributions that share one denominator.
+
+    Attributes:
+        pairs: (x', w') each; x' is shaped like x, or broadcasts to it, or is the number 1.0, or is None for a
+            part that is empty (the pair is then left out).
+        bias: what joins the denominator and so absorbs its share.
+        weight: factor of the term, as alpha or -beta.
+        where: z -> mask of the outputs that the term explains; None: all.
+        one_sided: all contributions have one sign, so that a denominator of exactly 0 means that there is
+            nothing to share; the account calls it "other".
+        sign: +1 or -1, which the denominator has wherever relevance arrives (wherever at all, if `one_sided`);
+            0: either.
+        total: the sum of the contributions and the bias, where it follows from what is known; None: it is computed.
+    """
+
+    pairs: list[Pair]
+    bias: Any = 0.0
+    weight: float = 1.0
+    where: Callable[[tf.Tensor], tf.Tensor] | None = None
+    one_sided: bool = False
+    sign: int = 0
+    total: tf.Tensor | None = None
+
+
+class Denominator:
+    """s(z) of a term, where z is the sum of its contributions and its bias.
+
+    Attributes:
+        stabilized: s(z) wherever relevance arrives; elsewhere any number but 0 may stand in its place.
+        epsilon: what the stabiliser adds.
+    """
+
+    def __init__(self, op: Operator, term: Term, stabilizer: float | Relative) -> None:
+        self._op, self._term = op, term
+        if isinstance(stabilizer, Relative) or term.sign == 0:
+            self.epsilon = offset(self.total, stabilizer)
+            self.stabilized = self.total + self.epsilon
+            return
+        self.epsilon = tf.constant(math.copysign(stabilizer, term.sign), op.z.dtype)
+        if term.one_sided and term.total is None:
+            # To the bias first, which TensorFlow adds together with the convolution.
+            self.stabilized = op.sum(term.pairs) + (term.bias + self._per_channel(self.epsilon))
+        elif term.one_sided:
+            self.stabilized = term.total + self.epsilon
+        else:
+            part = positive if term.sign > 0 else negative
+            known = op.quiet and self._is_output
+            self.stabilized = (op.above if known else part(self.total)) + self.epsilon
+
+    @property
+    def _is_output(self) -> bool:
+        pairs, op = self._term.pairs, self._op
+        if len(pairs) != 1 or self._term.total is not None or pairs[0][0] is not op.x or pairs[0][1] is not op.w:
+            return False
+        return self._term.bias is op.bias or not (present(op.bias) or present(self._term.bias))
+
+    @functools.cached_property
+    def total(self) -> tf.Tensor:
+        """z."""
+        if self._is_output:
+            return self._op.output
+        if self._term.total is not None:
+            return self._term.total
+        total = self._op.sum(self._term.pairs)
+        return total + self._term.bias if present(self._term.bias) else total
+
+    def _per_channel(self, value: tf.Tensor) -> tf.Tensor:
+        """[C], in which form a bias is added to z."""
+        z, axis = self._op.z, self._op.channels
+        return value if z.shape[axis] is None else linear.along(tf.fill([z.shape[axis]], value), axis, z.shape.rank)
+
+
+def present(bias: Any) -> bool:
+    """Whether there is a bias: none is the number 0.0."""
+    return not isinstance(bias, float)

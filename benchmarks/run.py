@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import ctypes
 import json
 import os
 import platform
@@ -17,8 +16,8 @@ from typing import Any
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import keras
+import memory
 import models
-import numpy as np
 import peers
 import tensorflow as tf
 import twin
@@ -89,28 +88,19 @@ def show(row: dict[str, Any]) -> None:
 
 
 def growth(model_name: str, batch: int, name: str) -> float:
-    """MiB that one call adds at its peak to a process that has built model and function. Linux only."""
+    """MiB that a call adds at its peak, see memory.py."""
     command = [sys.executable, __file__, "--model", model_name, "--batch", str(batch), "--memory-of", name]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"Measuring the memory of {name} failed:\n{done.stderr[-2000:]}")
     return float(done.stdout.strip().splitlines()[-1])
 
 
 def grow(model_name: str, batch: int, name: str) -> None:
     """In the child: print the growth of the peak."""
     model = models.build(model_name)
-    x = models.image(model, batch)
     function = models.gradient(model) if name == "gradient" else lrp_tf.Explainer(model, explained(name))
-    function(x[:1])  # traced, weights in memory
-    ctypes.CDLL(None).malloc_trim(0)  # what the first call left behind would serve the second
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
-    before = _status("VmRSS")
-    np.asarray(function(x))
-    print(_status("VmHWM") - before)
-
-
-def _status(key: str) -> float:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(float(line.split()[1]) / 1024 for line in lines if line.startswith(f"{key}:"))
+    print(memory.growth(function, models.image(model, batch)))
 
 
 # --- command -----------------------------------------------------------------------------------
@@ -123,7 +113,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", metavar="NAME", help=f"presets, or single rules: {', '.join(RULES)}")
     parser.add_argument("--runs", type=int, default=15)
     parser.add_argument("--targets", action="store_true", help=f"{MANY} targets of one image, too")
-    parser.add_argument("--memory", action="store_true", help="growth of the peak, too (Linux)")
+    parser.add_argument("--memory", action="store_true", help="growth of the peak, too")
     parser.add_argument("--peers", action="store_true", help="zennit and captum on the same weights, too (torch, CPU)")
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--memory-of", help=argparse.SUPPRESS)

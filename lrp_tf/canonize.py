@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from typing import Any
 
 import keras
@@ -18,11 +19,12 @@ from lrp_tf.graph import ActivationFunction, Graph, InputShift, Ref, SplitTime, 
 _STRIPPED = {"softmax", "sigmoid"}
 
 
-def canonize(graph: Graph, output: int | str | None = None) -> Graph:
+def canonize(graph: Graph, output: int | str | None = None, nonnegative: bool = False) -> Graph:
     """A new graph, rewritten; `graph` is left as it was.
 
     Args:
         output: name or index of the output to explain; may be None if there is only one.
+        nonnegative: no input is ever below zero.
 
     Raises:
         ValueError: no such output, or several and none chosen.
@@ -45,7 +47,7 @@ def canonize(graph: Graph, output: int | str | None = None) -> Graph:
     _fold_addends(graph)
     _fold_behind(graph)
     _fold_ahead(graph)
-    _mark_bounds(graph)
+    _mark_bounds(graph, nonnegative)
     graph.rewrites.sort()
     return graph
 
@@ -269,9 +271,9 @@ def _same_axis(norm: Step, axis: int) -> bool:
     return norm.linear.channel_axis(norm.op) % rank == axis % rank
 
 
-def _mark_bounds(graph: Graph) -> None:
+def _mark_bounds(graph: Graph, nonnegative: bool) -> None:
     """Which kernels read what is >= 0, and which factor of a product is a gate: what a sigmoid or softmax gave."""
-    intervals: dict[Ref, flows.Interval] = {}
+    intervals: dict[Ref, flows.Interval] = dict.fromkeys(graph.inputs if nonnegative else (), (0, math.inf))
     gates: set[Ref] = set()
     scaled = set(graph.inputs)
     for position, step in enumerate(graph.steps):

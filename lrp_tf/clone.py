@@ -9,6 +9,7 @@ from typing import Any
 import tensorflow as tf
 from keras import tree
 
+from lrp_tf import fast as fast_marks
 from lrp_tf import zeros
 from lrp_tf.composites import Composite
 from lrp_tf.graph import Graph, Ref, Step
@@ -26,6 +27,12 @@ class Forward:
     saved: dict[Step, Any]
 
 
+BELOW_ZERO = (
+    "An input has values below zero, though nonnegative=True declares that none ever has. Expected: inputs as they are "
+    "fed, all >= 0. Remedy: leave nonnegative out."
+)
+
+
 class Clone:
     """A model rebuilt from its steps: the same values forward, relevance backward.
 
@@ -34,10 +41,19 @@ class Clone:
     gradient with respect to them.
     """
 
-    def __init__(self, graph: Graph, composite: Composite, relevance_filter: float | None = None) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        composite: Composite,
+        relevance_filter: float | None = None,
+        *,
+        nonnegative: bool = False,
+        fast: str | None = None,
+    ) -> None:
         self.relevance_filter = _fraction(relevance_filter)
+        self.nonnegative = nonnegative  # what the graph was canonized with
         self.composite = composite
-        self.graph, self.handlers = zeros.mark_quiet(graph, composite.assign(graph))
+        self.graph, self.handlers = fast_marks.mark(*zeros.mark_quiet(graph, composite.assign(graph)), fast)
         self.hidden = zeros.hidden(self.graph, self.handlers)
         self.reached: set[Ref] = set()  # tensors that relevance was seen to reach
 
@@ -62,7 +78,18 @@ class Clone:
             tf.cast(x, ref.dtype) if not tf.is_tensor(x) else x
             for x, ref in zip(tree.flatten(inputs), self.graph.inputs, strict=True)
         ]
+        declared = self.as_declared(tensors)
+        if not tf.executing_eagerly():
+            tf.debugging.Assert(declared, [BELOW_ZERO])
+        elif not declared:
+            raise ValueError(BELOW_ZERO)
         return run(*tensors)
+
+    def as_declared(self, inputs: Iterable[tf.Tensor]) -> Any:
+        """Whether no input is below zero, if so it was declared: True, or a boolean tensor."""
+        inputs = [x for x in inputs if x.dtype.is_floating or x.dtype.is_integer] if self.nonnegative else []
+        # Not ~(x < 0), which TensorFlow rewrites to x >= 0: NaN is said elsewhere, as what it is.
+        return ~tf.reduce_any([tf.reduce_any(x < tf.zeros([], x.dtype)) for x in inputs]) if inputs else True
 
     def forward(self, inputs: Iterable[tf.Tensor]) -> Forward:
         """Run all steps on flat `inputs`."""

@@ -13,7 +13,7 @@ from keras import tree
 
 from lrp_tf import arguments, composites, diagnosis, flows, streams, summary
 from lrp_tf.canonize import canonize
-from lrp_tf.clone import Clone, Forward
+from lrp_tf.clone import BELOW_ZERO, Clone, Forward
 from lrp_tf.composites import Composite
 from lrp_tf.graph import Ref, Step
 from lrp_tf.numerics import Account, sample_sum
@@ -73,6 +73,8 @@ def clone_with_rules(
     *,
     output: int | str | None = None,
     relevance_filter: float | None = None,
+    nonnegative: bool = False,
+    fast: str | None = None,
 ) -> Clone:
     """A callable with the pre-softmax values of `model`, whose gradient is the relevance.
 
@@ -85,20 +87,29 @@ def clone_with_rules(
         model: a Keras 3 model; it is left untouched and its weights are read at every call.
         composite: see `composites.get`.
         output: name or index of the output, for models with several.
-        relevance_filter: see `Explainer`.
+        relevance_filter, nonnegative, fast: see `Explainer`.
 
     Raises:
         TypeError, ValueError: as `Explainer`.
     """
     composite = composites.get(composite)  # before the model is walked: the cheaper mistake first
     graph = trace(model, lambda step: flows.keeps(step) or composite.claims(step))
-    return Clone(canonize(graph, output), composite, relevance_filter)
+    nonnegative = bool(nonnegative)
+    return Clone(canonize(graph, output, nonnegative), composite, relevance_filter, nonnegative=nonnegative, fast=fast)
 
 
 def _checked_size(value: Any, name: str) -> int | None:
     if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
         raise ValueError(f"{name} expects a number of samples, at least 1, or None. Received: {value!r}")
     return value
+
+
+def _xla(jit_compile: bool | str) -> bool:
+    if jit_compile == "auto":
+        return bool(tf.config.list_physical_devices("GPU"))
+    if not isinstance(jit_compile, bool):
+        raise ValueError(f'jit_compile expects True, False or "auto". Received: {jit_compile!r}')
+    return jit_compile
 
 
 class _Want(NamedTuple):
@@ -119,10 +130,15 @@ class Explainer:
         model: a Keras 3 model on TensorFlow, built; it is never changed.
         composite: a preset's name, a `Composite`, or one `Rule` for every linear step.
         output: name or index of the output to explain, for models with several.
-        jit_compile: compile with XLA.
+        jit_compile: compile with XLA; "auto": if there is a GPU. On CPUs XLA is slower (docs/speed.md). A batch size
+            that is new to XLA compiles anew.
         relevance_filter: keep only this fraction of the largest |R| of each sample at the outputs of every linear
             layer but the last (0.1: a tenth), for crisper maps. What it drops counts as "other" in the conservation
             and has a column of its own in `report`.
+        nonnegative: no input is ever below zero, as images from 0 to 1: rules leave out what negative inputs would
+            need. An input that breaks the promise is an error.
+        fast: "bfloat16" computes the convolutions of ZPlus in it, on machines where that pays; the model's own values
+            and every Epsilon stay in float32. See docs/speed.md for what it costs in accuracy.
         max_batch: split larger batches into parts of at most this size, which are explained one after another.
 
     Raises:
@@ -138,14 +154,18 @@ class Explainer:
         composite: str | Composite | Rule = "epsilon_plus_flat",
         *,
         output: int | str | None = None,
-        jit_compile: bool = False,
+        jit_compile: bool | str = False,
         relevance_filter: float | None = None,
+        nonnegative: bool = False,
+        fast: str | None = None,
         max_batch: int | None = None,
     ) -> None:
         self.model = model
         self.max_batch = _checked_size(max_batch, "max_batch")
-        self.clone = clone_with_rules(model, composite, output=output, relevance_filter=relevance_filter)
-        self._jit_compile = jit_compile
+        self._jit_compile = _xla(jit_compile)
+        self.clone = clone_with_rules(
+            model, composite, output=output, relevance_filter=relevance_filter, nonnegative=nonnegative, fast=fast
+        )
         self._compiled: dict[tuple, Callable] = {}
 
     def __repr__(self) -> str:
@@ -306,14 +326,17 @@ class Explainer:
         found = self._compiled[key](*inputs, *([] if begin.tensor is None else [begin.tensor]))
         message = "target out of range"
         if not tf.executing_eagerly():
+            tf.debugging.Assert(found["declared"], [BELOW_ZERO])
             tf.debugging.Assert(found["in_range"], [message])
             tf.debugging.Assert(found["finite"], ["NaN or Inf in the relevance: call report() on the same batch"])
+        elif not found["declared"]:
+            raise ValueError(BELOW_ZERO)
         elif not found["in_range"]:
             raise ValueError(f"{message}. Expected: below {tuple(found['logits'].shape[1:])}. Received: {target}")
         elif check and not found["finite"]:
             _, starts, _ = arguments.start_relevance(begin, found["logits"])
             diagnosis.raise_where_it_began(self.clone, inputs, starts[0] if begin.many else starts)
-        return {name: value for name, value in found.items() if name not in ("in_range", "finite")}
+        return {name: value for name, value in found.items() if name not in ("declared", "in_range", "finite")}
 
     def _compile(self, mode: str, kind: str, want: _Want) -> Callable:
         graph, clone = self.graph, self.clone
@@ -337,6 +360,7 @@ class Explainer:
             else:
                 found = backward(starts)
             found |= {"logits": logits, "in_range": in_range, "finite": _finite(clone, inputs, forward, found)}
+            found["declared"] = tf.constant(True) & clone.as_declared(inputs)
             if want.account:
                 found |= {
                     "output": clone.finish(logits, forward),

@@ -35,6 +35,7 @@ class Operator:
         self, step: Any, x: tf.Tensor, *, zero_bias: bool = False, kernel: Any = None, addend: Any = None
     ) -> None:
         self.layer, self.entry, self.x, self.nonnegative = step.op, step.linear, x, step.nonnegative
+        self._is_fast = step.fast
         self._rank = len(step.outputs[0].shape) + 1  # of z
         self._padding = [layer for layer in step.before if linear.lookup(layer) is None]
         # identity reads a variable once and for all: a kernel re-read in the backward pass is not deduplicated.
@@ -119,14 +120,20 @@ class Operator:
 
     def transpose_at(self, x: tf.Tensor, g: tf.Tensor, w: tf.Tensor) -> tf.Tensor:
         """The same in the shape of another x."""
-        return vjp(lambda x: self.forward(x, w), [x], g)[0]
+        return self._fast(lambda x, w, g: vjp(lambda x: self.forward(x, w), [x], g)[0], x, w, g)
+
+    def _fast(self, function: Callable[..., tf.Tensor], *tensors: tf.Tensor) -> tf.Tensor:
+        """`function` in bfloat16, if the caller has chosen so; never z itself."""
+        if not self._is_fast:
+            return function(*tensors)
+        return tf.cast(function(*[tf.cast(t, tf.bfloat16) for t in tensors]), self.x.dtype)
 
     def sum(self, pairs: list[Pair]) -> tf.Tensor:
         """Sum over j of forward(x'_j, w'_j); an x' may be the number 1.0, or None for an empty part."""
         total = None
         for x, w in self._side_by_side(pairs)[0]:
             known = x is self.x and w is self.w
-            z = self.z if known else self.forward(self.ones() if isinstance(x, float) else x, w)
+            z = self.z if known else self._fast(self.forward, self.ones() if isinstance(x, float) else x, w)
             total = z if total is None else total + z
         return tf.zeros_like(self.z) if total is None else total
 

@@ -1,0 +1,149 @@
+"""What the caller declares for speed: inputs that are never negative, bfloat16, XLA where it pays."""
+
+import gc
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from checking import close, images, raises, randomize
+from keras import layers as kl
+
+import lrp_tf
+from lrp_tf import composites, fast, rules
+
+
+def network(*, rescaling=False):
+    inputs = keras.Input((8, 8, 2))
+    x = kl.Rescaling(2.0, offset=-1.0)(inputs) if rescaling else inputs
+    x = kl.Conv2D(4, 3, activation="relu", name="first")(x)
+    x = kl.Conv2D(5, 3, activation="relu", name="second")(x)
+    return randomize(keras.Model(inputs, kl.Dense(3, name="logits")(kl.Flatten()(x))))
+
+
+def positive_images():
+    return np.abs(images(dtype="float32"))
+
+
+def nonnegative_steps(explainer):
+    return {step.name for step in explainer.graph.steps if step.linear is not None and step.nonnegative}
+
+
+@pytest.mark.parametrize("preset", ["epsilon_plus", "epsilon_alpha2_beta1", "epsilon_gamma_box"])
+def test_declared_inputs_change_no_number(preset):
+    model, x = network(), positive_images()
+    bounds = {"low": 0.0, "high": 5.0} if composites.needs_bounds(preset) else {}
+    composite = composites.get(preset, **bounds)
+    plain, declared = lrp_tf.Explainer(model, composite), lrp_tf.Explainer(model, composite, nonnegative=True)
+    assert nonnegative_steps(declared) - nonnegative_steps(plain) == {"first"}
+    close(declared(x), plain(x), 1e-6)
+
+
+def operations(explainer, x):
+    explainer(x)
+    (function,) = explainer._compiled.values()
+    return [op.type for op in function.graph.get_operations()]
+
+
+def test_declared_inputs_spare_convolutions():
+    model, x = network(), positive_images()
+    counts = [
+        operations(lrp_tf.Explainer(model, rules.AlphaBeta(2, 1), nonnegative=declared), x).count("ConcatV2")
+        for declared in (False, True)
+    ]
+    assert counts[0] > counts[1] == 0  # the parts of the two signs side by side
+
+
+def test_what_a_rescaling_makes_negative_is_not_declared():
+    assert "first" not in nonnegative_steps(lrp_tf.Explainer(network(rescaling=True), nonnegative=True))
+
+
+def test_a_broken_promise_is_an_error():
+    x = images(dtype="float32")
+    assert x.min() < 0
+    model = network()
+    explainer = lrp_tf.Explainer(model, nonnegative=True)
+    with raises(ValueError, "below zero", "nonnegative=True"):
+        explainer(x)
+    with raises(ValueError, "below zero", "nonnegative=True"):
+        lrp_tf.clone_with_rules(model, nonnegative=True)(tf.constant(x))
+    for call in (explainer, lrp_tf.clone_with_rules(model, nonnegative=True)):
+        with pytest.raises(tf.errors.InvalidArgumentError, match="below zero"):
+            tf.function(call)(tf.constant(x))
+    not_a_number = positive_images()
+    not_a_number[0, 0, 0, 0] = np.nan
+    with raises(ValueError, "NaN"):  # which is said as it is
+        explainer(not_a_number)
+
+
+# --- bfloat16 ----------------------------------------------------------------------------------
+
+
+def test_bfloat16_is_refused_where_it_does_not_pay(monkeypatch):
+    monkeypatch.setattr(fast, "obstacle", lambda: "its CPU has neither")
+    with raises(ValueError, "slower than float32", "its CPU has neither", "Leave it out"):
+        lrp_tf.Explainer(network(), "epsilon_plus", fast="bfloat16")
+
+
+def test_the_obstacle_is_read_from_the_cpu(monkeypatch, tmp_path):
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [])
+    for flags, expected in (("flags : fma avx512f avx512_bf16", True), ("flags : fma avx512f", False)):
+        (tmp_path / "cpuinfo").write_text(flags)
+        monkeypatch.setattr(fast, "Path", lambda name: tmp_path / "cpuinfo")
+        assert (fast.obstacle() is None) == expected
+
+
+def test_bfloat16_stays_close_and_leaves_the_model_alone(monkeypatch):
+    monkeypatch.setattr(fast, "obstacle", lambda: None)
+    model, x = network(), images(dtype="float32")
+    plain = lrp_tf.Explainer(model, "epsilon_plus").explain(x)
+    found = lrp_tf.Explainer(model, "epsilon_plus", fast="bfloat16").explain(x)
+    assert np.array_equal(found.logits, plain.logits)
+    assert found.relevance.dtype == tf.float32
+    deviation = np.abs(found.relevance - plain.relevance).max() / np.abs(plain.relevance).max()
+    assert 1e-5 < deviation < 0.05  # it was at work, and is close
+    assert np.corrcoef(np.ravel(found.relevance), np.ravel(plain.relevance))[0, 1] > 0.995
+
+
+@pytest.mark.parametrize(
+    ("composite", "value", "texts"),
+    [("epsilon", "bfloat16", ["under ZPlus only", "Received"]), ("epsilon_plus", "float16", ["Received: 'float16'"])],
+)
+def test_what_bfloat16_is_not_for(composite, value, texts, monkeypatch):
+    monkeypatch.setattr(fast, "obstacle", lambda: None)
+    with raises(ValueError, *texts):
+        lrp_tf.Explainer(network(), composite, fast=value)
+
+
+# --- XLA, memory -------------------------------------------------------------------------------
+
+
+def test_xla_on_request_and_where_there_is_a_gpu(monkeypatch):
+    model = network()
+    for gpus, expected in (([], False), (["GPU:0"], True)):
+        with monkeypatch.context() as patch:
+            patch.setattr(tf.config, "list_physical_devices", lambda kind, gpus=gpus: gpus)
+            assert lrp_tf.Explainer(model, jit_compile="auto")._jit_compile == expected
+    with raises(ValueError, 'True, False or "auto"', "Received: 'yes'"):
+        lrp_tf.Explainer(model, jit_compile="yes")
+
+
+def test_explainers_that_are_dropped_leave_nothing_behind():
+    """Neither in Python nor in TensorFlow's registries of gradients and functions."""
+    from tensorflow.python.eager import context
+    from tensorflow.python.framework import ops
+
+    model, x = network(), images(dtype="float32")
+
+    def held():
+        gc.collect()
+        graphs = sum(isinstance(o, tf.Graph) for o in gc.get_objects())
+        return graphs, len(ops.gradient_registry.list()), len(context.context().list_function_names())
+
+    counts = []
+    for _ in range(4):
+        explainer = lrp_tf.Explainer(model, "epsilon_plus_flat")
+        explainer(x)
+        del explainer
+        counts.append(held())
+    assert counts[1] == counts[2] == counts[3]

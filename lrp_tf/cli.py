@@ -21,7 +21,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from lrp_tf import __version__, arguments, composites, gallery, heatmap, images, loading
 from lrp_tf.explainer import Explainer
 from lrp_tf.gallery import Gallery, Look
-from lrp_tf.graph import Graph, InputShift
 from lrp_tf.loading import LoadError
 
 SOME_FAILED, USAGE, INTERRUPTED = 1, 2, 130
@@ -290,19 +289,12 @@ def _preprocessing(options: argparse.Namespace, model: keras.Model) -> loading.P
     """What was asked for; "none" where the model scales its input itself; never a guess."""
     if options.preprocess is not None:
         return loading.get_preprocessing(options.preprocess)
-    if begins_with_scaling(Explainer(model, "epsilon", output=_output(options)).graph):
+    if gallery.begins_with_scaling(Explainer(model, "epsilon", output=_output(options)).graph):
         return loading.get_preprocessing("none")
     raise LoadError(
         f"--preprocess is missing, and {options.model} does not scale its input itself: a model that is fed other "
         f"numbers than in training is confidently wrong. {loading.choices()}"
     )
-
-
-def begins_with_scaling(graph: Graph) -> bool:
-    """Whether the model itself begins with Rescaling, Normalization or their like."""
-    consumers = graph.consumers().get(graph.inputs[0], [])
-    scaling = (keras.layers.Rescaling, keras.layers.Normalization, InputShift)
-    return bool(consumers) and all(isinstance(step.op, scaling) for step in consumers)
 
 
 def _classes(options: argparse.Namespace) -> loading.Classes:

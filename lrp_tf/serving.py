@@ -137,12 +137,7 @@ def export(
 
     temporary = path.parent / f".tmp-{secrets.token_hex(8)}"
     try:
-        archive = keras.export.ExportArchive()
-        archive.track(explainer.model)
-        for name, (function, signature) in endpoints.items():
-            archive.add_endpoint(name, function, signature)
-        options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
-        archive.write_out(str(temporary), options=options, verbose=False)
+        _save(explainer.model, endpoints, temporary)
         graph = _checked_graph(temporary)
         signatures = {
             name: (sorted(graph[name].inputs), sorted(graph[name].outputs)) for name in endpoints
@@ -176,6 +171,19 @@ def _free_version(path: str | os.PathLike) -> Path:
         raise FileExistsError(f"{path} exists, and a server may be reading it. Remedy: the next number")
     path.parent.mkdir(parents=True, exist_ok=True)
     return path
+
+
+def _save(model: keras.Model, endpoints: dict[str, tuple[Callable, list]], path: Path) -> None:
+    # keras.export would trace each function twice, which takes minutes for deep models.
+    traced = {
+        name: tf.function(function, input_signature=specs, autograph=False).get_concrete_function()
+        for name, (function, specs) in endpoints.items()
+    }
+    variables = [*(v.value for v in model.variables), *(v for function in traced.values() for v in function.variables)]
+    root = tf.Module()
+    root.kept = list({id(v): v for v in variables}.values())
+    options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
+    tf.saved_model.save(root, str(path), signatures=traced, options=options)
 
 
 def _checked_graph(path: Path) -> Any:
@@ -217,8 +225,17 @@ class _Served:
             name += "_"
         self.target = tf.TensorSpec([None] if self.has_top else [None, rank], tf.int32, name=name)
 
+        flat = [tf.TensorSpec([None, *ref.shape], ref.dtype) for ref in graph.inputs]
+        # Never inlined: pictures and tensors go through the same graph, optimised alike, to the last bit.
+        self.top_class = tf.function(
+            lambda *x: self.run("top", list(x)),
+            input_signature=flat,
+            autograph=False,
+            experimental_attributes={"_noinline": True},
+        )
+
     def explain(self, *inputs: Any) -> dict[str, tf.Tensor]:
-        return self.run("top", tree.flatten(inputs))
+        return self.top_class(*tree.flatten(inputs))
 
     def explain_target(self, *inputs: Any) -> dict[str, tf.Tensor]:
         *inputs, target = inputs
@@ -384,7 +401,7 @@ class _Picture:
         pixels = tensor_images.fit(pixels, form.height, form.width, self.resize)
         x = self._prepared((tensor_images.grey(pixels) if form.channels == 1 else pixels)[None])
         x = tf.cast(tf.transpose(x, [0, 3, 1, 2]) if form.channels_first else x, self.served.graph.inputs[0].dtype)
-        found = self.served.run("top", [x])
+        found = self.served.top_class(x)
         relevance = found["relevance"]
         shown = tf.transpose(relevance, [0, 2, 3, 1]) if form.channels_first else relevance
         picture = tf.io.encode_png(self.painter(shown[0]))[None]

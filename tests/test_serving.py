@@ -1,0 +1,277 @@
+"""What `lrp_tf.export` writes: the Explainer's results bit for bit, in a process without Python's TensorFlow."""
+
+import json
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from checking import randomize
+from keras import layers as kl
+from pictures import photo
+from served import huge_png, nodes, png, run_without_python, signatures
+
+import lrp_tf
+from lrp_tf import heatmap, loading, rules, serving
+
+IMAGE = ("explain_image", "explain_image_rest")
+
+
+def digits():
+    stack = [kl.Conv2D(8, 3, activation="relu"), kl.Conv2D(16, 3, activation="relu"), kl.MaxPooling2D(), kl.Flatten()]
+    stack += [kl.Dense(32, activation="relu"), kl.Dropout(0.5), kl.Dense(10, activation="softmax")]
+    return randomize(keras.Sequential([keras.Input((28, 28, 1), name="digit"), *stack], name="mnist"))
+
+
+def application(name, size, **options):
+    build = getattr(keras.applications, name)
+    return randomize(build(weights=None, input_shape=(size, size, 3), classes=20, **options))
+
+
+def resnet():
+    """A small ResNet: both kinds of blocks, normalised."""
+    inputs = keras.Input((32, 32, 3), name="photo")
+    x = kl.MaxPooling2D(3, 2, "same")(kl.ReLU()(kl.BatchNormalization()(kl.Conv2D(8, 7, 2, "same")(inputs))))
+    for filters, stride in ((8, 1), (16, 2)):
+        short = x if stride == 1 else kl.BatchNormalization()(kl.Conv2D(filters, 1, stride)(x))
+        y = kl.ReLU()(kl.BatchNormalization()(kl.Conv2D(filters, 3, stride, "same")(x)))
+        x = kl.ReLU()(kl.Add()([kl.BatchNormalization()(kl.Conv2D(filters, 3, 1, "same")(y)), short]))
+    outputs = kl.Dense(10, activation="softmax")(kl.GlobalAveragePooling2D()(x))
+    return randomize(keras.Model(inputs, outputs, name="resnet"))
+
+
+MODELS = {
+    "mnist": (digits, "scale:1/255"),
+    "resnet": (resnet, "scale:1/255"),
+    "mobilenet": (lambda: application("MobileNet", 64, alpha=0.25), "mobilenet"),
+    "vgg16": (lambda: application("VGG16", 224), "vgg16"),
+    "resnet50": (lambda: application("ResNet50", 224), "resnet50"),
+    "mobilenet224": (lambda: application("MobileNet", 224), "mobilenet"),
+}
+SLOW = ("vgg16", "resnet50", "mobilenet224")
+
+
+def exact(found, wanted):
+    """Bit for bit, NaN equal to NaN."""
+    wanted = np.asarray(wanted)
+    assert found.dtype == wanted.dtype
+    assert found.shape == wanted.shape
+    assert found.tobytes() == np.ascontiguousarray(wanted).tobytes()
+
+
+def same(found, explanation):
+    """The tensors of a signature are those of the Explainer."""
+    exact(found["relevance"], explanation.relevance)
+    exact(found["outputs"], explanation.output)
+    exact(found["logits"], explanation.logits)
+    exact(found["target"], explanation.target)
+    exact(found["conservation"], np.stack(explanation.conservation, axis=-1))
+    assert set(found["status"]) == {b"ok"}
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow if n in SLOW else ()) for n in MODELS])
+def test_without_python_every_signature_is_bit_equal(name, tmp_path):
+    build, preprocess = MODELS[name]
+    model = build()
+    explainer = lrp_tf.Explainer(model)
+    path = tmp_path / "served" / "1"
+    exported = lrp_tf.export(explainer, path, preprocess=preprocess, top_k=2, print_fn=None)
+    assert exported.left_out == {}
+    assert set(exported.signatures) == {
+        "serving_default", "explain", "explain_target", "explain_top_k", *IMAGE
+    }  # fmt: skip
+    height, width, channels = model.input_shape[1:]
+    x = np.random.default_rng(1).uniform(size=(5, height, width, channels)).astype("float32")
+    targets = np.array([3, 0, 7, 3, 9], np.int32)
+    pixels = photo(2, height, width)
+    (key,) = signatures(path)["serving_default"][0]
+    requests = []
+    for batch in (x[:1], x):
+        requests += [("serving_default", {key: batch}), ("explain", {key: batch})]
+        requests += [("explain_target", {key: batch, "target": targets[: len(batch)]}), ("explain_top_k", {key: batch})]
+    requests += [("explain_image", {"image_bytes": png(pixels)}), ("explain_image_rest", {"image_bytes": png(pixels)})]
+    found = run_without_python(path, requests, tmp_path)
+    forward = tf.function(lambda batch: model(batch, training=False))
+    for batch, part in ((x[:1], found[:4]), (x, found[4:8])):
+        exact(part[0]["output_0"], forward(tf.constant(batch)))
+        same(part[1], explainer.explain(batch))
+        same(part[2], explainer.explain(batch, targets[: len(batch)]))
+        same(part[3], explainer.explain(batch, "topK:2"))
+
+    whole = pixels if channels == 3 else np.asarray(tf.constant(grey_of(pixels)))
+    fed = loading.get_preprocessing(preprocess)(whole[None])
+    wanted, (image, rest) = explainer.explain(fed), found[8:]
+    exact(image["relevance"], wanted.relevance)
+    assert rest["heatmap_bytes"] == image["heatmap_png"]
+    picture = tf.io.decode_png(image["heatmap_png"][0]).numpy()
+    np.testing.assert_array_equal(picture, heatmap.to_rgb(wanted.relevance[0]))
+    best = np.argsort(-wanted.logits[0].numpy(), kind="stable")[:5]
+    assert image["classes"].tolist() == rest["classes"].tolist() == [best.tolist()]
+    exact(image["scores"][0], wanted.output.numpy()[0][best])
+
+
+def grey_of(pixels):
+    import cv2
+
+    return cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)[..., None]
+
+
+# --- one model, many requests ------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """(explainer, folder of versions, the exported)."""
+    keras.utils.set_random_seed(0)
+    explainer = lrp_tf.Explainer(digits())
+    path = tmp_path_factory.mktemp("models") / "mnist" / "3"
+    names = tuple(f"digit {i}" for i in range(10))
+    return explainer, path.parent, lrp_tf.export(explainer, path, preprocess="scale:1/255", classes=names)
+
+
+@pytest.fixture(scope="module")
+def loaded(exported):
+    return tf.saved_model.load(str(exported[2].path))
+
+
+def batch(size=5, seed=3):
+    return np.random.default_rng(seed).uniform(size=(size, 28, 28, 1)).astype("float32")
+
+
+def call(loaded, signature, **inputs):
+    return {k: v.numpy() for k, v in loaded.signatures[signature](**{k: tf.constant(v) for k, v in inputs.items()}).items()}
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_bad_samples_have_a_status_and_leave_their_neighbours_alone(exported, loaded, bad):
+    x = batch()
+    wanted = exported[0].explain(x)
+    x[2, 5, 5, 0] = bad
+    found = call(loaded, "explain", digit=x)
+    assert found["status"].tolist() == [b"ok", b"ok", b"NaN or Inf in the input", b"ok", b"ok"]
+    others = [0, 1, 3, 4]
+    exact(found["relevance"][others], wanted.relevance.numpy()[others])
+    exact(found["logits"][others], wanted.logits.numpy()[others])
+    exact(found["conservation"][others], np.stack(wanted.conservation, -1)[others])
+    assert np.isnan(found["relevance"][2]).all()
+    assert np.isnan(found["outputs"][2]).all()
+    assert found["target"][2] == -1
+
+
+def test_values_that_overflow_have_a_status(exported, loaded):
+    x = batch()
+    wanted = exported[0].explain(x).relevance.numpy()
+    x[1] = 3e38
+    found = call(loaded, "explain", digit=x)
+    assert found["status"].tolist() == [b"ok", b"NaN or Inf in the relevance", *[b"ok"] * 3]
+    assert np.isnan(found["relevance"][1]).all()
+    exact(found["relevance"][[0, 2, 3, 4]], wanted[[0, 2, 3, 4]])
+
+
+def test_targets_out_of_range_have_a_status(exported, loaded):
+    x, targets = batch(), np.array([1, 10, 2, -1, 9], np.int32)
+    found = call(loaded, "explain_target", digit=x, target=targets)
+    wrong = b"target out of range"
+    assert found["status"].tolist() == [b"ok", wrong, b"ok", wrong, b"ok"]
+    good = [0, 2, 4]
+    exact(found["relevance"][good], exported[0].explain(x, np.clip(targets, 0, 9)).relevance.numpy()[good])
+    assert np.isnan(found["relevance"][[1, 3]]).all()
+    assert np.isfinite(found["outputs"]).all()  # the prediction is right all the same
+
+
+def test_an_empty_batch_is_an_error_of_that_request(loaded):
+    with pytest.raises(tf.errors.InvalidArgumentError, match="empty batch"):
+        call(loaded, "explain", digit=batch(0))
+    with pytest.raises(tf.errors.InvalidArgumentError, match="empty batch"):
+        call(loaded, "explain_target", digit=batch(0), target=np.zeros(0, np.int32))
+
+
+def test_pictures_that_are_none_are_errors_of_their_own(exported, tmp_path):
+    """All in the process without Python, one after the other; the last shows that the session goes on."""
+    whole = png(photo(1, 40, 50), "JPEG", quality=90)
+    cut = [whole[: len(whole) // 2], png(photo(1, 40, 50))[:60]]
+    files = [b"", b"GIF89a" + b"0" * 40, b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", *cut, huge_png()]
+    requests = [("explain_image", {"image_bytes": file}) for file in files]
+    requests += [("explain_image", {"image_bytes": [whole, whole]}), ("explain_image", {"image_bytes": whole})]
+    *failed, last = run_without_python(exported[2].path, requests, tmp_path)
+    assert ["error" in result for result in failed] == [True] * len(failed)
+    assert "JPEG or PNG" in failed[0]["error"]
+    assert "JPEG or PNG" in failed[1]["error"]
+    assert "at most 50000000 pixels" in failed[6]["error"]
+    assert "one picture a request" in failed[7]["error"]
+    assert last["status"] == [b"ok"]
+    assert last["names"][0] == b"digit %d" % last["classes"][0, 0]
+
+
+def test_an_oversized_picture_is_refused_before_it_is_decoded(exported, tmp_path):
+    """507 MB would be its pixels; the process that refuses it stays far below."""
+    code = (
+        "import resource, sys, tensorflow as tf\n"
+        "explain = tf.saved_model.load(sys.argv[1]); run = explain.signatures['explain_image']\n"
+        "data = open(sys.argv[2], 'rb').read()\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "try: run(tf.constant([data]))\n"
+        "except tf.errors.InvalidArgumentError as error: assert 'at most' in str(error)\n"
+        "else: raise SystemExit('was decoded')\n"
+        "grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024\n"
+        "assert grown < 60, grown\n"
+    )
+    (tmp_path / "huge.png").write_bytes(huge_png())
+    command = [sys.executable, "-c", code, str(exported[2].path), str(tmp_path / "huge.png")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_the_graph_is_plain_and_weights_are_stored_once(exported):
+    explainer, _, written = exported
+    operations = {node.op for node in nodes(written.path)}
+    assert not [op for op in operations if "PyFunc" in op or op.startswith("Xla")]
+    assert not any(node.attr["_gradient_op_type"].s for node in nodes(written.path))
+    weights = sum(w.numpy().nbytes for w in explainer.model.weights)
+    stored = sum(file.stat().st_size for file in (written.path / "variables").iterdir())
+    assert weights <= stored < weights + 20_000
+    assert (written.path / "saved_model.pb").stat().st_size < 1_000_000
+
+
+def test_warm_up_has_a_request_for_each_signature(exported, loaded):
+    from tensorflow_serving.apis import prediction_log_pb2
+
+    file = exported[2].path / "assets.extra" / "tf_serving_warmup_requests"
+    logs = [prediction_log_pb2.PredictionLog.FromString(r.numpy()) for r in tf.data.TFRecordDataset(str(file))]
+    requests = [log.predict_log.request for log in logs]
+    assert {request.model_spec.signature_name for request in requests} == set(exported[2].signatures)
+    assert {request.model_spec.name for request in requests} == {"mnist"}
+    for request in requests:
+        inputs = {key: tf.constant(tf.make_ndarray(proto)) for key, proto in request.inputs.items()}
+        found = loaded.signatures[request.model_spec.signature_name](**inputs)
+        assert found["status"].numpy().tolist() == [b"ok"] if "status" in found else found["output_0"].shape == (1, 10)
+
+
+def test_what_lies_beside_the_graph(exported):
+    about = json.loads((exported[2].path / "assets.extra" / "lrp_tf.json").read_text(encoding="utf-8"))
+    assert about["lrp_tf"] == lrp_tf.__version__
+    assert about["composite"] == "epsilon_plus_flat"
+    assert about["labels"][7] == "digit 7"
+    assert [row["rule"] for row in about["rules"]][:1] == ["Flat()"]
+    assert about["status"] == list(serving.STATUS)
+    assert about["signatures"]["explain_target"]["inputs"] == ["digit", "target"]
+    assert about["preprocess"] == "scale:1/255"
+    assert list(exported[1].iterdir()) == [exported[2].path]  # no temporary folder
+
+
+@pytest.mark.parametrize("arguments", [["show", "--all"], ["run", "--tag_set", "serve", "--signature_def", "explain"]])
+def test_saved_model_cli(exported, tmp_path, arguments):
+    code = "from tensorflow.python.tools.saved_model_cli import main; main()"
+    command = [sys.executable, "-c", code, arguments[0], "--dir", str(exported[2].path), *arguments[1:]]
+    if arguments[0] == "run":
+        x = batch(2)
+        np.save(tmp_path / "x.npy", x)
+        command += ["--inputs", f"digit={tmp_path / 'x.npy'}", "--outdir", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    if arguments[0] == "run":
+        exact(np.load(tmp_path / "relevance.npy"), exported[0].explain(x).relevance)
+    else:
+        assert all(f"signature_def['{name}']" in done.stdout for name in exported[2].signatures)

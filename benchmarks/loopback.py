@@ -1,7 +1,7 @@
 """A stand-in for TensorFlow Serving on this machine: gRPC and REST, requests merged into batches.
 
-It speaks the server's own protocol (tensorflow-serving-api) and runs the signatures of a SavedModel; it is for tests and
-for the load test, not for use.
+It speaks the server's own protocol (tensorflow-serving-api) and runs the signatures of a SavedModel; it is for tests
+and for the load test, not for use.
 
     python benchmarks/loopback.py served --port 8500 --rest-port 8501
 """

@@ -457,9 +457,7 @@ def _balance(shares: tf.Tensor) -> Conservation:
     return Conservation(*parts, tf.math.divide_no_nan(parts[0] - tf.add_n(parts[1:]), size))
 
 
-def _finite(
-    clone: Clone, inputs: list[tf.Tensor], forward: Forward, found: dict[str, Any], each: bool
-) -> tf.Tensor:
+def _finite(clone: Clone, inputs: list[tf.Tensor], forward: Forward, found: dict[str, Any], each: bool) -> tf.Tensor:
     """Whether all values are finite, judged by sums: max pooling hides a NaN, so the logits alone do not tell."""
     tensors = [*inputs, *found["relevance"]]
     tensors += [forward.values[ref] for step in clone.graph.steps if step.linear is not None for ref in step.outputs]

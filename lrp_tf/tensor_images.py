@@ -39,7 +39,7 @@ def decode(data: tf.Tensor, max_pixels: int) -> tf.Tensor:
     with tf.control_dependencies([known]):
         height, width = tf.unstack(tf.cond(png, lambda: _png_size(head), lambda: _jpeg_size(data)))
     fits = [
-        tf.debugging.Assert(height * width > 0, ["Expected a picture with pixels. Received height, width:", height, width]),
+        tf.debugging.Assert(height * width > 0, ["Expected pixels. Received height, width:", height, width]),
         tf.debugging.Assert(
             height * width <= max_pixels,
             [f"Expected a picture of at most {max_pixels} pixels. Received height, width:", height, width],

@@ -2,14 +2,15 @@
 
     python serving_child.py JOB.json
 
-The job names the folder of the shared libraries, the SavedModel, and runs: {"feeds": {tensor: array}, "fetches": [tensor]}.
-Results, or the message of the error, go to OUT.json; numbers are {"dtype", "shape", "data"} with data in base64, strings
-{"strings": [base64]}.
+The job names the folder of the shared libraries, the SavedModel, and runs: {"feeds": {tensor: array}, "fetches":
+[tensor]}. Results, or the message of the error, go to a JSON file; numbers are {"dtype", "shape", "data"} with data in
+base64, strings {"strings": [base64]}.
 """
 
 import base64
 import ctypes
 import json
+import resource
 import sys
 
 import numpy as np
@@ -118,10 +119,12 @@ def main():
     session = Session(Library(job["libraries"]), job["path"])
     results = []
     for run in job["runs"]:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         try:
             results.append(session.run(run["feeds"], run["fetches"]))
         except RuntimeError as error:
-            results.append({"error": str(error)})
+            grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+            results.append({"error": str(error), "kilobytes": grown})
     assert not {"tensorflow", "keras", "lrp_tf"} & set(sys.modules)
     with open(job["out"], "w", encoding="utf-8") as file:
         json.dump(results, file)

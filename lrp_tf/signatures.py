@@ -37,7 +37,7 @@ class Served:
         names = dict(zip(graph.inputs, graph.input_names if recorded else [None] * len(graph.inputs), strict=True))
         spec = lambda ref: tf.TensorSpec([None, *ref.shape], ref.dtype, name=names[ref])  # noqa: E731
         self.specs = [tree.map_structure(spec, graph.input_structure)]
-        probe = tf.function(lambda *x: tree.flatten(x)[0], input_signature=self.specs, autograph=False)
+        probe = tf.function(lambda *args: tree.flatten(args)[0], input_signature=self.specs, autograph=False)
         leaves = tree.flatten(probe.get_concrete_function().structured_input_signature)
         self.names = [leaf.name for leaf in leaves]
         rank = len(graph.outputs[0].shape)
@@ -56,11 +56,12 @@ class Served:
             experimental_attributes={"_noinline": True},
         )
 
-    def explain(self, *inputs: Any) -> dict[str, tf.Tensor]:
-        return self.top_class(*tree.flatten(inputs))
+    def explain(self, *args: Any) -> dict[str, tf.Tensor]:
+        # The name counts: TensorFlow numbers unnamed inputs after it, and Keras calls them so.
+        return self.top_class(*tree.flatten(args))
 
-    def explain_target(self, *inputs: Any) -> dict[str, tf.Tensor]:
-        *inputs, target = inputs
+    def explain_target(self, *args: Any) -> dict[str, tf.Tensor]:
+        *inputs, target = args
         return self.run("class" if self.has_top else "index", tree.flatten(inputs), target)
 
     def top(self, k: int) -> Callable[..., dict[str, tf.Tensor]]:
@@ -69,8 +70,8 @@ class Served:
             raise ValueError(f"Expected top_k of at least 1, or None. Received: {k!r}")
         codes = arguments.ranked([f"topK:{k}"], self.graph)
 
-        def explain_top_k(*inputs: Any) -> dict[str, tf.Tensor]:
-            flat = tree.flatten(inputs)
+        def explain_top_k(*args: Any) -> dict[str, tf.Tensor]:
+            flat = tree.flatten(args)
             return self.run("ranked", flat, tf.tile(tf.constant([codes], tf.int32), [tf.shape(flat[0])[0], 1]))
 
         return explain_top_k

@@ -67,10 +67,10 @@ def _jpeg_size(data: tf.Tensor) -> tf.Tensor:
 
 def _rgba(data: tf.Tensor, head: tf.Tensor) -> tf.Tensor:
     image, depth = tf.io.decode_png(data, channels=4), tf.cast(head[24], tf.int32)
-    # TensorFlow leaves grey of 1, 2 or 4 bits as it is, 0 to 15 for instance.
-    factor = tf.cast(255 // (tf.bitwise.left_shift(1, tf.minimum(depth, 8)) - 1), tf.uint8)
-    few = (head[25] == 0) & (depth < 8)
-    return tf.cond(few, lambda: tf.concat([image[..., :3] * factor, image[..., 3:]], -1), lambda: image)
+    # Where the file has no opacity, TensorFlow fills in the largest number of its depth: 15 for 4 bits.
+    filler = tf.cast(tf.bitwise.left_shift(1, tf.minimum(depth, 8)) - 1, tf.uint8)
+    solid = lambda: tf.concat([image[..., :3], tf.fill(tf.shape(image[..., 3:]), tf.constant(255, tf.uint8))], -1)  # noqa: E731
+    return tf.cond(tf.reduce_all(image[..., 3] == filler), solid, lambda: image)
 
 
 def _on_white(rgba: tf.Tensor) -> tf.Tensor:

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -38,7 +39,7 @@ def server(tmp_path_factory):
     rest, rest_port = loopback.serve_rest(model)
     with grpc.insecure_channel(f"127.0.0.1:{port}", options=loopback.LARGEST) as channel:
         stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
-        yield explainer, model, stub, f"http://127.0.0.1:{rest_port}/v1/models/mnist:predict"
+        yield explainer, model, stub, f"http://127.0.0.1:{rest_port}/v1/models/mnist:predict", port
     rest.shutdown()
     rest.server_close()
     running.stop(None).wait()
@@ -83,7 +84,7 @@ def test_warm_up_ran(server):
 
 
 def test_a_request_comes_back(server):
-    explainer, _, stub, _ = server
+    explainer, _, stub, *_ = server
     x = batch(2)
     found, wanted = ask(stub, "explain", digit=x), explainer.explain(x)
     exact(found["relevance"], wanted.relevance)
@@ -93,7 +94,7 @@ def test_a_request_comes_back(server):
 
 def test_merged_requests_get_their_own_samples_and_no_neighbour_suffers(server):
     """One sample holds NaN, one target is wrong, one request has another shape, another dtype, and one is empty."""
-    explainer, model, stub, _ = server
+    explainer, model, stub, *_ = server
     before = len(model.merges)
     xs = [batch(size, seed) for seed, size in enumerate((1, 2, 1, 1))]
     broken = xs[2].copy()
@@ -155,7 +156,7 @@ def post(address, content):
 
 
 def test_pictures_over_rest(server):
-    explainer, _, _, address = server
+    explainer, _, _, address, _ = server
     pixels = photo(2, 28, 28)
     encoded = base64.b64encode(png(pixels)).decode()
     content = {"signature_name": "explain_image_rest", "instances": [{"image_bytes": {"b64": encoded}}]}
@@ -167,6 +168,16 @@ def test_pictures_over_rest(server):
     assert row["classes"][0] == int(explainer.explain(fed).target[0])
     content["instances"] = [{"image_bytes": {"b64": base64.b64encode(b"nothing").decode()}}]
     assert "JPEG or PNG" in post(address, content)["error"]
+
+
+def test_the_client_of_the_page(server, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "cat.jpg").write_bytes(png(photo(1, 300, 400), "JPEG"))
+    page = (REPOSITORY / "docs/serving.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    block = block.replace("localhost:8500", f"127.0.0.1:{server[4]}").replace('"served"', '"mnist"')
+    exec(compile(block, "docs/serving.md", "exec"), {})
+    assert tf.io.decode_png((tmp_path / "why.png").read_bytes()).shape == (28, 28, 3)
 
 
 def test_the_command_of_the_readme(server, tmp_path):

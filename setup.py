@@ -11,7 +11,9 @@ VERSION = re.search(r'^__version__ = "(.+)"$', (HERE / "lrp_tf" / "__init__.py")
 # tfds 4.9.10 imports importlib_resources without declaring it.
 MNIST = ["tensorflow-datasets>=4.9.10", "importlib_resources", "requests", "scikit-learn>=1.5"]
 PHOTOS = ["scikit-image>=0.22", "scikit-learn>=1.5"]
-TEST = [*MNIST, "pytest>=8.3", "pytest-xdist>=3.5", "hypothesis>=6.100", "scipy>=1.11", "ruff==0.17.5"]
+# Its releases follow TensorFlow's; for the warm-up requests.
+SERVING = ["tensorflow-serving-api>=2.20"]
+TEST = [*MNIST, *SERVING, "pytest>=8.3", "pytest-xdist>=3.5", "hypothesis>=6.100", "scipy>=1.11", "ruff==0.17.5"]
 TEST += ["setuptools>=68", "wheel"]
 
 setup(
@@ -36,7 +38,7 @@ setup(
         "pillow>=10.3",
         "h5py>=3.10",
     ],
-    extras_require={"mnist": MNIST, "photos": PHOTOS, "test": TEST},
+    extras_require={"mnist": MNIST, "photos": PHOTOS, "serving": SERVING, "test": TEST},
     entry_points={"console_scripts": ["lrp-tf = lrp_tf.cli:main"]},
     keywords=["explainable AI", "LRP", "layer-wise relevance propagation", "keras", "tensorflow", "heatmap"],
     classifiers=[

@@ -44,6 +44,7 @@ __all__ = [
     "UnsupportedLayerError",
     "clone_with_rules",
     "composites",
+    "export",
     "flows",
     "heatmap",
     "linear",
@@ -55,4 +56,6 @@ def __getattr__(name: str) -> Any:
     # Pictures need matplotlib and OpenCV: imported when first used.
     if name == "heatmap":
         return importlib.import_module("lrp_tf.heatmap")
+    if name == "export":
+        return importlib.import_module("lrp_tf.serving").export
     raise AttributeError(f"module 'lrp_tf' has no attribute {name!r}")

@@ -18,10 +18,9 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from lrp_tf import __version__, arguments, composites, gallery, heatmap, images, loading
+from lrp_tf import __version__, arguments, composites, gallery, heatmap, images, loading, serving
 from lrp_tf.explainer import Explainer
 from lrp_tf.gallery import Gallery, Look
-from lrp_tf.graph import Graph, InputShift
 from lrp_tf.loading import LoadError
 
 SOME_FAILED, USAGE, INTERRUPTED = 1, 2, 130
@@ -55,6 +54,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     add_fit(report)
     add_target(report)
     report.set_defaults(run=report_command)
+
+    export = commands.add_parser("export", help="a SavedModel for TensorFlow Serving that explains what it predicts")
+    add_model_options(export)
+    export.add_argument("out", type=Path, metavar="OUT", help="version folder, served/1: its name is an integer")
+    add_preprocessing(export)
+    add_rule_options(export)
+    add_fit(export)
+    add_colours(export)
+    export.add_argument("--top-k", type=_count, metavar="K", help="explain_top_k too: the K top classes of a sample")
+    export.add_argument("--no-warmup", action="store_true", help="write no warm-up requests (extra: serving)")
+    export.set_defaults(run=export_command)
 
     presets = commands.add_parser("composites", help="the presets and their rules")
     presets.set_defaults(run=composites_command)
@@ -124,12 +134,16 @@ def add_picture_options(parser: argparse.ArgumentParser, out: Path) -> None:
     parser.add_argument("--batch", type=_count, default=8, metavar="N", help="images at once; default: %(default)s")
     parser.add_argument("--resume", action="store_true", help="skip what an earlier run with --out finished")
     parser.add_argument("--style", choices=[*gallery.STYLES, "all"], default="side-by-side")
+    add_colours(parser)
+    parser.add_argument("--save-relevance", action="store_true", help="write .npy files, too")
+
+
+def add_colours(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cmap", default="seismic", metavar="NAME",
                         help=f"{', '.join(heatmap.PALETTES)}, any of matplotlib; default: %(default)s")  # fmt: skip
     parser.add_argument("--gamma", type=float, default=1.0, metavar="G", help="below 1 shows faint relevance")
     parser.add_argument("--reduce", choices=["sum", "mean", "absmax"], default="sum", help="over the channels")
     parser.add_argument("--scale", type=float, metavar="R", help="|R| of full colour; default: each map's own maximum")
-    parser.add_argument("--save-relevance", action="store_true", help="write .npy files, too")
 
 
 def _count(text: str) -> int:
@@ -175,6 +189,32 @@ def report_command(options: argparse.Namespace) -> int:
     x = preprocessing(form.arrange(pixels)[None])
     print(f"fed to the model: {x.min():.4g} to {x.max():.4g} (--preprocess {preprocessing.name})")
     explainer.report(form.order(x), _targets(options, explainer, _classes(options)))
+    return 0
+
+
+def export_command(options: argparse.Namespace) -> int:
+    model = _load(options)
+    known = options.preprocess is not None or _needs_bounds(options)
+    preprocessing = _preprocessing(options, model) if known else None
+    bounds = _bounds(options, model, preprocessing) if preprocessing else {}
+    exported = serving.export(
+        _explainer(model, options, bounds),
+        options.out,
+        preprocess=preprocessing,
+        classes=_classes(options),
+        size=options.size,
+        resize=options.resize,
+        max_pixels=options.max_pixels,
+        top_k=options.top_k,
+        cmap=options.cmap,
+        gamma=options.gamma,
+        reduce=options.reduce,
+        scale=options.scale,
+        warmup=not options.no_warmup,
+    )
+    for name, (inputs, outputs) in exported.signatures.items():
+        print(f"{name}: {', '.join(inputs)} -> {', '.join(outputs)}")
+    print(f"Exported to {exported.path}")
     return 0
 
 
@@ -290,19 +330,12 @@ def _preprocessing(options: argparse.Namespace, model: keras.Model) -> loading.P
     """What was asked for; "none" where the model scales its input itself; never a guess."""
     if options.preprocess is not None:
         return loading.get_preprocessing(options.preprocess)
-    if begins_with_scaling(Explainer(model, "epsilon", output=_output(options)).graph):
+    if gallery.begins_with_scaling(Explainer(model, "epsilon", output=_output(options)).graph):
         return loading.get_preprocessing("none")
     raise LoadError(
         f"--preprocess is missing, and {options.model} does not scale its input itself: a model that is fed other "
         f"numbers than in training is confidently wrong. {loading.choices()}"
     )
-
-
-def begins_with_scaling(graph: Graph) -> bool:
-    """Whether the model itself begins with Rescaling, Normalization or their like."""
-    consumers = graph.consumers().get(graph.inputs[0], [])
-    scaling = (keras.layers.Rescaling, keras.layers.Normalization, InputShift)
-    return bool(consumers) and all(isinstance(step.op, scaling) for step in consumers)
 
 
 def _classes(options: argparse.Namespace) -> loading.Classes:

@@ -118,6 +118,7 @@ class _Want(NamedTuple):
     layers: tuple[str, ...] = ()
     account: bool = False
     steps: bool = False
+    each: bool = False  # "finite" for each sample, [B], and not for the batch
 
 
 class Explainer:
@@ -339,13 +340,24 @@ class Explainer:
         return {name: value for name, value in found.items() if name not in ("declared", "in_range", "finite")}
 
     def _compile(self, mode: str, kind: str, want: _Want) -> Callable:
-        graph, clone = self.graph, self.clone
-        keep = {name: self._tensors_of(name) for name in want.layers}
+        graph = self.graph
         signature = [tf.TensorSpec([None, *ref.shape], ref.dtype) for ref in graph.inputs]
         if mode == "given":
             signature.append(tf.TensorSpec([None, *graph.outputs[0].shape], graph.dtype))
         elif mode != "top":
             signature.append(tf.TensorSpec([None] * (1 if mode == "class" else 2), tf.int32))
+        function = self._function(mode, kind, want)
+        if tf.config.functions_run_eagerly():
+            return function
+        # There is no Python control flow on tensors for autograph to translate; without it tracing is faster.
+        compiled = tf.function(function, input_signature=signature, autograph=False, jit_compile=self._jit_compile)
+        # The concrete function: TensorFlow would count explainers of one program as retraces of one function.
+        return compiled.get_concrete_function()
+
+    def _function(self, mode: str, kind: str, want: _Want) -> Callable:
+        """A plain function of the flat inputs and, but for "top", a target or start relevance."""
+        graph, clone = self.graph, self.clone
+        keep = {name: self._tensors_of(name) for name in want.layers}
 
         def function(*tensors: tf.Tensor) -> dict[str, Any]:
             inputs = tensors[: len(graph.inputs)]
@@ -359,7 +371,8 @@ class Explainer:
                 found = _each_target(backward, starts, keep, want, clone)
             else:
                 found = backward(starts)
-            found |= {"logits": logits, "in_range": in_range, "finite": _finite(clone, inputs, forward, found)}
+            finite = _finite(clone, inputs, forward, found, want.each)
+            found |= {"logits": logits, "in_range": in_range, "finite": finite}
             found["declared"] = tf.constant(True) & clone.as_declared(inputs)
             if want.account:
                 found |= {
@@ -369,12 +382,7 @@ class Explainer:
                 }
             return found
 
-        if tf.config.functions_run_eagerly():
-            return function
-        # There is no Python control flow on tensors for autograph to translate; without it tracing is faster.
-        compiled = tf.function(function, input_signature=signature, autograph=False, jit_compile=self._jit_compile)
-        # The concrete function: TensorFlow would count explainers of one program as retraces of one function.
-        return compiled.get_concrete_function()
+        return function
 
     def _tensors_of(self, name: str) -> list[tuple[Ref, list[Step]]]:
         found = [self.graph.resolve(ref) for call in self.graph.find_layer(name) for ref in call]
@@ -473,8 +481,14 @@ def _balance(shares: tf.Tensor) -> Conservation:
     return Conservation(*parts, tf.math.divide_no_nan(parts[0] - tf.add_n(parts[1:]), size))
 
 
-def _finite(clone: Clone, inputs: list[tf.Tensor], forward: Forward, found: dict[str, Any]) -> tf.Tensor:
+def _finite(clone: Clone, inputs: list[tf.Tensor], forward: Forward, found: dict[str, Any], each: bool) -> tf.Tensor:
     """Whether all values are finite, judged by sums: max pooling hides a NaN, so the logits alone do not tell."""
     tensors = [*inputs, *found["relevance"], clone.output(forward), *[forward.values[ref] for ref in clone.hidden]]
+    if each:
+        constants = [forward.values[ref] for ref in clone.graph.constants if ref in forward.values]
+        rows = tf.stack([tf.shape(inputs[0])[0], -1])  # the first axis may hold time steps, too
+        tensors = [t for t in tensors if t.dtype.is_floating and not any(t is c for c in constants)]
+        sums = [tf.cast(tf.reduce_sum(tf.reshape(t, rows), axis=1), tf.float64) for t in tensors]
+        return tf.reduce_all(tf.math.is_finite(tf.stack(sums)), axis=0)
     sums = [tf.cast(tf.reduce_sum(t), tf.float64) for t in tensors if t.dtype.is_floating]
     return tf.reduce_all(tf.math.is_finite(tf.stack(sums)))

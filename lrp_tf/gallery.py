@@ -18,11 +18,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import cv2
+import keras
 import numpy as np
 import tensorflow as tf
 
 from lrp_tf import arguments, heatmap, images
 from lrp_tf.explainer import Explainer, Explanation
+from lrp_tf.graph import Graph, InputShift
 from lrp_tf.loading import Classes, LoadError, Preprocessing
 from lrp_tf.records import Names, Table, complete_rows, to_csv, write_text
 
@@ -168,6 +170,13 @@ def form(explainer: Explainer, size: tuple[int, int] | None = None) -> Form:
     if any(side not in (None, given) for side, given in zip(sides, wanted, strict=True)):
         raise LoadError(f"The model takes images of {sides[0]}x{sides[1]}. Received: --size {wanted[0]}x{wanted[1]}")
     return Form(*wanted, channels, first)
+
+
+def begins_with_scaling(graph: Graph) -> bool:
+    """Whether the model itself begins with Rescaling, Normalization or their like."""
+    consumers = graph.consumers().get(graph.inputs[0], [])
+    scaling = (keras.layers.Rescaling, keras.layers.Normalization, InputShift)
+    return bool(consumers) and all(isinstance(step.op, scaling) for step in consumers)
 
 
 class _Item(NamedTuple):

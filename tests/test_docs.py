@@ -13,7 +13,7 @@ from conftest import REPOSITORY
 from pictures import photos
 
 import lrp_tf
-from lrp_tf import cli, flows, layers, linear, rules
+from lrp_tf import cli, flows, layers, linear, rules, signatures
 
 PAGES = ["README.md", "docs/rules.md", "docs/extending.md", "docs/photographs.md"]
 
@@ -122,6 +122,15 @@ def test_page_of_photographs_names_every_option(capsys: pytest.CaptureFixture) -
     assert {option for option in options if option not in page} == set()
 
 
+def test_page_of_serving_names_every_signature_and_status() -> None:
+    page = (REPOSITORY / "docs/serving.md").read_text(encoding="utf-8")
+    for status in signatures.STATUS:
+        assert f"`{status}`" in page
+    methods = [name for name in vars(signatures.Served) if name.startswith("explain")]
+    for name in ("serving_default", *methods, "explain_top_k", "explain_image", "explain_image_rest"):
+        assert f"| `{name}`" in page
+
+
 def test_links_lead_somewhere() -> None:
     for page in [
         *PAGES,
@@ -130,6 +139,7 @@ def test_links_lead_somewhere() -> None:
         "docs/layers.md",
         "docs/heatmaps.md",
         "docs/coverage.md",
+        "docs/serving.md",
     ]:
         path = REPOSITORY / page
         for target in re.findall(r"\]\(([^)#:]+)\)", path.read_text(encoding="utf-8")):

@@ -1,0 +1,448 @@
+"""What `lrp_tf.export` writes: the Explainer's results bit for bit, in a process without Python's TensorFlow."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from checking import randomize
+from keras import layers as kl
+from pictures import photo
+from served import huge_png, nodes, png, run_without_python, signatures
+
+import lrp_tf
+from lrp_tf import heatmap, loading, rules, serving
+
+IMAGE = ("explain_image", "explain_image_rest")
+
+
+def digits():
+    stack = [kl.Conv2D(8, 3, activation="relu"), kl.Conv2D(16, 3, activation="relu"), kl.MaxPooling2D(), kl.Flatten()]
+    stack += [kl.Dense(32, activation="relu"), kl.Dropout(0.5), kl.Dense(10, activation="softmax")]
+    return randomize(keras.Sequential([keras.Input((28, 28, 1), name="digit"), *stack], name="mnist"))
+
+
+def application(name, size, **options):
+    build = getattr(keras.applications, name)
+    return randomize(build(weights=None, input_shape=(size, size, 3), classes=20, **options))
+
+
+def resnet():
+    """A small ResNet: both kinds of blocks, normalised."""
+    inputs = keras.Input((32, 32, 3), name="photo")
+    x = kl.MaxPooling2D(3, 2, "same")(kl.ReLU()(kl.BatchNormalization()(kl.Conv2D(8, 7, 2, "same")(inputs))))
+    for filters, stride in ((8, 1), (16, 2)):
+        short = x if stride == 1 else kl.BatchNormalization()(kl.Conv2D(filters, 1, stride)(x))
+        y = kl.ReLU()(kl.BatchNormalization()(kl.Conv2D(filters, 3, stride, "same")(x)))
+        x = kl.ReLU()(kl.Add()([kl.BatchNormalization()(kl.Conv2D(filters, 3, 1, "same")(y)), short]))
+    outputs = kl.Dense(10, activation="softmax")(kl.GlobalAveragePooling2D()(x))
+    return randomize(keras.Model(inputs, outputs, name="resnet"))
+
+
+MODELS = {
+    "mnist": (digits, "scale:1/255"),
+    "resnet": (resnet, "scale:1/255"),
+    "mobilenet": (lambda: application("MobileNet", 64, alpha=0.25), "mobilenet"),
+    "vgg16": (lambda: application("VGG16", 224), "vgg16"),
+    "resnet50": (lambda: application("ResNet50", 224), "resnet50"),
+    "mobilenet224": (lambda: application("MobileNet", 224), "mobilenet"),
+}
+SLOW = ("vgg16", "resnet50", "mobilenet224")
+
+
+def exact(found, wanted):
+    """Bit for bit, NaN equal to NaN."""
+    wanted = np.asarray(wanted)
+    assert found.dtype == wanted.dtype
+    assert found.shape == wanted.shape
+    assert found.tobytes() == np.ascontiguousarray(wanted).tobytes()
+
+
+def same(found, explanation):
+    """The tensors of a signature are those of the Explainer."""
+    exact(found["relevance"], explanation.relevance)
+    exact(found["outputs"], explanation.output)
+    exact(found["logits"], explanation.logits)
+    exact(found["target"], explanation.target)
+    exact(found["conservation"], np.stack(explanation.conservation, axis=-1))
+    assert set(found["status"]) == {b"ok"}
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow if n in SLOW else ()) for n in MODELS])
+def test_without_python_every_signature_is_bit_equal(name, tmp_path):
+    build, preprocess = MODELS[name]
+    model = build()
+    explainer = lrp_tf.Explainer(model)
+    path = tmp_path / "served" / "1"
+    # MobileNet takes longest to trace; the slow tests have the whole of it.
+    ranked = {"top_k": 2} if name != "mobilenet" else {}
+    exported = lrp_tf.export(explainer, path, preprocess=preprocess, print_fn=None, **ranked)
+    assert exported.left_out == {}
+    named = {"serving_default", "explain", "explain_target", *IMAGE, *(["explain_top_k"] if ranked else [])}
+    assert set(exported.signatures) == named
+    height, width, channels = model.input_shape[1:]
+    x = np.random.default_rng(1).uniform(size=(5, height, width, channels)).astype("float32")
+    targets = np.array([3, 0, 7, 3, 9], np.int32)
+    pixels = photo(2, height, width)
+    (key,) = signatures(path)["serving_default"][0]
+    requests = []
+    for batch in (x[:1], x):
+        requests += [("serving_default", {key: batch}), ("explain", {key: batch})]
+        requests += [("explain_target", {key: batch, "target": targets[: len(batch)]})]
+        requests += [("explain_top_k", {key: batch})] if ranked else []
+    requests += [("explain_image", {"image_bytes": png(pixels)}), ("explain_image_rest", {"image_bytes": png(pixels)})]
+    found = run_without_python(path, requests, tmp_path)
+    # Predictions are, to the last bit, those of the model's own export.
+    model.export(str(tmp_path / "keras"), verbose=False)
+    plain = [("serving_default", {key: part}) for part in (x[:1], x)]
+    before = run_without_python(tmp_path / "keras", plain, tmp_path)
+    each = 4 if ranked else 3
+    for batch, part, own in ((x[:1], found[:each], before[0]), (x, found[each : 2 * each], before[1])):
+        exact(part[0]["output_0"], own["output_0"])
+        np.testing.assert_allclose(own["output_0"], model(batch, training=False), rtol=1e-5, atol=1e-7)
+        same(part[1], explainer.explain(batch))
+        same(part[2], explainer.explain(batch, targets[: len(batch)]))
+        if ranked:
+            same(part[3], explainer.explain(batch, "topK:2"))
+
+    whole = pixels if channels == 3 else cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)[..., None]
+    fed = loading.get_preprocessing(preprocess)(whole[None])
+    wanted, (image, rest) = explainer.explain(fed), found[2 * each :]
+    exact(image["relevance"], wanted.relevance)
+    assert rest["heatmap_bytes"] == image["heatmap_png"]
+    picture = tf.io.decode_png(image["heatmap_png"][0]).numpy()
+    np.testing.assert_array_equal(picture, heatmap.to_rgb(wanted.relevance[0]))
+    best = np.argsort(-wanted.logits[0].numpy(), kind="stable")[:5]
+    assert image["classes"].tolist() == rest["classes"].tolist() == [best.tolist()]
+    exact(image["scores"][0], wanted.output.numpy()[0][best])
+
+
+# --- one model, many requests ------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """(explainer, folder of versions, the exported)."""
+    keras.utils.set_random_seed(0)
+    explainer = lrp_tf.Explainer(digits())
+    path = tmp_path_factory.mktemp("models") / "mnist" / "3"
+    names = tuple(f"digit {i}" for i in range(10))
+    return explainer, path.parent, lrp_tf.export(explainer, path, preprocess="scale:1/255", classes=names)
+
+
+@pytest.fixture(scope="module")
+def loaded(exported):
+    return tf.saved_model.load(str(exported[2].path))
+
+
+def batch(size=5, seed=3):
+    return np.random.default_rng(seed).uniform(size=(size, 28, 28, 1)).astype("float32")
+
+
+def call(loaded, signature, **inputs):
+    return {
+        k: v.numpy() for k, v in loaded.signatures[signature](**{k: tf.constant(v) for k, v in inputs.items()}).items()
+    }
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_bad_samples_have_a_status_and_leave_their_neighbours_alone(exported, loaded, bad):
+    x = batch()
+    wanted = exported[0].explain(x)
+    x[2, 5, 5, 0] = bad
+    found = call(loaded, "explain", digit=x)
+    assert found["status"].tolist() == [b"ok", b"ok", b"NaN or Inf in the input", b"ok", b"ok"]
+    others = [0, 1, 3, 4]
+    exact(found["relevance"][others], wanted.relevance.numpy()[others])
+    exact(found["logits"][others], wanted.logits.numpy()[others])
+    exact(found["conservation"][others], np.stack(wanted.conservation, -1)[others])
+    assert np.isnan(found["relevance"][2]).all()
+    assert np.isnan(found["outputs"][2]).all()
+    assert found["target"][2] == -1
+
+
+def test_values_that_overflow_have_a_status(exported, loaded):
+    x = batch()
+    wanted = exported[0].explain(x).relevance.numpy()
+    x[1] = 3e38
+    found = call(loaded, "explain", digit=x)
+    assert found["status"].tolist() == [b"ok", b"NaN or Inf in the relevance", *[b"ok"] * 3]
+    assert np.isnan(found["relevance"][1]).all()
+    exact(found["relevance"][[0, 2, 3, 4]], wanted[[0, 2, 3, 4]])
+
+
+def test_targets_out_of_range_have_a_status(exported, loaded):
+    x, targets = batch(), np.array([1, 10, 2, -1, 9], np.int32)
+    found = call(loaded, "explain_target", digit=x, target=targets)
+    wrong = b"target out of range"
+    assert found["status"].tolist() == [b"ok", wrong, b"ok", wrong, b"ok"]
+    good = [0, 2, 4]
+    exact(found["relevance"][good], exported[0].explain(x, np.clip(targets, 0, 9)).relevance.numpy()[good])
+    assert np.isnan(found["relevance"][[1, 3]]).all()
+    assert np.isfinite(found["outputs"]).all()  # the prediction is right all the same
+
+
+def test_an_empty_batch_is_an_error_of_that_request(loaded):
+    with pytest.raises(tf.errors.InvalidArgumentError, match="empty batch"):
+        call(loaded, "explain", digit=batch(0))
+    with pytest.raises(tf.errors.InvalidArgumentError, match="empty batch"):
+        call(loaded, "explain_target", digit=batch(0), target=np.zeros(0, np.int32))
+
+
+def test_pictures_that_are_none_are_errors_of_their_own(exported, tmp_path):
+    """All in the process without Python, one after the other; the last shows that the session goes on."""
+    whole = png(photo(1, 40, 50), "JPEG", quality=90)
+    cut = [whole[: len(whole) // 2], png(photo(1, 40, 50))[:60]]
+    files = [b"", b"GIF89a" + b"0" * 40, b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", *cut, huge_png()]
+    requests = [("explain_image", {"image_bytes": file}) for file in files]
+    requests += [("explain_image", {"image_bytes": [whole, whole]}), ("explain_image", {"image_bytes": whole})]
+    *failed, last = run_without_python(exported[2].path, requests, tmp_path)
+    assert ["error" in result for result in failed] == [True] * len(failed)
+    assert "JPEG or PNG" in failed[0]["error"]
+    assert "JPEG or PNG" in failed[1]["error"]
+    assert "at most 50000000 pixels" in failed[6]["error"]
+    assert failed[6]["kilobytes"] < 100_000  # decoded it would take 500,000 and more
+    assert "one picture a request" in failed[7]["error"]
+    assert last["status"] == [b"ok"]
+    assert last["names"][0] == b"digit %d" % last["classes"][0, 0]
+
+
+def test_the_graph_is_plain_and_weights_are_stored_once(exported):
+    explainer, _, written = exported
+    operations = {node.op for node in nodes(written.path)}
+    assert not [op for op in operations if "PyFunc" in op or op.startswith("Xla")]
+    assert not any(node.attr["_gradient_op_type"].s for node in nodes(written.path))
+    weights = sum(w.numpy().nbytes for w in explainer.model.weights)
+    stored = sum(file.stat().st_size for file in (written.path / "variables").iterdir())
+    assert weights <= stored < weights + 20_000
+    assert (written.path / "saved_model.pb").stat().st_size < 1_000_000
+
+
+def test_warm_up_has_a_request_for_each_signature(exported, loaded):
+    from tensorflow_serving.apis import prediction_log_pb2
+
+    file = exported[2].path / "assets.extra" / "tf_serving_warmup_requests"
+    logs = [prediction_log_pb2.PredictionLog.FromString(r.numpy()) for r in tf.data.TFRecordDataset(str(file))]
+    requests = [log.predict_log.request for log in logs]
+    assert {request.model_spec.signature_name for request in requests} == set(exported[2].signatures)
+    assert {request.model_spec.name for request in requests} == {"mnist"}
+    for request in requests:
+        inputs = {key: tf.constant(tf.make_ndarray(proto)) for key, proto in request.inputs.items()}
+        found = loaded.signatures[request.model_spec.signature_name](**inputs)
+        assert found["status"].numpy().tolist() == [b"ok"] if "status" in found else found["output_0"].shape == (1, 10)
+
+
+def test_what_lies_beside_the_graph(exported):
+    about = json.loads((exported[2].path / "assets.extra" / "lrp_tf.json").read_text(encoding="utf-8"))
+    assert about["lrp_tf"] == lrp_tf.__version__
+    assert about["composite"] == "epsilon_plus_flat"
+    assert about["labels"][7] == "digit 7"
+    assert [row["rule"] for row in about["rules"]][:1] == ["Flat()"]
+    assert about["status"] == list(serving.STATUS)
+    assert about["signatures"]["explain_target"]["inputs"] == ["digit", "target"]
+    assert about["preprocess"] == "scale:1/255"
+    assert list(exported[1].iterdir()) == [exported[2].path]  # no temporary folder
+
+
+def test_saved_model_cli(exported, tmp_path):
+    code = "from tensorflow.python.tools.saved_model_cli import main; main()"
+    x, path = batch(2), str(exported[2].path)
+    np.save(tmp_path / "x.npy", x)
+    run = ["--tag_set", "serve", "--signature_def", "explain", "--inputs", f"digit={tmp_path / 'x.npy'}"]
+    commands = [["show", "--dir", path, "--all"], ["run", "--dir", path, *run, "--outdir", str(tmp_path)]]
+    started = [
+        subprocess.Popen([sys.executable, "-c", code, *c], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for c in commands
+    ]
+    (shown, _), (_, error) = [process.communicate() for process in started]
+    assert [process.returncode for process in started] == [0, 0], error
+    assert all(f"signature_def['{name}']" in shown for name in exported[2].signatures)
+    exact(np.load(tmp_path / "relevance.npy"), exported[0].explain(x).relevance)
+
+
+# --- other models ------------------------------------------------------------------------------
+
+
+def export(model, tmp_path, composite="epsilon_plus_flat", **options):
+    path = tmp_path / "served" / "1"
+    return lrp_tf.export(lrp_tf.Explainer(model, composite), path, **{"warmup": False, "print_fn": None, **options})
+
+
+def several():
+    """Two inputs, one of them of integers, and two outputs in a dict."""
+    a, b = keras.Input((4,), name="row"), keras.Input((3,), name="words", dtype="int32")
+    both = kl.Concatenate()([a, kl.Flatten()(kl.Embedding(6, 2)(b))])
+    outputs = {"label": kl.Dense(3, activation="softmax", name="y")(both), "size": kl.Dense(1, name="z")(both)}
+    return randomize(keras.Model({"row": a, "words": b}, outputs))
+
+
+class Subclassed(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.dense = kl.Dense(3)
+
+    def call(self, x):
+        return self.dense(x)
+
+
+def built():
+    model = Subclassed()
+    model(np.zeros((1, 4), "float32"))
+    return randomize(model)
+
+
+def dense(name, units=3, **options):
+    inputs = keras.Input((4,), name=name)
+    return randomize(keras.Model(inputs, kl.Dense(units, **options)(inputs)))
+
+
+@pytest.mark.parametrize("build", [several, built, lambda: dense("target"), digits])
+def test_names_are_those_of_keras(build, tmp_path):
+    model = build()
+    explainer = lrp_tf.Explainer(model, output=0)
+    exported = lrp_tf.export(explainer, tmp_path / "served" / "1", warmup=False, print_fn=None)
+    model.export(str(tmp_path / "keras"), verbose=False)
+    wanted = {
+        name: sorted(part) for name, part in zip("io", signatures(tmp_path / "keras")["serving_default"], strict=True)
+    }
+    assert exported.signatures["serving_default"] == (wanted["i"], wanted["o"])
+    assert set(exported.signatures["explain"][0]) == set(wanted["i"])
+
+
+def test_several_inputs_and_indices_out_of_range(tmp_path):
+    model = several()
+    explainer = lrp_tf.Explainer(model, "epsilon", output="label")
+    path = lrp_tf.export(explainer, tmp_path / "served" / "1", print_fn=None).path
+    x = {"row": np.ones((3, 4), "float32"), "words": np.array([[0, 1, 2], [3, 4, 5], [1, 6, 1]], np.int32)}
+    found = call(tf.saved_model.load(str(path)), "explain", **x)
+    assert found["status"].tolist() == [b"ok", b"ok", b"index out of range"]
+    wanted = explainer.explain({name: value[:2] for name, value in x.items()})
+    np.testing.assert_allclose(found["relevance_row"][:2], wanted.relevance["row"], rtol=1e-5, atol=1e-6)
+    assert ("relevance_words" in found) == (wanted.relevance["words"] is not None)
+
+
+def test_a_single_unit_and_an_input_called_target(tmp_path):
+    model = dense("target", 1, activation="sigmoid")
+    exported = export(model, tmp_path)
+    assert exported.signatures["explain_target"][0] == ["target", "target_"]
+    x = np.random.default_rng(0).normal(size=(3, 4)).astype("float32")
+    inputs = {"target": x, "target_": np.array([0, 1, 2], np.int32)}
+    found = call(tf.saved_model.load(str(exported.path)), "explain_target", **inputs)
+    assert found["status"].tolist() == [b"ok", b"ok", b"target out of range"]
+    np.testing.assert_allclose(found["relevance"][:2], lrp_tf.Explainer(model)(x[:2], [0, 1]), rtol=1e-6)
+
+
+def test_outputs_without_a_top_class(tmp_path, capsys):
+    inputs = keras.Input((8, 8, 3))
+    model = randomize(keras.Model(inputs, kl.Conv2D(2, 3, padding="same")(inputs)))
+    exported = export(model, tmp_path, preprocess="none", print_fn=print)
+    assert set(exported.signatures) == {"serving_default", "explain_target"}
+    assert set(exported.left_out) == {"explain", "explain_image"}
+    assert "left out: explain_image" in capsys.readouterr().out
+    x = np.random.default_rng(0).normal(size=(2, 8, 8, 3)).astype("float32")
+    targets = np.array([[1, 2, 0], [7, 8, 1]], np.int32)
+    found = call(
+        tf.saved_model.load(str(exported.path)),
+        "explain_target",
+        **{exported.signatures["explain"][0][0] if "explain" in exported.signatures else model.inputs[0].name: x},
+        target=targets,
+    )
+    assert found["status"].tolist() == [b"ok", b"target out of range"]
+    np.testing.assert_allclose(
+        found["relevance"][:1], lrp_tf.Explainer(model)(x[:1], targets[:1]), rtol=1e-5, atol=1e-6
+    )
+
+
+def test_preprocessing_that_is_not_known_leaves_pictures_out(tmp_path):
+    exported = export(digits(), tmp_path)
+    assert "what its pixels went through in training is not known" in exported.left_out["explain_image"]
+    assert not set(IMAGE) & set(exported.signatures)
+
+
+def test_preprocessing_of_whole_pictures_runs_in_the_graph_or_is_refused(tmp_path):
+    def centred(x):
+        return x - keras.ops.mean(x)
+
+    def arrays_only(x):
+        return np.asarray(x) - np.asarray(x).mean()
+
+    inputs = keras.Input((16, 16, 3))
+    model = randomize(keras.Model(inputs, kl.Dense(3)(kl.Flatten()(inputs))))
+    exported = export(model, tmp_path, preprocess=loading.Preprocessing("centred", centred))
+    pixels = photo(0, 16, 16)
+    found = call(tf.saved_model.load(str(exported.path)), "explain_image", image_bytes=np.array([png(pixels)]))
+    wanted = lrp_tf.Explainer(model)(centred(pixels[None].astype("float32")))
+    np.testing.assert_allclose(found["relevance"], wanted, rtol=0, atol=1e-4 * np.abs(wanted).max())
+    refused = export(model, tmp_path / "b", preprocess=loading.Preprocessing("arrays", arrays_only))
+    assert "does not run on tensors" in refused.left_out["explain_image"]
+
+
+@pytest.mark.parametrize(
+    ("path", "error", "message"),
+    [
+        ("model", ValueError, "positive integer.*Received"),
+        ("0", ValueError, "positive integer"),
+        ("1", FileExistsError, "the next number"),
+    ],
+)
+def test_folders_that_are_no_new_version(tmp_path, path, error, message):
+    (tmp_path / "1").mkdir()
+    with pytest.raises(error, match=message):
+        lrp_tf.export(lrp_tf.Explainer(dense("row")), tmp_path / path)
+    assert [p.name for p in tmp_path.iterdir()] == ["1"]
+
+
+def test_without_the_extra_the_error_names_it(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorflow_serving.apis.prediction_log_pb2", None)
+    with pytest.raises(ImportError, match=r"lrp_tf\[serving\].*warmup=False"):
+        lrp_tf.export(lrp_tf.Explainer(dense("row")), tmp_path / "1")
+    assert not (tmp_path / "1").exists()
+
+
+def test_a_graph_that_calls_python_is_refused(tmp_path):
+    inputs = keras.Input((4,))
+    outputs = kl.Dense(3)(
+        kl.Lambda(lambda x: tf.ensure_shape(tf.numpy_function(np.abs, [x], tf.float32), x.shape))(inputs)
+    )
+    explainer = lrp_tf.Explainer(keras.Sequential([keras.Input((4,)), kl.Dense(3)]))
+    explainer.model = keras.Model(inputs, outputs)  # what it explains has no such thing, what is served has
+    with pytest.raises(ValueError, match="calls Python"):
+        lrp_tf.export(explainer, tmp_path / "served" / "1", warmup=False)
+    assert list((tmp_path / "served").iterdir()) == []
+
+
+def test_the_command(lrp, saved):
+    code, out, err = lrp("export", saved, "served/1", "--preprocess", "scale:1/255", "--composite", "epsilon_gamma_box")
+    assert code == 0, err
+    assert "explain_image: image_bytes -> " in out
+    about = json.loads(Path("served/1/assets.extra/lrp_tf.json").read_text(encoding="utf-8"))
+    assert about["composite"] == "epsilon_gamma_box"
+    assert lrp("export", saved, "served/1", "--preprocess", "none")[0] == 2
+    code, out, _ = lrp("export", saved, "served/2", "--no-warmup")
+    assert code == 0
+    assert "left out: explain_image" in out
+
+
+def test_rules_of_ones_own_are_exported_too(tmp_path):
+    model = dense("row")
+    exported = export(model, tmp_path, rules.Gamma(0.5))
+    x = np.random.default_rng(0).normal(size=(3, 4)).astype("float32")
+    found = call(tf.saved_model.load(str(exported.path)), "explain", row=x)
+    exact(found["relevance"], lrp_tf.Explainer(model, rules.Gamma(0.5)).explain(x).relevance)
+
+
+def test_a_broken_promise_has_a_status(tmp_path):
+    explainer = lrp_tf.Explainer(digits(), nonnegative=True)
+    exported = lrp_tf.export(explainer, tmp_path / "1", preprocess="none", warmup=False, print_fn=None)
+    explain = tf.saved_model.load(str(exported.path)).signatures["explain"]
+    x = np.random.default_rng(0).random((3, 28, 28, 1), "float32")
+    x[1, 3, 3, 0] = -0.5
+    found = {name: value.numpy() for name, value in explain(tf.constant(x)).items()}
+    assert found["status"].tolist() == [b"ok", b"input below zero", b"ok"]
+    assert np.isnan(found["relevance"][1]).all()
+    exact(found["relevance"][::2], explainer.explain(np.delete(x, 1, 0)).relevance)

@@ -20,7 +20,10 @@ class LinearLayer:
         kernel: layer -> variable or tensor w. None: an operation of keras.ops whose other argument is the kernel.
         forward: (layer, x, w) -> z, linear in x and linear in w, without bias and activation.
         bias: layer -> variable or tensor that broadcasts to z (or [C], see `channel_axis`), or None.
+        bias_given: (layer, w) -> the same, where the kernel tells it; None: `bias` does.
         channel_axis: layer -> axis of z that a bias of shape [C] lies on.
+        transpose: (layer, g, w, shape of x) -> the transpose of x -> forward(layer, x, w), or None where TensorFlow's
+            gradient has to find it; None: it always has to.
         scale_outputs: (layer, w, a) -> w with output channel c times a[c]; None: nothing folds in from behind.
         scale_inputs: (layer, w, a) -> w with input channel c times a[c]; None: nothing folds in from ahead.
         fan_in: w -> how many inputs an output sums; None: unknown, or few.
@@ -33,7 +36,9 @@ class LinearLayer:
     kernel: Callable[[Any], tf.Tensor] | None
     forward: Callable[[Any, tf.Tensor, tf.Tensor], tf.Tensor]
     bias: Callable[[Any], tf.Tensor | None] = lambda layer: getattr(layer, "bias", None)
+    bias_given: Callable[[Any, tf.Tensor], tf.Tensor] | None = None
     channel_axis: Callable[[Any], int] = lambda layer: -1
+    transpose: Callable[[Any, tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor | None] | None = None
     scale_outputs: Callable[[Any, tf.Tensor, tf.Tensor], tf.Tensor] | None = None
     scale_inputs: Callable[[Any, tf.Tensor, tf.Tensor], tf.Tensor] | None = None
     fan_in: Callable[[tf.Tensor], int] | None = None
@@ -206,6 +211,23 @@ def _conv(layer: Any, x: tf.Tensor, w: tf.Tensor) -> tf.Tensor:
     return tf.concat([tf.nn.convolution(xg, wg, strides, padding, layout, dilations) for xg, wg in pairs], -1)
 
 
+def _transposed_conv(layer: Any, g: tf.Tensor, w: tf.Tensor, shape: tf.Tensor) -> tf.Tensor | None:
+    """What TensorFlow's gradient of a plain 2-D convolution is, without a tape and a forward pass to trace."""
+    padding = layer.padding.upper()
+    if g.shape.rank != 4 or channels_first(layer) or padding not in ("SAME", "VALID"):
+        return None
+    strides, dilations = each(layer.strides, 2), each(layer.dilation_rate, 2)
+    if max(dilations) > 1:  # TensorFlow rearranges the image for these
+        return None
+    return tf.raw_ops.Conv2DBackpropInput(
+        input_sizes=shape,
+        filter=w,
+        out_backprop=g,
+        strides=[1, *strides, 1],
+        padding=padding,
+    )
+
+
 def _scale_conv_inputs(layer: Any, w: tf.Tensor, a: tf.Tensor) -> tf.Tensor:
     # Group g reads input channels g C/G ... and writes outputs g F/G ...; w is [..., C/G, F].
     groups = a.shape[0] // w.shape[-2]
@@ -245,6 +267,7 @@ _CONVOLUTION = {
     "scale_inputs": _scale_conv_inputs,
     "fan_in": lambda w: math.prod(w.shape[:-1]),
     "mixes": True,  # unless in groups
+    "transpose": _transposed_conv,
 }
 _DEPTHWISE = {
     "forward": _depthwise,
@@ -281,15 +304,15 @@ def _batch_norm_scale(layer: Any) -> tf.Tensor:
     return scale * tf.convert_to_tensor(layer.gamma) if layer.scale else scale
 
 
-def _batch_norm_shift(layer: Any) -> tf.Tensor:
-    shift = -tf.convert_to_tensor(layer.moving_mean) * _batch_norm_scale(layer)
-    return shift + tf.convert_to_tensor(layer.beta) if layer.center else shift
+def _batch_norm_shift(layer: Any, scale: tf.Tensor) -> tf.Tensor:
+    shift = -tf.cast(layer.moving_mean, scale.dtype) * scale
+    return shift + tf.cast(layer.beta, scale.dtype) if layer.center else shift
 
 
 register(
     keras.layers.BatchNormalization,
     kernel=_batch_norm_scale,
-    bias=_batch_norm_shift,
+    bias_given=_batch_norm_shift,
     forward=lambda layer, x, w: x * along(w, _batch_norm_axis(layer), x.shape.rank),
     channel_axis=_batch_norm_axis,
     elementwise=True,

@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from lrp_tf import linear
@@ -66,7 +67,7 @@ class Operator:
     def _read(self, layer: Any, flat: bool = False) -> tuple[tf.Tensor, Any]:
         entry = linear.lookup(layer)
         w = tf.cast(tf.identity(entry.kernel(layer)), self.x.dtype)
-        b = entry.bias(layer)
+        b = entry.bias(layer) if entry.bias_given is None else entry.bias_given(layer, w)
         if b is None:
             return w, 0.0
         b = tf.cast(tf.identity(b), self.x.dtype)
@@ -95,6 +96,12 @@ class Operator:
         total = self.sum([(self.positive, self.w_positive), (self.negative, self.w_negative)])
         return total + positive(self.b) if present(self.b) else total
 
+    def boosted(self, gamma: float, epsilon: float) -> tf.Tensor:
+        """gamma (x+ w+ + x- w- + b+) + epsilon."""
+        up, down = gamma * self.w_positive, gamma * self.w_negative
+        total = self.sum([(self.positive, up), (self.negative, down)])
+        return total + (gamma * positive(self.b) + self.per_channel(epsilon))
+
     @property
     def many(self) -> bool:
         """Whether so many contributions meet that the sum less its positive part is exact enough for the negative."""
@@ -120,7 +127,13 @@ class Operator:
 
     def transpose_at(self, x: tf.Tensor, g: tf.Tensor, w: tf.Tensor) -> tf.Tensor:
         """The same in the shape of another x."""
-        return self._fast(lambda x, w, g: vjp(lambda x: self.forward(x, w), [x], g)[0], x, w, g)
+        return self._fast(self._transposed, x, w, g)
+
+    def _transposed(self, x: tf.Tensor, w: tf.Tensor, g: tf.Tensor) -> tf.Tensor:
+        found = None
+        if self.entry.transpose is not None and not self._padding and x.shape[self.channels] == w.shape[-2]:
+            found = self.entry.transpose(self.layer, g, w, tf.shape(x))
+        return vjp(lambda x: self.forward(x, w), [x], g)[0] if found is None else found
 
     def _fast(self, function: Callable[..., tf.Tensor], *tensors: tf.Tensor) -> tf.Tensor:
         """`function` in bfloat16, if the caller has chosen so; never z itself."""
@@ -173,6 +186,12 @@ class Operator:
         """The first channel of x."""
         return tf.gather(x, [0], axis=self.channels)
 
+    def per_channel(self, value: float) -> tf.Tensor:
+        """`value` in the form of a bias: TensorFlow adds it together with the convolution."""
+        shape = [1] * self.z.shape.rank
+        shape[self.channels] = self.z.shape[self.channels] or 1
+        return tf.constant(np.full(shape, value), self.z.dtype)
+
     def ones(self) -> tf.Tensor:
         """A single sample of ones in the shape of x: [1, ...]."""
         dynamic = tf.shape(self.x)
@@ -194,7 +213,8 @@ class Term:
             nothing to share; the account calls it "other".
         sign: +1 or -1, which the denominator has wherever relevance arrives (wherever at all, if `one_sided`);
             0: either.
-        total: the sum of the contributions and the bias, where it follows from what is known; None: it is computed.
+        total: gives the sum of the contributions and the bias, where it follows from what is known.
+        stabilized: epsilon -> s(z), where that is cheaper to come by than by `total`; with `sign` only.
     """
 
     pairs: list[Pair]
@@ -203,7 +223,8 @@ class Term:
     where: Callable[[tf.Tensor], tf.Tensor] | None = None
     one_sided: bool = False
     sign: int = 0
-    total: tf.Tensor | None = None
+    total: Callable[[], tf.Tensor] | None = None
+    stabilized: Callable[[float], tf.Tensor] | None = None
 
 
 class Denominator:
@@ -220,12 +241,15 @@ class Denominator:
             self.epsilon = offset(self.total, stabilizer)
             self.stabilized = self.total + self.epsilon
             return
-        self.epsilon = tf.constant(math.copysign(stabilizer, term.sign), op.z.dtype)
-        if term.one_sided and term.total is None:
+        epsilon = math.copysign(stabilizer, term.sign)
+        self.epsilon = tf.constant(epsilon, op.z.dtype)
+        if term.stabilized is not None:
+            self.stabilized = term.stabilized(stabilizer)
+        elif term.one_sided and term.total is None:
             # To the bias first, which TensorFlow adds together with the convolution.
-            self.stabilized = op.sum(term.pairs) + (term.bias + self._per_channel(self.epsilon))
+            self.stabilized = op.sum(term.pairs) + (term.bias + op.per_channel(epsilon))
         elif term.one_sided:
-            self.stabilized = term.total + self.epsilon
+            self.stabilized = self.total + self.epsilon
         else:
             part = positive if term.sign > 0 else negative
             known = op.quiet and self._is_output
@@ -244,14 +268,9 @@ class Denominator:
         if self._is_output:
             return self._op.output
         if self._term.total is not None:
-            return self._term.total
+            return self._term.total()
         total = self._op.sum(self._term.pairs)
         return total + self._term.bias if present(self._term.bias) else total
-
-    def _per_channel(self, value: tf.Tensor) -> tf.Tensor:
-        """[C], in which form a bias is added to z."""
-        z, axis = self._op.z, self._op.channels
-        return value if z.shape[axis] is None else linear.along(tf.fill([z.shape[axis]], value), axis, z.shape.rank)
 
 
 def present(bias: Any) -> bool:

@@ -193,7 +193,7 @@ class AlphaBeta(Rule):
         down = [(op.positive, op.w_negative), (op.negative, op.w_positive)]
         totals = (None, None)
         if self.alpha and self.beta and op.many:
-            totals = op.total_positive, negative(op.explained - op.total_positive)
+            totals = (lambda: op.total_positive, lambda: negative(op.explained - op.total_positive))
         terms = [
             Term(up, positive(op.b), float(self.alpha), one_sided=True, sign=1, total=totals[0]),
             Term(down, negative(op.b), -float(self.beta), one_sided=True, sign=-1, total=totals[1]),
@@ -237,11 +237,22 @@ class Gamma(Rule):
         pairs_up, pairs_down = [(op.positive, up), (op.negative, down)], [(op.positive, down), (op.negative, up)]
         if op.quiet:
             return [Term(pairs_up, bias_up, sign=1)]
-        # z - z+ has no cancellation here: z and z- are both negative.
-        totals = [op.explained + gamma * part for part in (op.total_positive, op.explained - op.total_positive)]
+        z = op.explained
+
+        @functools.cache
+        def boost(epsilon: float) -> tf.Tensor:
+            return op.boosted(gamma, epsilon)
+
+        # s(z + gamma z+) where z > 0, and s(z + gamma z-) with z- = z - z+ where z < 0: nothing cancels in either.
         return [
-            Term(pairs_up, bias_up, where=lambda z: z > 0, sign=1, total=totals[0]),
-            Term(pairs_down, bias_down, where=lambda z: z < 0, sign=-1, total=totals[1]),
+            Term(pairs_up, bias_up, where=lambda z: z > 0, sign=1, stabilized=lambda e: positive(z) + boost(e)),
+            Term(
+                pairs_down,
+                bias_down,
+                where=lambda z: z < 0,
+                sign=-1,
+                stabilized=lambda e: (1 + gamma) * negative(z) - boost(e),
+            ),
         ]
 
 

@@ -35,10 +35,12 @@ test-slow: $(VENV)/.test
 coverage: $(VENV)/.test
 	$(RUN) -m lrp_tf.coverage --markdown docs/coverage.md
 
-# VGG16 and the digits CNN against the plain gradient; python benchmarks/run.py --help for more.
+# Against the plain gradient, half an hour on two cores; python benchmarks/run.py --help for more.
 benchmark: $(VENV)/.test
-	$(RUN) benchmarks/run.py --model mnist --batch 128 --targets --memory
-	$(RUN) benchmarks/run.py --model vgg16 --batch 1 --targets --memory
+	$(RUN) benchmarks/run.py --model mnist --batch 128 --targets
+	$(RUN) benchmarks/run.py --model vgg16 --batch 1 --targets
+	$(RUN) benchmarks/run.py --model resnet50 --batch 1 --targets
+	$(RUN) benchmarks/run.py --model vgg16 --batch 8 --memory
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

@@ -26,6 +26,8 @@ MODELS: dict[str, Callable[[], keras.Model]] = {
     "resnet50": lambda: keras.applications.ResNet50(weights=None),
     "mobilenet": lambda: keras.applications.MobileNet(weights=None),
     "efficientnetb0": lambda: keras.applications.EfficientNetB0(weights=None),
+    "efficientnetb7": lambda: keras.applications.EfficientNetB7(weights=None),
+    "nasnetlarge": lambda: keras.applications.NASNetLarge(weights=None),
 }
 BATCHES = {"mnist": 128}
 

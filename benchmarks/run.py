@@ -18,13 +18,14 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import keras
 import memory
 import models
+import numpy as np
 import peers
 import tensorflow as tf
 import twin
 from timing import ratio, seconds
 
 import lrp_tf
-from lrp_tf import composites, rules
+from lrp_tf import composites, fast, rules
 
 RULES = {
     "Epsilon": rules.Epsilon(),
@@ -78,6 +79,24 @@ def targets(model: keras.Model, x: tf.Tensor, name: str, runs: int) -> dict[str,
     return row
 
 
+def bfloat16(model: keras.Model, x: tf.Tensor, runs: int) -> dict[str, Any]:
+    """epsilon_plus_flat with its ZPlus convolutions in bfloat16, and how the relevance correlates with float32."""
+    name = "epsilon_plus_flat, bfloat16"
+    if reason := fast.obstacle():
+        print(f"{name}: left out, {reason}", flush=True)
+        return {"name": name, "left_out": reason}
+    gradient, explainer = models.gradient(model), lrp_tf.Explainer(model, "epsilon_plus_flat", fast="bfloat16")
+    for _ in range(2):
+        seconds(gradient, x), seconds(explainer, x)
+    pairs = [(seconds(gradient, x), seconds(explainer, x)) for _ in range(runs)]
+    exact = lrp_tf.Explainer(model, "epsilon_plus_flat")(x)
+    correlation = float(np.corrcoef(np.ravel(explainer(x)), np.ravel(exact))[0, 1])
+    row = {"name": name, "correlation": correlation, **ratio(*map(list, zip(*pairs, strict=True)))}
+    show(row)
+    print(f"{name}: correlation with float32 {correlation:.4f}", flush=True)
+    return row
+
+
 def show(row: dict[str, Any]) -> None:
     first = f"{row['first_call_s']:8.2f} s" if "first_call_s" in row else " " * 10
     spread = f"({row['low']:.2f} to {row['high']:.2f})"
@@ -113,6 +132,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", metavar="NAME", help=f"presets, or single rules: {', '.join(RULES)}")
     parser.add_argument("--runs", type=int, default=15)
     parser.add_argument("--targets", action="store_true", help=f"{MANY} targets of one image, too")
+    parser.add_argument("--bfloat16", action="store_true", help="epsilon_plus_flat in bfloat16, too")
     parser.add_argument("--memory", action="store_true", help="growth of the peak, too")
     parser.add_argument("--peers", action="store_true", help="zennit and captum on the same weights, too (torch, CPU)")
     parser.add_argument("--json", type=Path, metavar="FILE")
@@ -141,6 +161,8 @@ def main() -> None:
     found: dict[str, Any] = {"model": options.model, "batch": batch, "machine": machine, "rows": rows}
     if options.targets:
         found["targets"] = targets(model, x, "epsilon_plus_flat", options.runs)
+    if options.bfloat16:
+        found["bfloat16"] = bfloat16(model, x, options.runs)
     if options.memory:
         found["memory_mib"] = {name: growth(options.model, batch, name) for name in ("gradient", *names)}
         for name, size in found["memory_mib"].items():

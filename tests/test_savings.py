@@ -171,3 +171,12 @@ def test_gamma_without_bias_keeps_both_branches_where_the_bias_turns_the_sign(bi
     found = lrp_tf.Explainer(model, rules.Gamma(0.5, zero_bias=True)).explain(images(dtype="float32"))
     assert np.abs(found.conservation.other).max() <= 1e-5 * np.abs(found.conservation.start).max()
     assert np.abs(found.conservation.unexplained).max() < 1e-5
+
+
+def test_nan_is_looked_for_only_where_it_might_not_show():
+    """Pooling hides a NaN that is not the maximum; what is multiplied with the relevance shows it."""
+    explainer = lrp_tf.Explainer(network(), "epsilon_plus")
+    kinds = {ref: type(step.op).__name__ for step in explainer.graph.steps for ref in step.outputs}
+    readers = {ref: [type(s.op).__name__ for s in explainer.graph.steps if ref in s.inputs] for ref in kinds}
+    # What pooling and flattening read, which multiply nothing, and the logits.
+    assert [readers[ref] for ref in explainer.clone.hidden] == [["MaxPooling2D"], ["Flatten"], []]

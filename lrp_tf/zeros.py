@@ -53,19 +53,6 @@ def hidden(graph: Graph, handlers: dict[Step, Any]) -> list[Ref]:
     return list(dict.fromkeys(refs))
 
 
-def _spare(step: Step, graph: Graph, readers: dict[Ref, list[Step]], producers: dict[Ref, Step]) -> int | None:
-    """In x + y, the summand that a linear step made for this sum alone: its value need not be kept until relevance."""
-    if step.kind not in ("ops.Add", keras.layers.Add) or len(step.signals) != 2 or len(step.inputs) != 2:
-        return None
-    shapes = {ref.shape for ref in (*step.inputs, *step.outputs)}
-    for position in (1, 0):
-        ref = step.inputs[position]
-        alone = len(readers[ref]) == 1 and ref not in graph.outputs and ref in producers
-        if len(shapes) == 1 and alone and producers[ref].linear is not None:
-            return position
-    return None
-
-
 def mark_quiet(graph: Graph, handlers: dict[Step, Any]) -> tuple[Graph, dict[Step, Any]]:
     """Mark the steps whose outputs have no relevance where these are negative.
 
@@ -96,15 +83,13 @@ def mark_quiet(graph: Graph, handlers: dict[Step, Any]) -> tuple[Graph, dict[Ste
             and all(_cuts(s, handlers) and is_silent(s.outputs[0]) for s in above)
         )
 
-    producers = {ref: step for step in graph.steps for ref in step.outputs}
     steps, found = [], {}
     for step in reversed(graph.steps):  # so that the recursion is never deep
         handler = handlers[step]
         for ref in step.outputs:
             is_silent(ref)
         quiet = len(step.outputs) == 1 and is_quiet(step.outputs[0])
-        if quiet:
-            step = dataclasses.replace(step, quiet=True, spare=_spare(step, graph, readers, producers))
+        step = dataclasses.replace(step, quiet=True) if quiet else step
         steps.append(step)
         found[step] = handler
     return dataclasses.replace(graph, steps=steps[::-1]), dict(reversed(found.items()))

@@ -173,27 +173,6 @@ def test_gamma_without_bias_keeps_both_branches_where_the_bias_turns_the_sign(bi
     assert np.abs(found.conservation.unexplained).max() < 1e-5
 
 
-@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
-@pytest.mark.parametrize("preset", ["epsilon_plus", "epsilon", "epsilon_gamma_box"])
-def test_the_summand_that_is_not_kept(preset, order, monkeypatch):
-    """Behind a ReLU a sum gives its second summand what the first leaves."""
-    inputs = keras.Input((8, 8, 2))
-    x = kl.Conv2D(4, 3, padding="same", activation="relu")(inputs)
-    for _ in range(3):
-        y = kl.Conv2D(4, 3, padding="same")(kl.Conv2D(4, 3, padding="same", activation="relu")(x))
-        x = kl.ReLU()(kl.Add(name=f"sum{_}")([(x, y)[i] for i in order]))
-    model = randomize(keras.Model(inputs, kl.Dense(3)(kl.Flatten()(x))))
-    composite = composites.get(preset, **({"low": -5.0, "high": 5.0} if composites.needs_bounds(preset) else {}))
-    values = images(dtype="float32")
-    explainer = lrp_tf.Explainer(model, composite)
-    assert [s.spare for s in explainer.graph.steps if s.name.startswith("sum")] == [order.index(1)] * 3
-    found = explainer.explain(values)
-    monkeypatch.setattr(zeros, "_spare", lambda *arguments: None)
-    kept = lrp_tf.Explainer(model, composite).explain(values)
-    close(found.relevance, kept.relevance, 1e-5)
-    assert np.abs(found.conservation.unexplained).max() < 1e-5
-
-
 def test_nan_is_looked_for_only_where_it_might_not_show():
     """Pooling hides a NaN that is not the maximum; what is multiplied with the relevance shows it."""
     explainer = lrp_tf.Explainer(network(), "epsilon_plus")

@@ -66,10 +66,6 @@ class Share(Flow):
                 account.add("stabilizer", g * epsilon)
                 if self.has_offset(step):
                     account.add("bias", g * function(*[tf.zeros_like(x) for x in values]))
-            if step.spare is not None:  # z is exact wherever R is not 0; rounding is that of the larger summand
-                kept = g * inputs[1 - step.spare]
-                both = [kept, g * z - kept]
-                return both[:: -1 if step.spare == 0 else 1]
             shares = vjp(function, values, g / parts if parts > 1 else g)
             return scatter(step, signals, [x * share for x, share in zip(values, shares, strict=True)])
 

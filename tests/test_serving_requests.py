@@ -22,9 +22,9 @@ from test_serving import digits, exact
 import lrp_tf
 
 sys.path.insert(0, str(REPOSITORY / "benchmarks"))
-grpc = pytest.importorskip("grpc")
-import loopback  # noqa: E402
-from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc  # noqa: E402
+import grpc
+import loopback
+from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
 
 @pytest.fixture(scope="module")

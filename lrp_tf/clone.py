@@ -10,10 +10,14 @@ import tensorflow as tf
 from keras import tree
 
 from lrp_tf import fast as fast_marks
-from lrp_tf import zeros
+from lrp_tf import spares, zeros
 from lrp_tf.composites import Composite
 from lrp_tf.graph import Graph, Ref, Step
 from lrp_tf.numerics import Account, keep_largest
+from lrp_tf.operators import folded_after
+
+# How many linear steps ahead of its use a kernel may be folded.
+_AHEAD = 4
 
 # Called for each step in the order of the backward pass, with the relevance of its outputs and of its inputs.
 Observer = Callable[[Step, list[tf.Tensor], list[tf.Tensor], Account], None]
@@ -53,7 +57,10 @@ class Clone:
         self.relevance_filter = _fraction(relevance_filter)
         self.nonnegative = nonnegative  # what the graph was canonized with
         self.composite = composite
-        self.graph, self.handlers = fast_marks.mark(*zeros.mark_quiet(graph, composite.assign(graph)), fast)
+        marked = spares.mark(*zeros.mark_quiet(graph, composite.assign(graph)))
+        self.graph, self.handlers = fast_marks.mark(*marked, fast)
+        self._relus = zeros.relus(self.graph, self.handlers)
+        self._makers = {ref: step for step in self.graph.steps for ref in step.outputs}
         self.hidden = zeros.hidden(self.graph, self.handlers)
         self.reached: set[Ref] = set()  # tensors that relevance was seen to reach
 
@@ -97,10 +104,17 @@ class Clone:
         for ref, x in zip(self.graph.inputs, inputs, strict=True):
             # identity: two refs must never share a tensor.
             forward.values[ref] = tf.identity(tf.cast(x, self.graph.dtype) if x.dtype.is_floating else x)
+        read: list[tf.Tensor] = []  # by linear steps
         for step in self.graph.steps:
             tensors = [forward.values[ref] for ref in step.inputs]
-            with tf.name_scope(_scope(step)):
-                outputs, forward.saved[step] = self.handlers[step].forward(step, tensors)
+            # The shape: a ReLU that others wait for would not be fused with its convolution.
+            read += [tf.shape(tensors[0])] if step.linear is not None else []
+            with tf.name_scope(_scope(step)), folded_after(read[-_AHEAD:][:1]):
+                known = getattr(forward.saved.get(self._relus.get(step)), "above", None)
+                if known is None:
+                    outputs, forward.saved[step] = self.handlers[step].forward(step, tensors)
+                else:  # the same tensor, for TensorFlow does not always see that two are one
+                    outputs, forward.saved[step] = [known], (tensors, [known])
             # Variables of a model with a mixed policy, say.
             outputs = [tf.cast(y, self.graph.dtype) if y.dtype.is_floating else y for y in outputs]
             forward.values.update(zip(step.outputs, outputs, strict=True))
@@ -128,6 +142,7 @@ class Clone:
                 continue
             with tf.name_scope(_scope(step)):
                 found[step] = self.handlers[step].backward(step, forward.saved[step])
+                getattr(found[step], "prepare", list)()
         return found
 
     def relevance(
@@ -147,6 +162,7 @@ class Clone:
             observe: called for each step that relevance reached.
         """
         samples, first = tf.shape(start)[0], (self.graph.outputs[0],)
+        saved = dict(forward.saved)
         found: dict[Ref, tf.Tensor] = {self.graph.outputs[0]: tf.cast(start, self.graph.dtype)}
         for step in reversed(self.graph.steps):
             arrived = [found.get(ref) for ref in step.outputs]
@@ -170,7 +186,10 @@ class Clone:
                 if propagate is None:
                     # Not before the relevance arrives: the memory of one layer serves the next.
                     with tf.control_dependencies(kept):
-                        propagate = self.handlers[step].backward(step, forward.saved[step])
+                        if step.spare is not None:
+                            maker = self._makers[step.inputs[step.spare]]
+                            saved[step], saved[maker] = spares.given_back(step, saved[step], saved[maker])
+                        propagate = self.handlers[step].backward(step, saved[step])
                 sent = propagate(kept, account)
             if observe is not None:
                 observe(step, arrived, sent, account)

@@ -9,8 +9,12 @@ from lrp_tf.clone import Clone
 from lrp_tf.graph import Step
 
 
-def raise_where_it_began(clone: Clone, inputs: list[tf.Tensor], start: tf.Tensor) -> None:
-    """Raise ValueError naming the input, weight, layer or rule that made the first NaN or Inf; return if none did."""
+def raise_where_it_began(clone: Clone, inputs: list[tf.Tensor], start: tf.Tensor, relevances: list[tf.Tensor]) -> None:
+    """Raise ValueError naming the input, weight, layer or rule that made the first NaN or Inf; return if none did.
+
+    Args:
+        relevances: what the compiled function found.
+    """
     for name, x in zip(clone.graph.input_names, inputs, strict=True):
         if count := _bad(x):
             samples = np.unique(np.argwhere(~np.isfinite(x.numpy()))[:, 0])[:10].tolist()
@@ -43,6 +47,13 @@ def raise_where_it_began(clone: Clone, inputs: list[tf.Tensor], start: tf.Tensor
         raise ValueError(
             f"Layer {first[0].path!r} ({first[0].operation}) is the first whose relevance became NaN or Inf, under "
             f"{clone.handlers[first[0]]!r}. Remedy: a larger stabilizer there, rules.Relative(0.01) say."
+        )
+    if any(map(_bad, relevances)):
+        raise ValueError(
+            "The relevance holds NaN or Inf, though step by step the same computation is finite: TensorFlow's "
+            "optimiser changed it. Remedy: before the Explainer is built, "
+            "tf.config.optimizer.set_experimental_options({'disable_meta_optimizer': True}); and tell the makers of "
+            "lrp_tf of this model."
         )
 
 

@@ -336,7 +336,8 @@ class Explainer:
             raise ValueError(f"{message}. Expected: below {tuple(found['logits'].shape[1:])}. Received: {target}")
         elif check and not found["finite"]:
             _, starts, _ = arguments.start_relevance(begin, found["logits"])
-            diagnosis.raise_where_it_began(self.clone, inputs, starts[0] if begin.many else starts)
+            start = starts[0] if begin.many else starts
+            diagnosis.raise_where_it_began(self.clone, inputs, start, found["relevance"])
         return {name: value for name, value in found.items() if name not in ("declared", "in_range", "finite")}
 
     def _compile(self, mode: str, kind: str, want: _Want) -> Callable:

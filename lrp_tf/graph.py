@@ -64,6 +64,8 @@ class Step:
     held: tuple[int, ...] = ()  # inputs held constant, which relevance never enters
     nonnegative: bool = False  # the input of the kernel is known to be >= 0
     quiet: bool = False  # no relevance arrives where the output is negative
+    spare: int | None = None  # of two summands the one that is not kept: the sum less the other gives it back
+    large: bool = False  # the output is a great part of all that the model computes
     fast: bool = False  # the rule's own convolutions run in bfloat16
 
     @property

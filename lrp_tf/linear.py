@@ -246,6 +246,15 @@ def _depthwise(layer: Any, x: tf.Tensor, w: tf.Tensor) -> tf.Tensor:
     return z[:, 0] if rank == 1 else z
 
 
+def _transposed_depthwise(layer: Any, g: tf.Tensor, w: tf.Tensor, shape: tf.Tensor) -> tf.Tensor | None:
+    """As `_transposed_conv`."""
+    padding, strides = layer.padding.upper(), each(layer.strides, g.shape.rank - 2)
+    plain = g.shape.rank == 4 and not channels_first(layer) and padding in ("SAME", "VALID")
+    if not plain or len(set(strides)) > 1 or max(each(layer.dilation_rate, 2)) > 1:
+        return None
+    return tf.nn.depthwise_conv2d_backprop_input(shape, w, g, [1, *strides, 1], padding)
+
+
 @_channels_last
 def _conv_transpose(layer: Any, x: tf.Tensor, w: tf.Tensor) -> tf.Tensor:
     rank = x.shape.rank - 2
@@ -271,6 +280,7 @@ _CONVOLUTION = {
 }
 _DEPTHWISE = {
     "forward": _depthwise,
+    "transpose": _transposed_depthwise,
     # w is [..., C, M] and output channel c M + m.
     "scale_outputs": lambda layer, w, a: w * tf.reshape(a, w.shape[-2:]),
     "scale_inputs": lambda layer, w, a: w * a[:, None],

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
+import copy
 import dataclasses
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,7 +22,19 @@ _MANY = 512
 # Channels up to which contributions are put side by side and summed by one convolution: copies of more cost more.
 _FEW = 16
 
+_folded_after: contextvars.ContextVar[Sequence[tf.Tensor]] = contextvars.ContextVar("folded_after", default=())
+
 Pair = tuple[Any, tf.Tensor]  # x', w'
+
+
+@contextlib.contextmanager
+def folded_after(tensors: Sequence[tf.Tensor]) -> Iterator[None]:
+    """Kernels are folded once these tensors are there: TensorFlow would fold those of the whole model at once."""
+    token = _folded_after.set(tensors)
+    try:
+        yield
+    finally:
+        _folded_after.reset(token)
 
 
 class Operator:
@@ -27,6 +42,7 @@ class Operator:
 
     Attributes:
         x: input, [B, ...]. `positive` and `negative` are its parts; a part known to be empty is None.
+        large: denominators are computed one after the other, not at once.
         quiet: relevance arrives only where z + b is above 0.
         w: kernel. b: bias that broadcasts to z, or 0.0.
         z: forward(x, w), without the bias.
@@ -36,32 +52,36 @@ class Operator:
         self, step: Any, x: tf.Tensor, *, zero_bias: bool = False, kernel: Any = None, addend: Any = None
     ) -> None:
         self.layer, self.entry, self.x, self.nonnegative = step.op, step.linear, x, step.nonnegative
+        self.large = step.large
         self._is_fast = step.fast
         self._rank = len(step.outputs[0].shape) + 1  # of z
         self._padding = [layer for layer in step.before if linear.lookup(layer) is None]
         # identity reads a variable once and for all: a kernel re-read in the backward pass is not deduplicated.
         w, b = self._read(step.op) if kernel is None else (tf.cast(kernel, x.dtype), 0.0)
+        self._raw, self._folds, self._gain = w, [], None
         if addend is not None:
             b = b + tf.cast(addend, x.dtype)
         for layer in step.after:
             scale, shift = self._read(layer, flat=True)
-            w = self.entry.scale_outputs(step.op, w, scale)
+            w = self._fold(self.entry.scale_outputs, w, scale)
             axis = self.entry.channel_axis(step.op)
-            b = b * linear.along(scale, axis, self._rank) + linear.along(shift, axis, self._rank)
+            gain = linear.along(scale, axis, self._rank)
+            b = b * gain + linear.along(shift, axis, self._rank)
+            self._gain = gain if self._gain is None else self._gain * gain
         for layer in step.before:
             if linear.lookup(layer) is not None:
                 # A(a x + c) = A_a(x) + A(c): exact with zero padding too, A(c) is then a map.
                 scale, shift = self._read(layer, flat=True)
                 axis = linear.lookup(layer).channel_axis(layer)
                 b = b + self.forward(linear.along(shift, axis, x.shape.rank) * self.ones(), w)
-                w = self.entry.scale_inputs(step.op, w, scale)
-        self.w = w
+                w = self._fold(self.entry.scale_inputs, w, scale)
+                self._gain = None
         self.bias = b  # what the forward pass adds
         self.b = 0.0 if zero_bias else b
         self.z = self.forward(x, w)
-        self.output = self.z + b if present(b) else self.z
+        self.output = self._with_bias(self.z)
         self.quiet = step.quiet and not (zero_bias and present(b))
-        # The activation's own tensor: here, before any relevance, both are one operation to TensorFlow.
+        # The activation takes it for its own, see `clone`.
         self.above = tf.nn.relu(self.output) if self.quiet else None
 
     def _read(self, layer: Any, flat: bool = False) -> tuple[tf.Tensor, Any]:
@@ -74,6 +94,34 @@ class Operator:
         if b.shape.rank == 1 and not flat:
             b = linear.along(b, entry.channel_axis(layer), self._rank)
         return w, b
+
+    def _with_bias(self, z: tf.Tensor) -> tf.Tensor:
+        b = self.bias
+        if not present(b):
+            return z
+        if b.shape.rank == z.shape.rank and b.shape.num_elements() == b.shape[-1] == z.shape[-1]:
+            return tf.nn.bias_add(z, tf.reshape(b, [-1]))  # TensorFlow then surely fuses it with what it can
+        return z + b
+
+    def _fold(self, scale: Callable[..., tf.Tensor], w: tf.Tensor, factors: tf.Tensor) -> tf.Tensor:
+        self._folds.append((scale, factors))
+        with tf.control_dependencies(_folded_after.get()):
+            return scale(self.layer, w, factors)
+
+    @functools.cached_property
+    def w(self) -> tf.Tensor:
+        """The kernel, folded anew where it is asked for: kept since the forward pass it is a copy of the model."""
+        w = self._raw
+        for scale, factors in self._folds:
+            w = scale(self.layer, w, factors)
+        return w
+
+    def given(self, output: tf.Tensor) -> Operator:
+        """The same, with what `output` is found to be: the forward pass need not keep its own."""
+        found = copy.copy(self)
+        found.output = output
+        found.z = output - self.bias if present(self.bias) else output
+        return found
 
     @functools.cached_property
     def positive(self) -> tf.Tensor:
@@ -123,6 +171,8 @@ class Operator:
 
     def transpose(self, g: tf.Tensor, w: tf.Tensor) -> tf.Tensor:
         """The transpose of x -> forward(x, w), applied to g (shape of z). Shape of x."""
+        if w is self.w and self._gain is not None:
+            g, w = g * self._gain, self._raw  # cheaper than folding
         return self.transpose_at(self.x, g, w)
 
     def transpose_at(self, x: tf.Tensor, g: tf.Tensor, w: tf.Tensor) -> tf.Tensor:
@@ -175,7 +225,7 @@ class Operator:
     @property
     def mixes(self) -> bool:
         """Whether every input channel meets every output channel: w is [..., C, F]."""
-        return self.entry.mixes and self.x.shape[self.channels] == self.w.shape[-2]
+        return self.entry.mixes and self.x.shape[self.channels] == self._raw.shape[-2]
 
     @property
     def channels(self) -> int:
@@ -228,7 +278,7 @@ class Term:
 
 
 class Denominator:
-    """s(z) of a term, where z is the sum of its contributions and its bias.
+    """s(z) of a term, where z is the sum of its contributions and its bias. Computed when it is asked for.
 
     Attributes:
         stabilized: s(z) wherever relevance arrives; elsewhere any number but 0 may stand in its place.
@@ -237,23 +287,34 @@ class Denominator:
 
     def __init__(self, op: Operator, term: Term, stabilizer: float | Relative) -> None:
         self._op, self._term = op, term
-        if isinstance(stabilizer, Relative) or term.sign == 0:
-            self.epsilon = offset(self.total, stabilizer)
-            self.stabilized = self.total + self.epsilon
-            return
-        epsilon = math.copysign(stabilizer, term.sign)
-        self.epsilon = tf.constant(epsilon, op.z.dtype)
+        self._stabilizer = stabilizer
+
+    @property
+    def _signed(self) -> bool:
+        return self._term.sign != 0 and not isinstance(self._stabilizer, Relative)
+
+    @functools.cached_property
+    def epsilon(self) -> tf.Tensor:
+        if not self._signed:
+            return offset(self.total, self._stabilizer)
+        return tf.constant(math.copysign(self._stabilizer, self._term.sign), self._op.z.dtype)
+
+    @functools.cached_property
+    def stabilized(self) -> tf.Tensor:
+        op, term = self._op, self._term
+        if not self._signed:
+            return self.total + self.epsilon
         if term.stabilized is not None:
-            self.stabilized = term.stabilized(stabilizer)
-        elif term.one_sided and term.total is None:
+            return term.stabilized(self._stabilizer)
+        if term.one_sided and term.total is None:
             # To the bias first, which TensorFlow adds together with the convolution.
-            self.stabilized = op.sum(term.pairs) + (term.bias + op.per_channel(epsilon))
-        elif term.one_sided:
-            self.stabilized = self.total + self.epsilon
-        else:
-            part = positive if term.sign > 0 else negative
-            known = op.quiet and self._is_output
-            self.stabilized = (op.above if known else part(self.total)) + self.epsilon
+            epsilon = op.per_channel(math.copysign(self._stabilizer, term.sign))
+            return op.sum(term.pairs) + (term.bias + epsilon)
+        if term.one_sided:
+            return self.total + self.epsilon
+        if op.quiet and self._is_output:
+            return op.above + self.epsilon
+        return (positive if term.sign > 0 else negative)(self.total) + self.epsilon
 
     @property
     def _is_output(self) -> bool:

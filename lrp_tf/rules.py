@@ -84,21 +84,25 @@ class Rule:
             masked = False
             for term, denominator in pairs:
                 relevance = relevances[0]
-                if term.weight != 1.0:
-                    relevance = tf.constant(term.weight, relevance.dtype) * relevance
-                if term.where is not None:
-                    relevance = tf.where(term.where(z), relevance, tf.zeros_like(relevance))
-                    masked = True
-                g = ratio(relevance, denominator.stabilized, self.stabilizer)
+                # Not before relevance arrives, and large ones one after the other: the memory of one serves the next.
+                with tf.control_dependencies([total] if op.large and total is not None else relevances):
+                    stabilized = denominator.stabilized
+                    if term.where is not None:
+                        relevance = tf.where(term.where(z), relevance, tf.zeros([], relevance.dtype))
+                        masked = True
+                g = ratio(relevance, stabilized, self.stabilizer)
+                if term.weight != 1.0:  # of g, which needs no memory of its own
+                    g = tf.constant(term.weight, g.dtype) * g
                 part = op.share(term.pairs, g)
                 total = part if total is None else total + part
                 if account is not None:
-                    _book(account, term, relevance, g, denominator)
+                    _book(account, term, term.weight * relevance, g, denominator)
             if masked and account is not None:
                 covered = functools.reduce(tf.logical_or, [term.where(z) for term, _ in pairs])
                 account.add("other", tf.where(covered, tf.zeros_like(relevances[0]), relevances[0]))
             return _at_signal(step, tf.zeros_like(op.x) if total is None else total)
 
+        propagate.prepare = lambda: [denominator.stabilized for _, denominator in pairs]
         return propagate
 
     def __repr__(self) -> str:
@@ -232,7 +236,9 @@ class Gamma(Rule):
 
     def terms(self, op: Operator) -> list[Term]:
         gamma = float(self.gamma)
-        up, down = op.w + gamma * op.w_positive, op.w + gamma * op.w_negative
+        # w + gamma w+ and w + gamma w-, in few passes. Never max(w, (1 + gamma) w) for the first: TensorFlow takes that
+        # for a leaky ReLU whatever the factor.
+        up, down = op.w + gamma * op.w_positive, tf.minimum(op.w, (1 + gamma) * op.w)
         bias_up, bias_down = op.b + gamma * positive(op.b), op.b + gamma * negative(op.b)
         pairs_up, pairs_down = [(op.positive, up), (op.negative, down)], [(op.positive, down), (op.negative, up)]
         if op.quiet:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 import keras
@@ -17,6 +18,15 @@ _CUT = {"relu", "relu6"}
 def _is_zero_below_zero(step: Step) -> bool:
     named = step.activation in _CUT or type(step.op) is keras.layers.ReLU
     return named and activation_interval(step)[0] == 0  # a slope or a threshold may let negative values through
+
+
+def relus(graph: Graph, handlers: dict[Step, Any]) -> dict[Step, Step]:
+    """The ReLUs behind quiet steps -> these steps, which may have computed the ReLU for their own use."""
+    makers = {ref: step for step in graph.steps for ref in step.outputs if step.quiet}
+    cuts = [
+        step for step in graph.steps if len(step.inputs) == 1 and step.inputs[0] in makers and _cuts(step, handlers)
+    ]
+    return {step: makers[step.inputs[0]] for step in cuts if activation_interval(step) == (0, math.inf)}
 
 
 def _readers(graph: Graph, handlers: dict[Step, Any]) -> dict[Ref, list[Step]]:

@@ -3,11 +3,12 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from checking import close, images, randomize
 from keras import layers as kl
 
 import lrp_tf
-from lrp_tf import composites, flows, operators, rules, zeros
+from lrp_tf import composites, diagnosis, flows, operators, rules, spares, zeros
 
 
 def quiet(explainer):
@@ -171,6 +172,71 @@ def test_gamma_without_bias_keeps_both_branches_where_the_bias_turns_the_sign(bi
     found = lrp_tf.Explainer(model, rules.Gamma(0.5, zero_bias=True)).explain(images(dtype="float32"))
     assert np.abs(found.conservation.other).max() <= 1e-5 * np.abs(found.conservation.start).max()
     assert np.abs(found.conservation.unexplained).max() < 1e-5
+
+
+def residual(order=(0, 1)):
+    """Three residual blocks as those of ResNet: BatchNormalization folds into each convolution."""
+    inputs = keras.Input((8, 8, 2))
+    x = kl.Conv2D(16, 3, padding="same", activation="relu")(inputs)
+    for _ in range(3):
+        y = kl.ReLU()(kl.BatchNormalization()(kl.Conv2D(16, 3, padding="same")(x)))
+        y = kl.BatchNormalization()(kl.Conv2D(16, 3, padding="same")(y))
+        x = kl.ReLU()(kl.Add(name=f"sum{_}")([(x, y)[i] for i in order]))
+    return randomize(keras.Model(inputs, kl.Dense(3)(kl.Flatten()(x))))
+
+
+def composite_of(preset):
+    return composites.get(preset, **({"low": -5.0, "high": 5.0} if composites.needs_bounds(preset) else {}))
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+@pytest.mark.parametrize("preset", composites.PRESETS)
+def test_the_summand_that_is_not_kept(preset, order, monkeypatch):
+    """Behind a ReLU a summand is the sum less the other: for the sum's own shares and for the rule that made it."""
+    model, values, composite = residual(order), images(dtype="float32"), composite_of(preset)
+    explainer = lrp_tf.Explainer(model, composite)
+    spare = [step.spare for step in explainer.graph.steps if step.name.startswith("sum")]
+    # A relative stabiliser reads every output, not only those that relevance reaches.
+    assert spare == [None if preset == "tutorial" else order.index(1)] * 3 or preset == "tutorial"
+    found = explainer.explain(values)
+    monkeypatch.setattr(spares, "mark", lambda graph, handlers: (graph, handlers))
+    kept = lrp_tf.Explainer(model, composite).explain(values)
+    close(found.relevance, kept.relevance, 1e-5)
+    assert np.abs(found.conservation.unexplained).max() < 1e-5
+
+
+def test_a_summand_that_others_read_is_kept():
+    inputs = keras.Input((8, 8, 2))
+    x = kl.Conv2D(4, 3, padding="same", activation="relu")(inputs)
+    y = kl.Conv2D(4, 3, padding="same")(x)
+    x = kl.Concatenate()([kl.ReLU()(kl.Add()([x, y])), kl.ReLU()(y)])
+    explainer = lrp_tf.Explainer(randomize(keras.Model(inputs, kl.Dense(3)(kl.Flatten()(x)))), "epsilon_plus")
+    assert [step.spare for step in explainer.graph.steps if step.name.startswith("add")] == [None]
+
+
+@pytest.mark.parametrize("build", [network, residual])
+@pytest.mark.parametrize(
+    "composite", [*composites.PRESETS, rules.Gamma(), rules.Gamma(3.0), rules.AlphaBeta(), rules.Zero()]
+)
+def test_the_compiled_function_computes_what_its_operations_do(composite, build):
+    """TensorFlow's optimiser takes max(w, 1.25 w) for a leaky ReLU, say, in float32 and nowhere else."""
+    composite = composite_of(composite) if isinstance(composite, str) else composite
+    explainer = lrp_tf.Explainer(build(), composite)
+    values = tf.constant(images(dtype="float32"))
+    forward = explainer.clone.forward([values])
+    start = tf.one_hot([1] * len(values), 3) * explainer.clone.output(forward)
+    expected = explainer.clone.relevance(forward, start)[explainer.graph.inputs[0]]
+    close(explainer(values, 1), expected, 1e-5)
+    close(explainer.explain(values, 1).relevance, expected, 1e-5)
+
+
+def test_nan_that_only_the_compiled_function_has_is_an_error():
+    explainer = lrp_tf.Explainer(network(), "epsilon_plus")
+    values = tf.constant(images(dtype="float32"))
+    start = tf.ones([len(values), 3])
+    diagnosis.raise_where_it_began(explainer.clone, [values], start, [values])
+    with pytest.raises(ValueError, match="step by step the same computation is finite"):
+        diagnosis.raise_where_it_began(explainer.clone, [values], start, [values / 0.0])
 
 
 def test_nan_is_looked_for_only_where_it_might_not_show():

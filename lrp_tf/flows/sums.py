@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
@@ -15,6 +15,14 @@ from lrp_tf.flows.base import UNBOUNDED, Flow, Interval, aligned, hull, numbers,
 from lrp_tf.flows.moves import Pad
 from lrp_tf.numerics import Account, offset, vjp
 from lrp_tf.rules import Propagate
+
+
+class Summed(NamedTuple):
+    """What a sum keeps. above: its output where that is above zero, 0 elsewhere; None where all of it matters."""
+
+    inputs: list[tf.Tensor]
+    output: tf.Tensor
+    above: tf.Tensor | None
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -44,21 +52,22 @@ class Share(Flow):
         return step.quiet and type(self).linear_map is Share.linear_map
 
     def forward(self, step: Any, inputs: list[tf.Tensor]) -> tuple[list[tf.Tensor], Any]:
-        outputs, saved = super().forward(step, inputs)
+        outputs, (inputs, _) = super().forward(step, inputs)
         # Of z what is above zero matters: the ReLU's own output, so that z need not be kept.
-        return outputs, (saved[0], [tf.nn.relu(outputs[0])]) if self._quiet(step) else saved
+        return outputs, Summed(inputs, outputs[0], tf.nn.relu(outputs[0]) if self._quiet(step) else None)
 
-    def backward(self, step: Any, saved: Any) -> Propagate:
-        inputs, outputs = saved
+    def backward(self, step: Any, saved: Summed) -> Propagate:
+        inputs, output = saved.inputs, saved.output if saved.above is None else saved.above
         signals = step.signals
         dtype = tf.float64 if getattr(step.op, "compute_dtype", None) == "float64" else tf.float32  # of uint8 images
         inputs = [x if x.dtype.is_floating or i in step.held else tf.cast(x, dtype) for i, x in enumerate(inputs)]
         call = self.linear_map(step, inputs)
-        z = outputs[0] if call is None else call(*inputs)
+        z = output if call is None else call(*inputs)
         function = lambda *values: (call or step.call)(*replaced(inputs, signals, values))  # noqa: E731
         values = [inputs[i] for i in signals]
         epsilon = tf.constant(self.epsilon, z.dtype) if self._quiet(step) else offset(z, self.epsilon)
         parts = len(signals) if self.multiplies else 1
+        plain = is_plain_sum(step)
 
         def propagate(relevances: list[tf.Tensor], account: Account | None) -> list[tf.Tensor | None]:
             g = relevances[0] / (z + epsilon)
@@ -66,7 +75,7 @@ class Share(Flow):
                 account.add("stabilizer", g * epsilon)
                 if self.has_offset(step):
                     account.add("bias", g * function(*[tf.zeros_like(x) for x in values]))
-            shares = vjp(function, values, g / parts if parts > 1 else g)
+            shares = [g] * len(values) if plain else vjp(function, values, g / parts if parts > 1 else g)
             return scatter(step, signals, [x * share for x, share in zip(values, shares, strict=True)])
 
         return propagate
@@ -80,6 +89,14 @@ class Share(Flow):
         return hull(intervals) if self.bounds == "hull" else UNBOUNDED
 
 
+def is_plain_sum(step: Any) -> bool:
+    """Whether a step adds tensors of one shape: relevance of each is then its own value times what is common."""
+    if step.kind not in ("ops.Add", keras.layers.Add):
+        return False
+    shapes = {step.outputs[0].shape, *(step.inputs[i].shape for i in step.signals)}
+    return len(shapes) == 1 and None not in step.outputs[0].shape
+
+
 class Resample(Share):
     """Resizing and upsampling: nearest neighbours move R with the values, interpolation shares it."""
 
@@ -88,7 +105,9 @@ class Resample(Share):
         return lambda x: tf.cast(step.call(tf.cast(x, tf.float32)), x.dtype)
 
     def backward(self, step: Any, saved: Any) -> Propagate:
-        return Pad().backward(step, saved) if self.moves(step) else super().backward(step, saved)
+        if self.moves(step):
+            return Pad().backward(step, (saved.inputs, [saved.output]))
+        return super().backward(step, saved)
 
     def moves(self, step: Any) -> bool:
         """Whether the step only moves values."""

@@ -108,7 +108,7 @@ class Clone:
         for step in self.graph.steps:
             tensors = [forward.values[ref] for ref in step.inputs]
             # The shape: a ReLU that others wait for would not be fused with its convolution.
-            read += [tf.shape(tensors[0])] if step.linear is not None else []
+            read += [tf.shape(tensors[0])] if step.linear is not None and (step.before or step.after) else []
             with tf.name_scope(_scope(step)), folded_after(read[-_AHEAD:][:1]):
                 known = getattr(forward.saved.get(self._relus.get(step)), "above", None)
                 if known is None:

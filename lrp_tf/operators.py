@@ -56,7 +56,6 @@ class Operator:
         self._is_fast = step.fast
         self._rank = len(step.outputs[0].shape) + 1  # of z
         self._padding = [layer for layer in step.before if linear.lookup(layer) is None]
-        # identity reads a variable once and for all: a kernel re-read in the backward pass is not deduplicated.
         w, b = self._read(step.op) if kernel is None else (tf.cast(kernel, x.dtype), 0.0)
         self._raw, self._folds, self._gain = w, [], None
         if addend is not None:
@@ -66,7 +65,8 @@ class Operator:
             w = self._fold(self.entry.scale_outputs, w, scale)
             axis = self.entry.channel_axis(step.op)
             gain = linear.along(scale, axis, self._rank)
-            b = b * gain + linear.along(shift, axis, self._rank)
+            shift = linear.along(shift, axis, self._rank)
+            b = b * gain + shift if present(b) else shift
             self._gain = gain if self._gain is None else self._gain * gain
         for layer in step.before:
             if linear.lookup(layer) is not None:
@@ -86,14 +86,22 @@ class Operator:
 
     def _read(self, layer: Any, flat: bool = False) -> tuple[tf.Tensor, Any]:
         entry = linear.lookup(layer)
-        w = tf.cast(tf.identity(entry.kernel(layer)), self.x.dtype)
+        w = self._read_once(entry.kernel(layer))
         b = entry.bias(layer) if entry.bias_given is None else entry.bias_given(layer, w)
         if b is None:
             return w, 0.0
-        b = tf.cast(tf.identity(b), self.x.dtype)
+        b = self._read_once(b)
         if b.shape.rank == 1 and not flat:
             b = linear.along(b, entry.channel_axis(layer), self._rank)
         return w, b
+
+    def _read_once(self, value: Any) -> tf.Tensor:
+        # identity reads a variable once and for all: a kernel re-read in the backward pass is not deduplicated.
+        return tf.cast(value if isinstance(value, tf.Tensor) else tf.identity(value), self.x.dtype)
+
+    @functools.cached_property
+    def _size(self) -> tf.Tensor:
+        return tf.shape(self.x)
 
     def _with_bias(self, z: tf.Tensor) -> tf.Tensor:
         b = self.bias
@@ -182,7 +190,7 @@ class Operator:
     def _transposed(self, x: tf.Tensor, w: tf.Tensor, g: tf.Tensor) -> tf.Tensor:
         found = None
         if self.entry.transpose is not None and not self._padding and x.shape[self.channels] == w.shape[-2]:
-            found = self.entry.transpose(self.layer, g, w, tf.shape(x))
+            found = self.entry.transpose(self.layer, g, w, self._size if x is self.x else tf.shape(x))
         return vjp(lambda x: self.forward(x, w), [x], g)[0] if found is None else found
 
     def _fast(self, function: Callable[..., tf.Tensor], *tensors: tf.Tensor) -> tf.Tensor:
@@ -309,7 +317,7 @@ class Denominator:
         if term.one_sided and term.total is None:
             # To the bias first, which TensorFlow adds together with the convolution.
             epsilon = op.per_channel(math.copysign(self._stabilizer, term.sign))
-            return op.sum(term.pairs) + (term.bias + epsilon)
+            return op.sum(term.pairs) + (term.bias + epsilon if present(term.bias) else epsilon)
         if term.one_sided:
             return self.total + self.epsilon
         if op.quiet and self._is_output:

@@ -193,16 +193,17 @@ class AlphaBeta(Rule):
             )
 
     def terms(self, op: Operator) -> list[Term]:
-        up = [(op.positive, op.w_positive), (op.negative, op.w_negative)]
-        down = [(op.positive, op.w_negative), (op.negative, op.w_positive)]
         totals = (None, None)
         if self.alpha and self.beta and op.many:
             totals = (lambda: op.total_positive, lambda: negative(op.explained - op.total_positive))
-        terms = [
-            Term(up, positive(op.b), float(self.alpha), one_sided=True, sign=1, total=totals[0]),
-            Term(down, negative(op.b), -float(self.beta), one_sided=True, sign=-1, total=totals[1]),
-        ]
-        return [term for term in terms if term.weight]
+        terms = []
+        if self.alpha:
+            pairs = [(op.positive, op.w_positive), (op.negative, op.w_negative)]
+            terms.append(Term(pairs, positive(op.b), float(self.alpha), one_sided=True, sign=1, total=totals[0]))
+        if self.beta:
+            pairs = [(op.positive, op.w_negative), (op.negative, op.w_positive)]
+            terms.append(Term(pairs, negative(op.b), -float(self.beta), one_sided=True, sign=-1, total=totals[1]))
+        return terms
 
 
 @dataclasses.dataclass(frozen=True, repr=False)

@@ -29,7 +29,7 @@ test: $(VENV)/.test
 	$(RUN) -m pytest -n 2 --dist loadscope -m "not slow"
 
 test-slow: $(VENV)/.test
-	$(RUN) -m pytest -n 2 --dist loadscope -m slow
+	$(RUN) -m pytest -n 2 --dist loadscope --no-loadscope-reorder -m slow
 
 # Every model of keras.applications under every preset: forty minutes on two cores.
 coverage: $(VENV)/.test

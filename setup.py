@@ -13,7 +13,7 @@ MNIST = ["tensorflow-datasets>=4.9.10", "importlib_resources", "requests", "scik
 PHOTOS = ["scikit-image>=0.22", "scikit-learn>=1.5"]
 # Its releases follow TensorFlow's; for the warm-up requests.
 SERVING = ["tensorflow-serving-api>=2.20"]
-TEST = [*MNIST, *SERVING, "pytest>=8.3", "pytest-xdist>=3.5", "hypothesis>=6.100", "scipy>=1.11", "ruff==0.17.5"]
+TEST = [*MNIST, *SERVING, "pytest>=8.3", "pytest-xdist>=3.7", "hypothesis>=6.100", "scipy>=1.11", "ruff==0.17.5"]
 TEST += ["setuptools>=68", "wheel"]
 
 setup(

@@ -21,6 +21,8 @@ from lrp_tf.numerics import Relative, negative, offset, positive, vjp
 _MANY = 512
 # Channels up to which contributions are put side by side and summed by one convolution: copies of more cost more.
 _FEW = 16
+# Entries of the kernel for each of a sample's output from which on BatchNormalization scales the output instead.
+_HEAVY = 4
 
 _folded_after: contextvars.ContextVar[Sequence[tf.Tensor]] = contextvars.ContextVar("folded_after", default=())
 
@@ -57,7 +59,8 @@ class Operator:
         self._rank = len(step.outputs[0].shape) + 1  # of z
         self._padding = [layer for layer in step.before if linear.lookup(layer) is None]
         w, b = self._read(step.op) if kernel is None else (tf.cast(kernel, x.dtype), 0.0)
-        self._raw, self._folds, self._gain = w, [], None
+        self._raw, self._folds = w, []
+        self._gain = None  # what BatchNormalization scales outputs by, where that is cheaper than to scale the kernel
         if addend is not None:
             b = b + tf.cast(addend, x.dtype)
         for layer in step.after:
@@ -78,7 +81,10 @@ class Operator:
                 self._gain = None
         self.bias = b  # what the forward pass adds
         self.b = 0.0 if zero_bias else b
-        self.z = self.forward(x, w)
+        outputs = math.prod(size or math.inf for size in step.outputs[0].shape)
+        if self._gain is not None and (w.shape.num_elements() or 0) <= _HEAVY * outputs:
+            self._gain = None
+        self.z = self.forward(x, w) if self._gain is None else self.forward(x, self._raw) * self._gain
         self.output = self._with_bias(self.z)
         self.quiet = step.quiet and not (zero_bias and present(b))
         # The activation takes it for its own, see `clone`.
@@ -180,7 +186,7 @@ class Operator:
     def transpose(self, g: tf.Tensor, w: tf.Tensor) -> tf.Tensor:
         """The transpose of x -> forward(x, w), applied to g (shape of z). Shape of x."""
         if w is self.w and self._gain is not None:
-            g, w = g * self._gain, self._raw  # cheaper than folding
+            g, w = g * self._gain, self._raw
         return self.transpose_at(self.x, g, w)
 
     def transpose_at(self, x: tf.Tensor, g: tf.Tensor, w: tf.Tensor) -> tf.Tensor:

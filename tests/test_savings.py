@@ -230,6 +230,25 @@ def test_the_compiled_function_computes_what_its_operations_do(composite, build)
     close(explainer.explain(values, 1).relevance, expected, 1e-5)
 
 
+@pytest.mark.parametrize("preset", composites.PRESETS)
+def test_kernels_larger_than_outputs_are_not_folded(preset, monkeypatch):
+    """BatchNormalization then scales outputs and relevance, with the numbers of a folded kernel."""
+    inputs = keras.Input((4, 4, 2))
+    x = kl.Conv2D(8, 3, padding="same", activation="relu")(inputs)
+    for filters in (16, 4):
+        x = kl.ReLU()(kl.BatchNormalization()(kl.Conv2D(filters, 3, use_bias=filters == 4)(x)))
+        x = kl.ZeroPadding2D()(x)
+    model = randomize(keras.Model(inputs, kl.Dense(3)(kl.Flatten()(x))))
+    values, composite = images(size=4, dtype="float32"), composite_of(preset)
+    monkeypatch.setattr(operators, "_HEAVY", 0)
+    scaled = lrp_tf.Explainer(model, composite).explain(values)
+    monkeypatch.setattr(operators, "_HEAVY", np.inf)
+    folded = lrp_tf.Explainer(model, composite).explain(values)
+    close(scaled.relevance, folded.relevance, 1e-5)
+    close(scaled.output, folded.output, 1e-5)
+    assert np.abs(scaled.conservation.unexplained).max() < 1e-5
+
+
 def test_nan_that_only_the_compiled_function_has_is_an_error():
     explainer = lrp_tf.Explainer(network(), "epsilon_plus")
     values = tf.constant(images(dtype="float32"))

@@ -46,8 +46,9 @@ Propagate = Callable[[list[tf.Tensor], Account | None], list[tf.Tensor]]
 class Rule:
     """Base class. A rule of your own overrides `terms` (three lines), or `backward` for anything else.
 
-    `forward` and `backward` are the protocol that flows share: `backward` does all that needs no relevance (it runs
-    once for any number of targets) and returns the function that propagates.
+    `forward` and `backward` are the protocol that flows share: `backward` does what needs no relevance (it runs once
+    for any number of targets) and returns the function that propagates. What that function would rather compute late,
+    for the sake of memory, its attribute `prepare`, if it has one, computes at once: where several targets share it.
     """
 
     stabilizer: float | Relative = 1e-6

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import collections
+import contextlib
 import dataclasses
 import functools
 import gc
@@ -17,6 +18,7 @@ import json
 import math
 import re
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -195,6 +197,21 @@ class Row:
         return not (self.error or self.nonfinite) and self.clone <= TOLERANCE and abs(self.unexplained) <= TOLERANCE
 
 
+_RUN_EAGERLY = threading.Lock()  # the switch belongs to the process
+
+
+@contextlib.contextmanager
+def _eager(wanted: bool) -> Iterator[None]:
+    """Compiles nothing meanwhile, if so wanted."""
+    with _RUN_EAGERLY:
+        before = tf.config.functions_run_eagerly()
+        tf.config.run_functions_eagerly(before or wanted)
+        try:
+            yield
+        finally:
+            tf.config.run_functions_eagerly(before)
+
+
 def check(model: keras.Model, x: np.ndarray, preset: str, *, zero_bias: bool = False, timed: bool = True) -> Row:
     """Explain `x`, one image, with a preset. NaN and Inf make a row; all other errors of lrp_tf are raised.
 
@@ -206,16 +223,13 @@ def check(model: keras.Model, x: np.ndarray, preset: str, *, zero_bias: bool = F
     explainer = lrp_tf.Explainer(model, lrp_tf.composites.get(preset, **options))
     kinds = tuple(sorted(set(explainer.summary(None).column("operation"))))
     row = functools.partial(Row, model.name, x.shape[1], preset, len(explainer.graph.steps), kinds)
-    eager = tf.config.functions_run_eagerly()
-    tf.config.run_functions_eagerly(eager or not timed)
     try:
-        e = explainer.explain(x)
+        with _eager(not timed):
+            e = explainer.explain(x)
     except ValueError as error:
         if "NaN or Inf" not in str(error):
             raise
         return row(nonfinite=explainer.report(x, print_fn=None).column("NaN/Inf")[-1], error=str(error).splitlines()[0])
-    finally:
-        tf.config.run_functions_eagerly(eager)
     seconds = time.perf_counter() - begin if timed else math.nan
     output = np.asarray(model(x, training=False))
     shares = {name: float(values[0]) for name, values in e.conservation._asdict().items()}

@@ -1,4 +1,8 @@
-"""Lets the `call` of a layer run on symbolic tensors, and undoes what that leaves behind. Touches private Keras."""
+"""Lets the `call` of a layer run on symbolic tensors, and undoes what that leaves behind. Touches private Keras.
+
+Functions and operators of Keras are replaced meanwhile, for the whole process. So one thread traces at a time, and the
+replacements act in that thread alone: another one that trains or predicts notices nothing.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ import collections
 import contextlib
 import functools
 import inspect
+import threading
 from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
@@ -19,20 +24,45 @@ from lrp_tf.graph import EachSample
 HALF = ("float16", "bfloat16")
 
 
+# Re-entrant: a `call` that is followed may build an explainer of its own.
+_LOCK = threading.RLock()
+_here = threading.local()
+
+
 class NotBuiltError(Exception):
     pass
 
 
 @contextlib.contextmanager
-def untouched(layers: list[keras.Layer]) -> Iterator[None]:
-    """Takes the records off again that a symbolic run of `call` leaves on layers, and refuses to build any.
+def one_thread() -> Iterator[None]:
+    """Only one thread at a time changes what belongs to the process; what it replaces acts in this thread alone."""
+    with _LOCK:
+        outer = _follows()
+        _here.follows = True
+        try:
+            yield
+        finally:
+            _here.follows = outer
 
-    Meanwhile layers of one name have different ones, as keras.Function wants it, and losses are not added.
-    """
-    counts = collections.Counter(layer.name for layer in layers)
-    names = {layer: layer.name for layer in layers if counts[layer.name] > 1}
-    for layer, name in names.items():
-        object.__setattr__(layer, "name", f"{name}_{id(layer)}")
+
+def _follows() -> bool:
+    """Whether this thread is the one that traces."""
+    return getattr(_here, "follows", False)
+
+
+def _in_this_thread(ours: Callable, theirs: Callable) -> Callable:
+    """`ours` for the thread that traces, `theirs` for all others."""
+
+    @functools.wraps(theirs)
+    def function(*args: Any, **kwargs: Any) -> Any:
+        return (ours if _follows() else theirs)(*args, **kwargs)
+
+    return function
+
+
+@contextlib.contextmanager
+def untouched(layers: list[keras.Layer]) -> Iterator[None]:
+    """Removes the records that a symbolic run of `call` leaves on layers, builds none, and adds no losses."""
     records = [(len(layer._inbound_nodes), len(layer._outbound_nodes)) for layer in layers]
 
     def refuse(*args: Any, **kwargs: Any) -> None:
@@ -42,12 +72,10 @@ def untouched(layers: list[keras.Layer]) -> Iterator[None]:
     ours += [(layer, "add_loss", lambda loss: None) for layer in layers]
     theirs = [vars(layer).get(name) for layer, name, _ in ours]
     for layer, name, method in ours:
-        object.__setattr__(layer, name, method)
+        object.__setattr__(layer, name, _in_this_thread(method, getattr(layer, name)))
     try:
         yield
     finally:
-        for layer, name in names.items():
-            object.__setattr__(layer, "name", name)
         for (layer, name, _), method in zip(ours, theirs, strict=True):
             if method is None:
                 object.__delattr__(layer, name)
@@ -59,6 +87,20 @@ def untouched(layers: list[keras.Layer]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def distinct_names(layers: list[keras.Layer]) -> Iterator[None]:
+    """Layers of one name get different ones while keras.Function is made, which wants it."""
+    counts = collections.Counter(layer.name for layer in layers)
+    names = {layer: layer.name for layer in layers if counts[layer.name] > 1}
+    for layer, name in names.items():
+        object.__setattr__(layer, "name", f"{name}_{id(layer)}")
+    try:
+        yield
+    finally:
+        for layer, name in names.items():
+            object.__setattr__(layer, "name", name)
+
+
+@contextlib.contextmanager
 def variables_give_way() -> Iterator[None]:
     """self.gamma * x: Keras' variables know no symbolic tensors on their right, which know variables on their left."""
     operators = {}
@@ -67,7 +109,7 @@ def variables_give_way() -> Iterator[None]:
             if (method := vars(cls).get(f"__{name}__")) is not None and cls is not object:
                 operators[cls, f"__{name}__"] = method
     for (cls, name), method in operators.items():
-        setattr(cls, name, _giving_way(method))
+        setattr(cls, name, _in_this_thread(_giving_way(method), method))
     try:
         yield
     finally:
@@ -76,7 +118,6 @@ def variables_give_way() -> Iterator[None]:
 
 
 def _giving_way(method: Callable) -> Callable:
-    @functools.wraps(method)
     def operator(self: Any, other: Any) -> Any:
         return NotImplemented if isinstance(other, keras.KerasTensor) else method(self, other)
 
@@ -108,8 +149,8 @@ def batch_sizes(like: keras.KerasTensor | None) -> Iterator[None]:
     makers |= dict.fromkeys(["ones", "full", "empty"], makers["zeros"])
     plain = {name: getattr(module, name) for name in (*makers, "arange")}
     for name, one_sample in makers.items():
-        setattr(module, name, _for_each_sample(plain[name], one_sample, like))
-    module.arange = _known_length(plain["arange"])
+        setattr(module, name, _in_this_thread(_for_each_sample(plain[name], one_sample, like), plain[name]))
+    module.arange = _in_this_thread(_known_length(plain["arange"]), plain["arange"])
     try:
         yield
     finally:
@@ -118,7 +159,6 @@ def batch_sizes(like: keras.KerasTensor | None) -> Iterator[None]:
 
 
 def _for_each_sample(function: Callable, one_sample: Callable, like: keras.KerasTensor | None) -> Callable:
-    @functools.wraps(function)
     def maker(*args: Any, **kwargs: Any) -> Any:
         bound = inspect.signature(function).bind(*args, **kwargs)
         sizes = bound.arguments.get("shape", bound.arguments.get("repeats"))
@@ -134,7 +174,6 @@ def _for_each_sample(function: Callable, one_sample: Callable, like: keras.Keras
 
 
 def _known_length(arange: Callable) -> Callable:
-    @functools.wraps(arange)
     def maker(start: Any, stop: Any = None, *rest: Any, **kwargs: Any) -> Any:
         if start is None or (stop is None and isinstance(start, int) and start == 0):
             raise ValueError(

@@ -36,8 +36,10 @@ from lrp_tf.symbolic import (
     HALF,
     NotBuiltError,
     batch_sizes,
+    distinct_names,
     in_full_precision,
     names_kept,
+    one_thread,
     sublayers,
     untouched,
     variables_give_way,
@@ -65,7 +67,7 @@ def trace(model: keras.Model, keep: Keep = lambda step: True) -> Graph:
         graph.append(_trace(model, tracer))
         return tracer.tensors
 
-    with names_kept(), variables_give_way():
+    with one_thread(), names_kept(), variables_give_way():
         # What a `call` computes from variables alone belongs into this function, or it would freeze.
         compute = tf.function(build, autograph=False).get_concrete_function()
     (found,) = graph
@@ -342,11 +344,13 @@ class _Tracer:
             lambda a: symbols.get(a, a) if isinstance(a, Ref) else a, (args, kwargs)
         )
         like = next((symbols[ref] for ref in refs if ref.batched), None)
-        with untouched(sublayers(owner, itself=True)), batch_sizes(like):
+        layers = sublayers(owner, itself=True)
+        with untouched(layers), batch_sizes(like):
             try:
                 with keras.StatelessScope():  # what a call assigns to variables stays without effect
                     found = call(*spec_args, **spec_kwargs)
-                function = _recorded(symbols, found)
+                with distinct_names(layers):
+                    function = _recorded(symbols, found)
             except NotBuiltError as error:
                 raise ValueError(_unbuilt(owner)) from error
             except Exception as error:

@@ -6,9 +6,39 @@ import importlib
 import json
 import os
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lrp_tf import composites, flows, heatmap, linear, rules
+    from lrp_tf.explainer import Conservation, Explainer, Explanation, clone_with_rules
+    from lrp_tf.graph import UnsupportedLayerError
+    from lrp_tf.serving import export
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "Conservation",
+    "Explainer",
+    "Explanation",
+    "UnsupportedLayerError",
+    "clone_with_rules",
+    "composites",
+    "export",
+    "flows",
+    "heatmap",
+    "linear",
+    "rules",
+]
+
+# Public name -> its module. Imported when first used: TensorFlow takes seconds, and `lrp-tf --help` needs none of it.
+_HOMES = {
+    "Conservation": "explainer",
+    "Explainer": "explainer",
+    "Explanation": "explainer",
+    "UnsupportedLayerError": "graph",
+    "clone_with_rules": "explainer",
+    "export": "serving",
+}
 
 
 def _require_tensorflow_backend() -> None:
@@ -33,29 +63,15 @@ def _require_tensorflow_backend() -> None:
 
 _require_tensorflow_backend()
 
-from lrp_tf import composites, flows, linear, rules  # noqa: E402
-from lrp_tf.explainer import Conservation, Explainer, Explanation, clone_with_rules  # noqa: E402
-from lrp_tf.graph import UnsupportedLayerError  # noqa: E402
-
-__all__ = [
-    "Conservation",
-    "Explainer",
-    "Explanation",
-    "UnsupportedLayerError",
-    "clone_with_rules",
-    "composites",
-    "export",
-    "flows",
-    "heatmap",
-    "linear",
-    "rules",
-]
-
 
 def __getattr__(name: str) -> Any:
-    # Pictures need matplotlib and OpenCV: imported when first used.
-    if name == "heatmap":
-        return importlib.import_module("lrp_tf.heatmap")
-    if name == "export":
-        return importlib.import_module("lrp_tf.serving").export
-    raise AttributeError(f"module 'lrp_tf' has no attribute {name!r}")
+    if name not in __all__:
+        raise AttributeError(f"module 'lrp_tf' has no attribute {name!r}")
+    if name not in _HOMES:
+        return importlib.import_module(f"lrp_tf.{name}")
+    value = globals()[name] = getattr(importlib.import_module(f"lrp_tf.{_HOMES[name]}"), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

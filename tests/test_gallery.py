@@ -16,7 +16,7 @@ from pictures import photo, photos, rgb, table
 from PIL import Image
 
 import lrp_tf
-from lrp_tf import cli, gallery, images, loading
+from lrp_tf import commands, gallery, images, loading
 
 # --- what comes out ----------------------------------------------------------------------------
 
@@ -158,7 +158,7 @@ def with_broken(tmp_path):
 def test_broken_files_cost_a_line_each(lrp, saved, tmp_path):
     with_broken(tmp_path)
     code, out, err = lrp("explain", saved, "in", "in/nowhere.jpg", "--preprocess", "none", "--batch", "2")
-    assert code == cli.SOME_FAILED
+    assert code == commands.SOME_FAILED
     failures = {row["file"]: row["reason"] for row in table("results/failures.csv")}
     assert set(failures) == {f"in/{name}" for name in BROKEN} | {"in/nowhere.jpg"}
     assert all(failures.values())
@@ -171,7 +171,7 @@ def test_broken_files_cost_a_line_each(lrp, saved, tmp_path):
 
 def test_only_broken_files(lrp, saved, tmp_path):
     (tmp_path / "a.png").write_bytes(b"")
-    assert lrp("explain", saved, "a.png", "--preprocess", "none")[0] == cli.SOME_FAILED
+    assert lrp("explain", saved, "a.png", "--preprocess", "none")[0] == commands.SOME_FAILED
     assert table("results/results.csv") == []
 
 
@@ -185,7 +185,7 @@ def test_resume_skips_what_is_finished_and_mends_a_torn_table(lrp, saved, tmp_pa
     (tmp_path / "results/photo1.png").unlink()
     (tmp_path / "results/.tmp-0123456789abcdef.png").write_bytes(b"half")
     code, out, _ = lrp(*command, "--resume")
-    assert code == cli.SOME_FAILED
+    assert code == commands.SOME_FAILED
     assert "2 explained" in out
     assert "2 finished before" in out
     assert sorted((tmp_path / "results/results.csv").read_bytes().splitlines()) == sorted(whole.splitlines())

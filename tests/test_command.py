@@ -1,0 +1,149 @@
+"""The command as a process: its ways in, what it says and does not say, how it ends."""
+
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+from conftest import REPOSITORY
+
+import lrp_tf
+from lrp_tf import composites, gallery, heatmap, images, options
+
+WAYS_IN = [
+    ["-m", "lrp_tf"],
+    ["-m", "lrp_tf.cli"],
+    ["-c", "import sys; sys.argv[0] = 'lrp-tf'; from lrp_tf.cli import main; sys.exit(main())"],
+]
+
+
+def run(*arguments, cwd=None, code=WAYS_IN[0], **environment):
+    """A fresh process, as a user starts it: no variable that quiets TensorFlow is set."""
+    env = {name: value for name, value in os.environ.items() if not name.startswith("TF_")}
+    env |= {"PYTHONPATH": str(REPOSITORY), **environment}
+    command = [sys.executable, *code, *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("code", WAYS_IN, ids=["lrp_tf", "lrp_tf.cli", "script"])
+def test_every_way_in_is_the_command(code):
+    done = run("explain", "m.keras", "a.png", "--resize", "stretch", code=code)
+    assert done.returncode == 2
+    assert "lrp-tf explain: error: argument --resize: invalid choice: 'stretch'" in done.stderr
+    assert run("--help", code=code).stdout.startswith("usage: lrp-tf ")
+
+
+def test_the_command_says_nothing_but_its_own(tmp_path):
+    wrong = run("summary", "nowhere.keras", cwd=tmp_path)
+    assert wrong.returncode == 2
+    assert wrong.stderr == "lrp-tf: error: nowhere.keras: no such file. Expected a model file, .keras or .h5\n"
+
+
+IMPORTED = """
+import atexit, sys
+atexit.register(lambda: print("tensorflow" in sys.modules, file=sys.stderr))
+sys.argv[0] = "lrp-tf"
+from lrp_tf.cli import main
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["--help"], 0),
+        (["explain", "--help"], 0),
+        (["--version"], 0),
+        ([], 2),
+        (["explain"], 2),
+        (["explain", "m.keras", "a.png", "--resize", "stretch"], 2),
+    ],
+)
+def test_help_and_mistakes_need_no_tensorflow(arguments, code):
+    began = time.perf_counter()
+    done = run(*arguments, code=["-c", IMPORTED])
+    assert time.perf_counter() - began < 3  # 0.2 s on an idle machine; importing TensorFlow takes 4
+    assert done.returncode == code
+    assert done.stderr.endswith("False\n")
+
+
+def test_options_know_the_names_that_their_modules_own():
+    assert tuple(composites.PRESETS) == options.PRESETS
+    assert images.FITS == options.FITS
+    assert images.MAX_PIXELS == options.MAX_PIXELS
+    assert gallery.STYLES == options.STYLES
+    assert heatmap.PALETTES == options.PALETTES
+
+
+def test_the_driver_of_vgg_offers_the_nets_that_loading_has():
+    done = run("--help", code=[str(REPOSITORY / "vgg" / "lrp.py")])
+    from lrp_tf import loading
+
+    assert done.returncode == 0
+    assert f"{{{','.join(loading.IMAGENET)}}}" in done.stdout
+    assert done.stderr == ""
+
+
+# --- the package -------------------------------------------------------------------------------
+
+
+def test_every_public_name_is_listed_and_there():
+    assert set(lrp_tf.__all__) <= set(dir(lrp_tf))
+    assert {"heatmap", "export", "Explainer", "__version__"} <= set(dir(lrp_tf))
+    for name in lrp_tf.__all__:
+        assert getattr(lrp_tf, name) is not None
+    with pytest.raises(AttributeError, match="'lrp_tf' has no attribute 'heatmaps'"):
+        lrp_tf.heatmaps  # noqa: B018
+
+
+FORMS = """
+import sys
+import lrp_tf
+assert "tensorflow" not in sys.modules
+names = {}
+exec("from lrp_tf import *", names)
+assert set(lrp_tf.__all__) <= set(names)
+from lrp_tf import Explainer, rules, explainer
+import lrp_tf.flows
+assert lrp_tf.rules is rules and lrp_tf.Explainer is Explainer is explainer.Explainer
+print("fine")
+"""
+
+
+def test_every_form_of_import_works():
+    assert run(code=["-c", FORMS]).stdout == "fine\n"
+
+
+def test_another_backend_is_refused_before_keras_is_imported():
+    done = run(code=["-c", "import sys\ntry:\n    import lrp_tf\nfinally:\n    print('keras' in sys.modules)"],
+               KERAS_BACKEND="jax")  # fmt: skip
+    assert done.stdout == "False\n"
+    assert "Expected KERAS_BACKEND=tensorflow" in done.stderr
+
+
+# --- TensorFlow's greetings --------------------------------------------------------------------
+
+
+def filtered(body, **environment):
+    """What arrives on standard error of a process that writes inside the filter."""
+    code = f"import os, sys, signal\nfrom lrp_tf import quiet\nwith quiet._without_greetings():\n    {body}\n"
+    return run(code=["-c", code], **environment)
+
+
+NOTE = "I0000 00:00:1795821857.357128    7037 port.cc:153] oneDNN custom operations are on."
+ERROR = "E0000 00:00:1795821898.951538    7229 cuda_platform.cc:52] failed call to cuInit: INTERNAL"
+MISSING = "I0000 00:00:1795821857.357525    7037 cudart_stub.cc:31] Could not find cuda drivers on your machine"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="greetings are held back by a forked process")
+def test_greetings_are_dropped_and_errors_are_not():
+    done = filtered(f"os.write(2, {(NOTE + chr(10) + ERROR + chr(10)).encode()!r}); print('own', file=sys.stderr)")
+    assert done.stderr == f"{ERROR}\nown\n"
+    assert filtered(f"os.write(2, {(MISSING + chr(10) + ERROR + chr(10)).encode()!r})").stderr == ""
+    failed = filtered(f"os.write(2, {(NOTE + chr(10)).encode()!r}); raise ImportError('broken')")
+    assert "port.cc" not in failed.stderr
+    assert failed.stderr.endswith("ImportError: broken\n")
+    crashed = filtered("os.write(2, b'F0000 the last words\\n'); os.abort()")
+    assert crashed.returncode < 0
+    assert "F0000 the last words\n" in crashed.stderr

@@ -193,6 +193,8 @@ class Painter:
     def __init__(self, cmap: Any, scale: float | None, reduce: str, gamma: float) -> None:
         if reduce not in ("sum", "mean", "absmax"):
             raise ValueError(f'Expected reduce="sum", "mean" or "absmax". Received: {reduce!r}')
+        if isinstance(scale, str):
+            raise ValueError(f"Expected scale > 0 or None: an exported model has no quantiles. Received: {scale!r}")
         unit = np.linspace(-1.0, 1.0, COLOURS)
         strength(unit, limits(unit, scale), gamma)  # checks scale and gamma
         self.table = colour(unit, (-1.0, 1.0), cmap, 1.0)

@@ -221,7 +221,7 @@ def test_resize() -> None:
 def test_overlay_is_the_grey_photograph_where_relevance_is_zero() -> None:
     relevance = np.zeros((10, 14))
     relevance[2, 3], relevance[7, 9], relevance[5, 5] = 1.0, -1.0, 0.1
-    got = heatmap.overlay(PHOTO, relevance)
+    got = heatmap.overlay(PHOTO, relevance, cmap="seismic")
     grey = cv2.cvtColor(PHOTO, cv2.COLOR_RGB2GRAY)
     empty = relevance == 0
     assert got.shape == PHOTO.shape
@@ -229,7 +229,7 @@ def test_overlay_is_the_grey_photograph_where_relevance_is_zero() -> None:
     np.testing.assert_allclose(got[2, 3], 0.4 * grey[2, 3] + 0.6 * np.array(RED), atol=1)
     np.testing.assert_allclose(got[7, 9], 0.4 * grey[7, 9] + 0.6 * np.array(BLUE), atol=1)
     np.testing.assert_array_equal(heatmap.overlay(PHOTO, relevance, alpha=0)[..., 0], grey)
-    np.testing.assert_array_equal(heatmap.overlay(PHOTO, relevance, alpha=1)[2, 3], RED)
+    np.testing.assert_array_equal(heatmap.overlay(PHOTO, relevance, alpha=1, cmap="seismic")[2, 3], RED)
     with pytest.raises(ValueError, match="alpha"):
         heatmap.overlay(PHOTO, relevance, alpha=60)
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from lrp_tf.heatmap.colours import PALETTES, RELEVANCE_CMAP, reduce_channels, to_rgb
+from lrp_tf.heatmap.colours import MAGNITUDE_CMAP, PALETTES, RELEVANCE_CMAP, reduce_channels, to_rgb
 from lrp_tf.heatmap.figures import figure, save, show
 from lrp_tf.heatmap.files import atomic
 from lrp_tf.heatmap.images import image_to_rgb, overlay, resize
-from lrp_tf.heatmap.sheets import grid
+from lrp_tf.heatmap.sheets import Bar, grid
 from lrp_tf.heatmap.signals import signal
+from lrp_tf.heatmap.smoothing import smooth
 from lrp_tf.heatmap.tables import table
 
 __all__ = [
+    "MAGNITUDE_CMAP",
     "PALETTES",
     "RELEVANCE_CMAP",
+    "Bar",
     "atomic",
     "figure",
     "grid",
@@ -23,6 +26,7 @@ __all__ = [
     "save",
     "show",
     "signal",
+    "smooth",
     "table",
     "to_rgb",
 ]

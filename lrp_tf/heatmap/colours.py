@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
+import re
 from typing import Any, Literal
 
 import matplotlib
 import numpy as np
 from matplotlib.colors import Colormap, LinearSegmentedColormap, ListedColormap
 
+from lrp_tf.heatmap.smoothing import Smooth, sigma_of, smooth
+
 Reduce = Literal["sum", "mean", "absmax"]
+Show = Literal["signed", "abs"]
+Scale = float | str | None
 
 RELEVANCE_CMAP = "seismic"
+MAGNITUDE_CMAP = "magnitude"
 # An odd number of colours has one in the middle, on which zero falls; seismic's is white.
 COLOURS = 511
+FOR, FOR_FAINT = (255, 30, 30), (255, 110, 80)
+AGAINST, AGAINST_FAINT = (40, 90, 255), (90, 150, 255)
 
 
 def _lrp() -> Colormap:
@@ -22,14 +31,29 @@ def _lrp() -> Colormap:
     return ListedColormap(colours, name="lrp")
 
 
+def _vivid() -> Colormap:
+    """One hue for each sign, bright throughout: over a photograph, opacity tells strength."""
+    against, towards = np.linspace(AGAINST, AGAINST_FAINT, COLOURS // 2), np.linspace(FOR_FAINT, FOR, COLOURS // 2)
+    middle = np.full((1, 3), 128.0)
+    return ListedColormap(np.concatenate([against, middle, towards]) / 255.0, name="vivid")
+
+
 # Kept here and not in matplotlib's registry, which belongs to the whole process.
 OURS: dict[str, Colormap] = {
     "lrp": _lrp(),
     "coldnhot": LinearSegmentedColormap.from_list("coldnhot", ["#0ff", "#00f", "#000", "#f00", "#ff0"], N=COLOURS),
+    "vivid": _vivid(),
+    "magnitude": LinearSegmentedColormap.from_list("magnitude", ["#fff", "#d79be0", "#9c27b0", "#3b0a52"], N=COLOURS),
+    "vivid_magnitude": LinearSegmentedColormap.from_list("vivid_magnitude", ["#e070ff", "#e000ff"], N=COLOURS),
 }
 
 PALETTES = ("seismic", "bwr", "RdBu_r", "coolwarm", *OURS, "rainbow", "jet", "hot", "gray")
 """Palettes that are usual for relevance; every other name of matplotlib works too."""
+
+PLAIN = {"signed": RELEVANCE_CMAP, "abs": MAGNITUDE_CMAP}
+VIVID = {"signed": "vivid", "abs": "vivid_magnitude"}  # over photographs
+DIVERGING = {"seismic", "bwr", "RdBu", "coolwarm", "lrp", "coldnhot", "vivid", "PiYG", "PRGn", "BrBG", "PuOr", "RdGy"}
+DIVERGING |= {"RdYlBu", "RdYlGn", "Spectral", "berlin", "managua", "vanimo"}
 
 
 def reduce_channels(relevance: Any, reduce: Reduce = "sum") -> np.ndarray:
@@ -65,32 +89,82 @@ def reduce_channels(relevance: Any, reduce: Reduce = "sum") -> np.ndarray:
 def to_rgb(
     relevance: Any,
     *,
-    scale: float | None = None,
-    cmap: str | Colormap = RELEVANCE_CMAP,
+    scale: Scale = None,
+    cmap: str | Colormap | None = None,
     reduce: Reduce = "sum",
     gamma: float = 1.0,
     symmetric: bool = True,
+    show: Show = "signed",
+    smooth: Smooth = None,
+    stride: float | None = None,
 ) -> np.ndarray:
     """Relevance as a picture.
 
     Args:
         relevance: one sample, [H, W] or [H, W, C].
-        scale: the |R| at the ends of the colour map; None takes the largest of this map. Larger values are clipped.
-        cmap: one of `PALETTES`, any other name of a matplotlib colour map, or a Colormap.
+        scale: the |R| at the ends of the colour map; None takes the largest of this map, "99%" the value that 99 % of
+            its entries other than zero do not exceed. Larger values are clipped.
+        cmap: one of `PALETTES`, any other name of a matplotlib colour map, or a Colormap; None: "seismic", and
+            "magnitude" for show="abs".
         reduce: how channels become one value, see `reduce_channels`.
         gamma: colours show sign(v)·|v|^gamma of v = R / scale; below 1 it brings out faint relevance.
         symmetric: the map spans -scale..scale, so that zero has its middle colour. False: it spans the smallest to
             the largest value, and zero has no fixed colour.
+        show: "abs" draws |R| of each entry, taken before channels and neighbours are summed, so that opposite signs
+            do not cancel. The map then spans 0..scale, with zero at the lower end.
+        smooth: standard deviation, in pixels of the relevance map, of a Gaussian that the map is drawn through; "auto"
+            is half of `stride`. None or 0: none.
+        stride: of the model's first convolution, for smooth="auto"; see `lrp_tf.drawing.first_stride`.
 
     Returns:
         uint8 [H, W, 3], RGB. Equal values, zeros for instance, are all of the middle colour.
 
     Raises:
-        ValueError: see `reduce_channels`; scale or gamma not positive, scale with symmetric=False, unknown cmap.
+        ValueError: see `reduce_channels`; scale, gamma, smooth or stride out of range, scale with symmetric=False,
+            unknown cmap or show, smooth="auto" without stride, a cmap with two sides for show="abs".
         TypeError: cmap is neither a name nor a Colormap.
     """
-    values = reduce_channels(relevance, reduce)
-    return colour(values, limits(values, scale, symmetric), cmap, gamma)
+    paint = Paint(scale, cmap, reduce, gamma, symmetric, show, smooth, stride)
+    values = paint.values(relevance)
+    return colour(values, paint.ends(values), paint.palette(), gamma)
+
+
+@dataclasses.dataclass(frozen=True)
+class Paint:
+    """How relevance is drawn; see `to_rgb`, whose arguments these are."""
+
+    scale: Scale = None
+    cmap: str | Colormap | None = None
+    reduce: Reduce = "sum"
+    gamma: float = 1.0
+    symmetric: bool = True
+    show: Show = "signed"
+    smooth: Smooth = None
+    stride: float | None = None
+
+    def values(self, relevance: Any) -> np.ndarray:
+        """What is drawn of one sample, in the geometry of the relevance: float64 [H, W]."""
+        if self.show not in ("signed", "abs"):
+            raise ValueError(f'Expected show="signed" or "abs". Received: {self.show!r}')
+        relevance = np.abs(np.asarray(relevance, np.float64)) if self.show == "abs" else relevance
+        return smooth(reduce_channels(relevance, self.reduce), sigma_of(self.smooth, self.stride))
+
+    def ends(self, values: np.ndarray) -> tuple[float, float]:
+        """The values at the two ends of the colour map."""
+        low, high = limits(values, self.scale, self.symmetric)
+        return (0.0, high) if self.show == "abs" and self.symmetric else (low, high)
+
+    def palette(self, *, over: bool = False) -> str | Colormap:
+        """The colour map; `over`: for a photograph below, whose light and dark would drown pale and dark colours."""
+        if self.cmap is None:
+            return (VIVID if over else PLAIN)[self.show]
+        name = self.cmap if isinstance(self.cmap, str) else getattr(self.cmap, "name", "")
+        if self.show == "abs" and name.removesuffix("_r") in DIVERGING:
+            raise ValueError(
+                f'Expected a cmap that begins at zero, with show="abs". Received: {name!r}, which has zero in its '
+                'middle. Remedy: no cmap, or "magnitude", "Reds", "viridis" and the like'
+            )
+        return self.cmap
 
 
 def require_finite(values: np.ndarray, what: str) -> None:
@@ -122,16 +196,35 @@ def colormap(cmap: str | Colormap) -> Colormap:
     return cmap.resampled(COLOURS)
 
 
-def limits(values: np.ndarray, scale: float | None, symmetric: bool = True) -> tuple[float, float]:
+def quantile_of(scale: str) -> float:
+    """The share that a quantile such as "99%" names: 0.99.
+
+    Raises:
+        ValueError: no percentage above 0 and up to 100.
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*%\s*", scale)
+    share = float(match[1]) / 100 if match else 0.0
+    if not 0 < share <= 1:
+        raise ValueError(f'Expected scale > 0, None, or a quantile of |R| from 0% to 100%, "99%". Received: {scale!r}')
+    return share
+
+
+def limits(values: np.ndarray, scale: Scale, symmetric: bool = True) -> tuple[float, float]:
     """The values at the two ends of the colour map.
 
     Raises:
-        ValueError: scale not positive and finite, or together with symmetric=False.
+        ValueError: scale neither positive and finite nor a quantile, or together with symmetric=False.
     """
-    if scale is not None and not 0 < scale < np.inf:
-        raise ValueError(f"Expected scale > 0 or None. Received: scale={scale!r}")
+    quantile = quantile_of(scale) if isinstance(scale, str) else None
+    if quantile is None and scale is not None and not 0 < scale < np.inf:
+        raise ValueError(f'Expected scale > 0, None, or a quantile as "99%". Received: scale={scale!r}')
     if symmetric:
-        scale = float(scale or np.abs(values).max() or 1.0)
+        sizes = np.abs(values)
+        if quantile is not None:
+            # Zeros do not count: where most of a map is empty, any quantile would be 0.
+            sizes = sizes[sizes > 0]
+            scale = np.quantile(sizes, quantile) if sizes.size else None
+        scale = float(scale or sizes.max(initial=0.0) or 1.0)
         return -scale, scale
     if scale is not None:
         raise ValueError(

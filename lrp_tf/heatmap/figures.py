@@ -10,10 +10,11 @@ import numpy as np
 from matplotlib.colors import Colormap
 from matplotlib.figure import Figure
 
-from lrp_tf.heatmap.colours import RELEVANCE_CMAP, Reduce, colour, limits, reduce_channels
-from lrp_tf.heatmap.files import DPI, encode, rendered, require_format, write_figure, write_pixels
-from lrp_tf.heatmap.images import image_to_rgb, overlay, resize
+from lrp_tf.heatmap.colours import Paint, Reduce, Scale, Show, colour
+from lrp_tf.heatmap.files import DPI, encode, rendered, require_dpi, require_format, write_figure, write_pixels
+from lrp_tf.heatmap.images import image_to_rgb, laid_over, resize
 from lrp_tf.heatmap.sheets import Bar, sheet
+from lrp_tf.heatmap.smoothing import Smooth
 
 Style = Literal["side-by-side", "overlay", "heatmap"]
 
@@ -24,14 +25,18 @@ def save(
     *,
     image: Any = None,
     title: str = "",
-    scale: float | None = None,
-    cmap: str | Colormap = RELEVANCE_CMAP,
+    scale: Scale = None,
+    cmap: str | Colormap | None = None,
     reduce: Reduce = "sum",
     gamma: float = 1.0,
     symmetric: bool = True,
+    show: Show = "signed",
+    smooth: Smooth = None,
+    stride: float | None = None,
     alpha: float = 0.6,
     style: Style = "side-by-side",
     colorbar: bool = False,
+    dpi: float = DPI,
 ) -> Path:
     """Save one heatmap as a picture.
 
@@ -41,27 +46,30 @@ def save(
         relevance: one sample, [h, w] or [h, w, C].
         image: what was explained, see `image_to_rgb`. The map is drawn in its geometry.
         title: text above, may have several lines.
-        scale, cmap, reduce, gamma, symmetric: see `to_rgb`.
+        scale, cmap, reduce, gamma, symmetric, show, smooth, stride: see `to_rgb`; cmap of overlays, see `overlay`.
         alpha: see `overlay`.
         style: "side-by-side" of image and heatmap; "overlay", one on the other; "heatmap" alone. Without title and
             colour bar, the last two have exactly one pixel per pixel of the image, and any style without image has
             one per entry of the map.
-        colorbar: draw the colours beside their relevance.
+        colorbar: draw the colours beside their relevance; those of an overlay over medium grey.
+        dpi: pixels per inch of what is drawn with texts or side by side, 10 to 1200. Pictures that have one pixel
+            per pixel keep that.
 
     Returns:
         `path`.
 
     Raises:
         ValueError: see `to_rgb`, `image_to_rgb` and `overlay`; an unknown picture format or style, an overlay
-            without image.
+            without image, dpi out of range.
         OSError: the folder does not exist or cannot be written.
     """
     require_format(path)
-    drawing = {"scale": scale, "cmap": cmap, "reduce": reduce, "gamma": gamma, "symmetric": symmetric, "alpha": alpha}
-    tiles, bar = _tiles(relevance, image, style, **drawing)
+    require_dpi(dpi)
+    paint = Paint(scale, cmap, reduce, gamma, symmetric, show, smooth, stride)
+    tiles, bar = _tiles(relevance, image, style, paint, alpha)
     if len(tiles) == 1 and not title and not colorbar:
         return write_pixels(path, tiles[0])
-    return write_figure(path, _sheet(tiles, title, bar if colorbar else None))
+    return write_figure(path, _sheet(tiles, title, bar if colorbar else None, dpi))
 
 
 def figure(
@@ -69,14 +77,18 @@ def figure(
     image: Any = None,
     *,
     title: str = "",
-    scale: float | None = None,
-    cmap: str | Colormap = RELEVANCE_CMAP,
+    scale: Scale = None,
+    cmap: str | Colormap | None = None,
     reduce: Reduce = "sum",
     gamma: float = 1.0,
     symmetric: bool = True,
+    show: Show = "signed",
+    smooth: Smooth = None,
+    stride: float | None = None,
     alpha: float = 0.6,
     style: Style = "side-by-side",
     colorbar: bool = False,
+    dpi: float = DPI,
 ) -> Figure:
     """The matplotlib figure that `save` writes, to be changed or put elsewhere. It does not involve pyplot.
 
@@ -86,9 +98,9 @@ def figure(
     Raises:
         ValueError: see `save`.
     """
-    drawing = {"scale": scale, "cmap": cmap, "reduce": reduce, "gamma": gamma, "symmetric": symmetric, "alpha": alpha}
-    tiles, bar = _tiles(relevance, image, style, **drawing)
-    return _sheet(tiles, title, bar if colorbar else None)
+    paint = Paint(scale, cmap, reduce, gamma, symmetric, show, smooth, stride)
+    tiles, bar = _tiles(relevance, image, style, paint, alpha)
+    return _sheet(tiles, title, bar if colorbar else None, dpi)
 
 
 def show(
@@ -96,14 +108,18 @@ def show(
     image: Any = None,
     *,
     title: str = "",
-    scale: float | None = None,
-    cmap: str | Colormap = RELEVANCE_CMAP,
+    scale: Scale = None,
+    cmap: str | Colormap | None = None,
     reduce: Reduce = "sum",
     gamma: float = 1.0,
     symmetric: bool = True,
+    show: Show = "signed",
+    smooth: Smooth = None,
+    stride: float | None = None,
     alpha: float = 0.6,
     style: Style = "side-by-side",
     colorbar: bool = False,
+    dpi: float = DPI,
 ) -> None:
     """Display the figure in a Jupyter notebook.
 
@@ -115,8 +131,9 @@ def show(
         RuntimeError: this is no notebook.
     """
     display = _notebook()
-    drawing = {"scale": scale, "cmap": cmap, "reduce": reduce, "gamma": gamma, "symmetric": symmetric, "alpha": alpha}
-    made = figure(relevance, image, title=title, style=style, colorbar=colorbar, **drawing)
+    paint = Paint(scale, cmap, reduce, gamma, symmetric, show, smooth, stride)
+    tiles, bar = _tiles(relevance, image, style, paint, alpha)
+    made = _sheet(tiles, title, bar if colorbar else None, dpi)
     display.display(display.Image(data=encode(rendered(made), ".png")))
 
 
@@ -137,26 +154,25 @@ def _notebook() -> Any:
     return IPython.display
 
 
-def _tiles(
-    relevance: Any, image: Any, style: str, *, alpha: float, reduce: Reduce, **drawing: Any
-) -> tuple[list[np.ndarray], Bar]:
+def _tiles(relevance: Any, image: Any, style: str, paint: Paint, alpha: float) -> tuple[list[np.ndarray], Bar]:
     """The pictures of that style, and the colour bar of the relevance in them."""
     if style not in ("side-by-side", "overlay", "heatmap"):
         raise ValueError(f'Expected style="side-by-side", "overlay" or "heatmap". Received: {style!r}')
     if style == "overlay" and image is None:
         raise ValueError('Expected an image for style="overlay". Received: None. Remedy: image=x[0] or style="heatmap"')
-    values = reduce_channels(relevance, reduce)
+    values = paint.values(relevance)
     photo = None if image is None else image_to_rgb(image)
     if photo is not None:
         values = resize(values, photo.shape[:2])
-    bar = Bar(limits(values, drawing["scale"], drawing["symmetric"]), drawing["cmap"], drawing["gamma"])
-    if style == "overlay":
-        return [overlay(photo, values, alpha=alpha, **drawing)], bar
+    over = style == "overlay"
+    bar = Bar(paint.ends(values), paint.palette(over=over), paint.gamma, alpha if over else None)
+    if over:
+        return [laid_over(photo, values, bar.ends, bar.cmap, bar.gamma, alpha)], bar
     heat = colour(values, bar.ends, bar.cmap, bar.gamma)
     return [heat] if photo is None or style == "heatmap" else [photo, heat], bar
 
 
-def _sheet(tiles: list[np.ndarray], title: str, bar: Bar | None) -> Figure:
+def _sheet(tiles: list[np.ndarray], title: str, bar: Bar | None, dpi: float) -> Figure:
     # One pixel for each of the image's, in bounds: a digit is drawn larger, a poster smaller.
     tile_inches = min(max(max(tiles[0].shape[:2]) / DPI, 2.0), 8.0)
-    return sheet([tiles], titles=[title] if title else None, tile_inches=tile_inches, bar=bar)
+    return sheet([tiles], titles=[title] if title else None, tile_inches=tile_inches, bar=bar, dpi=dpi)

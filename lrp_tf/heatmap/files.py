@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 import os
 import secrets
 from collections.abc import Callable
@@ -103,13 +104,24 @@ def write_figure(path: str | os.PathLike, drawing: Figure) -> Path:
     path = require_format(path)
     if path.suffix.lower() in PIXELS:
         return write_pixels(path, rendered(drawing))
-    return atomic(path, lambda temporary: drawing.savefig(temporary, dpi=DPI, facecolor="white"))
+    return atomic(path, lambda temporary: drawing.savefig(temporary, dpi=drawing.dpi, facecolor="white"))
 
 
-def empty_figure(width: int, height: int) -> Figure:
-    """A white figure of that many pixels."""
+def require_dpi(dpi: float) -> float:
+    """The dots per inch, if they are reasonable.
+
+    Raises:
+        ValueError: no number from 10 to 1200.
+    """
+    if isinstance(dpi, bool) or not isinstance(dpi, numbers.Real) or not 10 <= dpi <= 1200:
+        raise ValueError(f"Expected dpi from 10 to 1200. Received: dpi={dpi!r}")
+    return float(dpi)
+
+
+def empty_figure(width: int, height: int, dpi: float = DPI) -> Figure:
+    """A white figure of that many hundredths of an inch, which are its pixels unless `dpi` is another."""
     # Pixels are inches times dpi, cut off: 0.29 * 100 would be 28 without the small amount more.
-    drawing = Figure(figsize=((width + 1e-6) / DPI, (height + 1e-6) / DPI), dpi=DPI, facecolor="white")
+    drawing = Figure(figsize=((width + 1e-6) / DPI, (height + 1e-6) / DPI), dpi=dpi, facecolor="white")
     FigureCanvasAgg(drawing)
     return drawing
 

@@ -8,7 +8,8 @@ import cv2
 import numpy as np
 from matplotlib.colors import Colormap
 
-from lrp_tf.heatmap.colours import RELEVANCE_CMAP, Reduce, colour, limits, reduce_channels, require_finite, strength
+from lrp_tf.heatmap.colours import Paint, Reduce, Scale, Show, colour, reduce_channels, require_finite, strength
+from lrp_tf.heatmap.smoothing import Smooth
 
 BAND = 256  # rows at a time: a large photograph takes gigabytes as floats
 
@@ -109,11 +110,14 @@ def overlay(
     relevance: Any,
     *,
     alpha: float = 0.6,
-    cmap: str | Colormap = RELEVANCE_CMAP,
-    scale: float | None = None,
+    cmap: str | Colormap | None = None,
+    scale: Scale = None,
     gamma: float = 1.0,
     reduce: Reduce = "sum",
     symmetric: bool = True,
+    show: Show = "signed",
+    smooth: Smooth = None,
+    stride: float | None = None,
 ) -> np.ndarray:
     """Relevance over the photograph in grey, the more opaque the larger |R| is; none where R is 0.
 
@@ -121,7 +125,9 @@ def overlay(
         image: see `image_to_rgb`.
         relevance: one sample, [h, w] or [h, w, C]; brought to the geometry of the image.
         alpha: opacity of the largest |R|, 0 to 1.
-        cmap, scale, gamma, reduce, symmetric: see `to_rgb`. Opacity follows gamma too.
+        cmap: as in `to_rgb`; None: "vivid", whose red and blue are bright, so that they stand out on dark and on
+            light photographs, and "vivid_magnitude" for show="abs".
+        scale, gamma, reduce, symmetric, show, smooth, stride: see `to_rgb`. Opacity follows gamma too.
 
     Returns:
         uint8 [H, W, 3], RGB, in the geometry of the image.
@@ -129,11 +135,19 @@ def overlay(
     Raises:
         ValueError: see `image_to_rgb` and `to_rgb`; alpha outside 0..1.
     """
+    paint = Paint(scale, cmap, reduce, gamma, symmetric, show, smooth, stride)
+    photo = image_to_rgb(image)
+    values = resize(paint.values(relevance), photo.shape[:2])
+    return laid_over(photo, values, paint.ends(values), paint.palette(over=True), gamma, alpha)
+
+
+def laid_over(
+    photo: np.ndarray, values: np.ndarray, ends: tuple[float, float], cmap: str | Colormap, gamma: float, alpha: float
+) -> np.ndarray:
+    """`overlay` of values [H, W] that are ready to be drawn over a photograph, uint8 [H, W, 3]."""
     if not 0 <= alpha <= 1:
         raise ValueError(f"Expected alpha from 0 to 1. Received: alpha={alpha!r}")
-    grey = cv2.cvtColor(image_to_rgb(image), cv2.COLOR_RGB2GRAY)
-    values = resize(reduce_channels(relevance, reduce), grey.shape)
-    ends = limits(values, scale, symmetric)
+    grey = cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY)
     picture = np.empty((*grey.shape, 3), np.uint8)
     for top in range(0, len(grey), BAND):
         rows = slice(top, top + BAND)

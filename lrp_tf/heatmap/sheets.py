@@ -14,8 +14,8 @@ from matplotlib.colors import Colormap
 from matplotlib.figure import Figure
 
 from lrp_tf.heatmap.colours import colour
-from lrp_tf.heatmap.files import DPI, empty_figure, write_figure
-from lrp_tf.heatmap.images import scaled
+from lrp_tf.heatmap.files import DPI, empty_figure, require_dpi, write_figure
+from lrp_tf.heatmap.images import laid_over, scaled
 from lrp_tf.heatmap.texts import PLAIN, printable, wrapped
 
 GAP = 10  # between pictures, and around them
@@ -23,16 +23,25 @@ TITLE, LABEL, HEAD = 9, 8, 11  # font sizes
 NARROWEST = 1 / 8  # a picture of 1 x 2000 is drawn as 1 x 8, to be seen at all
 BAR = 100  # width of a colour bar with its numbers
 SHORTEST_BAR = 80
+BAR_BELOW = 32  # height of a colour bar below its picture, with its numbers
 NARROWEST_SHEET = 200  # for the title of a tall picture
 
 
 @dataclass(frozen=True)
 class Bar:
-    """A colour bar: the values at its ends, and what `colour` needs."""
+    """A colour bar: the values at its ends, what `colour` needs, and the opacity if a photograph lies below."""
 
     ends: tuple[float, float]
     cmap: str | Colormap
     gamma: float
+    alpha: float | None = None
+
+    def colours(self) -> np.ndarray:
+        """uint8 [256, 1, 3], from the lower end to the upper; over medium grey, if a photograph lies below."""
+        values = np.linspace(*self.ends, 256)[:, None]
+        if self.alpha is None:
+            return colour(values, self.ends, self.cmap, self.gamma)
+        return laid_over(np.full((256, 1, 3), 128, np.uint8), values, self.ends, self.cmap, self.gamma, self.alpha)
 
 
 def grid(
@@ -43,6 +52,8 @@ def grid(
     labels: Sequence[str] | None = None,
     suptitle: str = "",
     tile_inches: float = 2.0,
+    bars: Sequence[Bar | None] | None = None,
+    dpi: float = DPI,
 ) -> Path:
     """Save RGB pictures in rows, drawn by matplotlib. Each keeps its aspect ratio, up to 1:8.
 
@@ -52,16 +63,20 @@ def grid(
         titles: above each row, one text or several that share its width.
         labels: one below each picture, row by row.
         suptitle: text above all.
-        tile_inches: the longer side of one picture, at 100 pixels per inch.
+        tile_inches: the longer side of one picture.
+        bars: a colour bar below each picture, row by row; None leaves one out.
+        dpi: pixels per inch.
 
     Returns:
         `path`.
 
     Raises:
-        ValueError: no pictures, something that is none, not one title a row, an unknown picture format.
+        ValueError: no pictures, something that is none, not one title a row, an unknown picture format, dpi out of
+            range.
         OSError: the folder does not exist or cannot be written.
     """
-    return write_figure(path, sheet(rows, titles=titles, labels=labels, suptitle=suptitle, tile_inches=tile_inches))
+    texts = {"titles": titles, "labels": labels, "suptitle": suptitle}
+    return write_figure(path, sheet(rows, **texts, tile_inches=tile_inches, bars=bars, dpi=dpi))
 
 
 def sheet(
@@ -72,8 +87,11 @@ def sheet(
     suptitle: str = "",
     tile_inches: float = 2.0,
     bar: Bar | None = None,
+    bars: Sequence[Bar | None] | None = None,
+    dpi: float = DPI,
 ) -> Figure:
     """The figure of `grid`, with a colour bar beside the first row if `bar` is given."""
+    sharper = require_dpi(dpi) / DPI  # lengths below are hundredths of an inch
     pictures = [picture for row in rows for picture in row]
     columns = max((len(row) for row in rows), default=0)
     if not any(picture is not None for picture in pictures):
@@ -96,12 +114,13 @@ def sheet(
     suptitle = wrapped(suptitle, inside / DPI, HEAD)
     above = 19 * max((_lines(text) for row in titles for text in row), default=0)
     below = 9 + 15 * max(map(_lines, labels)) if labels else 0
+    below += BAR_BELOW if bars else 0
     head = 15 + 20 * _lines(suptitle) if suptitle else 5
 
     row_height = cell_height + above + below + 12
     width, height = inside + (BAR if bar else 0), len(rows) * row_height + head
-    drawing = empty_figure(width, height)
-    sizes, labels = iter(sizes), iter(labels)
+    drawing = empty_figure(width, height, dpi)
+    sizes, labels, bars = iter(sizes), iter(labels), iter(bars or [])
     for r, row in enumerate(rows):
         top = head + r * row_height + above
         for t, text in enumerate(titles[r] if titles else []):
@@ -111,11 +130,15 @@ def sheet(
         for c, picture in enumerate(row):
             tall, wide = next(sizes)
             left, down = start + c * (cell_width + GAP) + (cell_width - wide) // 2, top + (cell_height - tall) // 2
-            label = next(labels, "")
+            label, below_it = next(labels, ""), next(bars, None)
             if picture is None:
                 continue
+            if below_it:
+                box = _box(left, top + cell_height + below - BAR_BELOW + 8, wide, 9, width, height)
+                draw_bar(drawing, below_it, box, lying=True)
             axes = drawing.add_axes(_box(left, down, wide, tall, width, height))
-            pixels = scaled(np.asarray(picture), (tall, wide), cv2.INTER_NEAREST)
+            size = (max(round(tall * sharper), 1), max(round(wide * sharper), 1))
+            pixels = scaled(np.asarray(picture), size, cv2.INTER_NEAREST)
             axes.imshow(pixels, aspect="auto", interpolation="none", origin="upper")
             frame(axes)
             axes.set_xticks([])
@@ -129,21 +152,30 @@ def sheet(
     return drawing
 
 
-def draw_bar(drawing: Figure, bar: Bar, box: tuple[float, float, float, float]) -> None:
+def draw_bar(drawing: Figure, bar: Bar, box: tuple[float, float, float, float], *, lying: bool = False) -> None:
     """A colour bar whose numbers are relevance: its ends, and zero if it lies between them."""
     low, high = bar.ends
-    values = np.linspace(high, low, 256)[:, None]
     axes = drawing.add_axes(box)
-    colours = colour(values, bar.ends, bar.cmap, bar.gamma)
+    colours = bar.colours()
+    colours = colours.transpose(1, 0, 2) if lying else colours[::-1]
     axes.imshow(colours, aspect="auto", interpolation="none", origin="upper", extent=(0, 1, 0, 1))
     frame(axes)
-    axes.set_xticks([])
     marks = {0.0: low, 1.0: high} if low != high else {0.5: low}
     if low < 0 < high:
         marks[-low / (high - low)] = 0.0
+    places, texts = list(marks), [number(value) for value in marks.values()]
+    if lying:
+        axes.set_yticks([])
+        axes.set_xticks(places, texts, fontsize=LABEL, **PLAIN)
+        axes.tick_params(axis="x", length=3, pad=2)
+        # Neighbours are near: the numbers at the ends stay within the width of the bar.
+        for place, text in zip(places, axes.get_xticklabels(), strict=True):
+            text.set_horizontalalignment({0.0: "left", 1.0: "right"}.get(place, "center"))
+        return
+    axes.set_xticks([])
     axes.yaxis.tick_right()
     axes.yaxis.set_label_position("right")
-    axes.set_yticks(list(marks), [number(value) for value in marks.values()], fontsize=LABEL, **PLAIN)
+    axes.set_yticks(places, texts, fontsize=LABEL, **PLAIN)
     axes.tick_params(axis="y", length=3, pad=2)
     axes.set_ylabel("relevance", fontsize=LABEL, labelpad=2, **PLAIN)
 

@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.collections import LineCollection
 from matplotlib.colors import Colormap
 
-from lrp_tf.heatmap.colours import RELEVANCE_CMAP, colour, limits, require_finite
+from lrp_tf.heatmap.colours import RELEVANCE_CMAP, Scale, colour, limits, require_finite
 from lrp_tf.heatmap.files import DPI, empty_figure, require_format, write_figure
 from lrp_tf.heatmap.sheets import BAR, LABEL, TITLE, Bar, draw_bar, frame
 from lrp_tf.heatmap.texts import PLAIN, wrapped
@@ -29,7 +29,7 @@ def signal(
     x: Any = None,
     names: Sequence[str] | None = None,
     title: str = "",
-    scale: float | None = None,
+    scale: Scale = None,
     cmap: str | Colormap = RELEVANCE_CMAP,
     gamma: float = 1.0,
     symmetric: bool = True,

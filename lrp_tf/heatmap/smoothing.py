@@ -1,0 +1,66 @@
+"""Smoothing for display: strided convolutions draw a lattice into relevance."""
+
+from __future__ import annotations
+
+import numbers
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+
+Smooth = float | Literal["auto"] | None
+
+
+def sigma_of(smooth: Smooth, stride: float | None) -> float:
+    """The standard deviation that `smooth` asks for, in pixels of the relevance map; 0 for none.
+
+    Raises:
+        ValueError: neither None, "auto" nor a finite number of at least 0; "auto" without stride, a stride below 1.
+    """
+    if stride is not None and not (_number(stride) and 1 <= stride < np.inf):
+        raise ValueError(
+            f"Expected stride of at least 1, the step of the model's first convolution. Received: {stride!r}"
+        )
+    if smooth is None:
+        return 0.0
+    if isinstance(smooth, str) and smooth == "auto":
+        if stride is None:
+            raise ValueError(
+                'smooth="auto" is half the stride of the model\'s first convolution, which an array does not tell. '
+                "Received: no stride. Remedy: stride=lrp_tf.drawing.first_stride(explainer), or smooth as a number"
+            )
+        return stride / 2
+    if not _number(smooth) or not 0 <= smooth < np.inf:
+        raise ValueError(f'Expected smooth="auto", None or a number of pixels, 0 or more. Received: smooth={smooth!r}')
+    return float(smooth)
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
+def smooth(relevance: Any, sigma: float) -> np.ndarray:
+    """A relevance map under a Gaussian. The map is mirrored at its borders, so that its sum stays.
+
+    Args:
+        relevance: [h, w], any real dtype.
+        sigma: the standard deviation in pixels of the map; 0 changes nothing.
+
+    Returns:
+        float64 [h, w], a new array.
+
+    Raises:
+        ValueError: another rank, sigma below 0 or not finite.
+    """
+    values = np.array(relevance, dtype=np.float64)
+    if values.ndim != 2 or not values.size:
+        raise ValueError(
+            f"Expected a relevance map [h, w]. Received: shape {np.shape(relevance)}. "
+            "Remedy: reduce_channels(R[0]) of a sample R[0] with channels."
+        )
+    sigma = sigma_of(sigma, None)
+    if not sigma:
+        return values
+    # From twice the size on, a mirrored map is its mean to four digits; wider kernels would only take longer.
+    y, x = (min(sigma, 2.0 * size) for size in values.shape)
+    return cv2.GaussianBlur(values, (0, 0), sigmaX=x, sigmaY=y, borderType=cv2.BORDER_REFLECT)

@@ -8,12 +8,13 @@ from typing import Any
 
 import tensorflow as tf
 from keras import tree
+from tensorflow.python.eager import record
 
 from lrp_tf import fast as fast_marks
 from lrp_tf import spares, zeros
 from lrp_tf.composites import Composite
 from lrp_tf.graph import Graph, Ref, Step
-from lrp_tf.numerics import Account, keep_largest
+from lrp_tf.numerics import Account, keep_largest, sealed
 from lrp_tf.operators import folded_after
 
 # How many linear steps ahead of its use a kernel may be folded.
@@ -37,12 +38,22 @@ BELOW_ZERO = (
 )
 
 
+NO_WEIGHTS = (
+    "The clone has no gradient with respect to weights, only relevance with respect to its inputs. Expected: a tape "
+    "that watches the clone's input, tape.watch(x). Received: a gradient through the clone, under a tape that watches "
+    "weights but no input. Remedy: take gradients by weights through the model itself, and use "
+    "tf.stop_gradient(clone(x)) where the values are constants"
+)
+
+
 class Clone:
     """A model rebuilt from its steps: the same values forward, relevance backward.
 
     Calling it gives the pre-softmax values, and `tape.gradient(clone(x), x, output_gradients=R_out)` is the relevance
     of x, through one `tf.custom_gradient` around the whole. It reads the model's weights at every call and has no
-    gradient with respect to them.
+    gradient with respect to them: where the tape watches no input, asking for one is a LookupError; where it does, the
+    gradient by weights is None, as TensorFlow says of what is not connected, since no one can tell what is asked for.
+    The relevance itself has no gradient: a second derivative is a LookupError.
     """
 
     def __init__(
@@ -69,12 +80,16 @@ class Clone:
 
         @tf.custom_gradient
         def run(*flat: tf.Tensor) -> tuple[tf.Tensor, Callable]:
+            watched, place = record.should_record_backprop(flat), _place()
             forward = self.forward(flat)
 
             def gradient(start: tf.Tensor, variables: Iterable | None = None) -> Any:
+                # A tape around a tf.function asks in another graph, and for all that the function reads.
+                if variables and not watched and _place() is place:
+                    raise LookupError(NO_WEIGHTS)
                 relevances = self.relevance(forward, start)
                 found = [
-                    tf.cast(relevances[ref], x.dtype) if x.dtype.is_floating else None  # integers take no gradient
+                    sealed(tf.cast(relevances[ref], x.dtype)) if x.dtype.is_floating else None  # no gradient by ints
                     for ref, x in zip(self.graph.inputs, flat, strict=True)
                 ]
                 return (found, [None] * len(list(variables))) if variables is not None else found
@@ -201,6 +216,11 @@ class Clone:
             if ref not in found:
                 found[ref] = tf.zeros_like(forward.values[ref], dtype=self.graph.dtype)
         return found
+
+
+def _place() -> tf.Graph | None:
+    """The graph that operations are added to; None: they run at once."""
+    return None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
 
 
 def _fraction(relevance_filter: float | None) -> float | None:

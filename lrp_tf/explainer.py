@@ -16,7 +16,7 @@ from lrp_tf.canonize import canonize
 from lrp_tf.clone import BELOW_ZERO, Clone, Forward
 from lrp_tf.composites import Composite
 from lrp_tf.graph import Ref, Step
-from lrp_tf.numerics import Account, sample_sum
+from lrp_tf.numerics import Account, sample_sum, sealed
 from lrp_tf.rules import Rule
 from lrp_tf.summary import Table
 from lrp_tf.tracing import trace
@@ -338,6 +338,9 @@ class Explainer:
             _, starts, _ = arguments.start_relevance(begin, found["logits"])
             start = starts[0] if begin.many else starts
             diagnosis.raise_where_it_began(self.clone, inputs, start, found["relevance"])
+        for name in ("relevance", "layers", "conservation"):
+            if name in found:
+                found[name] = tf.nest.map_structure(sealed, found[name])
         return {name: value for name, value in found.items() if name not in ("declared", "in_range", "finite")}
 
     def _compile(self, mode: str, kind: str, want: _Want) -> Callable:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
+from tensorflow.python.eager import record
 
 Number = float | tf.Tensor
 
@@ -126,6 +127,46 @@ def vjp(
     # Some operations of TensorFlow know float32 only, and so do their gradients.
     gradients = tf.nest.map_structure(lambda g, y: tf.cast(g, y.dtype), gradients, outputs)
     return tape.gradient(outputs, inputs, gradients, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+
+
+_NOT_TWICE = (
+    "The relevance is not differentiable: its own derivative would leave out what the rules hold constant and what the "
+    "savings replace. Expected: gradients that end at the relevance. Received: a gradient through it (of the second "
+    "order, or with respect to weights). Remedy: tf.stop_gradient(relevance) where it is used as a constant"
+)
+_SEALED = "LrpTfSealed"
+
+
+def sealed(relevance: tf.Tensor) -> tf.Tensor:
+    """`relevance`, of which no gradient can be taken: asking for one is a LookupError.
+
+    A tape around a tf.function asks for the gradients of all that it returns: there it is an error of the call of
+    `tape.gradient`, and only where the relevance itself counts.
+    """
+    if tf.executing_eagerly() and not record.should_record_backprop([relevance]):
+        return relevance
+    with record.stop_recording():
+        if tf.executing_eagerly():
+            found = tf.identity(relevance)
+        else:  # one gradient for all, since TensorFlow's registry keeps each for ever
+            with tf.compat.v1.get_default_graph().gradient_override_map({"Identity": _SEALED}):
+                found = tf.raw_ops.Identity(input=relevance)
+    record.record_operation(_SEALED, [found], [relevance], _refuse)
+    return found
+
+
+def _refuse(*gradients: tf.Tensor) -> None:
+    raise LookupError(_NOT_TWICE)
+
+
+@tf.RegisterGradient(_SEALED)
+def _refuse_unless_zero(op: tf.Operation, gradient: tf.Tensor) -> tf.Tensor:
+    if getattr(op, "graph", None) is tf.compat.v1.get_default_graph():
+        _refuse()
+    unused = tf.equal(gradient, tf.zeros([], gradient.dtype))
+    with tf.control_dependencies([tf.debugging.Assert(tf.reduce_all(unused), [_NOT_TWICE])]):
+        # NaN where there are no assertions, as under XLA.
+        return tf.where(unused, gradient, tf.constant(float("nan"), gradient.dtype))
 
 
 class Account:

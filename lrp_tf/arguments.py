@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -182,6 +182,17 @@ def ranked(targets: Iterable, graph: Graph) -> list[int]:
     if classes is not None and -min(found) > classes:
         raise ValueError(f"topK:{-min(found)}: the model has {classes} classes.")
     return found
+
+
+def for_all(targets: Sequence, graph: Graph, batch: int) -> Any:
+    """What `Explainer` takes for each of `targets` of every sample: a plain list of classes means one per sample there.
+
+    A single target comes back without a list, since it needs no axis of targets.
+    """
+    codes = ranked(targets, graph)
+    if len(codes) == 1:
+        return "top1" if codes[0] < 0 else codes[0]
+    return list(targets) if min(codes) < 0 else [codes] * batch
 
 
 def without_labels(graph: Graph, element: Any) -> Any:

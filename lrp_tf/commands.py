@@ -15,10 +15,11 @@ from typing import Any
 import keras
 import numpy as np
 
-from lrp_tf import arguments, composites, gallery, images, loading, serving
+from lrp_tf import arguments, composites, gallery, images, loading, rules, serving
 from lrp_tf.explainer import Explainer
 from lrp_tf.gallery import Gallery, Look
 from lrp_tf.loading import LoadError
+from lrp_tf.options import Relative
 from lrp_tf.progress import Bar
 
 SOME_FAILED = 1
@@ -49,7 +50,8 @@ def report_command(options: argparse.Namespace) -> int:
     pixels = images.Fit(form.height, form.width, options.resize).apply(image)
     x = preprocessing(form.arrange(pixels)[None])
     print(f"fed to the model: {x.min():.4g} to {x.max():.4g} (--preprocess {preprocessing.name})")
-    explainer.report(form.order(x), _targets(options, explainer, _classes(options)))
+    targets = _targets(options, explainer, _classes(options))
+    explainer.report(form.order(x), arguments.for_all(targets, explainer.graph, batch=1))
     return 0
 
 
@@ -68,7 +70,7 @@ def export_command(options: argparse.Namespace) -> int:
         max_pixels=options.max_pixels,
         top_k=options.top_k,
         cmap=options.cmap,
-        gamma=options.gamma,
+        gamma=options.color_gamma,
         reduce=options.reduce,
         scale=options.scale,
         warmup=not options.no_warmup,
@@ -107,12 +109,13 @@ def explain_images(
     files = list(images.find(_image_names(options)))
     explainer = _explainer(model, options, _bounds(options, model, preprocessing))
     styles = gallery.STYLES if options.style == "all" else (options.style,)
-    look = Look(styles, options.cmap, options.gamma, options.reduce, options.scale)
+    look = Look(styles, options.cmap, options.color_gamma, options.reduce, options.scale)
     look.check()
     targets = _targets(options, explainer, classes)
-    shown = ("composite", "zero_bias", "relevance_filter", "output", "resize", "size", "save_relevance")
+    shown = ("zero_bias", "relevance_filter", "output", "resize", "size", "save_relevance")
     settings = {name: getattr(options, name, None) for name in shown}
     settings |= {
+        "composite": str(options.composite),
         "model": identity,
         "preprocess": preprocessing.name,
         "target": targets,
@@ -209,7 +212,9 @@ def _output(options: argparse.Namespace) -> int | str | None:
 
 
 def _needs_bounds(options: argparse.Namespace) -> bool:
-    return options.composite in composites.PRESETS and composites.needs_bounds(options.composite)
+    """Whether the preset takes bounds of the input that the command line does not give."""
+    name, given = options.composite
+    return name in composites.PRESETS and composites.needs_bounds(name) and not {"low", "high"} <= set(given)
 
 
 def _bounds(options: argparse.Namespace, model: keras.Model, preprocessing: loading.Preprocessing) -> dict:
@@ -222,9 +227,14 @@ def _bounds(options: argparse.Namespace, model: keras.Model, preprocessing: load
 
 
 def _explainer(model: keras.Model, options: argparse.Namespace, bounds: dict) -> Explainer:
+    name, given = options.composite
+    if options.zero_bias and given.get("zero_bias", True) is not True:
+        raise LoadError(f"--zero-bias and --composite {options.composite} contradict one another. Expected one of them")
+    given = {key: rules.Relative(value) if isinstance(value, Relative) else value for key, value in given.items()}
     zero_bias = {"zero_bias": True} if options.zero_bias else {}
-    composite = composites.get(options.composite, **bounds, **zero_bias)
-    return Explainer(model, composite, output=_output(options), relevance_filter=options.relevance_filter)
+    return Explainer(
+        model, name, output=_output(options), relevance_filter=options.relevance_filter, **bounds | given | zero_bias
+    )
 
 
 COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {

@@ -20,7 +20,7 @@ Predicate = Callable[[Step], bool]
 
 
 class Match:
-    """Selects steps of a graph; `first()`, `last()`, `at()`, `named()` and `of_type()` make one.
+    """Selects steps of a graph; `first()`, `last()`, `at()`, `named()` and others of this module make one.
 
     Attributes:
         must: matching nothing is an error, since it can only be a mistake.
@@ -105,6 +105,31 @@ def at(index: int) -> Match:
     return Match(select, f"at({index})", must=True)
 
 
+def dense_like() -> Match:
+    """What the presets treat as Dense: linear steps that are no convolution, the last one whatever its class, and
+    convolutions on a 1x1 map (MobileNet's classifier).
+    """
+
+    def select(graph: Graph) -> list[Step]:
+        found = {s for s in linear_steps(graph) if not s.linear.convolution} | set(last().select(graph))
+        return list(found | {s for s in linear_steps(graph) if _on_single_pixel(s)})
+
+    return Match(select, "dense_like()")
+
+
+def _on_single_pixel(step: Step) -> bool:
+    if not step.linear.convolution:
+        return False
+    shape = list(step.inputs[step.signals[0]].shape)
+    del shape[step.linear.channel_axis(step.op) - (1 if step.linear.channel_axis(step.op) > 0 else 0)]
+    return all(size == 1 for size in shape)
+
+
+def first_convolution() -> Match:
+    """The convolutions among `first()`: a first Dense is none, and Flat on it would be a blank picture."""
+    return Match(lambda graph: [s for s in first().select(graph) if s.linear.convolution], "first_convolution()")
+
+
 class Composite:
     """An ordered list of (match, rule); the first match wins.
 
@@ -122,8 +147,8 @@ class Composite:
             match, rule = entry
             if not (match is None or isinstance(match, Match) or callable(match)) or isinstance(match, type):
                 raise TypeError(
-                    "A match is composites.first(), last(), at(i), named(regex), of_type(class), a function of a step, "
-                    f"or None. Received: {match!r}"
+                    "A match is composites.first(), last(), first_convolution(), dense_like(), at(i), named(regex), "
+                    f"of_type(class), a function of a step, or None. Received: {match!r}"
                 )
             if not isinstance(rule, Handler):
                 hint = f" Did you mean {rule.__name__}()?" if isinstance(rule, type) else ""
@@ -271,38 +296,18 @@ class _CarriedZBox(rules.ZBox):
 # --- presets -----------------------------------------------------------------------------------
 
 
-def _dense_like(graph: Graph) -> list[Step]:
-    """Linear steps that are no convolution, the last one, and convolutions on a 1x1 map (MobileNet's classifier)."""
-    found = {s for s in linear_steps(graph) if not s.linear.convolution} | set(last().select(graph))
-    return list(found | {s for s in linear_steps(graph) if _on_single_pixel(s)})
-
-
-def _on_single_pixel(step: Step) -> bool:
-    if not step.linear.convolution:
-        return False
-    shape = list(step.inputs[step.signals[0]].shape)
-    del shape[step.linear.channel_axis(step.op) - (1 if step.linear.channel_axis(step.op) > 0 else 0)]
-    return all(size == 1 for size in shape)
-
-
-def _first_convolution(graph: Graph) -> list[Step]:
-    return [s for s in first().select(graph) if s.linear.convolution]
-
-
 def _first_half(graph: Graph) -> list[Step]:
     convolutions = [s for s in linear_steps(graph) if s.linear.convolution]
     return convolutions[: math.ceil(len(convolutions) / 2)]
 
 
-_DENSE_LIKE = Match(_dense_like, "dense, last, 1x1 map")
-_FIRST_CONVOLUTION = Match(_first_convolution, "first convolution")
 _FIRST_HALF = Match(_first_half, "first half of convolutions")
 _MAXIMA = Match(lambda graph: [s for s in graph.steps if isinstance(flows.lookup(s), flows.MAXIMA)], "max pooling")
 _CONVOLUTION = Match(lambda graph: [s for s in linear_steps(graph) if s.linear.convolution], "convolutions")
 
 
 def _preset(convolution: rules.Rule, dense: rules.Rule, ahead: tuple = ()) -> list:
-    return [*ahead, (_DENSE_LIKE, dense), (_CONVOLUTION, convolution), (None, dense)]
+    return [*ahead, (dense_like(), dense), (_CONVOLUTION, convolution), (None, dense)]
 
 
 def _epsilon(epsilon=1e-6, zero_bias=False):
@@ -315,7 +320,7 @@ def _epsilon_plus(epsilon=1e-6, stabilizer=1e-6, zero_bias=False):
 
 
 def _epsilon_plus_flat(epsilon=1e-6, stabilizer=1e-6, zero_bias=False):
-    flat = (_FIRST_CONVOLUTION, rules.Flat(stabilizer))
+    flat = (first_convolution(), rules.Flat(stabilizer))
     return _preset(rules.ZPlus(stabilizer, zero_bias), rules.Epsilon(epsilon, zero_bias), (flat,))
 
 
@@ -324,7 +329,7 @@ def _epsilon_alpha2_beta1(epsilon=1e-6, stabilizer=1e-6, zero_bias=False):
 
 
 def _epsilon_alpha2_beta1_flat(epsilon=1e-6, stabilizer=1e-6, zero_bias=False):
-    return [(_FIRST_CONVOLUTION, rules.Flat(stabilizer)), *_epsilon_alpha2_beta1(epsilon, stabilizer, zero_bias)]
+    return [(first_convolution(), rules.Flat(stabilizer)), *_epsilon_alpha2_beta1(epsilon, stabilizer, zero_bias)]
 
 
 def _epsilon_gamma_box(low, high, gamma=0.25, epsilon=1e-6, stabilizer=1e-6, zero_bias=False):
@@ -376,8 +381,8 @@ def get(identifier: str | Composite | rules.Rule, **options: Any) -> Composite:
             hint = f" Did you mean {near[0]!r}?" if near else ""
             raise ValueError(f"Unknown composite. Expected one of {list(PRESETS)}. Received: {identifier!r}.{hint}")
         known = inspect.signature(PRESETS[identifier]).parameters
-        if unknown := set(options) - set(known):
-            raise TypeError(f"Composite {identifier!r} takes the options {list(known)}. Received: {sorted(unknown)}")
+        if unknown := sorted(set(options) - set(known)):
+            raise TypeError(f"Composite {identifier!r} takes the options {', '.join(known)}. Received: {unknown}")
         if missing := {"low", "high"} & set(known) - {k for k, v in options.items() if v is not None}:
             raise ValueError(
                 f"Composite {identifier!r} needs {' and '.join(sorted(missing, reverse=True))}, the bounds of the "
@@ -386,7 +391,10 @@ def get(identifier: str | Composite | rules.Rule, **options: Any) -> Composite:
             )
         return Composite(PRESETS[identifier](**options), identifier)
     if options:
-        raise TypeError(f"Options go with a preset's name. Received: {identifier!r} with {sorted(options)}")
+        raise TypeError(
+            f"Options go with a preset's name, as in get('epsilon', epsilon=0.1); an instance has its own. Expected no "
+            f"options beside {identifier!r}. Received: {sorted(options)}"
+        )
     if isinstance(identifier, Composite):
         return identifier
     if isinstance(identifier, rules.Rule):

@@ -75,6 +75,7 @@ def clone_with_rules(
     relevance_filter: float | None = None,
     nonnegative: bool = False,
     fast: str | None = None,
+    **options: Any,
 ) -> Clone:
     """A callable with the pre-softmax values of `model`, whose gradient is the relevance.
 
@@ -88,11 +89,12 @@ def clone_with_rules(
         composite: see `composites.get`.
         output: name or index of the output, for models with several.
         relevance_filter, nonnegative, fast: see `Explainer`.
+        **options: of the preset that `composite` names, see `composites.get`.
 
     Raises:
         TypeError, ValueError: as `Explainer`.
     """
-    composite = composites.get(composite)  # before the model is walked: the cheaper mistake first
+    composite = composites.get(composite, **options)  # before the model is walked: the cheaper mistake first
     graph = trace(model, lambda step: flows.keeps(step) or composite.claims(step))
     nonnegative = bool(nonnegative)
     return Clone(canonize(graph, output, nonnegative), composite, relevance_filter, nonnegative=nonnegative, fast=fast)
@@ -141,9 +143,11 @@ class Explainer:
         fast: "bfloat16" computes the convolutions of ZPlus in it, on machines where that pays; the model's own values
             and every Epsilon stay in float32. See docs/speed.md for what it costs in accuracy.
         max_batch: split larger batches into parts of at most this size, which are explained one after another.
+        **options: of the preset that `composite` names: `Explainer(model, "epsilon_gamma_box", low=0.0, high=1.0)`;
+            see `composites.get`.
 
     Raises:
-        TypeError: not a Keras 3 model.
+        TypeError: not a Keras 3 model; an option that the preset does not take, or any beside an instance.
         ValueError: an unbuilt or untraceable model, an unknown composite or output, an unsupported layer
             (`UnsupportedLayerError`).
         RuntimeError: Keras runs on another backend than TensorFlow.
@@ -160,12 +164,19 @@ class Explainer:
         nonnegative: bool = False,
         fast: str | None = None,
         max_batch: int | None = None,
+        **options: Any,
     ) -> None:
         self.model = model
         self.max_batch = _checked_size(max_batch, "max_batch")
         self._jit_compile = _xla(jit_compile)
         self.clone = clone_with_rules(
-            model, composite, output=output, relevance_filter=relevance_filter, nonnegative=nonnegative, fast=fast
+            model,
+            composite,
+            output=output,
+            relevance_filter=relevance_filter,
+            nonnegative=nonnegative,
+            fast=fast,
+            **options,
         )
         self._compiled: dict[tuple, Callable] = {}
 
@@ -189,9 +200,9 @@ class Explainer:
         Args:
             x: a batch, [B, ...], in the structure of the model's inputs; arrays or tensors.
             target: None, each sample's top class; an int for all; [B] ints; [B, k] ints, k classes a sample that
-                share one forward pass; "topK:3", each sample's three top classes; a list such as ["top1", 281],
-                several for all. With a single output unit: 1 explains the value, 0 its negative, None whichever is
-                positive. For outputs [B, d1, ..., C]: [B, rank - 1] indices, one index tuple a sample.
+                share one forward pass; "topK:3", each sample's three top classes; a list with a rank in it such as
+                ["top1", 281], several for all. With a single output unit: 1 explains the value, 0 its negative, None
+                whichever is positive. For outputs [B, d1, ..., C]: [B, rank - 1] indices, one index tuple a sample.
             start: "output", relevance starts as the target's pre-softmax value; "one", as 1; or a tensor of the
                 output's shape, then without target.
             max_batch: as the Explainer's, for this call.

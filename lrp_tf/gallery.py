@@ -70,7 +70,7 @@ class Gallery:
         preprocessing: from pixels 0..255 to what the model takes.
         out: folder of the results.
         classes: their names.
-        targets: as `Explainer` takes them for all samples: ["top1"], ["topK:3"], ["top1", 281].
+        targets: what is explained of every image: ("top1",), ("topK:3",), (281, 282), ("top1", 281).
         size: (height, width), where the model leaves it open.
         how: "squash", "crop" or "pad", see `images.Fit`.
         batch: images that the network gets at once.
@@ -340,9 +340,8 @@ class _Run:
 
     def _explained(self, items: list[_Item]) -> Iterator[tuple[int, list[tuple], Callable[[], None]]]:
         gallery = self.gallery
-        # One target needs no loop over targets, which costs a tenth.
-        first = gallery.targets[0]
-        target = list(gallery.targets) if self.count > 1 else "top1" if isinstance(first, str) else first
+        graph = gallery.explainer.graph
+        target = lambda element: arguments.for_all(gallery.targets, graph, len(element[1]))  # noqa: E731
         stream = gallery.explainer.map(self._batches(items), target, explain=True, with_inputs=True)
         for (_, indices), explanation in stream:
             relevance = np.asarray(explanation.relevance, np.float32)

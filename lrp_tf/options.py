@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from importlib.metadata import version
+import ast
+import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import lrp_tf
 
@@ -24,9 +25,10 @@ class _Version(argparse.Action):
     """Versions are looked up only when they are asked for."""
 
     def __call__(self, parser: argparse.ArgumentParser, *rest: Any) -> None:
-        parser.exit(
-            message=f"lrp_tf {lrp_tf.__version__}, Keras {version('keras')}, TensorFlow {version('tensorflow')}\n"
-        )
+        from importlib.metadata import version
+
+        versions = f"lrp_tf {lrp_tf.__version__}, Keras {version('keras')}, TensorFlow {version('tensorflow')}"
+        parser.exit(message=f"{versions}\n")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -91,8 +93,9 @@ def add_preprocessing(parser: argparse.ArgumentParser) -> None:
 
 
 def add_rule_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--composite", default="epsilon_plus_flat", metavar="NAME",
-                        help=f"{', '.join(PRESETS)}; default: %(default)s")  # fmt: skip
+    parser.add_argument("--composite", type=preset, default="epsilon_plus_flat", metavar="NAME[:OPTION=VALUE,...]",
+                        help=f"{', '.join(PRESETS)}; with options as in epsilon_gamma_box:gamma=0.5,low=-1,high=1; "
+                        "default: %(default)s")  # fmt: skip
     parser.add_argument("--zero-bias", action="store_true", help="let biases absorb no relevance")
     parser.add_argument("--relevance-filter", type=float, metavar="F",
                         help="keep the largest fraction F of |R| in each layer, 0.1 say: crisper maps")  # fmt: skip
@@ -125,9 +128,71 @@ def add_picture_options(parser: argparse.ArgumentParser, out: Path) -> None:
 def add_colours(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cmap", default="seismic", metavar="NAME",
                         help=f"{', '.join(PALETTES)}, any of matplotlib; default: %(default)s")  # fmt: skip
-    parser.add_argument("--gamma", type=float, default=1.0, metavar="G", help="below 1 shows faint relevance")
+    parser.add_argument("--color-gamma", type=float, default=1.0, metavar="G", help="below 1 shows faint relevance")
+    parser.add_argument("--gamma", dest="color_gamma", action=_Renamed, type=float, help=argparse.SUPPRESS)
     parser.add_argument("--reduce", choices=["sum", "mean", "absmax"], default="sum", help="over the channels")
     parser.add_argument("--scale", type=float, metavar="R", help="|R| of full colour; default: each map's own maximum")
+
+
+class _Renamed(argparse.Action):
+    """An option under its former name, which is the name of another thing elsewhere."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, chosen: argparse.Namespace, value: Any, name: Any = None
+    ) -> None:
+        new = f"--{self.dest.replace('_', '-')}"
+        print(f"{parser.prog}: {name} is now {new}; the old name will be dropped. The gamma of a rule is "
+              "--composite NAME:gamma=G", file=sys.stderr)  # fmt: skip
+        setattr(chosen, self.dest, value)
+
+
+class Preset(NamedTuple):
+    """A preset's name and its options; `str()` writes them as on the command line, in one order."""
+
+    name: str
+    options: dict[str, Any]
+
+    def __str__(self) -> str:
+        listed = ",".join(f"{name}={value}" for name, value in sorted(self.options.items()))
+        return f"{self.name}:{listed}" if listed else self.name
+
+
+def preset(text: str) -> Preset:
+    """NAME or NAME:OPTION=VALUE,...: values are numbers, true, false, lists such as [-1,0,1], or relative(0.25)."""
+    name, _, rest = text.partition(":")
+    try:
+        call: Any = ast.parse(f"preset({rest})", mode="eval").body
+        names = [keyword.arg for keyword in call.keywords] if isinstance(call, ast.Call) and not call.args else [None]
+        if None in names or len(set(names)) < len(names):
+            raise ValueError(text)
+        return Preset(name, {keyword.arg: _value(keyword.value) for keyword in call.keywords})
+    except (SyntaxError, ValueError) as error:
+        raise argparse.ArgumentTypeError(
+            "expected NAME or NAME:OPTION=VALUE,OPTION=VALUE, as in epsilon_gamma_box:gamma=0.5,low=-1,high=1; values "
+            f"are numbers, true, false, lists such as [-1,0,1], or relative(0.25). Received: {text!r}"
+        ) from error
+
+
+class Relative(float):
+    """The factor of a stabiliser that is relative, `rules.Relative`."""
+
+    def __repr__(self) -> str:
+        return f"relative({float(self)!r})"
+
+    __str__ = __repr__
+
+
+def _value(node: ast.expr) -> Any:
+    if isinstance(node, ast.Name) and node.id.lower() in ("true", "false"):
+        return node.id.lower() == "true"
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id.lower() == "relative":
+        (factor,) = node.args
+        return Relative(ast.literal_eval(factor))
+    value = ast.literal_eval(node)
+    numbers = value if isinstance(value, list) else [value]
+    if not all(isinstance(number, (bool, int, float)) for number in numbers):
+        raise ValueError(value)
+    return value
 
 
 def _count(text: str) -> int:

@@ -18,7 +18,8 @@ from keras import layers as kl
 from pictures import classifier, photo, photos, rgb, table
 
 import lrp_tf
-from lrp_tf import cli, loading
+from lrp_tf import cli, images, loading
+from lrp_tf import options as parse
 
 # --- preprocessing and models ------------------------------------------------------------------
 
@@ -162,6 +163,116 @@ def test_summary_report_and_composites(lrp, saved, tmp_path):
     assert all(name in out for name in lrp_tf.composites.PRESETS)
     assert lrp("report", saved, "nowhere.png", "--preprocess", "none")[0] == 2
     assert lrp("summary", saved, "--composite", "nonsense")[0] == 2
+
+
+# --- options of the preset ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "options"),
+    [
+        ("epsilon", "epsilon", {}),
+        ("epsilon:", "epsilon", {}),
+        ("epsilon_gamma_box:gamma=0.5,low=-1,high=1e2", "epsilon_gamma_box", {"gamma": 0.5, "low": -1, "high": 100.0}),
+        ("tutorial: low=[-1, -2,-3.5] ,high = [1,2,3]", "tutorial", {"low": [-1, -2, -3.5], "high": [1, 2, 3]}),
+        ("epsilon:zero_bias=true", "epsilon", {"zero_bias": True}),
+        ("epsilon:epsilon=relative(0.25)", "epsilon", {"epsilon": 0.25}),
+    ],
+)
+def test_composite_with_options(text, name, options):
+    found = parse.preset(text)
+    assert found == (name, options)
+    assert parse.preset(str(found)) == found
+    assert str(parse.preset(str(found))) == str(found)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a:gamma",
+        "a:gamma=",
+        "a:0.5",
+        "a:gamma=x",
+        "a:gamma='x'",
+        "a:**{}",
+        "a:gamma=f(1)",
+        "a:gamma=1)+(2",
+        "a:g=1,g=2",
+    ],
+)
+def test_composite_options_that_cannot_be_read(text, capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["summary", "m.keras", "--composite", text])
+    assert stop.value.code == 2
+    err = capsys.readouterr().err
+    assert "expected NAME or NAME:OPTION=VALUE" in err
+    assert f"Received: {text!r}" in err
+
+
+def test_every_command_takes_the_options_of_a_preset(lrp, saved, tmp_path):
+    photos(tmp_path / "in", 1)
+    box = "epsilon_gamma_box:gamma=0.5,low=-2,high=300"
+    rule = "ZBox(-2, 300)"
+    code, out, err = lrp("summary", saved, "--composite", box)
+    assert code == 0, err
+    assert rule in out
+    code, out, err = lrp("report", saved, "in/photo0.png", "--preprocess", "none", "--composite", box)
+    assert code == 0, err
+    assert rule in out
+    arguments = ("--preprocess", "none", "--composite", box)
+    code, _, err = lrp("explain", saved, "in", *arguments, "--save-relevance")
+    assert code == 0, err
+    x = images.Fit(32, 32, "squash").apply(photo(0))[None].astype("float32")
+    options = {"low": -2, "high": 300, "gamma": 0.5}
+    expected = lrp_tf.Explainer(keras.models.load_model(saved), "epsilon_gamma_box", **options)(x)[0]
+    np.testing.assert_allclose(np.load("results/photo0.npy"), expected, atol=1e-5 * np.abs(expected).max())
+    assert json.loads((tmp_path / "results/settings.json").read_text())["composite"] == (
+        "epsilon_gamma_box:gamma=0.5,high=300,low=-2"
+    )
+    code, out, err = lrp("export", saved, "served/1", *arguments, "--no-warmup")
+    assert code == 0, err
+    assert rule in (tmp_path / "served/1/assets.extra/lrp_tf.json").read_text()
+
+
+def test_bounds_come_from_the_preprocessing_unless_they_are_given(lrp, saved, tmp_path):
+    photos(tmp_path / "in", 1)
+    x = images.Fit(32, 32, "squash").apply(photo(0))[None] / np.float32(255)
+    cases = {"tutorial": (0, 1), "tutorial:low=-3": (-3, 1), "tutorial:low=[-1,-2,-3],high=2": ([-1, -2, -3], 2)}
+    for text, (low, high) in cases.items():
+        command = ("explain", saved, "in", "--preprocess", "scale:1/255", "--style", "heatmap", "--save-relevance")
+        code, _, err = lrp(*command, "--composite", text, "--out", text.replace(":", "_"))
+        assert code == 0, err
+        expected = lrp_tf.Explainer(keras.models.load_model(saved), "tutorial", low=low, high=high)(x)[0]
+        found = np.load(f"{text.replace(':', '_')}/photo0.npy")
+        np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
+
+
+def test_options_that_the_preset_does_not_take(lrp, saved):
+    code, _, err = lrp("summary", saved, "--composite", "epsilon:gamma=0.5")
+    assert code == 2
+    assert "takes the options epsilon, zero_bias" in err
+    code, _, err = lrp("summary", saved, "--composite", "epsilon:zero_bias=false", "--zero-bias")
+    assert code == 2
+    assert "contradict" in err
+    out = lrp("summary", saved, "--composite", "epsilon:epsilon=relative(0.25)", "--zero-bias")[1]
+    assert "Epsilon(Relative(0.25), zero_bias=True)" in out
+
+
+def test_the_gamma_of_colours_has_a_name_of_its_own(lrp, saved, tmp_path):
+    photos(tmp_path / "in", 1)
+    command = ("explain", saved, "in", "--preprocess", "none", "--style", "heatmap")
+    code, _, err = lrp(*command, "--color-gamma", "0.3", "--out", "new")
+    assert (code, err) == (0, "")
+    code, _, err = lrp(*command, "--gamma", "0.3", "--out", "old")
+    assert code == 0
+    assert "--gamma is now --color-gamma" in err
+    new, old = (rgb(tmp_path / name / "photo0.heatmap.png") for name in ("new", "old"))
+    np.testing.assert_array_equal(new, old)
+    assert "--gamma " not in help_of(lrp, "explain")
+
+
+def help_of(lrp, command):
+    return lrp(command, "--help")[1]
 
 
 def test_the_console_script_is_installed():

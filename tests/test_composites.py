@@ -192,3 +192,56 @@ def test_tutorial_propagates_every_max_pooling_as_an_average(shape, pooling) -> 
     relevance = check(model, x, composite, tolerance=1e-5).relevance.numpy()
     if max(getattr(layer, "strides", (1,))) <= max(getattr(layer, "pool_size", (9,))):
         assert np.count_nonzero(relevance) == relevance.size  # the whole window has its share
+
+
+# --- options of a preset -----------------------------------------------------------------------
+
+
+def test_the_explainer_passes_options_to_the_preset() -> None:
+    model, x = convnet(), np.random.default_rng(0).uniform(size=(2, 10, 10, 3)).astype("float32")
+    options = {"low": 0.0, "high": [1.0, 2.0, 3.0], "gamma": 0.5, "zero_bias": True}
+    wanted = lrp_tf.Explainer(model, composites.get("epsilon_gamma_box", **options))
+    explainer = lrp_tf.Explainer(model, "epsilon_gamma_box", max_batch=1, **options)
+    assert repr(explainer.composite) == repr(wanted.composite)
+    np.testing.assert_array_equal(explainer(x), lrp_tf.Explainer(model, wanted.composite, max_batch=1)(x))
+    clone = lrp_tf.clone_with_rules(model, "epsilon_gamma_box", **options)
+    assert repr(clone.composite) == repr(wanted.composite)
+
+
+@pytest.mark.parametrize("build", [lrp_tf.Explainer, lrp_tf.clone_with_rules])
+def test_options_that_do_not_fit(build) -> None:
+    with pytest.raises(TypeError, match=r"'epsilon_plus' takes the options epsilon, stabilizer, zero_bias\. .*'low'"):
+        build(convnet(), "epsilon_plus", low=0.0)
+    with pytest.raises(ValueError, match="needs low and high"):
+        build(convnet(), "tutorial", gamma=0.5)
+    for instance in (composites.get("epsilon"), rules.ZPlus()):
+        with pytest.raises(TypeError, match=r"Expected no options beside .*Received: \['epsilon'\]"):
+            build(convnet(), instance, epsilon=0.1)
+
+
+# --- the matchers of the presets ---------------------------------------------------------------
+
+
+def test_presets_can_be_written_by_public_matchers() -> None:
+    inputs = keras.Input((8, 8, 3))
+    x = kl.Conv2D(4, 3, activation="relu", name="a")(inputs)
+    x = kl.Conv2D(4, 3, activation="relu", name="b")(x)
+    x = kl.GlobalAveragePooling2D(keepdims=True)(x)
+    x = kl.Conv2D(5, 1, activation="relu", name="pixel")(x)
+    model = keras.Model(inputs, kl.Dense(3, name="dense")(kl.Flatten()(x)))
+    written = composites.Composite([
+        (composites.first_convolution(), rules.Flat()),
+        (composites.dense_like(), rules.Epsilon(1e-6)),
+        (composites.of_type(kl.Conv2D), rules.ZPlus()),
+    ])  # fmt: skip
+    assert assigned(model, written) == assigned(model, preset("epsilon_plus_flat"))
+    assert assigned(model, written) == {"a": "Flat()", "b": Z, "pixel": E, "dense": E}
+    text = repr(preset("epsilon_plus_flat"))
+    assert "first_convolution() -> Flat()" in text
+    assert "dense_like() -> Epsilon(1e-06)" in text
+
+
+def test_a_first_dense_is_no_first_convolution() -> None:
+    model = keras.Sequential([keras.Input((5,)), kl.Dense(4, activation="relu", name="a"), kl.Dense(3, name="b")])
+    entries = [(composites.first_convolution(), rules.Flat()), (None, rules.ZPlus())]
+    assert assigned(model, composites.Composite(entries)) == {"a": Z, "b": Z}

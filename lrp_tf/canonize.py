@@ -14,7 +14,7 @@ from typing import Any
 import keras
 
 from lrp_tf import flows, linear
-from lrp_tf.graph import ActivationFunction, Graph, InputShift, Ref, SplitTime, Step, UnsupportedLayerError
+from lrp_tf.graph import ActivationFunction, Graph, InputShift, Ref, SplitTime, Step
 
 _STRIPPED = {"softmax", "sigmoid"}
 
@@ -28,7 +28,6 @@ def canonize(graph: Graph, output: int | str | None = None, nonnegative: bool = 
 
     Raises:
         ValueError: no such output, or several and none chosen.
-        UnsupportedLayerError: a quantized layer.
     """
     graph = dataclasses.replace(
         graph,
@@ -79,11 +78,6 @@ def _split_activations(graph: Graph) -> None:
         function = getattr(step.op, "activation", None)
         if type(step.op) is keras.layers.Activation and isinstance(function, keras.Layer):
             step = dataclasses.replace(step, op=_built(function, step))
-        if entry is not None and getattr(step.op, "quantization_mode", None) is not None:
-            raise UnsupportedLayerError(
-                f"Layer {step.path!r} ({step.operation}) is quantized to {step.op.quantization_mode}; its kernel "
-                "is no float tensor. Remedy: explain the model before quantization."
-            )
         if entry is None or function is None or function is keras.activations.linear:
             steps.append(step)
             continue

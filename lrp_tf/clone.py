@@ -12,6 +12,7 @@ from tensorflow.python.eager import record
 
 from lrp_tf import fast as fast_marks
 from lrp_tf import spares, zeros
+from lrp_tf.changes import Snapshot
 from lrp_tf.composites import Composite
 from lrp_tf.graph import Graph, Ref, Step
 from lrp_tf.numerics import Account, keep_largest, sealed
@@ -74,9 +75,14 @@ class Clone:
         self._makers = {ref: step for step in self.graph.steps for ref in step.outputs}
         self.hidden = zeros.hidden(self.graph, self.handlers)
         self.reached: set[Ref] = set()  # tensors that relevance was seen to reach
+        # How to make the same clone anew, and what of; None: it was made of a graph.
+        self.recipe: Callable[[], Clone] | None = None
+        self._snapshot: Snapshot | None = None
 
+    @tf.autograph.experimental.do_not_convert  # in a function of the user: nothing to translate, and slow
     def __call__(self, inputs: Any) -> tf.Tensor:
         """Pre-softmax values [B, ...] for `inputs`, which have the structure of the model's inputs."""
+        self.renew()
 
         @tf.custom_gradient
         def run(*flat: tf.Tensor) -> tuple[tf.Tensor, Callable]:
@@ -106,6 +112,17 @@ class Clone:
         elif not declared:
             raise ValueError(BELOW_ZERO)
         return run(*tensors)
+
+    def made_by(self, recipe: Callable[[], Clone], snapshot: Snapshot) -> Clone:
+        """The clone, which from now on knows how it was made."""
+        self.recipe, self._snapshot = recipe, snapshot
+        return self
+
+    def renew(self) -> None:
+        """Become the clone of what the model is now, if a layer changed what it computes since this one was made."""
+        if self.recipe is not None and self._snapshot is not None and self._snapshot.outdated():
+            with tf.init_scope():
+                vars(self).update(vars(self.recipe()))
 
     def as_declared(self, inputs: Iterable[tf.Tensor]) -> Any:
         """Whether no input is below zero, if so it was declared: True, or a boolean tensor."""

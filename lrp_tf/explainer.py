@@ -13,9 +13,10 @@ from keras import tree
 
 from lrp_tf import arguments, composites, diagnosis, flows, streams, summary
 from lrp_tf.canonize import canonize
+from lrp_tf.changes import Snapshot
 from lrp_tf.clone import BELOW_ZERO, Clone, Forward
 from lrp_tf.composites import Composite
-from lrp_tf.graph import Ref, Step
+from lrp_tf.graph import Graph, Ref, Step
 from lrp_tf.numerics import Account, sample_sum, sealed
 from lrp_tf.rules import Rule
 from lrp_tf.summary import Table
@@ -94,10 +95,15 @@ def clone_with_rules(
     Raises:
         TypeError, ValueError: as `Explainer`.
     """
+    chosen = {"output": output, "relevance_filter": relevance_filter, "nonnegative": nonnegative, "fast": fast}
     composite = composites.get(composite, **options)  # before the model is walked: the cheaper mistake first
+    recipe = functools.partial(clone_with_rules, model, composite, **chosen)
     graph = trace(model, lambda step: flows.keeps(step) or composite.claims(step))
+    snapshot = Snapshot(model)
     nonnegative = bool(nonnegative)
-    return Clone(canonize(graph, output, nonnegative), composite, relevance_filter, nonnegative=nonnegative, fast=fast)
+    graph = canonize(graph, output, nonnegative)
+    clone = Clone(graph, composite, relevance_filter, nonnegative=nonnegative, fast=fast)
+    return clone.made_by(recipe, snapshot)
 
 
 def _checked_size(value: Any, name: str) -> int | None:
@@ -127,7 +133,9 @@ class Explainer:
     """Explains a Keras model by Layer-wise Relevance Propagation (Bach et al. 2015).
 
     Built once, it follows a model that goes on training. Every kind of call is compiled once, for any batch size;
-    after `tf.config.run_functions_eagerly(True)` none is, as for every tf.function.
+    after `tf.config.run_functions_eagerly(True)` none is, as for every tf.function. Where a layer changes what it
+    computes (`enable_lora`, another `activation`, other variables), the next call builds the explainer anew; settings
+    of your own layers, and what they hold in lists, are not watched: call `clone_with_rules` or `Explainer` again.
 
     Args:
         model: a Keras 3 model on TensorFlow, built; it is never changed.
@@ -179,6 +187,7 @@ class Explainer:
             **options,
         )
         self._compiled: dict[tuple, Callable] = {}
+        self._compiled_of: Graph | None = None
 
     def __repr__(self) -> str:
         return f"Explainer({self.model.name!r}, composite={self.clone.composite.name!r})"
@@ -191,6 +200,15 @@ class Explainer:
     @property
     def composite(self) -> Composite:
         return self.clone.composite
+
+    def renew(self) -> None:
+        """Build anew if a layer of the model changed what it computes: LoRA, another activation, other weights.
+
+        Every call does this. It takes well under a millisecond where nothing changed.
+        """
+        self.clone.renew()
+        if self._compiled_of is not self.clone.graph:
+            self._compiled, self._compiled_of = {}, self.clone.graph
 
     # --- calls ---------------------------------------------------------------------------------
 
@@ -291,6 +309,7 @@ class Explainer:
 
     def summary(self, print_fn: Callable[[str], Any] | None = print) -> Table:
         """The table layer -> operation -> rule; printed by `print_fn` unless None, and returned."""
+        self.renew()
         return summary.rule_table(self.graph, self.clone.handlers, self.composite.name).show(print_fn)
 
     def report(
@@ -316,9 +335,11 @@ class Explainer:
 
     # --- one compiled function for each kind of call -------------------------------------------
 
+    @tf.autograph.experimental.do_not_convert  # in a function of the user: nothing to translate, and slow
     def _run(
         self, x: Any, target: Any, start: Any, want: _Want, *, check: bool = True, max_batch: int | None = None
     ) -> dict[str, Any]:
+        self.renew()
         inputs = arguments.inputs(self.graph, x)
         begin = arguments.start(self.graph, target, start, inputs[0])
         size, samples = _checked_size(max_batch, "max_batch") or self.max_batch, inputs[0].shape[0]

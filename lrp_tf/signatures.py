@@ -37,6 +37,7 @@ class Served:
     """The functions behind the signatures, for tensors in the structure of the model's inputs."""
 
     def __init__(self, explainer: Explainer) -> None:
+        explainer.renew()
         graph = explainer.graph
         self.explainer, self.graph = explainer, graph
         # Keras names the inputs of recorded models alone; TensorFlow numbers the others.

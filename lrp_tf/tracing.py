@@ -18,6 +18,7 @@ from keras.src.backend.common.masking import get_keras_mask, set_keras_mask
 from keras.src.models.functional import Functional
 
 from lrp_tf import expansions
+from lrp_tf.changes import refuse_quantized
 from lrp_tf.graph import (
     BroadcastSamples,
     Constants,
@@ -58,8 +59,10 @@ def trace(model: keras.Model, keep: Keep = lambda step: True) -> Graph:
     Raises:
         TypeError: not a Keras 3 model.
         ValueError: a model that was never built, or whose `call` cannot be followed symbolically.
+        UnsupportedLayerError: a quantized layer.
     """
     check_model(model)
+    refuse_quantized(sublayers(model, itself=True))
     graph = []
 
     def build() -> list[tf.Tensor]:

@@ -15,7 +15,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from lrp_tf import arguments, composites, gallery, images, loading, rules, serving
+from lrp_tf import arguments, composites, drawing, gallery, heatmap, images, loading, rules, serving
 from lrp_tf.explainer import Explainer
 from lrp_tf.gallery import Gallery, Look
 from lrp_tf.loading import LoadError
@@ -69,7 +69,7 @@ def export_command(options: argparse.Namespace) -> int:
         resize=options.resize,
         max_pixels=options.max_pixels,
         top_k=options.top_k,
-        cmap=options.cmap,
+        cmap=options.cmap or heatmap.RELEVANCE_CMAP,
         gamma=options.color_gamma,
         reduce=options.reduce,
         scale=options.scale,
@@ -108,8 +108,9 @@ def explain_images(
     """
     files = list(images.find(_image_names(options)))
     explainer = _explainer(model, options, _bounds(options, model, preprocessing))
-    styles = gallery.STYLES if options.style == "all" else (options.style,)
-    look = Look(styles, options.cmap, options.color_gamma, options.reduce, options.scale)
+    styles = drawing.STYLES if options.style == "all" else (options.style,)
+    display = ("cmap", "reduce", "scale", "show", "smooth", "colorbar", "dpi", "format")
+    look = Look(styles, gamma=options.color_gamma, **{name: getattr(options, name) for name in display})
     look.check()
     targets = _targets(options, explainer, classes)
     shown = ("zero_bias", "relevance_filter", "output", "resize", "size", "save_relevance")
@@ -139,7 +140,10 @@ def explain_images(
     if not classes.names:
         print("The names of the classes are not known: numbers stand in their place (--classes FILE).")
     began = time.perf_counter()
-    with Bar(len(files)) as bar:
+    passes = 2 if look.scale == "run" else 1
+    if passes == 2:
+        print("--scale run: all relevance is computed twice, first for the scale, then for the pictures.")
+    with Bar(passes * len(files)) as bar:
         each = bar.tell_result if len(files) <= _EACH else (lambda rows: None)
         outcome = job.run(files, resume=options.resume, progress=bar.advance, tell=bar.tell_failure, finished=each)
     seconds = time.perf_counter() - began
@@ -147,6 +151,8 @@ def explain_images(
         f"{outcome.done} explained in {seconds:.1f} s ({outcome.done / seconds:.2f} images/s), "
         f"{outcome.failed} failed, {outcome.skipped} finished before. Results in {options.out}"
     )
+    if outcome.scale is not None:
+        print(f"Full colour in every picture: |R| = {outcome.scale:.4g} ({options.out / gallery.SCALE})")
     if outcome.done:
         print(f"Fed to the model: {outcome.low:.4g} to {outcome.high:.4g} (--preprocess {preprocessing.name})")
     if outcome.failed:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import errno
+import hashlib
 import json
 import os
 import threading
@@ -22,43 +23,23 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from lrp_tf import arguments, heatmap, images
+from lrp_tf import arguments, drawing, heatmap, images
+from lrp_tf.drawing import Look
 from lrp_tf.explainer import Explainer, Explanation
 from lrp_tf.graph import Graph, InputShift
 from lrp_tf.loading import Classes, LoadError, Preprocessing
 from lrp_tf.records import Names, Table, complete_rows, to_csv, write_text
 
-STYLES = ("side-by-side", "overlay", "heatmap")
 TOP = 5
-RESULTS, FAILURES, SETTINGS = "results.csv", "failures.csv", "settings.json"
+RESULTS, FAILURES, SETTINGS, SCALE = "results.csv", "failures.csv", "settings.json", "scale.json"
 _SHARES = ("start", "relevance", "bias", "stabilizer", "other", "unexplained")
 COLUMNS = (
     *("file", "result"),
     *(f"top{i}{what}" for i in range(1, TOP + 1) for what in ("", "_name", "_probability", "_logit")),
     *("target", "target_name", "logit", "sum_of_relevance", "bias", "stabilizer", "other", "unexplained"),
+    *("probability", "arrived", "largest_relevance"),
 )
-_SHOWN = 640  # pixels of the longer side of a photograph beside its heatmap
 _KEPT = 4_000_000  # pixels of a photograph that waits for its overlay; larger ones are read again
-
-
-@dataclasses.dataclass(frozen=True)
-class Look:
-    """How relevance is drawn, see `lrp_tf.heatmap`."""
-
-    styles: tuple[str, ...] = ("side-by-side",)
-    cmap: str = "seismic"
-    gamma: float = 1.0
-    reduce: str = "sum"
-    scale: float | None = None
-
-    def check(self) -> None:
-        """Raise ValueError where `lrp_tf.heatmap` would, before any work is done."""
-        heatmap.to_rgb(np.zeros((1, 1)), **self.colours)
-        heatmap.reduce_channels(np.zeros((1, 1)), self.reduce)
-
-    @property
-    def colours(self) -> dict[str, Any]:
-        return {"cmap": self.cmap, "gamma": self.gamma, "scale": self.scale}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,13 +102,18 @@ class Gallery:
 
 
 class Outcome(NamedTuple):
-    """What became of the files: `skipped` were finished before; `low` and `high` is the range fed to the model."""
+    """What became of the files.
+
+    `skipped` were finished before; `low` and `high` is the range fed to the model; `scale` that of the whole run, if
+    `Look.scale` asks for one.
+    """
 
     done: int
     failed: int
     skipped: int
     low: float
     high: float
+    scale: float | None = None
 
 
 class Form(NamedTuple):
@@ -204,12 +190,16 @@ class _Run:
         self.lock = threading.Lock()
         self.errors: collections.deque[tuple[int, str]] = collections.deque()
         self.low, self.high = np.inf, -np.inf
+        self.paint = gallery.look.paint(drawing.first_stride(gallery.explainer))
+        self.scale: float | None = None  # of the whole run
 
     def _suffixes(self) -> list[str]:
         look = self.gallery.look
         numbers = [f".{i + 1}" for i in range(self.count)] if self.count > 1 else [""]
-        found = [".png"] if "side-by-side" in look.styles else []
-        found += [f".{style}{n}.png" for style in ("overlay", "heatmap") if style in look.styles for n in numbers]
+        found = [f".{look.format}"] if "side-by-side" in look.styles else []
+        found += [
+            f".{style}{n}.{look.format}" for style in ("overlay", "heatmap") if style in look.styles for n in numbers
+        ]
         return [*found, *([".npy"] if self.gallery.save_relevance else [])]
 
     def run(self, files: Iterable[tuple[str, str]]) -> Outcome:
@@ -219,6 +209,9 @@ class _Run:
         for leftover in out.rglob(f".tmp-{'[0-9a-f]' * 16}*"):
             leftover.unlink(missing_ok=True)
         items, skipped = self._items(files, finished)
+        if self.gallery.look.scale == "run":
+            self.progress(skipped)
+            self.scale = self._scale_of_run(items, finished)
         done = failed = 0
         with (
             Table(out / RESULTS, COLUMNS, append=self.resume) as results,
@@ -259,7 +252,7 @@ class _Run:
                 settle(*pending.popleft())
             while self.errors:
                 fail(*self.errors.popleft())
-        return Outcome(done, failed, skipped, float(self.low), float(self.high))
+        return Outcome(done, failed, skipped, float(self.low), float(self.high), self.scale)
 
     # --- what is to be done --------------------------------------------------------------------
 
@@ -303,6 +296,37 @@ class _Run:
                 items.append(_Item(path, self.names.new(path, relative)))
         return items, skipped
 
+    def _scale_of_run(self, items: list[_Item], finished: dict[str, str]) -> float:
+        """The largest |R| of all images, as drawn, computed before any is drawn; kept for runs that resume this one."""
+        path = self.gallery.out / SCALE
+        names = sorted([*(item.path for item in items), *finished])
+        files = hashlib.sha256(os.fsencode("\0".join(names))).hexdigest()
+        if finished:
+            self.progress(len(items))
+            try:
+                before = json.loads(path.read_text(encoding="utf-8"))
+            except (OSError, ValueError):
+                before = {}
+            if before.get("files") != files:
+                raise LoadError(
+                    f"--resume: the scale of the run, {path}, is of another list of files, so that colours would not "
+                    "compare. Expected the same files. Remedy: --scale with the number from there, or no --resume"
+                )
+            return float(before["scale"])
+        largest = 0.0
+        counted = 0
+        for maps, indices, _ in self._relevance(items, explain=False):
+            counted += len(indices)
+            self.progress(len(indices))
+            for relevance in maps.reshape(-1, *maps.shape[2:]):
+                if np.isfinite(relevance).all():  # else drawing it fails, and that is told there
+                    largest = max(largest, float(np.abs(self.paint.values(relevance)).max()))
+            self.pictures.clear()
+        self.progress(len(items) - counted)
+        self.errors.clear()  # found again, and told, when the pictures are drawn
+        write_text(path, json.dumps({"scale": largest or 1.0, "files": files}))
+        return largest or 1.0
+
     # --- the stream ----------------------------------------------------------------------------
 
     def _load(self, index: int) -> tuple[np.ndarray, bool]:
@@ -313,7 +337,7 @@ class _Run:
             self.errors.append((int(index), str(error)))
             return np.zeros((self.form.height, self.form.width, self.form.channels), np.uint8), False
         height, width = image.shape[:2]
-        factor = _SHOWN / max(height, width)
+        factor = gallery.look.shown / max(height, width)
         shown = (max(round(height * factor), 1), max(round(width * factor), 1)) if factor < 1 else (height, width)
         keep = "overlay" in gallery.look.styles and height * width <= _KEPT
         picture = _Picture((height, width), images.resize(image, shown), image if keep else None)
@@ -338,27 +362,29 @@ class _Run:
             self.low, self.high = min(self.low, x.min()), max(self.high, x.max())
             yield self.form.order(x), indices
 
-    def _explained(self, items: list[_Item]) -> Iterator[tuple[int, list[tuple], Callable[[], None]]]:
+    def _relevance(self, items: list[_Item], explain: bool = True) -> Iterator[tuple[np.ndarray, np.ndarray, Any]]:
+        """Batches: relevance [B, k, H, W, C], the indices of its items, and the explanation if asked for."""
         gallery = self.gallery
         graph = gallery.explainer.graph
         target = lambda element: arguments.for_all(gallery.targets, graph, len(element[1]))  # noqa: E731
-        stream = gallery.explainer.map(self._batches(items), target, explain=True, with_inputs=True)
-        for (_, indices), explanation in stream:
-            relevance = np.asarray(explanation.relevance, np.float32)
-            relevance = relevance[:, None] if self.count == 1 else relevance  # [B, k, H, W, C]
-            if self.form.channels_first:
-                relevance = np.moveaxis(relevance, 2, -1)
-            scores = _scores(explanation, bool(gallery.explainer.graph.stripped))
+        stream = gallery.explainer.map(self._batches(items), target, explain=explain, with_inputs=True)
+        for (_, indices), result in stream:
+            relevance = np.asarray(result.relevance if explain else result, np.float32)
+            relevance = relevance[:, None] if self.count == 1 else relevance
+            yield np.moveaxis(relevance, 2, -1) if self.form.channels_first else relevance, indices, result
+
+    def _explained(self, items: list[_Item]) -> Iterator[tuple[int, list[tuple], Callable[[], None]]]:
+        for relevance, indices, explanation in self._relevance(items):
+            scores = _scores(explanation, bool(self.gallery.explainer.graph.stripped))
             for row, index in enumerate(map(int, indices)):
-                item = items[index]
+                item, maps = items[index], relevance[row]
                 with self.lock:
                     picture = self.pictures.pop(index)
-                rows, titles = self._describe(item, scores, explanation, row)
-                maps = relevance[row]
+                rows, titles = self._describe(item, scores, explanation, row, maps)
                 yield index, rows, lambda i=item, p=picture, m=maps, t=titles: self._draw(i, p, m, t)
 
     def _describe(
-        self, item: _Item, scores: tuple[np.ndarray, Any], explanation: Explanation, row: int
+        self, item: _Item, scores: tuple[np.ndarray, Any], explanation: Explanation, row: int, maps: np.ndarray
     ) -> tuple[list[tuple], list[str]]:
         """The lines of results.csv, and a title for each target."""
         logits, probabilities = scores[0][row], None if scores[1] is None else scores[1][row]
@@ -368,39 +394,36 @@ class _Run:
         top = [value for c in best for value in (int(c), name(int(c)), chance(c), f"{logits[c]:.7g}")]
         top += [""] * (4 * (TOP - len(best)))
         shares = [np.atleast_1d(np.asarray(getattr(explanation.conservation, share))[row]) for share in _SHARES]
+        largest = np.abs(maps.sum(-1)).max((1, 2))
         rows, titles = [], []
         for k, target in enumerate(np.atleast_1d(np.asarray(explanation.target)[row]).tolist()):
             numbers = [f"{share[k]:.7g}" for share in shares]
-            rows.append((item.path, item.base, *top, target, name(target), *numbers))
+            start, arrived = (float(share[k]) for share in shares[:2])
+            told = (chance(target), f"{arrived / start:.4g}" if start else "", f"{largest[k]:.7g}")
+            rows.append((item.path, item.base, *top, target, name(target), *numbers, *told))
             likely = "" if probabilities is None else f", p = {probabilities[target]:.3f}"
             label = name(target) if name(target) != str(target) else f"class {target}"
-            titles.append(f"{label}{likely}\nlogit {logits[target]:.2f}, ΣR {shares[1][k]:.3g}")
+            went = drawing.where_it_went(*(float(share[k]) for share in shares[:5]))
+            titles.append(f"{label}{likely}, logit {logits[target]:.2f}\n{went}")
         return rows, titles
 
     # --- pictures ------------------------------------------------------------------------------
 
     def _draw(self, item: _Item, picture: _Picture, relevance: np.ndarray, titles: list[str]) -> None:
         """Write all results of one image; `relevance` [k, H, W, C]."""
-        look, base = self.gallery.look, self.gallery.out / item.base
+        gallery, base = self.gallery, self.gallery.out / item.base
         base.parent.mkdir(parents=True, exist_ok=True)
-        maps = [heatmap.reduce_channels(r, look.reduce) for r in relevance]
-        if self.gallery.save_relevance:
+        maps = [self.paint.values(r) for r in relevance]
+        if gallery.save_relevance:
             heatmap.atomic(
                 Path(f"{base}.npy"), lambda path: np.save(path, relevance[0] if self.count == 1 else relevance)
             )
-        if "side-by-side" in look.styles:
-            tiles = [heatmap.to_rgb(self.fit.restore(m, picture.shown.shape[:2]), **look.colours) for m in maps]
-            heatmap.grid(Path(f"{base}.png"), [[picture.shown, *tiles]], titles=[["", *titles]], tile_inches=3.2)
-        for style in ("overlay", "heatmap"):
-            if style not in look.styles:
-                continue
-            whole = None
-            if style == "overlay":
-                whole = images.read(item.path, self.gallery.max_pixels) if picture.whole is None else picture.whole
-            for k, m in enumerate(maps):
-                number = f".{k + 1}" if len(maps) > 1 else ""
-                full = self.fit.restore(m, picture.size)
-                heatmap.save(f"{base}.{style}{number}.png", full, image=whole, style=style, **look.colours)
+
+        def whole() -> np.ndarray:
+            return images.read(item.path, gallery.max_pixels) if picture.whole is None else picture.whole
+
+        photograph = {"size": picture.size, "shown": picture.shown, "whole": whole}
+        drawing.draw(base, maps, titles, look=gallery.look, fit=self.fit, run=self.scale, **photograph)
 
 
 def _scores(explanation: Explanation, stripped: bool) -> tuple[np.ndarray, np.ndarray | None]:

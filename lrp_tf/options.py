@@ -17,7 +17,22 @@ PRESETS = (
 )
 FITS = ("squash", "crop", "pad")
 STYLES = ("side-by-side", "overlay", "heatmap")
-PALETTES = ("seismic", "bwr", "RdBu_r", "coolwarm", "lrp", "coldnhot", "rainbow", "jet", "hot", "gray")
+FORMATS = ("png", "pdf", "svg")
+PALETTES = (
+    "seismic",
+    "bwr",
+    "RdBu_r",
+    "coolwarm",
+    "lrp",
+    "coldnhot",
+    "vivid",
+    "magnitude",
+    "vivid_magnitude",
+    "rainbow",
+    "jet",
+    "hot",
+    "gray",
+)
 MAX_PIXELS = 50_000_000
 
 
@@ -63,6 +78,7 @@ def parser() -> argparse.ArgumentParser:
     add_rule_options(export)
     add_fit(export)
     add_colours(export)
+    export.add_argument("--scale", type=float, metavar="R", help="|R| of full colour; default: each map's own maximum")
     export.add_argument("--top-k", type=_count, metavar="K", help="explain_top_k too: the K top classes of a sample")
     export.add_argument("--no-warmup", action="store_true", help="write no warm-up requests (extra: serving)")
 
@@ -122,16 +138,49 @@ def add_picture_options(parser: argparse.ArgumentParser, out: Path) -> None:
     parser.add_argument("--resume", action="store_true", help="skip what an earlier run with --out finished")
     parser.add_argument("--style", choices=[*STYLES, "all"], default="side-by-side")
     add_colours(parser)
+    add_display(parser)
     parser.add_argument("--save-relevance", action="store_true", help="write .npy files, too")
 
 
 def add_colours(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--cmap", default="seismic", metavar="NAME",
-                        help=f"{', '.join(PALETTES)}, any of matplotlib; default: %(default)s")  # fmt: skip
+    parser.add_argument("--cmap", metavar="NAME",
+                        help=f"{', '.join(PALETTES)}, any of matplotlib; default: seismic; vivid over photographs; "
+                        "magnitude with --show abs")  # fmt: skip
     parser.add_argument("--color-gamma", type=float, default=1.0, metavar="G", help="below 1 shows faint relevance")
     parser.add_argument("--gamma", dest="color_gamma", action=_Renamed, type=float, help=argparse.SUPPRESS)
     parser.add_argument("--reduce", choices=["sum", "mean", "absmax"], default="sum", help="over the channels")
-    parser.add_argument("--scale", type=float, metavar="R", help="|R| of full colour; default: each map's own maximum")
+
+
+def add_display(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--scale", type=_scale, metavar="R|99%|image|run",
+                        help="|R| of full colour: a number, a quantile of each map (99%%), the largest of all targets "
+                        "of an image (image, image:99%%) or of the whole run, which computes all relevance twice; "
+                        "default: each map's own maximum")  # fmt: skip
+    parser.add_argument("--show", choices=["signed", "abs"], default="signed",
+                        help="abs: |R|, for nets whose signs cancel; default: signed")  # fmt: skip
+    parser.add_argument("--smooth", type=_smooth, metavar="SIGMA|auto",
+                        help="draw maps through a Gaussian of SIGMA pixels of the model's input; auto: half the first "
+                        "convolution's stride, against its lattice; default: none")  # fmt: skip
+    parser.add_argument("--colorbar", action="store_true", help="draw the colours beside their relevance")
+    parser.add_argument("--dpi", type=float, default=100, metavar="N",
+                        help="pixels per inch of pictures with texts; default: %(default)s")  # fmt: skip
+    parser.add_argument("--format", choices=FORMATS, default="png", help="of the pictures; default: png")
+
+
+def _scale(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text  # checked with the other colours
+
+
+def _smooth(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        if text == "auto":
+            return text
+        raise argparse.ArgumentTypeError(f"expected a number of pixels or auto, received {text}") from None
 
 
 class _Renamed(argparse.Action):

@@ -9,7 +9,7 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from lrp_tf import gallery
+from lrp_tf import drawing, gallery
 
 
 class Bar:
@@ -53,9 +53,11 @@ class Bar:
             cells = dict(zip(gallery.COLUMNS, row, strict=True))
             name, chance = cells["top1_name"], cells["top1_probability"]
             top = f"{name} {float(chance):.3f}" if chance else name
-            logit, total = float(cells["logit"]), float(cells["sum_of_relevance"])
+            logit = float(cells["logit"])
+            shares = (float(cells[name]) for name in ("sum_of_relevance", "bias", "stabilizer", "other"))
+            went = drawing.where_it_went(logit, *shares)
             file = ascii(Path(cells["file"]).name)[1:-1]
-            print(f"{file}: {top}; {cells['target_name']}: logit {logit:.4g}, ΣR {total:.4g}")
+            print(f"{file}: {top}; {cells['target_name']}: logit {logit:.4g}; {went}")
 
     def _print(self, line: str) -> None:
         self.console.print(line.encode("utf-8", "backslashreplace").decode(), soft_wrap=True)

@@ -9,7 +9,7 @@ import pytest
 from conftest import REPOSITORY
 
 import lrp_tf
-from lrp_tf import composites, gallery, heatmap, images, options
+from lrp_tf import composites, drawing, heatmap, images, options
 
 WAYS_IN = [
     ["-m", "lrp_tf"],
@@ -72,7 +72,8 @@ def test_options_know_the_names_that_their_modules_own():
     assert tuple(composites.PRESETS) == options.PRESETS
     assert images.FITS == options.FITS
     assert images.MAX_PIXELS == options.MAX_PIXELS
-    assert gallery.STYLES == options.STYLES
+    assert drawing.STYLES == options.STYLES
+    assert drawing.FORMATS == options.FORMATS
     assert heatmap.PALETTES == options.PALETTES
 
 

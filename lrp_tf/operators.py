@@ -17,8 +17,6 @@ import tensorflow as tf
 from lrp_tf import linear
 from lrp_tf.numerics import Relative, negative, offset, positive, vjp
 
-# Summands from which on z - z+ is taken for z-: where few meet, the difference would cancel.
-_MANY = 512
 # Channels up to which contributions are put side by side and summed by one convolution: copies of more cost more.
 _FEW = 16
 # Entries of the kernel for each of a sample's output from which on BatchNormalization scales the output instead.
@@ -153,21 +151,16 @@ class Operator:
         return self.output if self.b is self.bias else self.z
 
     @functools.cached_property
-    def total_positive(self) -> tf.Tensor:
-        """Sum of the positive contributions, x+ w+ + x- w- + b+."""
-        total = self.sum([(self.positive, self.w_positive), (self.negative, self.w_negative)])
-        return total + positive(self.b) if present(self.b) else total
+    def total_negative(self) -> tf.Tensor:
+        """z-, the sum of the negative contributions: x+ w- + x- w+ + b-."""
+        total = self.sum([(self.positive, self.w_negative), (self.negative, self.w_positive)])
+        return total + negative(self.b) if present(self.b) else total
 
     def boosted(self, gamma: float, epsilon: float) -> tf.Tensor:
         """gamma (x+ w+ + x- w- + b+) + epsilon."""
         up, down = gamma * self.w_positive, gamma * self.w_negative
         total = self.sum([(self.positive, up), (self.negative, down)])
         return total + (gamma * positive(self.b) + self.per_channel(epsilon))
-
-    @property
-    def many(self) -> bool:
-        """Whether so many contributions meet that the sum less its positive part is exact enough for the negative."""
-        return self.entry.fan_in is not None and self.entry.fan_in(self.w) >= _MANY
 
     @functools.cached_property
     def w_positive(self) -> tf.Tensor:

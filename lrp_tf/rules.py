@@ -195,8 +195,10 @@ class AlphaBeta(Rule):
 
     def terms(self, op: Operator) -> list[Term]:
         totals = (None, None)
-        if self.alpha and self.beta and op.many:
-            totals = (lambda: op.total_positive, lambda: negative(op.explained - op.total_positive))
+        if self.alpha and self.beta and op.quiet:
+            # Relevance arrives only where z > 0. There z+ = z - z- adds two positive numbers and never cancels, whereas
+            # z- = z - z+ would lose a small z- altogether.
+            totals = (lambda: op.explained - op.total_negative, lambda: op.total_negative)
         terms = []
         if self.alpha:
             pairs = [(op.positive, op.w_positive), (op.negative, op.w_negative)]

@@ -20,13 +20,18 @@ def _is_zero_below_zero(step: Step) -> bool:
     return named and activation_interval(step)[0] == 0  # a slope or a threshold may let negative values through
 
 
+def _is_plain_relu(step: Step) -> bool:
+    """Whether an activation is max(x, 0) and nothing more: a threshold above 0 has the bounds of a ReLU, too."""
+    return activation_interval(step) == (0, math.inf) and not getattr(step.op, "threshold", 0)
+
+
 def relus(graph: Graph, handlers: dict[Step, Any]) -> dict[Step, Step]:
-    """The ReLUs behind quiet steps -> these steps, which may have computed the ReLU for their own use."""
+    """The plain ReLUs behind quiet steps -> these steps, which may have computed the ReLU for their own use."""
     makers = {ref: step for step in graph.steps for ref in step.outputs if step.quiet}
     cuts = [
         step for step in graph.steps if len(step.inputs) == 1 and step.inputs[0] in makers and _cuts(step, handlers)
     ]
-    return {step: makers[step.inputs[0]] for step in cuts if activation_interval(step) == (0, math.inf)}
+    return {step: makers[step.inputs[0]] for step in cuts if _is_plain_relu(step)}
 
 
 def _readers(graph: Graph, handlers: dict[Step, Any]) -> dict[Ref, list[Step]]:

@@ -76,6 +76,7 @@ def test_where_negative_outputs_have_no_relevance(model, composite, expected):
         (keras.activations.relu, True),
         (lambda x: keras.activations.relu(x, negative_slope=0.1), False),
         (lambda x: keras.activations.relu(x, threshold=-0.5), False),
+        (lambda x: keras.activations.relu(x, threshold=0.5), True),
         (lambda x: keras.activations.relu(x, max_value=2.0), True),
         (keras.ops.relu, True),
     ],
@@ -93,6 +94,7 @@ def test_kinds_of_relu(function, expected):
     found = explainer.clone.relevance(forward, start, keep=step.outputs)[step.outputs[0]]
     below = np.where(forward.values[step.outputs[0]] < 0, found, 0)
     assert (np.abs(below).max() == 0) == expected
+    close(explainer.explain(x).output, model(x), 1e-5)  # only a plain ReLU is computed once for two steps
 
 
 def test_outputs_that_are_explained_are_never_quiet():
@@ -137,30 +139,53 @@ def test_numbers_stay_without_the_branch(preset, residual, monkeypatch):
     close(found.conservation.other, whole.conservation.other, 1e-6)
 
 
-@pytest.mark.parametrize("shape", [(8, 8, 64), (600,)], ids=["convolution", "dense"])
+KERNELS = {
+    "mostly positive": lambda rng: np.where(rng.random((2048, 6)) < 0.002, -1.0, 1.0) * rng.random((2048, 6)),
+    "one tiny negative": lambda rng: np.where(np.arange(1024)[:, None] == 7, -1e-6, rng.random((1024, 6))),
+    "mostly negative": lambda rng: np.where(rng.random((2048, 6)) < 0.002, 1.0, -1.0) * rng.random((2048, 6)),
+    "balanced": lambda rng: rng.normal(size=(600, 6)) / 17,
+    "few": lambda rng: rng.normal(size=(9, 6)),
+}
+
+
+def unbalanced(kernel, kind, floatx):
+    """One linear layer whose positive and negative contributions are of very different size."""
+    size, dtype = len(kernel), {"dtype": floatx}
+    if kind == "depthwise":
+        inputs = keras.Input((size, 1, 6), **dtype)
+        linear = kl.DepthwiseConv2D((size, 1), name="linear", **dtype)
+        weights = kernel[:, None, :, None]
+    elif kind == "convolution":
+        inputs = keras.Input((size, 1, 1), **dtype)
+        linear = kl.Conv2D(6, (size, 1), name="linear", **dtype)
+        weights = kernel[:, None, None]
+    else:
+        inputs, linear, weights = keras.Input((size,), **dtype), kl.Dense(6, name="linear", **dtype), kernel
+    x = linear(inputs)
+    x = kl.ReLU(**dtype)(x) if kind != "no ReLU" else x
+    model = randomize(keras.Model(inputs, kl.Dense(2, name="logits", **dtype)(kl.Flatten(**dtype)(x))))
+    rng = np.random.default_rng(5)
+    linear.set_weights([weights, rng.normal(size=6) * 0.1 - 0.9 * kernel.clip(max=0).sum(0)])
+    model.get_layer("logits").set_weights([rng.random((6, 2)), np.zeros(2)])  # logits that do not cancel
+    return model
+
+
+@pytest.mark.parametrize("kind", ["dense", "convolution", "depthwise", "no ReLU"])
+@pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("nonnegative", [True, False])
-@pytest.mark.parametrize("rule", [rules.AlphaBeta(2, 1), rules.AlphaBeta(3, 2), rules.Gamma(0.5)], ids=repr)
-def test_negative_contributions_as_a_difference(shape, nonnegative, rule, monkeypatch):
-    """z - z+ where more than 512 contributions meet; the reference is the direct sum in double precision."""
-    linear = kl.Conv2D(6, 3, name="linear") if len(shape) == 3 else kl.Dense(6, name="linear")
-    inputs = keras.Input(shape)
-    x = kl.ReLU()(inputs) if nonnegative else inputs
-    model = randomize(keras.Model(inputs, kl.Dense(2)(kl.Flatten()(linear(x)))))
-    values = np.random.default_rng(0).normal(size=(3, *shape))
+def test_small_parts_of_alphabeta_do_not_cancel(kind, kernel, nonnegative):
+    """Of z+ and z- one follows from z where that is exact; the reference computes both in double precision."""
+    rule = rules.AlphaBeta(2, 1) if nonnegative else rules.AlphaBeta(3, 2, zero_bias=True)
+    rng = np.random.default_rng(0)
+    kernel = KERNELS[kernel](rng).astype("float32")
     composite = composites.Composite([(composites.named("linear"), rule), (None, rules.Epsilon())])
-    found = lrp_tf.Explainer(model, composite).explain(values.astype("float32"))
-    monkeypatch.setattr(operators, "_MANY", 10**9)
-    direct = lrp_tf.Explainer(model, composite).explain(values.astype("float32"))
-    close(found.relevance, direct.relevance, 1e-5)
-    assert np.abs(found.conservation.unexplained).max() < 1e-4  # a logit may nearly cancel
-
-
-def test_a_difference_is_taken_only_where_many_contributions_meet():
-    """A depthwise kernel sums nine, whatever its channels."""
-    from lrp_tf import linear
-
-    for cls, many in ((kl.Conv2D, True), (kl.Dense, True), (kl.DepthwiseConv2D, False), (kl.Conv2DTranspose, False)):
-        assert (linear.entry(cls).fan_in is not None) == many
+    models = [unbalanced(kernel, kind, dtype) for dtype in ("float32", "float64")]
+    values = rng.random((3, *models[0].input_shape[1:])).astype("float32")
+    values = values if nonnegative else values * np.where(rng.random(values.shape) < 0.01, -1, 1).astype("float32")
+    found, exact = (lrp_tf.Explainer(m, composite, nonnegative=nonnegative).explain(values, 0) for m in models)
+    assert np.abs(exact.conservation.unexplained).max() < 1e-12
+    close(found.relevance, exact.relevance, 1e-5)
+    assert np.abs(found.conservation.unexplained).max() < 1e-5
 
 
 @pytest.mark.parametrize("bias", ["positive", "negative"])

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lrp_tf import composites, flows, heatmap, linear, rules
+    from lrp_tf.check import CheckError, CheckWarning
     from lrp_tf.explainer import Conservation, Explainer, Explanation, clone_with_rules
     from lrp_tf.graph import UnsupportedLayerError
     from lrp_tf.serving import export
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "CheckError",
+    "CheckWarning",
     "Conservation",
     "Explainer",
     "Explanation",
@@ -32,6 +35,8 @@ __all__ = [
 
 # Public name -> its module. Imported when first used: TensorFlow takes seconds, and `lrp-tf --help` needs none of it.
 _HOMES = {
+    "CheckError": "check",
+    "CheckWarning": "check",
     "Conservation": "explainer",
     "Explainer": "explainer",
     "Explanation": "explainer",

@@ -29,6 +29,7 @@ def canonize(graph: Graph, output: int | str | None = None, nonnegative: bool = 
     Raises:
         ValueError: no such output, or several and none chosen.
     """
+    chosen = _choose_output(graph, output)
     graph = dataclasses.replace(
         graph,
         steps=list(graph.steps),
@@ -37,7 +38,8 @@ def canonize(graph: Graph, output: int | str | None = None, nonnegative: bool = 
         padded={},
         constants=set(),
         stripped=[],
-        outputs=[_choose_output(graph, output)],
+        outputs=[chosen],
+        output_index=graph.outputs.index(chosen),
     )
     _split_activations(graph)
     _strip_output(graph)

@@ -39,6 +39,19 @@ def summary_command(options: argparse.Namespace) -> int:
 
 
 def report_command(options: argparse.Namespace) -> int:
+    explainer, x = _fed(options)
+    targets = _targets(options, explainer, _classes(options))
+    explainer.report(x, arguments.for_all(targets, explainer.graph, batch=1))
+    return 0
+
+
+def check_command(options: argparse.Namespace) -> int:
+    explainer, x = _fed(options)
+    return 0 if explainer.check(x) else SOME_FAILED
+
+
+def _fed(options: argparse.Namespace) -> tuple[Explainer, np.ndarray]:
+    """The explainer of a command that takes one image, and that image as the model gets it, [1, ...]."""
     model = _load(options)
     preprocessing = _preprocessing(options, model)
     explainer = _explainer(model, options, _bounds(options, model, preprocessing))
@@ -50,9 +63,7 @@ def report_command(options: argparse.Namespace) -> int:
     pixels = images.Fit(form.height, form.width, options.resize).apply(image)
     x = preprocessing(form.arrange(pixels)[None])
     print(f"fed to the model: {x.min():.4g} to {x.max():.4g} (--preprocess {preprocessing.name})")
-    targets = _targets(options, explainer, _classes(options))
-    explainer.report(form.order(x), arguments.for_all(targets, explainer.graph, batch=1))
-    return 0
+    return explainer, form.order(x)
 
 
 def export_command(options: argparse.Namespace) -> int:
@@ -247,6 +258,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "explain": explain_command,
     "summary": summary_command,
     "report": report_command,
+    "check": check_command,
     "export": export_command,
     "composites": composites_command,
 }

@@ -12,8 +12,10 @@ import tensorflow as tf
 from keras import tree
 
 from lrp_tf import arguments, composites, diagnosis, flows, streams, summary
+from lrp_tf import check as checks
 from lrp_tf.canonize import canonize
 from lrp_tf.changes import Snapshot
+from lrp_tf.check import Check
 from lrp_tf.clone import BELOW_ZERO, Clone, Forward
 from lrp_tf.composites import Composite
 from lrp_tf.graph import Graph, Ref, Step
@@ -151,6 +153,9 @@ class Explainer:
         fast: "bfloat16" computes the convolutions of ZPlus in it, on machines where that pays; the model's own values
             and every Epsilon stay in float32. See docs/speed.md for what it costs in accuracy.
         max_batch: split larger batches into parts of at most this size, which are explained one after another.
+        check: run `check` on the first batch: True, False, or None, where the model has layers that were followed or
+            registered. It costs about three eager passes of two samples, once. Where something else than the model is
+            explained it raises `CheckError`; where a step's books do not close it warns (`CheckWarning`).
         **options: of the preset that `composite` names: `Explainer(model, "epsilon_gamma_box", low=0.0, high=1.0)`;
             see `composites.get`.
 
@@ -172,6 +177,7 @@ class Explainer:
         nonnegative: bool = False,
         fast: str | None = None,
         max_batch: int | None = None,
+        check: bool | None = None,
         **options: Any,
     ) -> None:
         self.model = model
@@ -188,6 +194,8 @@ class Explainer:
         )
         self._compiled: dict[tuple, Callable] = {}
         self._compiled_of: Graph | None = None
+        self._check, self._unchecked = check, False
+        self.renew()
 
     def __repr__(self) -> str:
         return f"Explainer({self.model.name!r}, composite={self.clone.composite.name!r})"
@@ -209,6 +217,7 @@ class Explainer:
         self.clone.renew()
         if self._compiled_of is not self.clone.graph:
             self._compiled, self._compiled_of = {}, self.clone.graph
+            self._unchecked = checks.concerns(self.graph) if self._check is None else bool(self._check)
 
     # --- calls ---------------------------------------------------------------------------------
 
@@ -333,6 +342,45 @@ class Explainer:
         )
         return table.show(print_fn)
 
+    def check(self, x: Any, *, print_fn: Callable[[str], Any] | None = print) -> Check:
+        """Whether explanations of this model can be trusted, told from the first two samples of a batch.
+
+            assert explainer.check(x)
+
+        It compares the clone's output with the model's own and, layer by layer, where they first differ; looks for NaN
+        and Inf; closes the books of every step; sees that samples do not explain one another; and that layers
+        registered with `linear.register` are linear. See docs/check.md.
+
+        Args:
+            x: a batch, as in `__call__`; of a single sample a second one is made.
+
+        Returns:
+            A `Check`, printed by `print_fn` unless that is None; true when all holds.
+
+        Raises:
+            ValueError: wrong shapes, an empty batch. RuntimeError: called inside a tf.function.
+        """
+        if not tf.executing_eagerly():
+            raise RuntimeError("check runs step by step. Expected a call outside of tf.function. Received: a graph.")
+        self.renew()
+        inputs = [value[:2] for value in arguments.inputs(self.graph, x)]
+        rank = len(self.graph.outputs[0].shape)
+        begin = arguments.start(self.graph, None if rank <= 1 else [0] * rank, "output", inputs[0])
+        unchecked, self._unchecked = self._unchecked, False
+        try:
+            logits = self._run_whole(inputs, begin, _Want(), False, None)["logits"]
+        finally:
+            self._unchecked = unchecked
+        found = checks.check(self.clone, inputs, logits, self.composite.name)
+        if print_fn is not None:
+            print_fn(str(found))
+        return found
+
+    def _check_once(self, inputs: list[tf.Tensor], logits: tf.Tensor) -> None:
+        if self._unchecked and tf.executing_eagerly():
+            self._unchecked = False
+            checks.raise_unless_sound(checks.check(self.clone, inputs, logits, self.composite.name))
+
     # --- one compiled function for each kind of call -------------------------------------------
 
     @tf.autograph.experimental.do_not_convert  # in a function of the user: nothing to translate, and slow
@@ -370,6 +418,7 @@ class Explainer:
             _, starts, _ = arguments.start_relevance(begin, found["logits"])
             start = starts[0] if begin.many else starts
             diagnosis.raise_where_it_began(self.clone, inputs, start, found["relevance"])
+        self._check_once(inputs, found["logits"])
         for name in ("relevance", "layers", "conservation"):
             if name in found:
                 found[name] = tf.nest.map_structure(sealed, found[name])

@@ -227,6 +227,26 @@ class SplitTime:
         return split
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Call:
+    """One call of a layer or operation as the model makes it, before it became steps.
+
+    `args` and `kwargs` hold `Ref`s; `outputs` are flat. `followed`: its own `call` was followed, and steps replace it.
+    """
+
+    path: str
+    op: Any
+    args: tuple
+    kwargs: dict[str, Any]
+    outputs: tuple[Ref, ...]
+    followed: bool
+
+    @functools.cached_property
+    def inputs(self) -> tuple[Ref, ...]:
+        """The tensors among the arguments."""
+        return tuple(a for a in tree.flatten((self.args, self.kwargs)) if isinstance(a, Ref))
+
+
 @dataclasses.dataclass
 class Graph:
     """A model as steps in execution order."""
@@ -241,6 +261,9 @@ class Graph:
     steps: list[Step]
     dtype: str  # what the rules compute in: float64 for a float64 model, else float32
     layers: dict[str, list[tuple[Ref, ...]]] = dataclasses.field(default_factory=dict)  # path -> outputs of each call
+    calls: list[Call] = dataclasses.field(default_factory=list)  # in the order in which they end
+    followed: list[str] = dataclasses.field(default_factory=list)  # paths of the layers whose `call` was followed
+    output_index: int = 0  # which of the model's outputs is explained
     rewrites: list[tuple[int, str, str, str]] = dataclasses.field(default_factory=list)  # order, path, operation, what
     stripped: list[Step] = dataclasses.field(default_factory=list)  # what leads from `outputs` to the model's output
     aliases: dict[Ref, Ref] = dataclasses.field(default_factory=dict)  # tensors that canonize took out

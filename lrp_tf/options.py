@@ -71,6 +71,15 @@ def parser() -> argparse.ArgumentParser:
     add_fit(report)
     add_target(report)
 
+    check = commands.add_parser(
+        "check", help="whether explanations hold: clone against model, books, samples; exit 0 or 1"
+    )
+    add_model_options(check)
+    check.add_argument("image", metavar="IMAGE")
+    add_preprocessing(check)
+    add_rule_options(check)
+    add_fit(check)
+
     export = commands.add_parser("export", help="a SavedModel for TensorFlow Serving that explains what it predicts")
     add_model_options(export)
     export.add_argument("out", type=Path, metavar="OUT", help="version folder, served/1: its name is an integer")

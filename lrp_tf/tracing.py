@@ -21,6 +21,7 @@ from lrp_tf import expansions
 from lrp_tf.changes import refuse_quantized
 from lrp_tf.graph import (
     BroadcastSamples,
+    Call,
     Constants,
     Graph,
     MergeTime,
@@ -88,6 +89,7 @@ def _trace(model: keras.Model, tracer: _Tracer) -> Graph:
         inputs = [Ref(t.shape[1:], t.dtype) for t in tensors]
         (structure,) = tree.pack_sequence_as(arguments, inputs)
         found = tracer.expand(model, model.call, (structure,), {}, "")
+        tracer.followed.append(model.name)
     else:
         tensors = function.inputs
         inputs = [Ref(t.shape[1:], t.dtype) for t in tensors]
@@ -107,6 +109,8 @@ def _trace(model: keras.Model, tracer: _Tracer) -> Graph:
         steps=tracer.finish(),
         dtype=tracer.dtype(inputs),
         layers=tracer.layers,
+        calls=tracer.calls,
+        followed=tracer.followed,
     )
 
 
@@ -207,6 +211,8 @@ class _Tracer:
         self.keep = keep
         self.steps: list[Step] = []
         self.layers: dict[str, list[tuple[Ref, ...]]] = {}
+        self.calls: list[Call] = []
+        self.followed: list[str] = []
         self.within: tuple = ()
         self.named: dict[str, list] | None = None  # operations met in the `call` that is followed
         self.dtypes: set[str] = set()  # that layers compute in
@@ -253,11 +259,15 @@ class _Tracer:
         path = prefix + self.name(op)
         args, kwargs = tree.map_structure(self.constant, (args, dict(kwargs)))
         kwargs.pop("training", None)  # a model may have recorded it for a layer that does not take it
+        own = op if isinstance(op, keras.Layer) else _sized(op, args)
         if isinstance(op, keras.Layer):
             self.dtypes.add(op.compute_dtype)
             op = in_full_precision(op)
             kwargs |= _masks_for(op, args, kwargs)
         outputs = self.unfold(op, args, kwargs, path)
+        followed = path in self.followed
+        if followed or not isinstance(op, keras.Model):  # of other models the layers are called
+            self.calls.append(Call(path, own, args, kwargs, tuple(tree.flatten(outputs)), followed))
         self.layers.setdefault(path, []).append(tuple(tree.flatten(outputs)))
         if isinstance(op, keras.Layer):
             self.pass_mask_on(op, args, kwargs, tree.flatten(outputs))
@@ -268,7 +278,9 @@ class _Tracer:
         if isinstance(op, keras.Model):
             function = _as_function(op)
             if function is None:
-                return self.expand(op, op.call, args, kwargs, path + "/")
+                outputs = self.expand(op, op.call, args, kwargs, path + "/")
+                self.followed.append(path)
+                return outputs
             refs = [a for a in tree.flatten((args, kwargs)) if isinstance(a, Ref)]
             outputs = self.run(function, _by_name(function, args, refs)[: len(function.inputs)], path + "/")
             return tree.pack_sequence_as(untracked(function._outputs_struct), outputs)
@@ -280,12 +292,17 @@ class _Tracer:
         call = expansions.lookup(step)
         if call is None and not isinstance(op, keras.Layer):
             return self.whole(step)  # an operation that nothing covers: the composite will say so
-        known = len(self.steps), {name: len(calls) for name, calls in self.layers.items()}
+        known = {name: len(calls) for name, calls in self.layers.items()}
+        lists = [(found, len(found)) for found in (self.steps, self.calls, self.followed)]
         try:
-            return self.expand(op, call or op.call, args, kwargs, path + "/")
+            outputs = self.expand(op, call or op.call, args, kwargs, path + "/")
+            if isinstance(op, keras.Layer):
+                self.followed.append(path)
+            return outputs
         except ValueError as error:
-            del self.steps[known[0] :]
-            self.layers = {name: calls[: known[1][name]] for name, calls in self.layers.items() if name in known[1]}
+            for found, length in lists:
+                del found[length:]
+            self.layers = {name: calls[: known[name]] for name, calls in self.layers.items() if name in known}
             return self.whole(dataclasses.replace(step, why=str(error)))
 
     def whole(self, step: Step) -> Any:

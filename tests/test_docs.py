@@ -15,7 +15,7 @@ from pictures import photos
 import lrp_tf
 from lrp_tf import cli, flows, layers, linear, rules, signatures
 
-PAGES = ["README.md", "docs/rules.md", "docs/extending.md", "docs/photographs.md"]
+PAGES = ["README.md", "docs/rules.md", "docs/extending.md", "docs/photographs.md", "docs/check.md"]
 
 
 def blocks(page: str) -> list[str]:

@@ -1,0 +1,352 @@
+"""`check`: what it must catch, planted; that sound explanations pass; when it runs by itself."""
+
+import warnings
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from checking import dense_net, image_net, images, randomize, sequential, vectors
+from custom_layers import Gate, Residual, gated_net, token_model, transformer
+from keras import layers as kl
+from keras import ops
+from pictures import classifier, photos
+
+import lrp_tf
+from lrp_tf import changes, composites, linear, rules, tracing, zeros
+from lrp_tf.check import CheckError, CheckWarning
+from lrp_tf.flows.base import activation_interval
+
+VEC, IMG = vectors(dtype="float32"), images(dtype="float32")
+
+
+def checked(model, x, *arguments, **options):
+    return lrp_tf.Explainer(model, *arguments, **options).check(x, print_fn=None)
+
+
+def names(found):
+    return [finding.name for finding in found.failed]
+
+
+class Doubled(kl.Dense):
+    """Registered with a forward map that is twice too large."""
+
+    def call(self, x):
+        return ops.matmul(x, self.kernel) + self.bias
+
+
+class Rectified(kl.Layer):
+    """Registered with a ReLU inside of what should be linear."""
+
+    def build(self, shape):
+        self.w = self.add_weight(shape=(shape[-1], 5))
+
+    def call(self, x):
+        return ops.relu(ops.matmul(x, self.w))
+
+
+class Shifted(Rectified):
+    """Registered with a constant inside of what should be linear."""
+
+    def call(self, x):
+        return ops.matmul(x, self.w) + 1.0
+
+
+class Correct(Rectified):
+    def call(self, x):
+        return ops.matmul(x, self.w)
+
+
+class TwoFaced(kl.Layer):
+    """Its call does one thing on symbolic tensors and another on values."""
+
+    def call(self, x):
+        return x if isinstance(x, keras.KerasTensor) else 3.0 * x
+
+    def compute_output_spec(self, x):
+        return keras.KerasTensor(x.shape, x.dtype)
+
+
+@pytest.fixture
+def registered(monkeypatch):
+    """The layers above, while a test runs."""
+    monkeypatch.setattr(linear, "_REGISTRY", dict(linear._REGISTRY))
+    linear.register(Doubled, kernel=lambda layer: layer.kernel, forward=lambda layer, x, w: 2 * x @ w)
+    linear.register(Rectified, kernel=lambda layer: layer.w, forward=lambda layer, x, w: tf.nn.relu(x @ w))
+    linear.register(Shifted, kernel=lambda layer: layer.w, forward=lambda layer, x, w: x @ w + 1.0)
+    linear.register(Correct, kernel=lambda layer: layer.w, forward=lambda layer, x, w: x @ w)
+
+
+# --- what it must catch ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("layer", "part"),
+    [(Doubled(5, name="odd"), "layers"), (Rectified(name="odd"), "linear"), (Shifted(name="odd"), "linear")],
+)
+def test_a_wrong_registration(registered, layer, part):
+    model = dense_net(layer)
+    found = checked(model, VEC)
+    assert not found
+    assert part in names(found)
+    assert "'odd'" in found[part].text
+    with pytest.raises(CheckError, match="'odd'") as caught:
+        lrp_tf.Explainer(model)(VEC)
+    assert names(caught.value.check) == names(found)
+
+
+def test_a_registered_layer_that_is_wrong_shows_even_where_a_softmax_is_saturated(registered):
+    model = sequential((4,), Doubled(5, name="odd"), kl.Dense(3, activation="softmax", name="last"))
+    model.layers[-1].bias.assign([100.0, 0.0, 0.0])
+    found = checked(model, VEC)
+    assert names(found) == ["layers"]
+    assert "'odd'" in found["layers"].text
+
+
+def test_a_call_that_was_not_followed_right():
+    found = checked(dense_net(TwoFaced(name="odd")), VEC)
+    assert names(found) == ["output", "layers"]
+    assert "not followed right: 'odd' (TwoFaced)" in found["layers"].text
+
+
+def test_a_threshold_taken_for_a_plain_relu(monkeypatch):
+    monkeypatch.setattr(zeros, "_is_plain_relu", lambda step: activation_interval(step)[0] == 0)
+    model = sequential((4,), kl.Dense(8, name="first"), kl.ReLU(threshold=0.5, name="cut"), kl.Dense(3))
+    found = checked(model, VEC)
+    assert names(found) == ["output", "layers"]
+    assert "'cut'" in found["layers"].text
+
+
+@pytest.mark.parametrize("preset", composites.PRESETS)
+def test_nan_in_a_kernel(preset):
+    model, value = image_net(), np.inf if "gamma" in preset else np.nan
+    kernel = model.get_layer("conv").kernel
+    kernel.assign(np.where(np.arange(kernel.shape.num_elements()).reshape(kernel.shape) == 1, value, kernel))
+    bounds = {"low": -4.0, "high": 4.0} if composites.needs_bounds(preset) else {}
+    found = checked(model, IMG, composites.get(preset, **bounds))
+    assert "finite" in names(found)
+    assert "'conv'" in found["finite"].text
+
+
+@pytest.mark.parametrize(
+    "mix",
+    [
+        lambda x: ops.flip(x, axis=0),
+        lambda x: ops.roll(x, 1, axis=0),
+        lambda x: ops.softmax(x, axis=0),
+        lambda x: x + ops.matmul(ops.matmul(x, ops.transpose(x)), x),
+        lambda x: x + ops.mean(x, axis=0, keepdims=True),
+        lambda x: x * ops.std(x, axis=0, keepdims=True),
+    ],
+    ids=["flip", "roll", "softmax", "matmul", "mean", "std"],
+)
+@pytest.mark.parametrize("samples", [1, 3])
+def test_samples_that_explain_one_another(mix, samples, monkeypatch):
+    monkeypatch.setattr(tracing, "mixes_samples", lambda *arguments: False)
+    i = keras.Input((4,))
+    model = randomize(keras.Model(i, kl.Dense(3, name="logits")(mix(kl.Dense(5, name="first")(i)))))
+    found = checked(model, VEC[:samples])
+    assert "samples" in names(found)
+
+
+def test_a_quantized_layer_taken_for_a_plain_one(monkeypatch):
+    monkeypatch.setattr(tracing, "refuse_quantized", lambda layers: None)
+    i = keras.Input((6,), dtype="int32")
+    h = kl.Embedding(11, 4, name="embedding")(i)
+    model = randomize(keras.Model(i, kl.Dense(3)(kl.GlobalAveragePooling1D()(h))))
+    model.get_layer("embedding").quantize("int8")
+    found = checked(model, TOKENS)
+    assert {"output", "layers"} <= set(names(found))
+    assert "'embedding'" in found["layers"].text
+
+
+def test_a_layer_that_changed_after_the_first_call(monkeypatch):
+    monkeypatch.setattr(changes.Snapshot, "outdated", lambda self: False)
+    model = dense_net(kl.Dense(5, name="adapted"))
+    explainer = lrp_tf.Explainer(model)
+    explainer(VEC)
+    model.get_layer("adapted").enable_lora(2)
+    model.get_layer("adapted").lora_kernel_b.assign(np.ones((2, 5)))
+    found = explainer.check(VEC, print_fn=None)
+    assert "output" in names(found)
+    assert "layers were changed" in found["output"].text
+
+
+def test_rules_that_lose_relevance_are_named():
+    class Leaky(rules.Epsilon):
+        def backward(self, step, op):
+            propagate = super().backward(step, op)
+            return lambda relevances, account: [r if r is None else 0.9 * r for r in propagate(relevances, account)]
+
+    model = dense_net(kl.Dense(4, name="leak"))
+    composite = composites.Composite([(composites.named("leak"), Leaky()), (None, rules.Epsilon())])
+    found = checked(model, VEC, composite)
+    assert names(found) == ["books"]
+    assert "'leak'" in found["books"].text
+    with pytest.warns(CheckWarning, match="'leak'"):
+        lrp_tf.Explainer(model, composite, check=True)(VEC)
+
+
+# --- what passes -------------------------------------------------------------------------------
+
+
+def segmentation(size=None):
+    return sequential((size, size, 2), kl.Conv2D(4, 3, padding="same", activation="relu"), kl.Conv2D(3, 1))
+
+
+def two_inputs():
+    a, b = keras.Input((4,), name="a"), keras.Input((8, 8, 2), name="b")
+    h = kl.Concatenate()([kl.Dense(3, activation="relu")(a), kl.GlobalAveragePooling2D()(kl.Conv2D(3, 3)(b))])
+    outputs = {"one": kl.Dense(3, activation="softmax")(h), "two": kl.Dense(1, activation="sigmoid")(h)}
+    return randomize(keras.Model({"a": a, "b": b}, outputs))
+
+
+BOTH = {"a": VEC, "b": IMG}
+SEQUENCES = np.random.default_rng(0).normal(size=(3, 6, 4)).astype("float32")
+TOKENS = np.random.default_rng(0).integers(0, 11, (3, 6))
+SOUND = {
+    "images": (image_net, IMG, {}),
+    "open size": (segmentation, IMG, {}),
+    "two inputs, first output": (two_inputs, BOTH, {"output": "one"}),
+    "two inputs, second output": (two_inputs, BOTH, {"output": "two"}),
+    "followed": (lambda: randomize(gated_net()), images(3, 8, 3, dtype="float32"), {}),
+    "attention": (lambda: randomize(transformer()), SEQUENCES, {}),
+    "tokens and masks": (lambda: randomize(token_model()), TOKENS, {}),
+    "time": (lambda: sequential((6, 4), kl.TimeDistributed(kl.Dense(3)), kl.Flatten(), kl.Dense(2)), SEQUENCES, {}),
+    "separable": (lambda: sequential((8, 8, 2), kl.SeparableConv2D(4, 3), kl.Flatten(), kl.Dense(2)), IMG, {}),
+    "filter": (image_net, IMG, {"relevance_filter": 0.3}),
+}
+
+
+@pytest.mark.parametrize("name", SOUND)
+def test_sound_explanations_pass(name):
+    build, x, options = SOUND[name]
+    samples = 1 if list(SOUND).index(name) % 2 else 3
+    x = keras.tree.map_structure(lambda a: a[:samples], x)
+    found = checked(build(), x, **options)
+    assert found, str(found)
+    assert [f.name for f in found.findings] == ["output", "layers", "finite", "books", "samples"]
+
+
+@pytest.mark.parametrize("preset", composites.PRESETS)
+def test_every_preset_passes(preset):
+    bounds = {"low": -4.0, "high": 4.0} if composites.needs_bounds(preset) else {}
+    found = checked(image_net(), IMG, composites.get(preset, **bounds))
+    assert found, str(found)
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16", "float64"])
+def test_precisions(policy):
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        model = randomize(gated_net())
+    finally:
+        keras.config.set_dtype_policy(before)
+    found = checked(model, images(2, 8, 3))
+    assert found, str(found)
+    assert found["output"].limit == (1e-8 if policy == "float64" else 0.1)
+
+
+def test_registered_layers_that_are_right_pass(registered):
+    found = checked(dense_net(Correct(name="fine")), VEC)
+    assert found, str(found)
+    assert found["linear"].measured < 1e-5
+
+
+# --- when it runs by itself, and what it leaves alone --------------------------------------------
+
+
+def runs(monkeypatch, model, x, **options):
+    """How often the check runs in three calls."""
+    calls = []
+    original = lrp_tf.check.check
+    monkeypatch.setattr(lrp_tf.check, "check", lambda *arguments: calls.append(1) or original(*arguments))
+    explainer = lrp_tf.Explainer(model, **options)
+    explainer(x), explainer.explain(x), explainer(x, 1)
+    return len(calls)
+
+
+@pytest.mark.parametrize(("option", "plain", "followed"), [(None, 0, 1), (True, 1, 1), (False, 0, 0)])
+def test_it_runs_once_where_layers_were_followed(option, plain, followed, monkeypatch):
+    assert runs(monkeypatch, image_net(), IMG, check=option) == plain
+    model = sequential((8, 8, 2), Residual(2, name="block"), Gate(name="gate"), kl.Flatten(), kl.Dense(3))
+    assert runs(monkeypatch, model, IMG, check=option) == followed
+
+
+def test_it_runs_again_where_a_layer_changed(monkeypatch):
+    model = sequential((8, 8, 2), Residual(2, name="block"), kl.Flatten(), kl.Dense(3, name="last"))
+    explainer = lrp_tf.Explainer(model)
+    explainer(IMG)
+    assert not explainer._unchecked
+    model.get_layer("last").enable_lora(2)
+    explainer.renew()
+    assert explainer._unchecked
+
+
+def test_it_runs_once_where_layers_were_registered(registered, monkeypatch):
+    assert runs(monkeypatch, dense_net(Correct()), VEC) == 1
+
+
+def test_it_can_be_left_out(registered):
+    model = dense_net(Doubled(5, name="odd"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert lrp_tf.Explainer(model, check=False)(VEC).shape == VEC.shape
+
+
+def test_inside_a_function_it_waits_for_a_call_outside(registered):
+    explainer = lrp_tf.Explainer(dense_net(Doubled(5, name="odd")))
+    assert tf.function(explainer)(tf.constant(VEC)).shape == VEC.shape
+    with pytest.raises(CheckError):
+        explainer(VEC)
+
+    def inside(x):
+        explainer.check(x)
+
+    with pytest.raises(RuntimeError, match=r"outside of tf\.function"):
+        tf.function(inside, autograph=False)(tf.constant(VEC))
+
+
+def test_the_state_of_the_model_stays():
+    class Counter(kl.Layer):
+        def build(self, shape):
+            self.seen = self.add_weight(shape=(), initializer="zeros", trainable=False)
+
+        def call(self, x):
+            self.seen.assign(self.seen + 1.0)
+            return x * 1.0
+
+    model = dense_net(Counter(name="counter"))
+    before = [np.asarray(w).copy() for w in model.weights]
+    assert checked(model, VEC)
+    for weight, value in zip(model.weights, before, strict=True):
+        np.testing.assert_array_equal(weight, value)
+
+
+def test_it_prints_and_returns_a_table(capsys):
+    explainer = lrp_tf.Explainer(image_net())
+    found = explainer.check(IMG)
+    shown = capsys.readouterr().out
+    assert str(found) in shown
+    for name in ("output", "layers", "finite", "books", "samples"):
+        assert name in shown
+    with pytest.raises(ValueError, match="wrong shape"):
+        explainer.check(VEC)
+
+
+def test_the_command_tells_and_exits_with_what_it_found(lrp, tmp_path):
+    photos(tmp_path / "in", 1)
+    model = classifier()
+    model.save(tmp_path / "sound.keras")
+    code, out, _ = lrp("check", "sound.keras", "in/photo0.png", "--preprocess", "none")
+    assert code == 0
+    assert "books" in out
+    assert "FAILED" not in out
+    kernel = next(layer for layer in model.layers if isinstance(layer, kl.Conv2D)).kernel
+    kernel.assign(np.full(kernel.shape, np.nan))
+    model.save(tmp_path / "broken.keras")
+    code, out, _ = lrp("check", "broken.keras", "in/photo0.png", "--preprocess", "none")
+    assert code == 1
+    assert "FAILED" in out
+    assert lrp("check", "sound.keras", "nowhere.png", "--preprocess", "none")[0] == 2

@@ -22,7 +22,7 @@ demo: $(VENV)/.mnist
 # Needs the ImageNet weights of VGG16 (half a gigabyte), which Keras downloads.
 demo-photos: $(VENV)/.photos
 	$(RUN) vgg/photos.py
-	@$(RUN) vgg/lrp.py vgg/photos --style all
+	@$(RUN) vgg/lrp.py vgg/photos --style all --overwrite
 	@echo "Look at vgg/results/chelsea.png"
 
 test: $(VENV)/.test

@@ -204,6 +204,21 @@ def without_labels(graph: Graph, element: Any) -> Any:
     return element if inputs and not any(isinstance(value, tuple) for value in values.values()) else element[0]
 
 
+def refuse_batches(graph: Graph, batch: int, element: Any) -> None:
+    """Raise ValueError where an element of a dataset, or the form of its elements, is a batch and no single sample."""
+    values: dict[Ref, Any] = {}
+    if not _match(graph.input_structure, without_labels(graph, element), values):
+        return  # other mistakes are told where the batch is checked
+    for ref, name in zip(graph.inputs, graph.input_names, strict=True):
+        value = values[ref] if hasattr(values[ref], "shape") else _array(values[ref], name)
+        shape = () if getattr(value.shape, "rank", 0) is None else tuple(value.shape)
+        if len(shape) == len(ref.shape) + 1 and all(map(_fits, ref.shape, shape[1:])):
+            raise ValueError(
+                f"map(batch={batch}) puts single samples together. Expected {name} of shape {tuple(ref.shape)}. "
+                f"Received: {shape}, which is a batch already. Remedy: leave batch out, or dataset.unbatch()"
+            )
+
+
 def class_count(graph: Graph) -> int | None:
     """Number of targets; a single output unit has two, its negative and its value."""
     shape = graph.outputs[0].shape

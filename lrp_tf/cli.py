@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 
-from lrp_tf import quiet
+from lrp_tf import quiet, terminal
 
 USAGE, INTERRUPTED = 2, 130
 
@@ -47,12 +47,15 @@ def guarded(
         quiet.import_tensorflow()
         return run(options)
     except (OSError, ValueError, TypeError, ImportError) as error:
-        print(f"{parser.prog}: error: {error}", file=sys.stderr)
+        message = terminal.printable(error, keep="\n")
+        terminal.say(f"{parser.prog}: error: {message}", error=True)
         return USAGE
     except KeyboardInterrupt:
         kept = " Finished results are complete; use --resume to continue." if saves else ""
-        print(f"\nInterrupted.{kept}", file=sys.stderr)
+        terminal.say(f"\nInterrupted.{kept}", error=True)
         return INTERRUPTED
+    finally:
+        terminal.flush()
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from lrp_tf.gallery import Gallery, Look
 from lrp_tf.loading import LoadError
 from lrp_tf.options import Relative
 from lrp_tf.progress import Bar
+from lrp_tf.terminal import printable, say
 
 SOME_FAILED = 1
 _EACH = 25  # up to so many images each gets a line on the console
@@ -34,20 +35,20 @@ def explain_command(options: argparse.Namespace) -> int:
 def summary_command(options: argparse.Namespace) -> int:
     model = _load(options)
     bounds = {"low": 0.0, "high": 1.0} if _needs_bounds(options) else {}  # they do not show
-    _explainer(model, options, bounds).summary()
+    _explainer(model, options, bounds).summary(say)
     return 0
 
 
 def report_command(options: argparse.Namespace) -> int:
     explainer, x = _fed(options)
     targets = _targets(options, explainer, _classes(options))
-    explainer.report(x, arguments.for_all(targets, explainer.graph, batch=1))
+    explainer.report(x, arguments.for_all(targets, explainer.graph, batch=1), print_fn=say)
     return 0
 
 
 def check_command(options: argparse.Namespace) -> int:
     explainer, x = _fed(options)
-    return 0 if explainer.check(x) else SOME_FAILED
+    return 0 if explainer.check(x, print_fn=say) else SOME_FAILED
 
 
 def _fed(options: argparse.Namespace) -> tuple[Explainer, np.ndarray]:
@@ -62,7 +63,7 @@ def _fed(options: argparse.Namespace) -> tuple[Explainer, np.ndarray]:
         raise LoadError(f"{options.image}: {error}") from error
     pixels = images.Fit(form.height, form.width, options.resize).apply(image)
     x = preprocessing(form.arrange(pixels)[None])
-    print(f"fed to the model: {x.min():.4g} to {x.max():.4g} (--preprocess {preprocessing.name})")
+    say(f"fed to the model: {x.min():.4g} to {x.max():.4g} (--preprocess {preprocessing.name})")
     return explainer, form.order(x)
 
 
@@ -87,17 +88,17 @@ def export_command(options: argparse.Namespace) -> int:
         warmup=not options.no_warmup,
     )
     for name, (inputs, outputs) in exported.signatures.items():
-        print(f"{name}: {', '.join(inputs)} -> {', '.join(outputs)}")
-    print(f"Exported to {exported.path}")
+        say(printable(f"{name}: {', '.join(inputs)} -> {', '.join(outputs)}"))
+    say(f"Exported to {exported.path}")
     return 0
 
 
 def composites_command(options: argparse.Namespace) -> int:
     for name in composites.PRESETS:
         bounds = {"low": 0.0, "high": 1.0} if composites.needs_bounds(name) else {}
-        print(f"{name}")
+        say(f"{name}")
         for match, rule in composites.get(name, **bounds).entries:
-            print(f"    {_match_text(match)}: {rule!r}")
+            say(f"    {_match_text(match)}: {rule!r}")
     return 0
 
 
@@ -147,27 +148,34 @@ def explain_images(
         save_relevance=options.save_relevance,
         settings=settings,
     )
-    print(f"{model.name}, composite {explainer.composite.name}, {len(files)} image(s)")
+    say(f"{printable(model.name)}, composite {explainer.composite.name}, {len(files)} image(s)")
     if not classes.names:
-        print("The names of the classes are not known: numbers stand in their place (--classes FILE).")
+        say("The names of the classes are not known: numbers stand in their place (--classes FILE).")
     began = time.perf_counter()
     passes = 2 if look.scale == "run" else 1
     if passes == 2:
-        print("--scale run: all relevance is computed twice, first for the scale, then for the pictures.")
+        say("--scale run: all relevance is computed twice, first for the scale, then for the pictures.")
     with Bar(passes * len(files)) as bar:
         each = bar.tell_result if len(files) <= _EACH else (lambda rows: None)
-        outcome = job.run(files, resume=options.resume, progress=bar.advance, tell=bar.tell_failure, finished=each)
+        outcome = job.run(
+            files,
+            resume=options.resume,
+            overwrite=options.overwrite,
+            progress=bar.advance,
+            tell=bar.tell_failure,
+            finished=each,
+        )
     seconds = time.perf_counter() - began
-    print(
+    say(
         f"{outcome.done} explained in {seconds:.1f} s ({outcome.done / seconds:.2f} images/s), "
         f"{outcome.failed} failed, {outcome.skipped} finished before. Results in {options.out}"
     )
     if outcome.scale is not None:
-        print(f"Full colour in every picture: |R| = {outcome.scale:.4g} ({options.out / gallery.SCALE})")
+        say(f"Full colour in every picture: |R| = {outcome.scale:.4g} ({options.out / gallery.SCALE})")
     if outcome.done:
-        print(f"Fed to the model: {outcome.low:.4g} to {outcome.high:.4g} (--preprocess {preprocessing.name})")
+        say(f"Fed to the model: {outcome.low:.4g} to {outcome.high:.4g} (--preprocess {preprocessing.name})")
     if outcome.failed:
-        print(f"The failures and their reasons are in {options.out / gallery.FAILURES}", file=sys.stderr)
+        say(f"The failures and their reasons are in {options.out / gallery.FAILURES}", error=True)
     return SOME_FAILED if outcome.failed else 0
 
 

@@ -300,13 +300,16 @@ class Explainer:
             For each batch, in order, relevance [B, ...] as `__call__` returns it.
 
         Raises:
-            ValueError, TypeError: as `__call__`; the stream ends there.
+            ValueError, TypeError: as `__call__`; the stream ends there. ValueError: `batch` for elements that are
+                batches already.
         """
         if not isinstance(start, str):
             raise ValueError(f'map expects start="output" or "one". Received: {type(start).__name__}')
         if not isinstance(dataset, Iterable):
             raise TypeError(f"map expects a tf.data.Dataset or an iterable. Received: {type(dataset).__name__}")
-        batches = streams.batches(dataset, _checked_size(batch, "batch"))
+        if _checked_size(batch, "batch") is not None:
+            dataset = streams.checked(dataset, functools.partial(arguments.refuse_batches, self.graph, batch))
+        batches = streams.batches(dataset, batch)
         run = functools.partial(self.explain, layers=tuple(layers)) if explain else self
         return self._mapped(batches, target, start, run, with_inputs)
 

@@ -28,7 +28,8 @@ from lrp_tf.drawing import Look
 from lrp_tf.explainer import Explainer, Explanation
 from lrp_tf.graph import Graph, InputShift
 from lrp_tf.loading import Classes, LoadError, Preprocessing
-from lrp_tf.records import Names, Table, complete_rows, to_csv, write_text
+from lrp_tf.records import PATH, TEXT, Names, Table, complete_rows, from_cell, has_rows, only_run, to_csv, write_text
+from lrp_tf.terminal import printable
 
 TOP = 5
 RESULTS, FAILURES, SETTINGS, SCALE = "results.csv", "failures.csv", "settings.json", "scale.json"
@@ -39,6 +40,7 @@ COLUMNS = (
     *("target", "target_name", "logit", "sum_of_relevance", "bias", "stabilizer", "other", "unexplained"),
     *("probability", "arrived", "largest_relevance"),
 )
+_TEXTS = {"file": PATH, "result": PATH, "reason": TEXT} | {name: TEXT for name in COLUMNS if name.endswith("_name")}
 _KEPT = 4_000_000  # pixels of a photograph that waits for its overlay; larger ones are read again
 
 
@@ -81,6 +83,7 @@ class Gallery:
         files: Iterable[tuple[str, str]],
         *,
         resume: bool = False,
+        overwrite: bool = False,
         progress: Callable[[int], Any] = lambda done: None,
         tell: Callable[[str], Any] = lambda line: None,
         finished: Callable[[list[tuple]], Any] = lambda rows: None,
@@ -88,17 +91,23 @@ class Gallery:
         """Explain `files`, pairs as `images.find` gives them.
 
         Args:
-            resume: go on with what an earlier run left in `out`; files that failed are tried again.
+            resume: continue what an earlier run left in `out`; files that failed are tried again.
+            overwrite: begin new tables though those of an earlier run are there; pictures of the same name are
+                replaced, all others stay.
             progress: called with the number of files that are finished since the last call; first with those that an
                 earlier run finished.
             tell: called with a line for each failure.
             finished: called with the lines of `results.csv` of each image, one for each target; see `COLUMNS`.
 
         Raises:
-            LoadError: the model takes no image or gives no classes; settings other than those of the run to resume.
+            LoadError: the model takes no image or gives no classes; settings other than those of the run to resume;
+                results of an earlier run, and neither `resume` nor `overwrite`.
+            ValueError: another run is writing into `out`.
             OSError: the folder cannot be written, or the disk is full.
         """
-        return _Run(self, resume, progress, tell, finished).run(files)
+        self.out.mkdir(parents=True, exist_ok=True)
+        with only_run(self.out):
+            return _Run(self, resume, overwrite, progress, tell, finished).run(files)
 
 
 class Outcome(NamedTuple):
@@ -179,8 +188,10 @@ class _Picture(NamedTuple):
 
 
 class _Run:
-    def __init__(self, gallery: Gallery, resume: bool, progress: Callable, tell: Callable, finished: Callable) -> None:
-        self.gallery, self.resume = gallery, resume
+    def __init__(
+        self, gallery: Gallery, resume: bool, overwrite: bool, progress: Callable, tell: Callable, finished: Callable
+    ) -> None:
+        self.gallery, self.resume, self.overwrite = gallery, resume, overwrite
         self.progress, self.tell, self.finished = progress, tell, finished
         self.form = form(gallery.explainer, gallery.size)
         self.fit = images.Fit(self.form.height, self.form.width, gallery.how)
@@ -204,7 +215,6 @@ class _Run:
 
     def run(self, files: Iterable[tuple[str, str]]) -> Outcome:
         out = self.gallery.out
-        out.mkdir(parents=True, exist_ok=True)
         finished = self._finished()
         for leftover in out.rglob(f".tmp-{'[0-9a-f]' * 16}*"):
             leftover.unlink(missing_ok=True)
@@ -214,8 +224,8 @@ class _Run:
             self.scale = self._scale_of_run(items, finished)
         done = failed = 0
         with (
-            Table(out / RESULTS, COLUMNS, append=self.resume) as results,
-            Table(out / FAILURES, ("file", "reason")) as failures,
+            Table(out / RESULTS, COLUMNS, _TEXTS, append=self.resume) as results,
+            Table(out / FAILURES, ("file", "reason"), _TEXTS) as failures,
             ThreadPoolExecutor(2) as painters,
         ):
             self.progress(skipped)
@@ -259,6 +269,11 @@ class _Run:
     def _finished(self) -> dict[str, str]:
         """file -> base of its results, of an earlier run; its table is put right where it was cut off."""
         out, settings = self.gallery.out, json.loads(json.dumps(self.gallery.settings))  # as they come back
+        if not (self.resume or self.overwrite) and has_rows(out / RESULTS):
+            raise LoadError(
+                f"{out} holds the results of an earlier run. Expected an empty folder. Remedy: --resume to finish that "
+                "run, --overwrite to begin anew, or another --out"
+            )
         if not self.resume or not (out / RESULTS).exists():
             write_text(out / SETTINGS, json.dumps(settings, indent=1, sort_keys=True))
             return {}
@@ -270,14 +285,14 @@ class _Run:
             changed = sorted(k for k in {*before, *settings} if before.get(k) != settings.get(k))
             raise LoadError(
                 f"--resume: {out} was made with other settings: {', '.join(changed)}. Expected the same. Remedy: the "
-                "settings of before (settings.json), another --out, or no --resume"
+                "settings of before (settings.json), another --out, or --overwrite"
             )
         rows = complete_rows(out / RESULTS, len(COLUMNS))
-        finished = {row[0]: row[1] for row in rows[1:]}
+        finished = {from_cell(row[0], PATH): from_cell(row[1], PATH) for row in rows[1:]}
         for file, base in list(finished.items()):
             if not all((out / (base + suffix)).exists() for suffix in self.names.suffixes):
                 del finished[file]
-        kept = [row for row in rows[1:] if row[0] in finished]
+        kept = [row for row in rows[1:] if from_cell(row[0], PATH) in finished]
         write_text(out / RESULTS, to_csv([COLUMNS, *kept]))
         return finished
 
@@ -310,7 +325,7 @@ class _Run:
             if before.get("files") != files:
                 raise LoadError(
                     f"--resume: the scale of the run, {path}, is of another list of files, so that colours would not "
-                    "compare. Expected the same files. Remedy: --scale with the number from there, or no --resume"
+                    "compare. Expected the same files. Remedy: --scale with the number from there, or --overwrite"
                 )
             return float(before["scale"])
         largest = 0.0
@@ -404,7 +419,7 @@ class _Run:
             likely = "" if probabilities is None else f", p = {probabilities[target]:.3f}"
             label = name(target) if name(target) != str(target) else f"class {target}"
             went = drawing.where_it_went(*(float(share[k]) for share in shares[:5]))
-            titles.append(f"{label}{likely}, logit {logits[target]:.2f}\n{went}")
+            titles.append(f"{printable(label)}{likely}, logit {logits[target]:.2f}\n{went}")
         return rows, titles
 
     # --- pictures ------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from lrp_tf import drawing, gallery
+from lrp_tf.terminal import printable, say
 
 
 class Bar:
@@ -51,13 +52,13 @@ class Bar:
     def tell_result(self, rows: list[tuple]) -> None:
         for row in rows:
             cells = dict(zip(gallery.COLUMNS, row, strict=True))
-            name, chance = cells["top1_name"], cells["top1_probability"]
+            name, chance = printable(cells["top1_name"]), cells["top1_probability"]
             top = f"{name} {float(chance):.3f}" if chance else name
             logit = float(cells["logit"])
             shares = (float(cells[name]) for name in ("sum_of_relevance", "bias", "stabilizer", "other"))
             went = drawing.where_it_went(logit, *shares)
             file = ascii(Path(cells["file"]).name)[1:-1]
-            print(f"{file}: {top}; {cells['target_name']}: logit {logit:.4g}; {went}")
+            say(f"{file}: {top}; {printable(cells['target_name'])}: logit {logit:.4g}; {went}")
 
     def _print(self, line: str) -> None:
-        self.console.print(line.encode("utf-8", "backslashreplace").decode(), soft_wrap=True)
+        self.console.print(printable(line), soft_wrap=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,20 @@ def batches(dataset: Iterable, size: int | None) -> Iterator[Any]:
         dataset = dataset if size is None else dataset.batch(size)
         return iter(dataset.prefetch(tf.data.AUTOTUNE))
     return iter(dataset) if size is None else _stacked(iter(dataset), size)
+
+
+def checked(dataset: Iterable, check: Callable[[Any], Any]) -> Iterable:
+    """The dataset, whose elements are checked before they are put together: of a `tf.data.Dataset` their form."""
+    if isinstance(dataset, tf.data.Dataset):
+        check(dataset.element_spec)
+        return dataset
+    return _each_checked(dataset, check)
+
+
+def _each_checked(samples: Iterable, check: Callable[[Any], Any]) -> Iterator[Any]:
+    for sample in samples:
+        check(sample)
+        yield sample
 
 
 def _stacked(samples: Iterator, size: int) -> Iterator[Any]:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from lrp_tf.graph import Graph, Step, shape_text
+from lrp_tf.terminal import printable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Table:
         console.print(table)
         lines = [line.rstrip() for line in text.getvalue().splitlines()]
         # The title by itself: a table would break it to its own width.
-        return "\n".join([line for line in (self.title, *lines) if line] + list(self.notes))
+        return "\n".join([line for line in (printable(self.title), *lines) if line] + list(map(printable, self.notes)))
 
     def __repr__(self) -> str:
         return f"<Table {self.title!r}: {len(self.rows)} rows>"
@@ -62,7 +63,7 @@ class Table:
 def _cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.6g}" if abs(value) >= 1e-3 or value == 0 else f"{value:.2e}"
-    return str(value)
+    return printable(value)
 
 
 def rule_table(graph: Graph, handlers: dict[Step, Any], composite: str) -> Table:

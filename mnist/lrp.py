@@ -13,7 +13,7 @@ import keras
 import numpy as np
 from data import CLASSES, DataError, load
 from train import OUT as LOGS
-from train import Parser, writable
+from train import TRAINED_ON, Parser, writable
 
 try:
     import lrp_tf
@@ -39,6 +39,8 @@ def main(argv: list[str] | None = None) -> None:
     except (DataError, ImportError, OSError, ValueError, TypeError) as error:
         parser.error(str(error))
     print(f"{arguments.model.name} on {digits.name}, composite {composite.name}")
+    if (trained := trained_on(model)) not in (None, kind(digits.name)):
+        print(f"Remark: the model was trained on {trained}, these images are {digits.name}: it may see less in them.")
 
     targets = {"top": None, "label": labels}
     target = targets[arguments.target] if arguments.target in targets else int(arguments.target)
@@ -83,6 +85,16 @@ def load_model(path: Path) -> keras.Model:
             f"--model: expected a model from images (28, 28, 1) to ({CLASSES},) classes, received {path} with {shapes}"
         )
     return model
+
+
+def trained_on(model: keras.Model) -> str | None:
+    """The kind of data that train.py trained the model on; None of a model of another origin."""
+    return kind(model.name.removeprefix(TRAINED_ON)) if model.name.startswith(TRAINED_ON) else None
+
+
+def kind(dataset: str) -> str:
+    """The name of a dataset without ending: mnist.npz holds the images of mnist."""
+    return dataset.removesuffix(".npz")
 
 
 def make_composite(name: str) -> composites.Composite:

@@ -17,6 +17,7 @@ import tensorflow as tf
 from data import CLASSES, DataError, Digits, load
 
 OUT = Path(__file__).resolve().parent / "logs"
+TRAINED_ON = "trained_on_"  # begins the name of a saved model; the dataset's name follows
 
 
 class Parser(argparse.ArgumentParser):
@@ -40,7 +41,7 @@ def main(argv: list[str] | None = None) -> None:
     train(model, digits, arguments.epochs or default_epochs(len(digits.x_train)), mixed=arguments.mixed_precision)
     _, accuracy = model.evaluate(digits.x_test, digits.y_test, batch_size=512, verbose=0)
     print(f"test accuracy: {accuracy:.4f} on {len(digits.x_test)} images")
-    save(model, path)
+    save(model, path, digits.name)
     print(f"model: {path}")
 
 
@@ -136,11 +137,15 @@ def train(model: keras.Model, digits: Digits, epochs: int, mixed: bool = False) 
     )
 
 
-def save(model: keras.Model, path: Path) -> None:
-    """Writes the model, without the optimizer, in one stroke: whoever reads `path` never sees half a file."""
+def save(model: keras.Model, path: Path, dataset: str | None = None) -> None:
+    """Writes the model, without the optimizer, in one stroke: whoever reads `path` never sees half a file.
+
+    Its name tells lrp.py which data it was trained on.
+    """
+    name = model.name if dataset is None else f"{TRAINED_ON}{dataset}"
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.keras")
     try:
-        keras.Model(model.inputs, model.outputs, name=model.name).save(temporary)
+        keras.Model(model.inputs, model.outputs, name=name).save(temporary)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

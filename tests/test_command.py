@@ -1,15 +1,17 @@
 """The command as a process: its ways in, what it says and does not say, how it ends."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
 
 import pytest
 from conftest import REPOSITORY
+from pictures import photos, table
 
 import lrp_tf
-from lrp_tf import composites, drawing, heatmap, images, options
+from lrp_tf import cli, composites, drawing, heatmap, images, options
 
 WAYS_IN = [
     ["-m", "lrp_tf"],
@@ -148,3 +150,62 @@ def test_greetings_are_dropped_and_errors_are_not():
     crashed = filtered("os.write(2, b'F0000 the last words\\n'); os.abort()")
     assert crashed.returncode < 0
     assert "F0000 the last words\n" in crashed.stderr
+
+
+# --- how it ends -------------------------------------------------------------------------------
+
+SLOW = """
+import pathlib, time
+pathlib.Path("begun").touch()
+time.sleep(60)
+"""
+
+
+def test_an_interrupt_at_the_start_is_no_traceback(tmp_path):
+    """While the imports run, which take seconds; a package of Keras' name makes them last."""
+    (tmp_path / "keras").mkdir()
+    (tmp_path / "keras" / "__init__.py").write_text(SLOW, encoding="utf-8")
+    env = {name: value for name, value in os.environ.items() if not name.startswith("TF_")}
+    env |= {"PYTHONPATH": f"{tmp_path}{os.pathsep}{REPOSITORY}"}
+    for command, kept in ((["summary", "m.keras"], ""), (["explain", "m.keras", "a.png"], " Finished results")):
+        (tmp_path / "begun").unlink(missing_ok=True)
+        with subprocess.Popen(
+            [sys.executable, "-m", "lrp_tf", *command], cwd=tmp_path, env=env, stderr=subprocess.PIPE, text=True
+        ) as process:
+            while not (tmp_path / "begun").exists() and process.poll() is None:
+                time.sleep(0.02)
+            process.send_signal(signal.SIGINT)
+            err = process.stderr.read()
+        assert process.returncode == 130
+        assert err.startswith(f"\nInterrupted.{kept}")
+        assert "Traceback" not in err
+
+
+@pytest.fixture
+def nobody_reads(monkeypatch):
+    """Standard output is a pipe whose reader has gone, as behind `| head`."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    with open(writing, "w", encoding="utf-8") as stream:
+        monkeypatch.setattr(sys, "stdout", stream)
+        yield
+
+
+def test_a_reader_that_has_gone_is_no_mistake(nobody_reads, saved, tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    photos(tmp_path / "in", 2)
+    assert cli.main(["summary", str(saved)]) == 0
+    assert cli.main(["report", str(saved), "in/photo0.png", "--preprocess", "none"]) == 0
+    assert cli.main(["explain", str(saved), "in", "--preprocess", "none", "--style", "heatmap"]) == 0
+    assert len(table("results/results.csv")) == 2  # the work is done, whether anybody reads or not
+    assert capfd.readouterr().err == ""
+
+
+def test_help_through_head_is_quiet():
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "lrp_tf", "explain", "--help"]
+    env = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run(command, env=env, stdout=writing, stderr=subprocess.PIPE, check=False)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (0, b"")

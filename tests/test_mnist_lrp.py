@@ -98,6 +98,22 @@ def test_lrp_driver_options(trained: tuple[Path, str, float], tmp_path: Path) ->
     assert sorted(p.name for p in tmp_path.iterdir()) == ["digit_3.png", "digit_8.png", "digits.png", "why_not.png"]
 
 
+def test_lrp_driver_remarks_on_data_of_another_kind(trained: tuple[Path, str, float], tmp_path: Path) -> None:
+    digits = data.load("digits")
+    arrays = {"x_train": digits.x_train, "x_test": digits.x_test}
+    arrays = {name: (255 * x[..., 0]).astype(np.uint8) for name, x in arrays.items()}
+    np.savez(tmp_path / "other.npz", y_train=digits.y_train, y_test=digits.y_test, **arrays)
+    (tmp_path / "digits.npz").write_bytes((tmp_path / "other.npz").read_bytes())
+    remark = "Remark: the model was trained on digits, these images are other.npz"
+    for name, expected in (("other.npz", True), ("digits.npz", False)):
+        found = run(
+            "lrp.py", "--model", trained[0], "--dataset", tmp_path / name, "--out", tmp_path / "out", "--digits", 3
+        )
+        assert found.returncode == 0, found.stderr
+        assert (remark in found.stdout) == expected
+        assert ("Remark" in found.stdout) == expected
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -183,6 +183,23 @@ def test_wrong_streams_are_refused(explainer):
         next(explainer.map([X[:, :4]]))
 
 
+def test_batches_where_samples_are_expected_are_refused_with_a_hint(explainer):
+    batches = [X[:2], X[2:3]]
+    hint = r"map\(batch=4\) .*which is a batch already. Remedy: leave batch out, or dataset.unbatch\(\)"
+    with pytest.raises(ValueError, match=hint):
+        next(explainer.map(batches, batch=4))
+    with pytest.raises(ValueError, match=hint):
+        next(explainer.map([(x, np.zeros(len(x))) for x in batches], batch=4))
+    for dataset in (
+        tf.data.Dataset.from_tensor_slices(X).batch(2),
+        tf.data.Dataset.from_tensor_slices((X, X)).batch(2),
+    ):
+        with pytest.raises(ValueError, match=hint):
+            explainer.map(dataset, batch=4)
+        found = np.concatenate(list(explainer.map(dataset.unbatch(), batch=4)))
+        np.testing.assert_allclose(found, explainer(X), atol=1e-6)
+
+
 # --- relevance filter --------------------------------------------------------------------------
 
 

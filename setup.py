@@ -37,7 +37,7 @@ setup(
         "opencv-python-headless>=4.9",
         "pillow>=10.3",
         "h5py>=3.10",
-        "filelock>=3.12",
+        "filelock>=3.20.4",
     ],
     extras_require={"mnist": MNIST, "photos": PHOTOS, "serving": SERVING, "test": TEST},
     entry_points={"console_scripts": ["lrp-tf = lrp_tf.cli:main"]},

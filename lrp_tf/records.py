@@ -36,6 +36,9 @@ def only_run(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
+        # While the lock is held; whoever opened the file meanwhile finds it removed and does not get the lock.
+        with contextlib.suppress(OSError):  # Windows removes no open file, there filelock does it
+            os.unlink(lock.lock_file)
         lock.release()
 
 

@@ -25,7 +25,8 @@ MAGIC = {"pdf": b"%PDF", "svg": b"<?xml"}
 
 def explained(lrp, saved, *options):
     """Runs `lrp-tf explain in --save-relevance` and returns the rows of its table and what it printed."""
-    code, out, err = lrp("explain", saved, "in", "--preprocess", "scale:1/255", "--save-relevance", *options)
+    again = () if "--resume" in options else ("--overwrite",)
+    code, out, err = lrp("explain", saved, "in", "--preprocess", "scale:1/255", "--save-relevance", *again, *options)
     assert code == 0, err
     return table("results/results.csv"), out
 

@@ -111,8 +111,35 @@ def test_a_killed_run_does_not_block_the_next(tmp_path):
         with pytest.raises(ValueError, match="Another run is writing"), records.only_run(tmp_path):
             pass
         holder.send_signal(signal.SIGKILL)
+    assert holder.returncode == -signal.SIGKILL
+    assert os.listdir(tmp_path) == [records.LOCK]
     with records.only_run(tmp_path):
-        assert holder.returncode == -signal.SIGKILL
+        assert os.listdir(tmp_path) == [records.LOCK]
+    assert os.listdir(tmp_path) == []
+
+
+def test_never_two_in_a_folder_however_they_hurry(tmp_path):
+    """Locks are taken and removed at once by several threads: nobody is inside with another."""
+    inside, most, entered = [], [], []
+
+    def hurry():
+        for _ in range(200):
+            try:
+                with records.only_run(tmp_path):
+                    inside.append(1)
+                    most.append(len(inside))
+                    entered.append(1)
+                    inside.pop()
+            except ValueError:
+                pass
+
+    threads = [threading.Thread(target=hurry) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert max(most) == 1
+    assert len(entered) > 20
 
 
 # --- formulas and control characters -----------------------------------------------------------

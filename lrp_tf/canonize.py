@@ -14,7 +14,7 @@ from typing import Any
 import keras
 
 from lrp_tf import flows, linear
-from lrp_tf.graph import ActivationFunction, Graph, InputShift, Ref, SplitTime, Step
+from lrp_tf.graph import ActivationFunction, Graph, InputShift, Ref, SplitTime, Step, UnsupportedLayerError
 
 _STRIPPED = {"softmax", "sigmoid"}
 
@@ -28,6 +28,7 @@ def canonize(graph: Graph, output: int | str | None = None, nonnegative: bool = 
 
     Raises:
         ValueError: no such output, or several and none chosen.
+        UnsupportedLayerError: a step that mixes the samples of a batch.
     """
     chosen = _choose_output(graph, output)
     graph = dataclasses.replace(
@@ -44,6 +45,7 @@ def canonize(graph: Graph, output: int | str | None = None, nonnegative: bool = 
     _split_activations(graph)
     _strip_output(graph)
     _prune(graph)
+    _check_samples(graph)
     _mark_constants(graph)
     _fold_addends(graph)
     _fold_behind(graph)
@@ -145,6 +147,18 @@ def _prune(graph: Graph) -> None:
     for step in graph.stripped:
         if step not in kept:  # relevance of what was stripped is that of its input
             graph.aliases[step.outputs[0]] = step.inputs[0]
+
+
+def _check_samples(graph: Graph) -> None:
+    """Relevance is that of a sample: none of the steps may let one depend on another."""
+    for step in (*graph.steps, *graph.stripped):
+        if step.mixes:
+            raise UnsupportedLayerError(step.mixes)
+    if (axis := graph.outputs[0].axis) != 0:
+        raise UnsupportedLayerError(
+            f"The output of {graph.model.name!r} has the samples of a batch on axis {axis}. Expected: on the first "
+            "one. Remedy: transpose it in the model."
+        )
 
 
 def _mark_constants(graph: Graph) -> None:

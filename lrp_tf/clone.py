@@ -207,7 +207,7 @@ class Clone:
                 continue
             pairs = zip(arrived, step.outputs, strict=True)
             arrived = [tf.zeros_like(forward.values[ref]) if r is None else r for r, ref in pairs]
-            account = Account(samples) if observe is not None else None
+            account = Account(samples, step.outputs[0].axis) if observe is not None else None
             with tf.name_scope(_scope(step)):
                 kept = arrived
                 if self.relevance_filter is not None and step.linear is not None and step.outputs != first:

@@ -26,16 +26,28 @@ class UnsupportedLayerError(ValueError):
 class Ref:
     """A tensor of the graph, known by identity: two refs never stand for each other.
 
-    `shape` leaves out the batch axis; None dimensions are unknown until the call. A variable or array of the model is a
-    ref too, with `batched` False and its whole shape. `mask`: the Keras mask that travels with the tensor.
+    `shape` leaves out the first axis, which is the batch; None dimensions are unknown until the call. A variable or
+    array of the model is a ref too, with `batched` False and its whole shape. `mask`: the Keras mask that travels with
+    the tensor. `axis`: where the samples lie, if a transposition moved them for a while; `rows` is then the size of the
+    first axis. `each`: how many entries of that axis a sample has, one after another.
     """
 
-    __slots__ = ("batched", "dtype", "mask", "shape")
+    __slots__ = ("axis", "batched", "dtype", "each", "mask", "rows", "shape")
 
-    def __init__(self, shape: Iterable[int | None], dtype: str, batched: bool = True) -> None:
+    def __init__(
+        self,
+        shape: Iterable[int | None],
+        dtype: str,
+        batched: bool = True,
+        *,
+        axis: int = 0,
+        each: int = 1,
+        rows: int | None = None,
+    ) -> None:
         self.shape: Shape = tuple(shape)
         self.dtype = dtype
         self.batched = batched
+        self.axis, self.each, self.rows = axis, each, rows
         self.mask: Ref | None = None
 
     def __repr__(self) -> str:
@@ -57,6 +69,7 @@ class Step:
     order: int  # position in the model, for the tables
     within: tuple = ()  # layers that were expanded into this step and others, outermost first
     why: str = ""  # why the layer could not be expanded
+    mixes: str = ""  # how it mixes the samples of a batch, an error where relevance has to pass it
     linear: Any = None  # the entry of linear.py, None for everything without a kernel
     before: tuple = ()  # layers absorbed ahead of the kernel: padding, BatchNormalization
     after: tuple = ()  # BatchNormalization layers folded into the kernel
@@ -318,21 +331,7 @@ def symbol(value: Any) -> Any:
     """A KerasTensor in the place of a Ref; anything else as it is."""
     if not isinstance(value, Ref):
         return value
-    return keras.KerasTensor((None, *value.shape) if value.batched else value.shape, dtype=value.dtype)
-
-
-_REDUCTIONS = (
-    *("Sum", "Mean", "Average", "Max", "Min", "Amax", "Amin", "Prod", "Var", "Std", "Median"),
-    *("Cumsum", "Cumprod", "Logsumexp", "Norm"),
-)
-
-
-def mixes_samples(step: Step) -> bool:
-    """Whether an operation reduces over the batch axis."""
-    if not (isinstance(step.kind, str) and step.kind.removeprefix("ops.") in _REDUCTIONS and step.inputs[0].batched):
-        return False
-    axes, rank = step.op.axis, len(step.inputs[0].shape) + 1
-    return axes is None or any(a % rank == 0 for a in ([axes] if isinstance(axes, int) else axes))
+    return keras.KerasTensor((value.rows, *value.shape) if value.batched else value.shape, dtype=value.dtype)
 
 
 def untracked(structure: Any) -> Any:

@@ -178,13 +178,15 @@ class Account:
 
     NAMES = ("bias", "stabilizer", "other", "filter")
 
-    def __init__(self, batch: tf.Tensor | None = None) -> None:
-        self.batch = batch
+    def __init__(self, batch: tf.Tensor | None = None, axis: int = 0) -> None:
+        self.batch, self.axis = batch, axis  # the axis that the samples lie on
         self.shares: dict[str, tf.Tensor] = {}
 
     def add(self, name: str, values: tf.Tensor) -> None:
         """Book the sum of `values` over each sample under `name`."""
         if name not in self.NAMES:
             raise ValueError(f"An account has the shares {self.NAMES}. Received: {name!r}")
+        if self.axis:
+            values = tf.transpose(values, [self.axis, *(i for i in range(values.shape.rank) if i != self.axis)])
         share = sample_sum(values, self.batch)
         self.shares[name] = self.shares[name] + share if name in self.shares else share

@@ -28,12 +28,12 @@ from lrp_tf.graph import (
     Ref,
     SplitTime,
     Step,
-    UnsupportedLayerError,
     check_model,
-    mixes_samples,
     symbol,
     untracked,
 )
+from lrp_tf.probes import MixedSamplesError
+from lrp_tf.samples import places_behind
 from lrp_tf.symbolic import (
     HALF,
     NotBuiltError,
@@ -92,6 +92,7 @@ def _trace(model: keras.Model, tracer: _Tracer) -> Graph:
         tracer.followed.append(model.name)
     else:
         tensors = function.inputs
+        tracer.batch = next((t.shape[0] for t in tensors if t.shape[0] is not None), None)
         inputs = [Ref(t.shape[1:], t.dtype) for t in tensors]
         structure = _plain(function._inputs_struct, inputs)
         found = tree.pack_sequence_as(untracked(function._outputs_struct), tracer.run(function, inputs, ""))
@@ -204,11 +205,20 @@ def _cast_symbol(op: Any, value: Any) -> Any:
     return made
 
 
+def _ref(made: Any, place: tuple[int, int] | None) -> Ref:
+    """`place`: see `samples.places_behind`; None: there is no axis of samples, or none that can be trusted."""
+    if place is None:
+        return Ref(made.shape, made.dtype, batched=False)
+    axis, each = place
+    return Ref(made.shape[1:], made.dtype, axis=axis, each=each, rows=made.shape[0] if axis else None)
+
+
 class _Tracer:
     """Collects the steps while the recorded graphs of a model and its sub-models are walked."""
 
     def __init__(self, keep: Keep) -> None:
         self.keep = keep
+        self.batch: int | None = None  # size of the batch, where the model fixes it
         self.steps: list[Step] = []
         self.layers: dict[str, list[tuple[Ref, ...]]] = {}
         self.calls: list[Call] = []
@@ -310,18 +320,19 @@ class _Tracer:
         args, kwargs = tree.map_structure(lambda a: _cast_symbol(step.op, a), (step.args, step.kwargs))
         kwargs.pop("mask", None)
         spec = step.op.compute_output_spec(*args, **kwargs)
-        if mixes_samples(step):
-            raise UnsupportedLayerError(
-                f"{step.path!r} computes over the samples of a batch, where each must be explained on its own. Remedy: "
-                "leave the first axis out of it."
-            )
-        outputs = tree.map_structure(lambda t: Ref(t.shape[1:], t.dtype), spec)
+        made = tree.flatten(spec)
+        try:
+            places = iter(places_behind(step, made, self.batch))
+        except MixedSamplesError as error:
+            mixes = f"{step.path!r} ({step.operation}) {error.what}. Remedy: {error.remedy}."
+            step, places = dataclasses.replace(step, mixes=mixes), iter([None] * len(made))
+        outputs = tree.map_structure(lambda t: _ref(t, next(places)), spec)
         self.steps.append(dataclasses.replace(step, outputs=tuple(tree.flatten(outputs))))
         return outputs
 
-    def add(self, op: Any, args: tuple, shape: Iterable[int | None], path: str) -> Ref:
+    def add(self, op: Any, args: tuple, shape: Iterable[int | None], path: str, each: int = 1) -> Ref:
         """A step of one of our own operations."""
-        output = Ref(shape, args[0].dtype)
+        output = Ref(shape, args[0].dtype, each=each)
         self.steps.append(Step(op, args, {}, (output,), f"{path}/{op.name}", len(self.steps), self.within))
         return output
 
@@ -338,14 +349,15 @@ class _Tracer:
 
     def each_time_step(self, wrapper: Any, step: Step, x: Ref, path: str) -> Any:
         """The layer in a TimeDistributed, with the time steps among the samples."""
-        merged = self.add(MergeTime(), (x,), x.shape[1:], path)
+        time = x.shape[0]
+        each = x.each * (time or 1)
+        merged = self.add(MergeTime(), (x,), x.shape[1:], path, each)
         mask = step.kwargs.get("mask")
         if mask is not None:
-            merged.mask = self.add(MergeTime(), (mask,), mask.shape[1:], path)
+            merged.mask = self.add(MergeTime(), (mask,), mask.shape[1:], path, each)
         with self.inside(wrapper):
             outputs = self.visit(wrapper.layer, (merged,), {}, path + "/")
-        time = x.shape[0]
-        return tree.map_structure(lambda y: self.add(SplitTime(), (y, x), (time, *y.shape), path), outputs)
+        return tree.map_structure(lambda y: self.add(SplitTime(), (y, x), (time, *y.shape), path, x.each), outputs)
 
     def expand(self, owner: Any, call: Callable, args: tuple, kwargs: dict, prefix: str) -> Any:
         """The outputs of `call`, recorded on symbolic inputs and walked.

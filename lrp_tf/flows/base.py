@@ -118,7 +118,8 @@ def aligned(step: Any, x: tf.Tensor, rank: int) -> tf.Tensor:
 
 def unbroadcast(step: Any, relevance: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
     """Relevance of x from that of a tensor that x was broadcast to: copies add up."""
-    if x.shape[1:].is_fully_defined() and x.shape[1:] == relevance.shape[1:]:
+    moved = any(ref.axis for ref in step.outputs)  # then the first axis may be one that x was broadcast along
+    if not moved and x.shape[1:].is_fully_defined() and x.shape[1:] == relevance.shape[1:]:
         return relevance
     x = tf.cast(x, relevance.dtype)
     rank = relevance.shape.rank

@@ -65,7 +65,7 @@ _ENTRIES: list[tuple[Flow, str]] = [
     (Product(), "Multiply ops.Multiply"),
     (Negation(), "ops.Negative"),
     (Quotient(), "ops.Divide ops.TrueDivide ops.DivideNoNan ops.Reciprocal ops.Rsqrt"),
-    (Contraction(), "Dot ops.Dot ops.Matmul ops.Einsum ops.Tensordot ops.Inner ops.Vdot"),
+    (Contraction(), "Dot ops.Dot ops.Matmul ops.Einsum ops.Tensordot ops.Inner ops.Vdot ops.Cross"),
     # maxima
     (WinnerTakesAll(), "MaxPooling1D MaxPooling2D MaxPooling3D ops.MaxPool"),
     (GlobalWinnerTakesAll(), "GlobalMaxPooling1D GlobalMaxPooling2D GlobalMaxPooling3D ops.Max ops.Amax"),

@@ -159,9 +159,11 @@ def differences(cmap: str | None, strength: float, show: str = "signed") -> np.n
 
 
 def test_overlays_stand_out_on_dark_and_on_light() -> None:
-    for strength, least in ((1.0, 55), (-1.0, 55), (0.2, 15), (-0.2, 15), (0.05, 6)):
+    for strength, least in ((1.0, 55), (-1.0, 55), (0.5, 27), (-0.5, 27), (0.2, 10), (-0.2, 10)):
         assert differences(None, strength).min() > least
         assert differences(None, abs(strength), "abs").min() > least
+    # What is faint does not lie on the photograph as a haze.
+    assert max(differences(None, sign * 0.02).max() for sign in (1, -1)) < 7
     # The two signs differ from one another as much.
     grey = np.repeat(np.arange(256, dtype=np.uint8)[None, :, None], 3, axis=2)
     up, down = (heatmap.overlay(grey, np.full((1, 256), sign)).astype(int) for sign in (1.0, -1.0))

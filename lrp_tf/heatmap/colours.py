@@ -21,8 +21,7 @@ RELEVANCE_CMAP = "seismic"
 MAGNITUDE_CMAP = "magnitude"
 # An odd number of colours has one in the middle, on which zero falls; seismic's is white.
 COLOURS = 511
-FOR, FOR_FAINT = (255, 30, 30), (255, 110, 80)
-AGAINST, AGAINST_FAINT = (40, 90, 255), (90, 150, 255)
+FOR, AGAINST, EITHER = (255, 30, 30), (40, 90, 255), (224, 0, 255)  # bright, for overlays
 
 
 def _lrp() -> Colormap:
@@ -31,20 +30,22 @@ def _lrp() -> Colormap:
     return ListedColormap(colours, name="lrp")
 
 
-def _vivid() -> Colormap:
-    """One hue for each sign, bright throughout: over a photograph, opacity tells strength."""
-    against, towards = np.linspace(AGAINST, AGAINST_FAINT, COLOURS // 2), np.linspace(FOR_FAINT, FOR, COLOURS // 2)
-    middle = np.full((1, 3), 128.0)
-    return ListedColormap(np.concatenate([against, middle, towards]) / 255.0, name="vivid")
+def _vivid(*ends: tuple[int, int, int]) -> Colormap:
+    """From medium grey to bright colours. Over a photograph, what is faint neither brightens nor tints it."""
+    grey = np.full(3, 128.0)
+    rise = np.sqrt(np.linspace(0.0, 1.0, COLOURS // len(ends) + 1))[1:, None]
+    sides = [grey + (np.array(end) - grey) * rise for end in ends]
+    table = np.concatenate([sides[0][::-1], [grey], sides[1]] if len(sides) == 2 else sides)
+    return ListedColormap(table / 255.0, name="vivid")
 
 
 # Kept here and not in matplotlib's registry, which belongs to the whole process.
 OURS: dict[str, Colormap] = {
     "lrp": _lrp(),
     "coldnhot": LinearSegmentedColormap.from_list("coldnhot", ["#0ff", "#00f", "#000", "#f00", "#ff0"], N=COLOURS),
-    "vivid": _vivid(),
+    "vivid": _vivid(AGAINST, FOR),
     "magnitude": LinearSegmentedColormap.from_list("magnitude", ["#fff", "#d79be0", "#9c27b0", "#3b0a52"], N=COLOURS),
-    "vivid_magnitude": LinearSegmentedColormap.from_list("vivid_magnitude", ["#e070ff", "#e000ff"], N=COLOURS),
+    "vivid_magnitude": _vivid(EITHER),
 }
 
 PALETTES = ("seismic", "bwr", "RdBu_r", "coolwarm", *OURS, "rainbow", "jet", "hot", "gray")

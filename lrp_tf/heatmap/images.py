@@ -125,8 +125,8 @@ def overlay(
         image: see `image_to_rgb`.
         relevance: one sample, [h, w] or [h, w, C]; brought to the geometry of the image.
         alpha: opacity of the largest |R|, 0 to 1.
-        cmap: as in `to_rgb`; None: "vivid", whose red and blue are bright, so that they stand out on dark and on
-            light photographs, and "vivid_magnitude" for show="abs".
+        cmap: as in `to_rgb`; None: "vivid", from medium grey to bright red and blue, which stand out on dark and
+            on light photographs, and "vivid_magnitude" for show="abs".
         scale, gamma, reduce, symmetric, show, smooth, stride: see `to_rgb`. Opacity follows gamma too.
 
     Returns:

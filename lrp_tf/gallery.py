@@ -77,6 +77,7 @@ class Gallery:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "out", Path(self.out))
+        self.look.check()
 
     def run(
         self,

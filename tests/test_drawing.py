@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 import itertools
 import json
+import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 
+import cv2
 import keras
 import numpy as np
 import pytest
@@ -275,6 +281,42 @@ def test_magnitudes_refuse_palettes_with_two_sides(lrp, saved, tmp_path):
     assert "begins at zero" in err
 
 
+def test_vector_formats_hold_the_very_pixels(lrp, saved, tmp_path):
+    photos(tmp_path / "in", 1)
+    explained(lrp, saved, "--style", "all", "--format", "svg", "--smooth", "1")
+    values = drawn("photo0", smooth=1)
+    wanted = {"heatmap": heatmap.to_rgb(values), "overlay": heatmap.overlay(photo(0), values)}
+    for style, want in wanted.items():
+        page = Path(f"results/photo0.{style}.svg").read_text()
+        (data,) = re.findall(r'href="data:image/png;base64,([^"]+)"', page)
+        pixels = cv2.imdecode(np.frombuffer(base64.b64decode(data), np.uint8), cv2.IMREAD_COLOR)
+        # An SVG's pictures may be stored upside down, under a transform.
+        got = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+        assert got.shape == want.shape
+        assert (got == want).all() or (got[::-1] == want).all()
+        assert f'width="{64 * 0.72:g}' in page
+
+
+def test_many_pictures_in_vector_formats(tmp_path):
+    """Two threads draw: matplotlib's writers of PDF and SVG must bear that."""
+    explainer = lrp_tf.Explainer(classifier())
+    files = list(images.find([photos(tmp_path / "in", 12)]))
+    for kind in MAGIC:
+        look = Look(("side-by-side",), format=kind, colorbar=True)
+        job = gallery.Gallery(explainer, loading.get_preprocessing("none"), tmp_path / kind, look=look, batch=3)
+        assert job.run(files)[:2] == (12, 0)
+        sizes = [path.stat().st_size for path in (tmp_path / kind).glob(f"*.{kind}")]
+        assert len(sizes) == 12
+        assert max(sizes) < 2 * min(sizes)
+
+
+def test_a_gallery_checks_its_look():
+    with pytest.raises(ValueError, match="image:99%"):
+        gallery.Gallery(None, None, "out", look=Look(scale="img"))
+    with pytest.raises(ValueError, match="format"):
+        gallery.Gallery(None, None, "out", look=Look(format="gif"))
+
+
 # --- the first stride --------------------------------------------------------------------------
 
 
@@ -300,12 +342,55 @@ def test_the_first_stride(stack, stride):
 DATA = REPOSITORY.parent / "shared" / "data"
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(not (DATA / "photos").exists(), reason="needs ../shared/data: trained weights and photographs")
-def test_auto_takes_the_lattice_of_mobilenet_out_and_keeps_the_sum(tmp_path):
+needs_data = pytest.mark.skipif(
+    not (DATA / "photos").exists(), reason="needs ../shared/data: trained weights and photographs"
+)
+
+
+@pytest.fixture(scope="module")
+def mobilenet():
     model = keras.applications.MobileNet(alpha=0.75, weights=None)
     model.load_weights(DATA / "mobilenet075.weights.h5")
-    explainer = lrp_tf.Explainer(model, "epsilon_plus_flat")
+    return model
+
+
+@pytest.mark.slow
+@needs_data
+def test_the_command_on_photographs(mobilenet, tmp_path):
+    """A process of its own, a trained net, real photographs: all options at once, and what the pictures hold."""
+    mobilenet.save(tmp_path / "mobilenet.keras")
+    names = [DATA / "photos" / name for name in ("n02123045_tabby.jpg", "n02514041_barracouta.jpg")]  # bright, dark
+    command = [sys.executable, "-m", "lrp_tf", "explain", "mobilenet.keras", *names, "--preprocess", "mobilenet"]
+    command += ["--classes", DATA / "imagenet_class_index.json", "--target", "topK:2", "--style", "all"]
+    command += ["--smooth", "auto", "--scale", "run", "--save-relevance"]
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run(
+        list(map(str, command)), cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("0 % of the score arrives at the pixels, biases absorb 100 %") == 4
+    out = tmp_path / "results"
+    scale = json.loads((out / "scale.json").read_text())["scale"]
+    rows = table(out / "results.csv")
+    fit = images.Fit(224, 224, "squash")
+    largest = 0.0
+    for row, k in zip(rows, (0, 1, 0, 1), strict=True):
+        assert float(row["arrived"]) < 1e-4
+        assert float(row["probability"]) == pytest.approx(float(row[f"top{k + 1}_probability"]))
+        values = heatmap.smooth(np.load(out / f"{row['result']}.npy")[k].astype(float).sum(-1), 1)
+        largest = max(largest, np.abs(values).max())
+        photograph = images.read(row["file"])
+        full = fit.restore(values, photograph.shape[:2])
+        made = {style: rgb(out / f"{row['result']}.{style}.{k + 1}.png").astype(int) for style in drawing.STYLES[1:]}
+        assert np.abs(made["heatmap"] - heatmap.to_rgb(full, scale=scale)).max() <= 2
+        assert np.abs(made["overlay"] - heatmap.overlay(photograph, full, scale=scale)).max() <= 2
+    assert scale == pytest.approx(largest, rel=1e-4)
+
+
+@pytest.mark.slow
+@needs_data
+def test_auto_takes_the_lattice_of_mobilenet_out_and_keeps_the_sum(mobilenet):
+    explainer = lrp_tf.Explainer(mobilenet, "epsilon_plus_flat")
     fit = images.Fit(224, 224, "squash")
     files = sorted((DATA / "photos").glob("*.jpg"))
     x = keras.applications.mobilenet.preprocess_input(np.stack([fit.apply(images.read(f)) for f in files]) * 1.0)

@@ -74,6 +74,7 @@ class Clone:
         self._relus = zeros.relus(self.graph, self.handlers)
         self._makers = {ref: step for step in self.graph.steps for ref in step.outputs}
         self.hidden = zeros.hidden(self.graph, self.handlers)
+        self.hidden_weights = zeros.hidden_weights(self.graph, self.handlers)
         self.reached: set[Ref] = set()  # tensors that relevance was seen to reach
         # How to make the same clone anew, and what of; None: it was made of a graph.
         self.recipe: Callable[[], Clone] | None = None

@@ -572,11 +572,20 @@ def _balance(shares: tf.Tensor) -> Conservation:
 def _finite(clone: Clone, inputs: list[tf.Tensor], forward: Forward, found: dict[str, Any], each: bool) -> tf.Tensor:
     """Whether all values are finite, judged by sums: max pooling hides a NaN, so the logits alone do not tell."""
     tensors = [*inputs, *found["relevance"], clone.output(forward), *[forward.values[ref] for ref in clone.hidden]]
+    weights = [w if isinstance(w, keras.Variable) else forward.values[w] for w in clone.hidden_weights]
+    weights = [tf.reshape(w, [-1]) if len(w.shape) != 1 else tf.convert_to_tensor(w) for w in weights]
+    sizes = {dtype: [w for w in weights if w.dtype == dtype] for dtype in {w.dtype for w in weights}}
+    weights = [tf.concat(same, axis=0) for same in sizes.values()]  # one sum for all: there are hundreds
     if each:
         constants = [forward.values[ref] for ref in clone.graph.constants if ref in forward.values]
         rows = tf.stack([tf.shape(inputs[0])[0], -1])  # the first axis may hold time steps, too
         tensors = [t for t in tensors if t.dtype.is_floating and not any(t is c for c in constants)]
         sums = [tf.cast(tf.reduce_sum(tf.reshape(t, rows), axis=1), tf.float64) for t in tensors]
-        return tf.reduce_all(tf.math.is_finite(tf.stack(sums)), axis=0)
-    sums = [tf.cast(tf.reduce_sum(t), tf.float64) for t in tensors if t.dtype.is_floating]
-    return tf.reduce_all(tf.math.is_finite(tf.stack(sums)))
+        return tf.reduce_all(tf.math.is_finite(tf.stack(sums)), axis=0) & (_all_finite(weights) if weights else True)
+    return _all_finite([*tensors, *weights])
+
+
+def _all_finite(tensors: list[tf.Tensor]) -> tf.Tensor:
+    tensors = [t for t in tensors if t.dtype.is_floating]
+    wide = [tf.cast(t, tf.float32) if t.dtype.size < 4 else t for t in tensors]  # sums of halves would overflow
+    return tf.reduce_all(tf.math.is_finite([tf.cast(tf.reduce_sum(t), tf.float64) for t in wide]))

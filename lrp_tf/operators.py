@@ -164,7 +164,8 @@ class Operator:
 
     @functools.cached_property
     def w_positive(self) -> tf.Tensor:
-        return positive(self.w)
+        # As relu(w), but -Inf does not become 0: whatever is wrong with a kernel then shows in the relevance.
+        return tf.nn.leaky_relu(self.w, alpha=0.0)
 
     @functools.cached_property
     def w_negative(self) -> tf.Tensor:

@@ -54,6 +54,7 @@ class Rule:
     stabilizer: float | Relative = 1e-6
     zero_bias: bool = False
     at_zero = "unknown"  # "none": an input that is zero has no relevance, see `zeros`
+    shows_kernel = False  # NaN or Inf in the kernel shows in the relevance, see `zeros`
 
     def __post_init__(self) -> None:
         check_stabilizer(self.stabilizer)
@@ -148,6 +149,7 @@ class Epsilon(Rule):
     epsilon: float | Relative = _always(1e-6)
     zero_bias: bool = False
     at_zero = "none"
+    shows_kernel = True
 
     def __post_init__(self) -> None:
         check_stabilizer(self.epsilon, "epsilon")
@@ -167,6 +169,7 @@ class Zero(Rule):
     stabilizer: float | Relative = 1e-6
     zero_bias: bool = False
     at_zero = "none"
+    shows_kernel = True
 
     def terms(self, op: Operator) -> list[Term]:
         return [Term([(op.x, op.w)], op.b, sign=int(op.quiet))]
@@ -184,6 +187,7 @@ class AlphaBeta(Rule):
     stabilizer: float | Relative = 1e-6
     zero_bias: bool = False
     at_zero = "none"
+    shows_kernel = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -216,6 +220,7 @@ class ZPlus(Rule):
     stabilizer: float | Relative = 1e-6
     zero_bias: bool = False
     at_zero = "none"
+    shows_kernel = True
 
     def terms(self, op: Operator) -> list[Term]:
         return AlphaBeta(1.0, 0.0).terms(op)
@@ -232,6 +237,7 @@ class Gamma(Rule):
     stabilizer: float | Relative = 1e-6
     zero_bias: bool = False
     at_zero = "none"
+    shows_kernel = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -300,6 +306,7 @@ class WSquare(Rule):
     """w^2 over the sum of w^2 (Montavon et al. 2017); no bias, padding does not count."""
 
     stabilizer: float | Relative = 1e-6
+    shows_kernel = True
 
     def terms(self, op: Operator) -> list[Term]:
         return [Term([(1.0, tf.square(op.w))], one_sided=True, sign=1)]
@@ -317,6 +324,7 @@ class ZBox(Rule):
     low: Any = _always(None)
     high: Any = _always(None)
     stabilizer: float | Relative = 1e-6
+    shows_kernel = True
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 
 from lrp_tf.flows.base import activation_interval
-from lrp_tf.graph import Graph, Ref, Step
+from lrp_tf.graph import Constants, Graph, Ref, Step
 
 # Functions that are 0 wherever their input is not above 0.
 _CUT = {"relu", "relu6"}
@@ -66,6 +66,35 @@ def hidden(graph: Graph, handlers: dict[Step, Any]) -> list[Ref]:
 
     refs = [found for step in graph.steps if step.linear is not None for found in search(step.outputs[0])]
     return list(dict.fromkeys(refs))
+
+
+# Entries up to which a weight is read at every call, whether or not the relevance shows what it holds.
+_SMALL = 4096
+
+
+def hidden_weights(graph: Graph, handlers: dict[Step, Any]) -> list[keras.Variable | Ref]:
+    """Weights, variables or constants of the graph, whose NaN or Inf may not show in the relevance or the output.
+
+    A ReLU that is computed together with its convolution makes 0 of NaN. Kernels show in the relevance, which their
+    transpose carries, unless the rule leaves the kernel out (Flat) or relevance never enters the layer (a gate).
+    Biases and other small weights are all read: that is cheap.
+    """
+    reached = set(graph.outputs)
+    for step in reversed(graph.steps):
+        if reached.intersection(step.outputs) and not getattr(handlers[step], "detached", False):
+            reached.update(step.inputs[i] for i in step.signals)
+    constants = {ref for step in graph.steps if isinstance(step.op, Constants) for ref in step.outputs}
+    found: dict[int, keras.Variable | Ref] = {}
+    for step in graph.steps:
+        if isinstance(step.op, keras.layers.Embedding):  # rows that are not looked up concern nobody
+            continue
+        shows = reached.issuperset(step.outputs) and getattr(handlers[step], "shows_kernel", False)
+        layers = [weight for layer in (step.op, *step.before, *step.after) for weight in getattr(layer, "weights", [])]
+        for weight in (*layers, *constants.intersection(step.inputs)):
+            size = math.prod(size or 1 for size in weight.shape)
+            if "float" in str(weight.dtype) and (size <= _SMALL or (step.linear is not None and not shows)):
+                found[id(weight)] = weight
+    return list(found.values())
 
 
 def mark_quiet(graph: Graph, handlers: dict[Step, Any]) -> tuple[Graph, dict[Step, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import operator
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -118,6 +119,11 @@ class Clone:
         """The clone, which from now on knows how it was made."""
         self.recipe, self._snapshot = recipe, snapshot
         return self
+
+    def __reduce__(self) -> tuple:
+        if self.recipe is None:
+            raise TypeError("A Clone made of a graph cannot be pickled. Remedy: make it with lrp_tf.clone_with_rules.")
+        return operator.call, (self.recipe,)
 
     def renew(self) -> None:
         """Become the clone of what the model is now, if a layer changed what it computes since this one was made."""

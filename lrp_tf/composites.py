@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import inspect
 import math
+import pickle
 import re
+import sys
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -17,6 +20,10 @@ from lrp_tf.graph import Graph, Ref, Step, UnsupportedLayerError
 
 Handler = rules.Rule | flows.Flow
 Predicate = Callable[[Step], bool]
+
+
+def _none(step: Step) -> bool:
+    return False
 
 
 class Match:
@@ -32,12 +39,28 @@ class Match:
         select: Callable[[Graph], Iterable[Step]],
         text: str,
         must: bool = False,
-        accepts: Predicate = lambda step: False,
+        accepts: Predicate = _none,
     ) -> None:
         self.select, self.text, self.must, self.accepts = select, text, must, accepts
+        self.recipe: tuple[Callable[..., Match], tuple] | None = None  # the function and arguments that made it
 
     def __repr__(self) -> str:
         return self.text
+
+    def __reduce__(self) -> tuple:
+        return self.recipe or (Match, (self.select, self.text, self.must, self.accepts))
+
+
+def _pickled_by_name(make: Callable[..., Match]) -> Callable[..., Match]:
+    """The matches that `make` returns pickle as its name and its arguments."""
+
+    @functools.wraps(make)
+    def made(*args: Any, **kwargs: Any) -> Match:
+        match = make(*args, **kwargs)
+        match.recipe = (made, inspect.signature(make).bind(*args, **kwargs).args)
+        return match
+
+    return made
 
 
 def linear_steps(graph: Graph) -> list[Step]:
@@ -45,6 +68,7 @@ def linear_steps(graph: Graph) -> list[Step]:
     return [step for step in graph.steps if step.linear is not None and not step.linear.elementwise]
 
 
+@_pickled_by_name
 def first() -> Match:
     """Linear steps that touch an input, seen through Rescaling, Normalization, padding, reshaping and dropout."""
 
@@ -61,6 +85,7 @@ def first() -> Match:
     return Match(select, "first()")
 
 
+@_pickled_by_name
 def last() -> Match:
     """The linear steps nearest to the output."""
 
@@ -77,6 +102,7 @@ def last() -> Match:
     return Match(select, "last()")
 
 
+@_pickled_by_name
 def of_type(*classes: type) -> Match:
     """Steps whose layer is an instance of one of `classes`, or that such a layer was expanded into."""
     if not classes or not all(isinstance(c, type) for c in classes):
@@ -86,13 +112,21 @@ def of_type(*classes: type) -> Match:
     return Match(lambda graph: [s for s in graph.steps if accepts(s)], text, accepts=accepts)
 
 
+@_pickled_by_name
 def named(pattern: str) -> Match:
     """Steps whose layer's name or path matches the regular expression from end to end."""
-    regex = re.compile(pattern)
+    try:
+        regex = re.compile(pattern)
+    except (re.error, TypeError) as error:
+        raise ValueError(
+            f"named expects a regular expression, as in named('block5_.*'). Received: {pattern!r}, which is none: "
+            f"{error}. Remedy: re.escape(name) for a name with special characters in it."
+        ) from error
     keep = lambda s: bool(regex.fullmatch(s.name) or regex.fullmatch(s.path))  # noqa: E731
     return Match(lambda graph: [s for s in graph.steps if keep(s)], f"named({pattern!r})", must=True, accepts=keep)
 
 
+@_pickled_by_name
 def at(index: int) -> Match:
     """The linear step with this index, counted from 0 in execution order; -1 is the last one."""
     if isinstance(index, bool) or not isinstance(index, int):
@@ -105,6 +139,7 @@ def at(index: int) -> Match:
     return Match(select, f"at({index})", must=True)
 
 
+@_pickled_by_name
 def dense_like() -> Match:
     """What the presets treat as Dense: linear steps that are no convolution, the last one whatever its class, and
     convolutions on a 1x1 map (MobileNet's classifier).
@@ -125,6 +160,7 @@ def _on_single_pixel(step: Step) -> bool:
     return all(size == 1 for size in shape)
 
 
+@_pickled_by_name
 def first_convolution() -> Match:
     """The convolutions among `first()`: a first Dense is none, and Flat on it would be a blank picture."""
     return Match(lambda graph: [s for s in first().select(graph) if s.linear.convolution], "first_convolution()")
@@ -156,6 +192,22 @@ class Composite:
 
     def __repr__(self) -> str:
         return f"Composite({self.name}: {', '.join(f'{m} -> {r}' for m, r in self.entries)})"
+
+    def __reduce__(self) -> tuple:
+        for match, rule in () if _by_cloudpickle() else self.entries:
+            try:
+                pickle.dumps((match, rule))
+            except (pickle.PicklingError, AttributeError, TypeError) as error:
+                raise pickle.PicklingError(
+                    f"Composite {self.name!r} cannot be pickled: its entry {match} -> {rule} holds what has no name in "
+                    f"a module ({error}). Expected matches of lrp_tf.composites, and predicates and rules defined at "
+                    "the top of a module. Received: a lambda or a local definition. Remedy: define it there, or use "
+                    "cloudpickle, as Ray does."
+                ) from error
+        return type(self), (self.entries, self.name)
+
+    def __deepcopy__(self, memo: dict) -> Composite:
+        return type(self)(list(self.entries), self.name)  # rules and matches never change
 
     def claims(self, step: Step) -> bool:
         """Whether an entry gives this very step a flow, so that its layer must stay in one piece."""
@@ -197,6 +249,16 @@ class Composite:
         if handler is None:
             raise UnsupportedLayerError(_unsupported(self, step, linear))
         return handler
+
+
+def _by_cloudpickle() -> bool:
+    """Whether cloudpickle is at work, which takes lambdas and local classes by value."""
+    frame = sys._getframe()
+    while frame is not None:
+        if "cloudpickle" in frame.f_globals.get("__name__", "").split("."):
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _unsupported(composite: Composite, step: Step, linear: bool) -> str:
@@ -296,14 +358,22 @@ class _CarriedZBox(rules.ZBox):
 # --- presets -----------------------------------------------------------------------------------
 
 
+def _maxima(graph: Graph) -> list[Step]:
+    return [s for s in graph.steps if isinstance(flows.lookup(s), flows.MAXIMA)]
+
+
+def _convolutions(graph: Graph) -> list[Step]:
+    return [s for s in linear_steps(graph) if s.linear.convolution]
+
+
 def _first_half(graph: Graph) -> list[Step]:
-    convolutions = [s for s in linear_steps(graph) if s.linear.convolution]
+    convolutions = _convolutions(graph)
     return convolutions[: math.ceil(len(convolutions) / 2)]
 
 
 _FIRST_HALF = Match(_first_half, "first half of convolutions")
-_MAXIMA = Match(lambda graph: [s for s in graph.steps if isinstance(flows.lookup(s), flows.MAXIMA)], "max pooling")
-_CONVOLUTION = Match(lambda graph: [s for s in linear_steps(graph) if s.linear.convolution], "convolutions")
+_MAXIMA = Match(_maxima, "max pooling")
+_CONVOLUTION = Match(_convolutions, "convolutions")
 
 
 def _preset(convolution: rules.Rule, dense: rules.Rule, ahead: tuple = ()) -> list:

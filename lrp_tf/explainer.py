@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import operator
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -138,6 +139,7 @@ class Explainer:
     after `tf.config.run_functions_eagerly(True)` none is, as for every tf.function. Where a layer changes what it
     computes (`enable_lora`, another `activation`, other variables), the next call builds the explainer anew; settings
     of your own layers, and what they hold in lists, are not watched: call `clone_with_rules` or `Explainer` again.
+    It pickles and copies as its recipe and is built anew where it is opened, in another process, say.
 
     Args:
         model: a Keras 3 model on TensorFlow, built; it is never changed.
@@ -180,6 +182,8 @@ class Explainer:
         check: bool | None = None,
         **options: Any,
     ) -> None:
+        self._chosen = {"output": output, "jit_compile": jit_compile, "relevance_filter": relevance_filter}
+        self._chosen |= {"nonnegative": nonnegative, "fast": fast, "max_batch": max_batch, "check": check}
         self.model = model
         self.max_batch = _checked_size(max_batch, "max_batch")
         self._jit_compile = _xla(jit_compile)
@@ -199,6 +203,11 @@ class Explainer:
 
     def __repr__(self) -> str:
         return f"Explainer({self.model.name!r}, composite={self.clone.composite.name!r})"
+
+    def __reduce__(self) -> tuple:
+        """Pickled and copied as its recipe, the model, the composite and the options: built anew where it is opened."""
+        build = functools.partial(type(self), **self._chosen)
+        return operator.call, (build, self.model, self.composite)
 
     @property
     def graph(self) -> Any:

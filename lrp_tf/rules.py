@@ -333,6 +333,13 @@ class ZBox(Rule):
                 "ZBox expects low and high, the bounds of its input, as in ZBox(low=0.0, high=1.0). "
                 f"Received: low={self.low!r}, high={self.high!r}"
             )
+        low, high = (_checked_bound(bound, name) for name, bound in self._pair())
+        comparable = low is not None and high is not None and (low.shape == high.shape or 0 in (low.ndim, high.ndim))
+        if comparable and (low > high).any():
+            raise ValueError(
+                f"low lies above high. Expected bounds with low <= high everywhere. Received: low={_short(self.low)}, "
+                f"high={_short(self.high)}. Remedy: low is the least value of the input, high the greatest."
+            )
 
     def bounds(self, op: Operator) -> tuple[tf.Tensor, tf.Tensor]:
         """low and high, broadcast over one sample: [1, ...]."""
@@ -346,6 +353,19 @@ class ZBox(Rule):
         low, high = self.bounds(op)
         # (x - low) w+ and (x - high) w-: both >= 0 for x in the box, so that nothing cancels.
         return [Term([(op.x - low, positive(op.w)), (op.x - high, negative(op.w))], one_sided=True)]
+
+
+def _checked_bound(bound: Any, name: str) -> np.ndarray | None:
+    """The numbers of a bound; None for those that are known in a graph only."""
+    if tf.is_tensor(bound) and not hasattr(bound, "numpy"):
+        return None
+    try:
+        values = np.asarray(bound, "float64")
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} must be a number or an array of numbers. Received: {name}={bound!r}") from error
+    if not np.isfinite(values).all():
+        raise ValueError(f"{name} must be finite. Expected numbers. Received: {name}={bound!r}, with NaN or Inf in it")
+    return values
 
 
 def shape_bound(bound: Any, name: str, x: tf.Tensor, channel_axis: int) -> tf.Tensor:

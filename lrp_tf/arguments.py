@@ -289,9 +289,11 @@ def start_relevance(begin: Start, logits: tf.Tensor) -> tuple[tf.Tensor | None, 
         starts = tf.reshape(starts, tf.concat([tf.shape(starts)[:-2], size], axis=0))
         return target, starts, tf.reduce_all((target >= 0) & (target < 2))
     target = tf.argmax(values, axis=-1, output_type=tf.int32) if begin.mode == "top" else begin.tensor
-    order = tf.transpose(target) if begin.mode == "classes" else target
-    mask = tf.one_hot(order, size[1], True, False, dtype=tf.bool)
-    return target, _at(mask, values, begin.kind), tf.reduce_all((target >= 0) & (target < size[1]))
+    mask = tf.one_hot(target, size[1], True, False, dtype=tf.bool)
+    starts = _at(mask, values[:, None] if begin.mode == "classes" else values, begin.kind)
+    if begin.mode == "classes":
+        starts = tf.transpose(starts, [1, 0, 2])  # transposing the integers, TensorFlow would log an error of oneDNN
+    return target, starts, tf.reduce_all((target >= 0) & (target < size[1]))
 
 
 def _classes_of_ranks(ranked: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:

@@ -36,10 +36,12 @@ def test_every_way_in_is_the_command(code):
     assert run("--help", code=code).stdout.startswith("usage: lrp-tf ")
 
 
-def test_the_command_says_nothing_but_its_own(tmp_path):
-    wrong = run("summary", "nowhere.keras", cwd=tmp_path)
-    assert wrong.returncode == 2
-    assert wrong.stderr == "lrp-tf: error: nowhere.keras: no such file. Expected a model file, .keras or .h5\n"
+def test_a_run_says_nothing_but_its_own(saved, tmp_path):
+    photos(tmp_path / "in", 1)
+    done = run("explain", saved, "in", "--preprocess", "none", "--target", "topK:2", cwd=tmp_path)
+    assert done.returncode == 0
+    assert done.stderr == ""
+    assert done.stdout.startswith("small, composite epsilon_plus_flat, 1 image(s)\n")
 
 
 IMPORTED = """

@@ -3,6 +3,8 @@
 import csv
 import os
 import re
+import shlex
+import shutil
 import signal
 import string
 import subprocess
@@ -231,3 +233,16 @@ def test_tables_are_read_by_any_reader_of_csv(tmp_path):
         made.add([('=a,"b"', -1.5), ("c\nd", 2)])
     with open(tmp_path / "t.csv", newline="", encoding="utf-8") as file:
         assert list(csv.reader(file)) == [["file", "number"], ['\'=a,"b"', "-1.5"], ["c\nd", "2"]]
+
+
+def test_the_commands_of_the_readme_can_be_repeated(lrp, saved, tmp_path):
+    photos(tmp_path / "photos", 1)
+    shutil.copy(saved, "model.keras")
+    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    (line,) = re.findall(r"^    lrp-tf (explain .*)$", readme, re.MULTILINE)
+    for _ in range(2):
+        code, _, err = lrp(*shlex.split(line, comments=True))
+        assert code == 0, err
+    # Those with VGG need its weights: they begin their tables anew.
+    for text in (readme, (REPOSITORY / "Makefile").read_text(encoding="utf-8")):
+        assert re.search(r"vgg/lrp\.py .*--overwrite", text)

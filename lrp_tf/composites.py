@@ -16,7 +16,7 @@ import keras
 import tensorflow as tf
 
 from lrp_tf import flows, rules, support
-from lrp_tf.graph import Graph, Ref, Step, UnsupportedLayerError
+from lrp_tf.graph import Graph, Ref, Step, UnsupportedLayerError, function_name
 
 Handler = rules.Rule | flows.Flow
 Predicate = Callable[[Step], bool]
@@ -155,7 +155,7 @@ def dense_like() -> Match:
 def _on_single_pixel(step: Step) -> bool:
     if not step.linear.convolution:
         return False
-    shape = list(step.inputs[step.signals[0]].shape)
+    shape = list(step.inputs[(step.signals or [0])[0]].shape)
     del shape[step.linear.channel_axis(step.op) - (1 if step.linear.channel_axis(step.op) > 0 else 0)]
     return all(size == 1 for size in shape)
 
@@ -272,10 +272,15 @@ def _unsupported(composite: Composite, step: Step, linear: bool) -> str:
         function = getattr(step.function, "__name__", "function")
         return f"Layer {step.path!r} ({name}) is not supported: {text.format(function=function)}."
     if step.function is not None:
-        function = getattr(step.function, "__name__", step.function)
+        function = function_name(step.function)
         return (
             f"Activation {function!r} of {step.path!r} is not built into Keras. Expected an element-wise function. "
             f"Remedy, if it is one: lrp_tf.flows.register_activation({function})"
+        )
+    if step.why:
+        return (
+            f"Layer {step.path!r} ({name}) is not supported: no entry says how relevance passes it, and it could not "
+            f"be followed. {step.why}"
         )
     kind = step.kind if isinstance(step.kind, str) else name
     remedy = f"lrp_tf.flows.register({kind!r}, flow) with a flow of lrp_tf.flows"
@@ -286,7 +291,7 @@ def _unsupported(composite: Composite, step: Step, linear: bool) -> str:
         )
     return (
         f"Layer {step.path!r} ({name}) is not supported: no entry says how relevance passes it, and relevance never "
-        f"falls back to the gradient. Remedy: {remedy}; see docs/extending.md." + (f" {step.why}" if step.why else "")
+        f"falls back to the gradient. Remedy: {remedy}; see docs/extending.md."
     )
 
 

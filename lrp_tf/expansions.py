@@ -97,9 +97,24 @@ def _layer_norm(op: Any, x: Any, gamma: Any = None, beta: Any = None) -> Any:
     return x if beta is None else x + beta
 
 
+def _moments(op: Any, x: Any) -> Any:
+    axes = tuple(op.axes) if isinstance(op.axes, (list, tuple)) else op.axes
+    return ops.mean(x, axes, keepdims=op.keepdims), ops.var(x, axes, keepdims=op.keepdims)
+
+
+def _select(op: Any, conditions: Any, choices: Any, default: Any = 0) -> Any:
+    """The first choice whose condition holds."""
+    found = default
+    for condition, choice in zip(reversed(conditions), reversed(choices), strict=True):
+        found = ops.where(condition, choice, found)
+    return found
+
+
 for _layer in (keras.layers.MultiHeadAttention, keras.layers.GroupQueryAttention):
     register(_layer, _attention)
 register("ops.LayerNorm", _layer_norm)
 register("ops.SeparableConv", _separable)
 register("ops.DotProductAttention", _dot_product_attention)
 register("ops.Glu", _glu)
+register("ops.Moments", _moments)
+register("ops.Select", _select)

@@ -154,11 +154,11 @@ class ActivationFunction:
 
     @property
     def name(self) -> str:
-        return f"{self.owner}:{activation_name(self)}"
+        return f"{self.owner}:{self.label}"
 
     @property
     def label(self) -> str:
-        return str(activation_name(self))
+        return activation_name(self) or function_name(self.function)
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         return self.function(inputs)
@@ -348,6 +348,16 @@ def shape_text(shape: Iterable[int | None]) -> str:
     return f"({', '.join(['None', *map(str, shape)])})"
 
 
+def is_operation_of_keras(op: Any) -> bool:
+    return type(op).__module__.startswith(("keras.src.ops", "keras.src.activations"))
+
+
+def function_name(function: Any) -> str:
+    """What a user would call it: the name of a function, or of what a functools.partial wraps."""
+    inner = getattr(function, "func", None)
+    return getattr(function, "__name__", None) or getattr(inner, "__name__", None) or type(function).__name__
+
+
 def activation_name(op: Any) -> str | None:
     """Name of the built-in element-wise function (or softmax) that `op` applies; None for anything else."""
     if isinstance(op, ActivationFunction):
@@ -356,7 +366,7 @@ def activation_name(op: Any) -> str | None:
         return "softmax"
     elif isinstance(op, keras.layers.Activation) and type(op).call is keras.layers.Activation.call:
         function = op.activation
-    elif type(op).__module__.startswith(("keras.src.ops", "keras.src.activations")):
+    elif is_operation_of_keras(op):
         if type(op).__name__ == "ReLU":  # what keras.activations.relu records; keras.ops.relu records Relu
             return "relu"
         name = "".join("_" + c.lower() if c.isupper() else c for c in type(op).__name__).lstrip("_")

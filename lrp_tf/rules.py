@@ -65,7 +65,7 @@ class Rule:
 
     def forward(self, step: Any, inputs: list[tf.Tensor]) -> tuple[list[tf.Tensor], Operator]:
         """Outputs of the step, and what `backward` needs."""
-        (position,) = step.signals
+        position = step.signals[0] if step.signals else 0  # all that it reads may be held
         x, rest = inputs[position], [t for i, t in enumerate(inputs) if i != position]
         if not x.dtype.is_floating:
             x = tf.cast(x, "float64" if step.op.compute_dtype == "float64" else "float32")

@@ -48,7 +48,7 @@ def _axis_behind(step: Step, signals: list[Ref], size: int | None) -> int:
     if (rule := _RULES.get(name)) is not None:
         return rule(step, signals)
     axis = _broadcast(step.inputs)
-    if name not in _ELEMENTWISE.split() and step.activation is None and axis == 0:
+    if name not in ELEMENTWISE and step.activation is None and axis == 0:
         try_some(step, size)
     return axis
 
@@ -303,13 +303,15 @@ _MOVES = """
     Dstack Unstack Append Flip Fliplr Flipud Rot90 Roll Repeat Tile Moveaxis Swapaxes Ravel BroadcastTo Diagonal
     Rearrange CropImages DepthToSpace SpaceToDepth Slice Pad PadImages Tril Triu ExtractPatches Unfold Diag Diagflat
     SliceUpdate"""
-_ELEMENTWISE = """
+# Every entry of the output depends on one entry of each input.
+_NAMES = """
     Abs Absolute Add Arccos Arccosh Arcsin Arcsinh Arctan Arctan2 Arctanh Cast Cbrt Ceil Clip ConvertToTensor Copy Cos
     Cosh Divide DivideNoNan Equal Erf Erfc Exp Exp2 Expm1 Fabs Floor FloorDivide Fmax Fmin Fmod FullLike Greater
     GreaterEqual Heaviside Hypot Isclose Isfinite Isinf Isnan Less LessEqual Log Log10 Log1p Log2 Logaddexp Logaddexp2
     LogicalAnd LogicalNot LogicalOr LogicalXor Maximum Minimum Mod Multiply NanToNum Negative NotEqual OnesLike Power
     Reciprocal Round Rsqrt SaturateCast Select Sign Sin Sinh Sqrt Square StopGradient Subtract Tan Tanh Threshold
-    TrueDivide Trunc View Where ZerosLike RGBToGrayscale"""
+    TrueDivide Trunc View Where ZerosLike"""
+ELEMENTWISE = frozenset(_NAMES.split())
 _TABLE: list[tuple[Rule, str]] = [
     (_along, "Softmax LogSoftmax Sparsemax Cumsum Cumprod Nancumsum Nancumprod Sort Argsort Argpartition"),
     (_along, "Normalize LayerNorm RMSNorm BatchNorm Diff Glu TopK"),
@@ -320,7 +322,7 @@ _TABLE: list[tuple[Rule, str]] = [
     (_contracted, "Matmul Einsum Tensordot Dot Inner"),
     (_mixed, "Vdot Outer Kron Size Bincount Unique Histogram Corrcoef Nonzero"),
     (_first, "Conv DepthwiseConv ConvTranspose SeparableConv MaxPool AveragePool AdaptiveMaxPool AdaptiveAveragePool"),
-    (_first, "Resize"),
+    (_first, "Resize RGBToGrayscale"),
     (_trace, "Trace"),
     (_one_hot, "OneHot"),
     (_taken, "Take"),

@@ -33,6 +33,14 @@ class NotBuiltError(Exception):
     pass
 
 
+class NotFollowedError(ValueError):
+    """Why a `call` cannot be followed, with the remedy for it."""
+
+    def __init__(self, reason: str, remedy: str) -> None:
+        super().__init__(reason)
+        self.remedy = remedy
+
+
 @contextlib.contextmanager
 def one_thread() -> Iterator[None]:
     """Only one thread at a time changes what belongs to the process; what it replaces acts in this thread alone."""
@@ -150,7 +158,8 @@ def batch_sizes(like: keras.KerasTensor | None) -> Iterator[None]:
     plain = {name: getattr(module, name) for name in (*makers, "arange")}
     for name, one_sample in makers.items():
         setattr(module, name, _in_this_thread(_for_each_sample(plain[name], one_sample, like), plain[name]))
-    module.arange = _in_this_thread(_known_length(plain["arange"]), plain["arange"])
+    fixed = like is not None and None not in like.shape[1:]
+    module.arange = _in_this_thread(_known_length(plain["arange"], fixed), plain["arange"])
     try:
         yield
     finally:
@@ -167,19 +176,24 @@ def _for_each_sample(function: Callable, one_sample: Callable, like: keras.Keras
             return function(*args, **kwargs)
         value = keras.ops.convert_to_tensor(one_sample(function, *args, **kwargs))
         if value.shape[0] != 1:
-            raise ValueError(f"ops.{function.__name__} gives each sample {value.shape[0]} rows of the first axis")
+            raise NotFollowedError(
+                f"ops.{function.__name__} gives each sample {value.shape[0]} rows of the first axis",
+                "give each sample one row, or do it along another axis",
+            )
         return EachSample()(value, like)
 
     return maker
 
 
-def _known_length(arange: Callable) -> Callable:
+def _known_length(arange: Callable, fixed: bool) -> Callable:
+    """`fixed`: all sizes but the batch's are known, so that an unknown one can only be that."""
+    length = "build the model with that size, as in keras.Input((128,))"
+    batch = "index each sample along its own axes, as ops.take_along_axis does, not by its number in the batch"
+
     def maker(start: Any, stop: Any = None, *rest: Any, **kwargs: Any) -> Any:
         if start is None or (stop is None and isinstance(start, int) and start == 0):
-            raise ValueError(
-                "ops.arange up to a size that is known at the call only; build the model with that size, as in "
-                "keras.Input((128,))"
-            )
+            of = "the size of the batch" if fixed else "a size"
+            raise NotFollowedError(f"ops.arange up to {of} that is known at the call only", batch if fixed else length)
         return arange(start, stop, *rest, **kwargs)
 
     return maker

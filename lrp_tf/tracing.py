@@ -37,6 +37,7 @@ from lrp_tf.samples import places_behind
 from lrp_tf.symbolic import (
     HALF,
     NotBuiltError,
+    NotFollowedError,
     batch_sizes,
     distinct_names,
     in_full_precision,
@@ -46,6 +47,7 @@ from lrp_tf.symbolic import (
     untouched,
     variables_give_way,
 )
+from lrp_tf.unfollowed import SIZES, unbuilt, untraceable
 
 # Whether a step stays as it is: rules or flows know it, or there is no use in looking into it.
 Keep = Callable[[Step], bool]
@@ -145,29 +147,11 @@ def _built_inputs(model: keras.Model) -> list:
     if not shapes or len(shapes) != 1:
         called = model.built and all(layer.built for layer in sublayers(model))
         # Keras records no shapes where its own symbolic run of `call` failed.
-        raise ValueError(_untraceable(model, "Keras knows no input shapes") if called else _unbuilt(model))
+        raise ValueError(untraceable(model, "Keras knows no input shapes") if called else unbuilt(model))
     # Not in half precision: what the model casts is the rules' business, and the numbers of tokens must stay whole.
     dtype = "float32" if model.input_dtype in HALF else model.input_dtype
     make = lambda s: keras.KerasTensor((None, *s[1:]), dtype=dtype)  # noqa: E731
     return [tree.map_shape_structure(make, untracked(next(iter(shapes.values()))))]
-
-
-def _unbuilt(model: keras.Model) -> str:
-    return (
-        f"Subclassed model {model.name!r} ({type(model).__name__}) cannot be traced: its layers are not built. "
-        "Expected a model with one input argument that has been called. Remedy: call it once on a batch of data, "
-        "or write it with the functional API."
-    )
-
-
-def _untraceable(model: keras.Layer, reason: str) -> str:
-    kind = "Model" if isinstance(model, keras.Model) else "Layer"
-    return (
-        f"{kind} {model.name!r} ({type(model).__name__}) cannot be traced: its call() does not run on symbolic "
-        "tensors. Expected keras layers and keras.ops only, no raw TensorFlow or NumPy functions and no "
-        "Python branch on tensor values. Remedy: replace tf.* by keras.ops.*, or write the model with the "
-        f"functional API. The reason was: {reason}"
-    )
 
 
 def _by_name(function: Any, args: tuple, refs: list[Ref]) -> list[Ref]:
@@ -181,7 +165,9 @@ def _sized(op: Any, args: tuple) -> Any:
     """A reshape to (batch, ...), where the size of the batch was not known to the `call` that asked for it."""
     if type(op).__name__ == "BroadcastTo" and None in op.shape:
         if op.shape.index(None) > 0 or None in op.shape[1:] or len(op.shape) != len(args[0].shape) + args[0].batched:
-            raise ValueError(f"it broadcasts to {tuple(op.shape)}, with a size that is known at the call only")
+            raise NotFollowedError(
+                f"it broadcasts to {tuple(op.shape)}, with a size that is known at the call only", SIZES
+            )
         return BroadcastSamples(tuple(op.shape[1:]))
     shape = getattr(op, "newshape", None)
     if not isinstance(shape, (tuple, list)) or None not in shape:
@@ -191,7 +177,9 @@ def _sized(op: Any, args: tuple) -> Any:
         rest = math.prod(size for size in sizes if size != -1)
         sizes = [math.prod(args[0].shape) // rest if size == -1 else size for size in sizes]
     if -1 in sizes or len(shape) - len(sizes) > 1:
-        raise ValueError(f"it reshapes to {tuple(shape)}, with more than one size that is known at the call only")
+        raise NotFollowedError(
+            f"it reshapes to {tuple(shape)}, with more than one size that is known at the call only", SIZES
+        )
     values = iter(sizes)
     return type(op)(tuple(-1 if size is None else next(values) for size in shape), name=op.name)
 
@@ -384,10 +372,10 @@ class _Tracer:
                 with distinct_names(layers):
                     function = _recorded(symbols, found)
             except NotBuiltError as error:
-                raise ValueError(_unbuilt(owner)) from error
+                raise ValueError(unbuilt(owner)) from error
             except Exception as error:
                 reason = f"{type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0]}"
-                raise ValueError(_untraceable(owner, reason)) from error
+                raise ValueError(untraceable(owner, reason, getattr(error, "remedy", ""))) from error
         for ref in masked:
             if get_keras_mask(symbols[ref]) is None:  # as attention layers do
                 ref.mask = None
@@ -425,7 +413,10 @@ def _recorded(symbols: dict[Ref, Any], found: Any) -> Any | None:
     given = {id(symbol) for symbol in symbols.values()}
     for ref in _used(symbols):
         if symbols[ref]._keras_history.operation is not None:
-            raise ValueError("a branch or loop hands on one of its arguments, and which one is known at the call only")
+            raise NotFollowedError(
+                "a branch or loop hands on one of its arguments, and which one is known at the call only",
+                "write a branch on values as ops.where, and a loop as a Python loop",
+            )
     made = [t for t in tree.flatten(found) if isinstance(t, keras.KerasTensor) and id(t) not in given]
     return keras.Function([symbols[ref] for ref in _used(symbols)], made, name="followed") if made else None
 

@@ -247,14 +247,14 @@ def test_a_batch_of_fixed_size(size):
     check(model, X[:size], "epsilon", tolerance=1e-4)
 
 
-def test_an_operation_that_nothing_knows_is_tried():
+def test_an_operation_that_nothing_knows_is_tried(monkeypatch):
     """Registered by name: what its rule is, lrp_tf does not know."""
-    lrp_tf.flows.register("ops.Nancumsum", lrp_tf.flows.Share())
+    monkeypatch.setattr(lrp_tf.flows.base, "_REGISTRY", dict(lrp_tf.flows.base._REGISTRY))
+    monkeypatch.setattr(lrp_tf.samples, "_RULES", {})  # of the sum of squares, say
     lrp_tf.flows.register("ops.Erfinv", lrp_tf.flows.PassThrough())
-    lrp_tf.flows.register("ops.FFT", lrp_tf.flows.PassThrough())
     check(model_of(lambda h: ops.erfinv(ops.tanh(h)), V), V, RULE, tolerance=1e-4)
     with raises(lrp_tf.UnsupportedLayerError, "'own/", "over the samples"):
-        lrp_tf.Explainer(model_of(lambda h: ops.nancumsum(h, axis=0), V, behind=False))
+        lrp_tf.Explainer(model_of(lambda h: ops.cumsum(h, axis=0), V, behind=False))
 
 
 def test_what_does_not_lead_to_the_output_may_mix_samples():

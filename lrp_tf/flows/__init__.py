@@ -17,6 +17,7 @@ from lrp_tf.flows.base import (
     register,
     register_activation,
 )
+from lrp_tf.flows.functions import Angle, Homogeneous, ProductOver, Ranked, Remainder, Replacement, SoftMaximum
 from lrp_tf.flows.moves import Cast, Detached, Gather, InputScaling, Lookup, Move, Pad, Select
 from lrp_tf.flows.normalization import Centered, GroupNorm, LayerNorm
 from lrp_tf.flows.pooling import (
@@ -33,6 +34,7 @@ __all__ = [
     "UNBOUNDED",
     "AdaptiveWinnerTakesAll",
     "Affine",
+    "Angle",
     "Cast",
     "Centered",
     "Contraction",
@@ -41,6 +43,7 @@ __all__ = [
     "Gather",
     "GlobalWinnerTakesAll",
     "GroupNorm",
+    "Homogeneous",
     "Identity",
     "InputScaling",
     "Interval",
@@ -51,9 +54,14 @@ __all__ = [
     "Pad",
     "PassThrough",
     "Product",
+    "ProductOver",
     "Quotient",
+    "Ranked",
+    "Remainder",
+    "Replacement",
     "Select",
     "Share",
+    "SoftMaximum",
     "Winner",
     "WinnerTakesAll",
     "entry",

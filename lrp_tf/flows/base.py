@@ -11,6 +11,7 @@ import keras
 import tensorflow as tf
 
 from lrp_tf import linear, support
+from lrp_tf.elementwise import is_elementwise
 from lrp_tf.linear import computes_as
 from lrp_tf.numerics import vjp
 from lrp_tf.rules import Propagate
@@ -42,6 +43,9 @@ class Flow:
         if dtype is not None:
             # Layers with a mixed policy may cast to half precision; relevance does not.
             outputs = [tf.cast(y, dtype) if y.dtype.is_floating else y for y in outputs]
+        for y, ref in zip(outputs, step.outputs, strict=True):
+            if y.shape.rank is None:  # as Keras' average leaves it
+                y.set_shape([ref.rows, *ref.shape] if ref.batched else ref.shape)
         return outputs, (inputs, outputs)
 
     def backward(self, step: Any, saved: Any) -> Propagate:
@@ -190,6 +194,8 @@ def register_activation(function: Callable) -> None:
 def lookup(step: Any) -> Flow | None:
     """The flow of a step, or None. A subclass that overrides what is computed needs an entry of its own."""
     if step.activation is not None or any(step.function is known for known in _ACTIVATIONS):
+        return PassThrough()
+    if step.function is not None and type(step.op) is not keras.layers.Lambda and is_elementwise(step.function):
         return PassThrough()
     kind = step.kind
     for cls in kind.__mro__ if isinstance(kind, type) else [kind]:

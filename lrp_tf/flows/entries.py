@@ -5,6 +5,7 @@ from __future__ import annotations
 import keras
 
 from lrp_tf.flows.base import Flow, Identity, PassThrough, register
+from lrp_tf.flows.functions import Angle, Homogeneous, ProductOver, Ranked, Remainder, Replacement, SoftMaximum
 from lrp_tf.flows.moves import Cast, Detached, Gather, InputScaling, Lookup, Move, Pad, Select, normalize, rescale
 from lrp_tf.flows.normalization import GroupNorm, LayerNorm
 from lrp_tf.flows.pooling import AdaptiveWinnerTakesAll, GlobalWinnerTakesAll, WinnerTakesAll
@@ -45,6 +46,9 @@ _ENTRIES: list[tuple[Flow, str]] = [
     (Gather(enters=(0,)), "ops.Take ops.TakeAlongAxis ops.Slice"),
     (Pad(), "ZeroPadding1D ZeroPadding2D ZeroPadding3D ops.Pad ops.PadImages ops.Tril ops.Triu"),
     (Pad(), "ops.ExtractPatches ops.Unfold"),
+    (Move(), "ops.Sort"),
+    (Ranked(), "ops.TopK"),
+    (Replacement(), "ops.SliceUpdate"),
     (Select(), "ops.Where"),
     (Lookup(), "Embedding ops.OneHot"),
     # sums
@@ -66,6 +70,12 @@ _ENTRIES: list[tuple[Flow, str]] = [
     (Negation(), "ops.Negative"),
     (Quotient(), "ops.Divide ops.TrueDivide ops.DivideNoNan ops.Reciprocal ops.Rsqrt"),
     (Contraction(), "Dot ops.Dot ops.Matmul ops.Einsum ops.Tensordot ops.Inner ops.Vdot ops.Cross"),
+    # other functions of several entries
+    (Homogeneous(), "ops.Norm ops.Hypot"),
+    (SoftMaximum(), "ops.Logsumexp ops.Logaddexp ops.Logaddexp2"),
+    (ProductOver(), "ops.Prod"),
+    (Angle(), "ops.Arctan2"),
+    (Remainder(), "ops.Mod ops.Fmod ops.FloorDivide"),
     # maxima
     (WinnerTakesAll(), "MaxPooling1D MaxPooling2D MaxPooling3D ops.MaxPool"),
     (GlobalWinnerTakesAll(), "GlobalMaxPooling1D GlobalMaxPooling2D GlobalMaxPooling3D ops.Max ops.Amax"),

@@ -92,6 +92,8 @@ def _max_pool_grad_2d(x: tf.Tensor, y: tf.Tensor, r: tf.Tensor, sizes: list, str
 class GlobalWinnerTakesAll(Flow):
     """Maximum over axes: R goes to the first maximum, in row-major order. Global max pooling, keras.ops.max.
 
+    `initial` of keras.ops.max is one more entry, the last one: where it wins, R is booked as "bias".
+
     `smallest`: the minimum instead.
     """
 
@@ -111,15 +113,44 @@ class GlobalWinnerTakesAll(Flow):
         best = tf.argmin(flat, -1) if self.smallest else tf.argmax(flat, -1)
         winner = tf.transpose(tf.reshape(tf.one_hot(best, tf.shape(flat)[-1], dtype=x.dtype), shape), back)
         kept = tf.concat([[1] if i in axes else tf.shape(x)[i : i + 1] for i in range(rank)], 0)
-        return lambda relevances, account: [winner * tf.reshape(relevances[0], kept)]
+        won = self._won(step, flat)
+
+        def propagate(relevances: list[tf.Tensor], account: Account | None) -> list[tf.Tensor]:
+            r = tf.reshape(relevances[0], kept)
+            if won is None:
+                return [winner * r]
+            entries = tf.where(tf.reshape(won, kept), r, tf.zeros_like(r))
+            if account is not None:
+                account.add("bias", r - entries)
+            return [winner * entries]
+
+        return propagate
+
+    def _won(self, step: Any, flat: tf.Tensor) -> tf.Tensor | None:
+        """Where an entry, and not `initial`, gave the value; None: there is no `initial`."""
+        initial = _initial(step)
+        if initial is None:
+            return None
+        top = tf.reduce_min(flat, -1) if self.smallest else tf.reduce_max(flat, -1)
+        return top <= tf.cast(initial, top.dtype) if self.smallest else top >= tf.cast(initial, top.dtype)
 
     def interval(self, step: Any, intervals: list[Interval]) -> Interval:
-        return intervals[0]
+        ((low, high),) = intervals
+        if (initial := _initial(step)) is None:
+            return low, high
+        choose = min if self.smallest else max
+        return choose(low, initial), choose(high, initial)
 
     def average(self, step: Any) -> Callable[[tf.Tensor], tf.Tensor]:
         """The mean over the same axes."""
         axes = _axes(step)
         return lambda x: tf.reduce_mean(x, axes, keepdims=step.op.keepdims)
+
+
+def _initial(step: Any) -> float | None:
+    """The number that keras.ops.max takes for one more entry, or None."""
+    initial = getattr(step.op, "initial", None)
+    return None if initial is None else float(initial)
 
 
 def _axes(step: Any) -> list[int]:
@@ -203,4 +234,5 @@ class MaxAsAverage(Share):
         return flow.average(step)
 
     def interval(self, step: Any, intervals: list[Interval]) -> Interval:
-        return intervals[0]
+        flow = lookup(step)
+        return intervals[0] if flow is None else flow.interval(step, intervals)

@@ -164,7 +164,7 @@ def where_it_went(start: float, arrived: float, bias: float, stabilizer: float, 
     if not start or not np.isfinite([start, arrived, bias, stabilizer, other]).all():
         return f"relevance of {arrived:.3g} arrives at the pixels"
     words = [f"{_share(arrived / start, ' of the score')} arrives at the pixels"]
-    takers = {"biases": bias, "stabilizers": stabilizer, "parts with nothing to share": other}
+    takers = {"biases": bias, "stabilizers": stabilizer, "other mechanisms": other}
     for name, taken in takers.items():
         share = taken / start
         if abs(share) >= 0.005:

@@ -50,7 +50,7 @@ def test_smoothing_is_a_gaussian() -> None:
     np.testing.assert_allclose(heatmap.smooth(MAP[..., 0], 1e9), MAP[..., 0].mean(), atol=1e-4)
 
 
-def test_auto_takes_the_lattice_of_a_stride_out() -> None:
+def test_auto_removes_the_lattice_of_a_stride() -> None:
     lattice = np.ones((64, 64))
     lattice[::2] *= 2.0
     lattice[:, ::2] *= 2.0

@@ -15,7 +15,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from lrp_tf import arguments, composites, drawing, gallery, heatmap, images, loading, rules, serving
+from lrp_tf import arguments, composites, drawing, forms, gallery, heatmap, images, loading, rules, serving
 from lrp_tf.explainer import Explainer
 from lrp_tf.gallery import Gallery, Look
 from lrp_tf.loading import LoadError
@@ -56,7 +56,7 @@ def _fed(options: argparse.Namespace) -> tuple[Explainer, np.ndarray]:
     model = _load(options)
     preprocessing = _preprocessing(options, model)
     explainer = _explainer(model, options, _bounds(options, model, preprocessing))
-    form = gallery.form(explainer, options.size)
+    form = forms.form(explainer, options.size)
     try:
         image = images.read(options.image, options.max_pixels)
     except images.ImageError as error:
@@ -219,7 +219,7 @@ def _preprocessing(options: argparse.Namespace, model: keras.Model) -> loading.P
     """What was asked for; "none" where the model scales its input itself; never a guess."""
     if options.preprocess is not None:
         return loading.get_preprocessing(options.preprocess)
-    if gallery.begins_with_scaling(Explainer(model, "epsilon", output=_output(options)).graph):
+    if forms.begins_with_scaling(Explainer(model, "epsilon", output=_output(options)).graph):
         return loading.get_preprocessing("none")
     raise LoadError(
         f"--preprocess is missing, and {options.model} does not scale its input itself: a model that is fed other "
@@ -246,7 +246,7 @@ def _bounds(options: argparse.Namespace, model: keras.Model, preprocessing: load
     """low and high of z^B rules: what becomes of pixels 0 and 255."""
     if not _needs_bounds(options):
         return {}
-    form = gallery.form(Explainer(model, "epsilon", output=_output(options)), options.size)
+    form = forms.form(Explainer(model, "epsilon", output=_output(options)), options.size)
     low, high = preprocessing.bounds(form.channels)
     return {"low": low, "high": high}
 

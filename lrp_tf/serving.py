@@ -17,7 +17,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from lrp_tf import __version__, gallery, images, loading
+from lrp_tf import __version__, forms, images, loading
 from lrp_tf.explainer import Conservation, Explainer
 from lrp_tf.heatmap.colours import RELEVANCE_CMAP
 from lrp_tf.loading import Classes, LoadError, Preprocessing
@@ -121,7 +121,7 @@ def export(
     if top_k is not None:
         endpoints["explain_top_k"] = (served.top(top_k), served.specs)
     try:
-        scaling = gallery.begins_with_scaling(explainer.graph)
+        scaling = forms.begins_with_scaling(explainer.graph)
         picture = Picture(served, preprocess, scaling, classes, size, resize, max_pixels, painter)
     except LoadError as error:
         picture, left_out["explain_image"] = None, str(error)

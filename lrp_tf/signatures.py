@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 from keras import tree
 
-from lrp_tf import arguments, gallery, loading, tensor_images
+from lrp_tf import arguments, forms, loading, tensor_images
 from lrp_tf.explainer import Explainer, _Want
 from lrp_tf.graph import Ref
 from lrp_tf.loading import Classes, LoadError, Preprocessing
@@ -190,7 +190,7 @@ class Picture:
         max_pixels: int,
         painter: Painter,
     ) -> None:
-        self.form = gallery.form(served.explainer, size)
+        self.form = forms.form(served.explainer, size)
         if preprocess is None:
             if not scaling:
                 raise LoadError(

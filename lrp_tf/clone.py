@@ -192,6 +192,7 @@ class Clone:
         keep: Iterable[Ref] = (),
         propagators: dict[Step, Callable] | None = None,
         observe: Observer | None = None,
+        books: tf.DType = tf.float64,
     ) -> dict[Ref, tf.Tensor]:
         """Relevance of the model's inputs, and of the tensors in `keep`.
 
@@ -199,6 +200,7 @@ class Clone:
             start: relevance of the output, in its shape.
             propagators: of `self.propagators`, to share them among several targets.
             observe: called for each step that relevance reached.
+            books: dtype of the accounts that `observe` gets.
         """
         samples, first = tf.shape(start)[0], (self.graph.outputs[0],)
         saved = dict(forward.saved)
@@ -210,11 +212,11 @@ class Clone:
             if not step.signals:
                 if observe is not None:
                     arrived = [r for r in arrived if r is not None]
-                    observe(step, arrived, [], _absorbed(arrived, samples))
+                    observe(step, arrived, [], _absorbed(arrived, Account(samples, dtype=books)))
                 continue
             pairs = zip(arrived, step.outputs, strict=True)
             arrived = [tf.zeros_like(forward.values[ref]) if r is None else r for r, ref in pairs]
-            account = Account(samples, step.outputs[0].axis) if observe is not None else None
+            account = Account(samples, step.outputs[0].axis, books) if observe is not None else None
             with tf.name_scope(_scope(step)):
                 kept = arrived
                 if self.relevance_filter is not None and step.linear is not None and step.outputs != first:
@@ -259,9 +261,8 @@ def _fraction(relevance_filter: float | None) -> float | None:
     return None if relevance_filter == 1 else float(relevance_filter)
 
 
-def _absorbed(relevances: list[tf.Tensor], samples: tf.Tensor) -> Account:
+def _absorbed(relevances: list[tf.Tensor], account: Account) -> Account:
     """The account of a step that no input can change: all ends there."""
-    account = Account(samples)
     for relevance in relevances:
         account.add("bias", relevance)
     return account

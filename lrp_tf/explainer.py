@@ -130,6 +130,7 @@ class _Want(NamedTuple):
     account: bool = False
     steps: bool = False
     each: bool = False  # "finite" for each sample, [B], and not for the batch
+    books: tf.DType = tf.float64  # of the account
 
 
 class Explainer:
@@ -510,7 +511,7 @@ def _backward(
 ) -> dict[str, Any]:
     """Relevance of inputs and layers; with `want.account` shares [B, 7], with `want.steps` a row for each step."""
     graph = clone.graph
-    shares = {name: tf.zeros([tf.shape(start)[0]], tf.float64) for name in Account.NAMES}
+    shares = {name: tf.zeros([tf.shape(start)[0]], want.books) for name in Account.NAMES}
     rows: dict[Step, tf.Tensor] = {}
 
     def observe(step: Step, arrived: list[tf.Tensor], sent: list[tf.Tensor | None], account: Account) -> None:
@@ -528,15 +529,16 @@ def _backward(
 
     refs = [ref for pairs in keep.values() for ref, _ in pairs]
     relevances = clone.relevance(
-        forward, start, keep=refs, propagators=propagators, observe=observe if want.account else None
+        forward, start, keep=refs, propagators=propagators, observe=observe if want.account else None, books=want.books
     )
     found: dict[str, Any] = {
         "relevance": [relevances[ref] for ref in graph.inputs],
         "layers": {name: [_padded(relevances[ref], steps) for ref, steps in pairs] for name, pairs in keep.items()},
     }
     if want.account:
-        reached = tf.add_n([sample_sum(r) for r in found["relevance"]])
-        found["shares"] = tf.stack([sample_sum(tf.abs(start)), sample_sum(start), reached, *shares.values()], axis=-1)
+        summed = functools.partial(sample_sum, dtype=want.books)
+        reached = tf.add_n([summed(r) for r in found["relevance"]])
+        found["shares"] = tf.stack([summed(tf.abs(start)), summed(start), reached, *shares.values()], axis=-1)
     if want.steps:
         columns = 3 + len(Account.NAMES)
         found["steps"] = tf.stack([rows.get(step, tf.zeros([columns], tf.float64)) for step in reversed(graph.steps)])
@@ -561,7 +563,7 @@ def _each_target(backward: Callable, starts: tf.Tensor, keep: dict, want: _Want,
         "relevance": [dtype] * len(clone.graph.inputs),
         "layers": {name: [dtype] * len(pairs) for name, pairs in keep.items()},
     }
-    signature |= {"shares": tf.float64} if want.account else {}
+    signature |= {"shares": want.books} if want.account else {}
     signature |= {"steps": tf.float64} if want.steps else {}
     found = tf.map_fn(backward, starts, fn_output_signature=signature)
     steps = {"steps": tf.reduce_sum(found.pop("steps"), axis=0)} if want.steps else {}
@@ -589,12 +591,12 @@ def _finite(clone: Clone, inputs: list[tf.Tensor], forward: Forward, found: dict
         constants = [forward.values[ref] for ref in clone.graph.constants if ref in forward.values]
         rows = tf.stack([tf.shape(inputs[0])[0], -1])  # the first axis may hold time steps, too
         tensors = [t for t in tensors if t.dtype.is_floating and not any(t is c for c in constants)]
-        sums = [tf.cast(tf.reduce_sum(tf.reshape(t, rows), axis=1), tf.float64) for t in tensors]
-        return tf.reduce_all(tf.math.is_finite(tf.stack(sums)), axis=0) & (_all_finite(weights) if weights else True)
+        whole = [tf.math.is_finite(tf.reduce_sum(tf.reshape(t, rows), axis=1)) for t in tensors]
+        return tf.reduce_all(tf.stack(whole), axis=0) & (_all_finite(weights) if weights else True)
     return _all_finite([*tensors, *weights])
 
 
 def _all_finite(tensors: list[tf.Tensor]) -> tf.Tensor:
     tensors = [t for t in tensors if t.dtype.is_floating]
     wide = [tf.cast(t, tf.float32) if t.dtype.size < 4 else t for t in tensors]  # sums of halves would overflow
-    return tf.reduce_all(tf.math.is_finite([tf.cast(tf.reduce_sum(t), tf.float64) for t in wide]))
+    return tf.reduce_all(tf.stack([tf.math.is_finite(tf.reduce_sum(t)) for t in wide]))

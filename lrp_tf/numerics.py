@@ -77,13 +77,18 @@ def negative(value: Number) -> Number:
     return min(value, 0.0) if isinstance(value, float) else tf.minimum(value, tf.zeros([], value.dtype))
 
 
-def sample_sum(value: tf.Tensor, batch: tf.Tensor | None = None) -> tf.Tensor:
-    """Sum over each sample, in float64. Shape [B].
+def sample_sum(value: tf.Tensor, batch: tf.Tensor | None = None, dtype: tf.DType = tf.float64) -> tf.Tensor:
+    """Sum over each sample, computed in `dtype`. Shape [B].
 
     Args:
         batch: B, where the first axis of `value` holds B times T time steps.
     """
-    value = tf.cast(value, tf.float64)
+    value = tf.cast(value, dtype)
+    if dtype != tf.float64:
+        # One axis at a time: partial sums stay short, so that rounding does not grow with the size of the sample
+        # where the runtime adds one entry after another.
+        for _ in range(value.shape.rank - 1):
+            value = tf.reduce_sum(value, axis=-1)
     rows = tf.shape(value)[0] if batch is None else batch
     return tf.reduce_sum(tf.reshape(value, tf.stack([rows, -1])), axis=1)
 
@@ -170,7 +175,7 @@ def _refuse_unless_zero(op: tf.Operation, gradient: tf.Tensor) -> tf.Tensor:
 
 
 class Account:
-    """What one step absorbed, per sample, by named mechanisms; each a float64 tensor of shape [B].
+    """What one step absorbed, per sample, by named mechanisms; each a tensor of shape [B], float64 unless told.
 
     `bias`: sum of R b / s(z). `stabilizer`: sum of R epsilon sign(z) / s(z). `other`: named mechanisms
     only, see docs/conservation.md. `filter`: what a relevance filter dropped.
@@ -178,8 +183,8 @@ class Account:
 
     NAMES = ("bias", "stabilizer", "other", "filter")
 
-    def __init__(self, batch: tf.Tensor | None = None, axis: int = 0) -> None:
-        self.batch, self.axis = batch, axis  # the axis that the samples lie on
+    def __init__(self, batch: tf.Tensor | None = None, axis: int = 0, dtype: tf.DType = tf.float64) -> None:
+        self.batch, self.axis, self.dtype = batch, axis, dtype  # axis: that the samples lie on
         self.shares: dict[str, tf.Tensor] = {}
 
     def add(self, name: str, values: tf.Tensor) -> None:
@@ -188,5 +193,5 @@ class Account:
             raise ValueError(f"An account has the shares {self.NAMES}. Received: {name!r}")
         if self.axis:
             values = tf.transpose(values, [self.axis, *(i for i in range(values.shape.rank) if i != self.axis)])
-        share = sample_sum(values, self.batch)
+        share = sample_sum(values, self.batch, self.dtype)
         self.shares[name] = self.shares[name] + share if name in self.shares else share

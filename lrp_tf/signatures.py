@@ -66,7 +66,7 @@ class Served:
 
     def explain(self, *args: Any) -> dict[str, tf.Tensor]:
         # The name counts: TensorFlow numbers unnamed inputs after it, and Keras calls them so.
-        return self.top_class(*tree.flatten(args))
+        return self.run("top", tree.flatten(args))
 
     def explain_target(self, *args: Any) -> dict[str, tf.Tensor]:
         *inputs, target = args
@@ -92,7 +92,8 @@ class Served:
         )
         with tf.control_dependencies([some]):
             inputs, whole, known, declared = self._clean([tf.identity(x) for x in inputs])
-        function = self.explainer._function(mode, "output", _Want(account=True, each=True))
+        want = _Want(account=True, each=True, books=tf.as_dtype(self.graph.dtype))  # LiteRT has no sums in float64
+        function = self.explainer._function(mode, "output", want)
         found = function(*inputs, *([] if target is None else [target]))
         logits = found["logits"]
         fits = tf.ones_like(whole) if mode in ("top", "ranked") else self._in_range(target, logits)

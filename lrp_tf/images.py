@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import codecs
 import dataclasses
 import glob
+import importlib
 import os
 import sys
 import threading
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import cv2
 import numpy as np
@@ -20,7 +22,25 @@ from lrp_tf.heatmap.images import scaled
 
 MAX_PIXELS = 50_000_000
 SUFFIXES = frozenset([".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".gif", ".tif", ".tiff"])
+# Pictures that are not read, or only with an extra: in a folder they are failures with a reason, not overlooked.
+UNREAD = frozenset([".heic", ".heif", ".hif", ".avif", ".jp2", ".j2k", ".jpf", ".jpx", ".jxl"])
 FITS = ("squash", "crop", "pad")
+
+# Pillow would try fifty formats, whatever a file is called: PostScript is a program that it hands to Ghostscript.
+_FORMATS = {"JPEG": "Jpeg", "PNG": "Png", "WEBP": "WebP", "BMP": "Bmp", "GIF": "Gif", "TIFF": "Tiff"}
+_BRANDS = {b"heic": "HEIC", b"heix": "HEIC", b"hevc": "HEIC", b"mif1": "HEIC", b"msf1": "HEIC"}
+_BRANDS |= {b"avif": "AVIF", b"avis": "AVIF"}
+_SIGNATURES = {
+    b"\0\0\0\x0cjP  ": "JPEG 2000",
+    b"\xff\x4f\xff\x51": "JPEG 2000",
+    b"\0\0\0\x0cJXL ": "JPEG XL",
+    b"\xff\x0a": "JPEG XL",
+    b"%!PS": "PostScript",
+    b"\xc5\xd0\xd3\xc6": "PostScript",
+    b"%PDF": "PDF",
+}
+EXIF_SEARCHED = 1 << 18
+"""Bytes at the head of a JPEG where its orientation is looked for."""
 
 # Pillow warns of large images, or refuses them, by a limit of its own; ours is an argument. Filters are global.
 _PILLOW = threading.Lock()
@@ -30,46 +50,67 @@ class ImageError(ValueError):
     """A file that is no readable image; the message is the reason, without the name of the file."""
 
 
-def find(names: Iterable[str | os.PathLike], stdin: IO[bytes] | None = None) -> Iterator[tuple[str, str]]:
+def find(
+    names: Iterable[str | os.PathLike],
+    stdin: IO[bytes] | None = None,
+    skipped: Callable[[str, str], Any] = lambda path, reason: None,
+) -> Iterator[tuple[str, str]]:
     """The image files that `names` stand for, in a stable order.
 
     Args:
         names: each a file, a folder (all images in it and in its subfolders), a glob pattern (`photos/**/*.jpg`), `-`
             (a list of files on standard input) or `@list.txt` (a list in a file): one name a line, or separated by
-            NUL characters where names hold line breaks. A file of exactly that name goes before any other meaning.
-        stdin: in the place of standard input, binary.
+            NUL characters where names hold line breaks; UTF-8, or UTF-16 with its byte order mark. A file of exactly
+            that name goes before any other meaning.
+        stdin: read instead of standard input, binary.
+        skipped: called with the path of what is left out, and why: hidden files and folders in a folder, folders that
+            match a pattern.
 
     Yields:
         (the file, a relative path without folders above the one that was named): the second tells results apart.
-        Files that do not exist are given too: reading them says so.
+        Files that do not exist, folders that cannot be read and pictures in a format that is not read are given too:
+        reading them says so.
 
     Raises:
-        ValueError: a folder or pattern without any image, a list that cannot be read.
+        ValueError: a folder or pattern without any image, a list that cannot be read or holds no name.
     """
     for name in map(os.fspath, names):
         if name == "-" or (name.startswith("@") and not os.path.lexists(name)):
             yield from _listed(name, stdin)
         elif os.path.isdir(name):
-            yield from _in_folder(name)
+            yield from _in_folder(name, skipped)
         elif glob.has_magic(name) and not os.path.lexists(name):
             matches = sorted(glob.iglob(name, recursive=True))
             files = [match for match in matches if not os.path.isdir(match)]
             if not files:
                 raise ValueError(f"{name!r}: no file matches this pattern")
+            if "**" not in name:  # there folders match on the way
+                for match in sorted({*matches} - {*files}):
+                    skipped(match, "a folder that matches a pattern; its name alone would stand for the images in it")
             yield from ((file, os.path.basename(file)) for file in files)
         else:
             yield name, os.path.basename(name)
 
 
-def _in_folder(folder: str) -> Iterator[tuple[str, str]]:
+def _in_folder(folder: str, skipped: Callable[[str, str], Any]) -> Iterator[tuple[str, str]]:
     empty = True
-    for place, folders, files in os.walk(folder):
-        folders.sort()
+    locked: list[str] = []  # folders that cannot be listed
+    for place, folders, files in os.walk(folder, onerror=lambda error: locked.append(error.filename)):
+        for name in sorted(name for name in folders if name.startswith(".")):
+            skipped(os.path.normpath(os.path.join(place, name)), "a hidden folder")
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
         for file in sorted(files):
             path = os.path.normpath(os.path.join(place, file))
-            if os.path.splitext(file)[1].lower() in SUFFIXES and not file.startswith("."):
-                empty = False
-                yield path, os.path.relpath(path, folder)
+            if os.path.splitext(file)[1].lower() not in SUFFIXES | UNREAD:
+                continue
+            if file.startswith("."):
+                skipped(path, "a hidden file")
+                continue
+            empty = False
+            yield path, os.path.relpath(path, folder)
+    for path in map(os.path.normpath, locked):
+        empty = False
+        yield path, os.path.relpath(path, folder)
     if empty:
         raise ValueError(f"folder {folder!r} holds no image. Expected files ending in {' '.join(sorted(SUFFIXES))}")
 
@@ -79,11 +120,23 @@ def _listed(name: str, stdin: IO[bytes] | None) -> Iterator[tuple[str, str]]:
         content = (stdin or sys.stdin.buffer).read() if name == "-" else Path(name[1:]).read_bytes()
     except OSError as error:
         raise ValueError(f"list {name[1:]!r} cannot be read: {error.strerror or error}") from error
-    lines = content.split(b"\0") if b"\0" in content else content.splitlines()
+    lines = [line for line in _lines(content, name) if line.strip()]
+    if not lines:
+        source = "standard input" if name == "-" else f"list {name[1:]!r}"
+        raise ValueError(f"{source} names no image. Expected one name a line, or NUL characters between names")
     for line in lines:
-        if line.strip():
-            file = os.fsdecode(line)
-            yield file, os.path.basename(file)
+        file = os.fsdecode(line)
+        yield file, os.path.basename(file)
+
+
+def _lines(content: bytes, name: str) -> list[bytes]:
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):  # as PowerShell writes lists
+        try:
+            content = os.fsencode(content.decode("utf-16"))
+        except UnicodeError as error:
+            raise ValueError(f"list {name!r} begins as UTF-16, but is none: {error}") from error
+    content = content.removeprefix(codecs.BOM_UTF8)
+    return content.split(b"\0") if b"\0" in content else content.splitlines()
 
 
 def read(path: str | os.PathLike, max_pixels: int = MAX_PIXELS) -> np.ndarray:
@@ -96,10 +149,12 @@ def read(path: str | os.PathLike, max_pixels: int = MAX_PIXELS) -> np.ndarray:
         max_pixels: the most that is decoded; the header is read first, so that a small file cannot fill the memory.
 
     Raises:
-        ImageError: no such file, empty, corrupt, truncated, too large, or in a format that Pillow does not read.
+        ImageError: no such file, empty, corrupt, truncated, too large, or in another format than JPEG, PNG, WebP, BMP,
+            GIF and TIFF; HEIC and AVIF need the extra "heif".
     """
     try:
         if os.path.isdir(path):
+            os.listdir(path)  # OSError: a folder that cannot be read is given by `find`
             raise ImageError("is a folder")
         if os.path.getsize(path) == 0 and os.path.isfile(path):
             raise ImageError("empty file")
@@ -111,7 +166,7 @@ def read(path: str | os.PathLike, max_pixels: int = MAX_PIXELS) -> np.ndarray:
                 raise ImageError(f"too large: {width} x {height} pixels, the limit is {max_pixels} (--max-pixels)")
             if not width * height:
                 raise ImageError(f"no pixels: {width} x {height}")
-            return _to_rgb(ImageOps.exif_transpose(image))
+            return _to_rgb(_upright(image, file))
     except ImageError:
         raise
     except UnidentifiedImageError as error:
@@ -132,13 +187,85 @@ def _reason(error: BaseException) -> str:
 
 
 def _open(file: IO[bytes]) -> Image.Image:
+    head = file.read(32)
+    file.seek(0)
     with _PILLOW, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # oddities of metadata too: what counts is whether it decodes
+        formats = _decoders(head)
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
-            return Image.open(file)
+            return Image.open(file, formats=formats)
         finally:
             Image.MAX_IMAGE_PIXELS = limit
+
+
+def _decoders(head: bytes) -> list[str]:
+    """What Pillow may take a file that begins with `head` for; ImageError for formats that are known and not read."""
+    kind = _BRANDS.get(head[8:12]) if head[4:8] == b"ftyp" else None
+    if kind is not None:
+        try:
+            importlib.import_module("pillow_heif").register_heif_opener()
+        except ImportError as error:
+            raise ImageError(
+                f'{kind}, which is read only with the extra "heif". Remedy: pip install "lrp_tf[heif]"'
+            ) from error
+        Image.init()  # Pillow reads AVIF itself
+        return ["HEIF", "AVIF"]
+    for signature, other in _SIGNATURES.items():
+        if head.startswith(signature):
+            raise ImageError(f"{other}, which is not read. Expected JPEG, PNG, WebP, BMP, GIF or TIFF")
+    for plugin in _FORMATS.values():  # Pillow loads only some by itself where formats are named
+        importlib.import_module(f"PIL.{plugin}ImagePlugin")
+    return list(_FORMATS)
+
+
+def _upright(image: Image.Image, file: IO[bytes]) -> Image.Image:
+    """The image turned as its EXIF orientation says; one whose EXIF cannot be read is left as it is."""
+    image.load()
+    if image.format in ("JPEG", "MPO"):
+        file.seek(0)
+        turn = _TURNS.get(orientation(file.read(EXIF_SEARCHED)))
+        return image if turn is None else image.transpose(turn)
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # damaged metadata surface as almost any type
+        return image
+
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def orientation(jpeg: bytes) -> int:
+    """The EXIF orientation of a JPEG from its first `EXIF_SEARCHED` bytes, 1 to 8; 1 where it says none.
+
+    Of damaged files Pillow reads more or less than the graph of an exported model can. This is that graph in Python,
+    see `tensor_images`, so that both turn every file alike.
+    """
+    last = len(jpeg) - 1
+    at = lambda place: jpeg[min(max(place, 0), last)]  # places come from the file: they may point anywhere  # noqa: E731
+    place, start = 2, -1
+    while start < 0 and place + 10 < len(jpeg) and at(place) == 0xFF and at(place + 1) != 0xDA:
+        if at(place + 1) == 0xE1 and jpeg[place + 4 : place + 10] == b"Exif\0\0":
+            start = place + 10
+        place += 1 if at(place + 1) == 0xFF else 2 + at(place + 2) * 256 + at(place + 3)
+    if start <= 0:
+        return 1
+    order = "little" if at(start) == ord("I") else "big"
+    number = lambda place, count: int.from_bytes([at(place + i) for i in range(count)], order)  # noqa: E731
+    table = start + number(start + 4, 4)
+    for entry in range(table + 2, table + 2 + 12 * min(number(table, 2), 1000), 12):
+        if number(entry, 2) == 0x0112 and entry + 12 <= len(jpeg):
+            value = number(entry + 8, 4 if number(entry + 2, 2) == 4 else 2)
+            return value if 1 <= value <= 8 else 1
+    return 1
 
 
 def _to_rgb(image: Image.Image) -> np.ndarray:

@@ -11,11 +11,10 @@ import numpy as np
 import tensorflow as tf
 
 from lrp_tf.heatmap.colours import COLOURS, colour, limits, strength
-from lrp_tf.images import FITS
+from lrp_tf.images import EXIF_SEARCHED, FITS
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _EXIF = b"Exif\0\0"
-_SEARCHED = 1 << 18  # bytes at the head of a JPEG where its orientation is looked for
 
 
 def decode(data: tf.Tensor, max_pixels: int) -> tf.Tensor:
@@ -99,8 +98,8 @@ def _among(value: tf.Tensor, *choices: int) -> tf.Tensor:
 
 
 def _orientation(data: tf.Tensor) -> tf.Tensor:
-    """The EXIF orientation of a JPEG, int64 1 to 8; 1 where it says none."""
-    raw = tf.io.decode_raw(tf.strings.substr(data, 0, _SEARCHED), tf.uint8)
+    """The EXIF orientation of a JPEG, int64 1 to 8; 1 where it says none: `images.orientation` in TensorFlow."""
+    raw = tf.io.decode_raw(tf.strings.substr(data, 0, EXIF_SEARCHED), tf.uint8)
     size = tf.size(raw, tf.int64)
 
     def at(place: Any) -> tf.Tensor:  # places come from the file: they may point anywhere

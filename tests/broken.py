@@ -39,11 +39,19 @@ def with_a_flaw():
     return bytes(content)
 
 
+POSTSCRIPT = b"""%!PS-Adobe-3.0 EPSF-3.0
+%%BoundingBox: 0 0 20 20
+%%EndComments
+0 0 20 20 rectfill
+showpage
+%%EOF
+"""
 BROKEN = {
     "empty.jpg": (b"", "empty"),
     "truncated.jpg": (encoded("JPEG")[:-700], "truncated"),
     "header.jpg": (encoded("JPEG")[:20], "."),
     "text.jpg": (b"this is no picture", "not an image"),
+    "script.jpg": (POSTSCRIPT, "PostScript, which is not read"),
     "page.png": (b"<html><body>404 not found</body></html>", "not an image"),
     "archive.png": (archive(), "not an image"),
     "flawed.png": (with_a_flaw(), "."),

@@ -169,6 +169,33 @@ def test_broken_files_cost_a_line_each(lrp, saved, tmp_path):
     assert err.count("failed: ") == len(BROKEN) + 1
 
 
+def test_what_is_not_read_is_named(lrp, saved, tmp_path, monkeypatch):
+    """Hidden ones on standard error, pictures of another format among the failures; nothing without a word."""
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    photos(tmp_path / "in", 2)
+    photos(tmp_path / "in" / ".thumbnails", 1)
+    (tmp_path / "in" / "phone.HEIC").write_bytes(b"\0\0\0\x18ftypheic" + bytes(40))
+    (tmp_path / "in" / "scan.jp2").write_bytes(b"\0\0\0\x0cjP  \r\n\x87\n" + bytes(40))
+    code, out, err = lrp("explain", saved, "in", "--preprocess", "none")
+    assert code == commands.SOME_FAILED
+    assert "2 explained" in out
+    assert "skipped: 'in/.thumbnails': a hidden folder" in err
+    failures = {row["file"]: row["reason"] for row in table("results/failures.csv")}
+    assert set(failures) == {"in/phone.HEIC", "in/scan.jp2"}
+    assert "lrp_tf[heif]" in failures["in/phone.HEIC"]
+    assert "JPEG 2000" in failures["in/scan.jp2"]
+
+
+@pytest.mark.parametrize("content", [b"", b"\n\n"])
+def test_a_list_without_images_is_wrong_use_as_an_empty_folder_is(lrp, saved, tmp_path, content):
+    (tmp_path / "list.txt").write_bytes(content)
+    (tmp_path / "empty").mkdir()
+    for name in ("@list.txt", "empty"):
+        code, _, err = lrp("explain", saved, name, "--preprocess", "none")
+        assert code == 2
+        assert "no image" in err
+
+
 def test_only_broken_files(lrp, saved, tmp_path):
     (tmp_path / "a.png").write_bytes(b"")
     assert lrp("explain", saved, "a.png", "--preprocess", "none")[0] == commands.SOME_FAILED

@@ -1,12 +1,14 @@
 """Image files of every kind come in upright RGB, or with a reason; relevance goes back into their geometry."""
 
+import codecs
 import io
 import os
+import sys
 
 import numpy as np
 import pytest
-from broken import BROKEN, encoded
-from PIL import Image
+from broken import BROKEN, POSTSCRIPT, encoded
+from PIL import EpsImagePlugin, Image
 
 from lrp_tf import images
 from lrp_tf.images import Fit, ImageError
@@ -119,6 +121,66 @@ def test_broken_files_have_a_reason(tmp_path, name):
     assert "\n" not in str(caught.value)
 
 
+# A document of few bytes for each of Pillow's readers that is no photograph's: it must not even be asked.
+OTHERS = {
+    "PPM": b"P6 2 2 255\n" + bytes(12),
+    "XPM": b'/* XPM */\nstatic char *x[] = {"2 2 1 1", "a c #000000", "aa", "aa"};\n',
+    "TGA": b"\0\0\2" + bytes(9) + b"\2\0\2\0\x18\0" + bytes(12),
+    "EPS": POSTSCRIPT,
+    "EPS with a preview": b"\xc5\xd0\xd3\xc6" + bytes([30, 0, 0, 0]) + bytes(22) + POSTSCRIPT,
+    "PDF": b"%PDF-1.4\n%%EOF\n",
+}
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_only_formats_of_photographs_reach_their_decoder(tmp_path, monkeypatch, kind):
+    """PostScript above all: Pillow would start Ghostscript, whatever the file is called."""
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *args, **options: pytest.fail("Ghostscript was called"))
+    Image.init()
+    (tmp_path / "photo.jpg").write_bytes(OTHERS[kind])
+    with pytest.raises(ImageError, match=r"which is not read|not supported"):
+        images.read(tmp_path / "photo.jpg")
+
+
+def heif(pixels):
+    import pillow_heif
+
+    file = io.BytesIO()
+    pillow_heif.from_pillow(Image.fromarray(pixels)).save(file, quality=95)
+    return file.getvalue()
+
+
+def test_heic_needs_its_extra(tmp_path, monkeypatch):
+    (tmp_path / "phone.heic").write_bytes(heif(corners(64, 96)))
+    is_upright(images.read(tmp_path / "phone.heic"), 64, 96)
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    with pytest.raises(ImageError, match=r'HEIC.*pip install "lrp_tf\[heif\]"'):
+        images.read(tmp_path / "phone.heic")
+
+
+@pytest.mark.parametrize(
+    ("name", "head", "word"),
+    [
+        ("a.avif", b"\0\0\0\x20ftypavif\0\0\0\0", "AVIF.*heif"),
+        ("a.jp2", b"\0\0\0\x0cjP  \r\n\x87\n", "JPEG 2000"),
+        ("a.jxl", b"\xff\x0a\0\0", "JPEG XL"),
+    ],
+)
+def test_formats_that_are_not_read_are_named(tmp_path, monkeypatch, name, head, word):
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    (tmp_path / name).write_bytes(head + bytes(40))
+    with pytest.raises(ImageError, match=word):
+        images.read(tmp_path / name)
+    assert [path for path, _ in images.find([tmp_path])] == [str(tmp_path / name)]
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF", "JPEG"])
+def test_a_picture_whose_exif_is_damaged_is_read_as_it_lies(tmp_path, kind):
+    exif = b"Exif\0\0II*\0\x08\0\0\0\xff\xff" + b"\x12\1\3\0\1\0\0\0\6"  # 65535 entries, and an end within the first
+    (tmp_path / "a").write_bytes(encoded(kind, corners(), **({"exif": exif} if kind != "TIFF" else {})))
+    is_upright(images.read(tmp_path / "a"))
+
+
 def test_what_is_no_file(tmp_path):
     os.mkfifo(tmp_path / "pipe.png")
     (tmp_path / "dangling.png").symlink_to(tmp_path / "nowhere.png")
@@ -190,6 +252,53 @@ def test_nothing_found_is_an_error(folder, name, word):
     (folder / "empty").mkdir()
     with pytest.raises(ValueError, match=word):
         found(name)
+
+
+@pytest.mark.parametrize("content", [b"", b"\n \r\n", codecs.BOM_UTF8 + b"\n", b"\0\0"])
+def test_a_list_without_a_name_is_an_error(folder, content):
+    (folder / "list.txt").write_bytes(content)
+    with pytest.raises(ValueError, match=r"list 'list.txt' names no image"):
+        found("@list.txt")
+    with pytest.raises(ValueError, match="standard input names no image"):
+        found("-", stdin=io.BytesIO(content))
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-be"])
+def test_lists_may_have_a_byte_order_mark(folder, encoding):
+    mark = codecs.BOM_UTF16_BE if encoding == "utf-16-be" else b""
+    (folder / "list.txt").write_bytes(mark + "b.png\r\nsub/ü.webp\r\n".encode(encoding))
+    assert found("@list.txt") == ["b.png", "sub/ü.webp"]
+
+
+def test_what_is_skipped_is_told(folder):
+    (folder / ".thumbnails").mkdir()
+    (folder / ".thumbnails" / "t.png").write_bytes(b"x")
+    told = {}
+    names = [os.path.relpath(path, folder) for path, _ in images.find([folder], skipped=told.__setitem__)]
+    assert not any("t.png" in name for name in names)
+    assert told == {str(folder / ".thumbnails"): "a hidden folder", str(folder / ".hidden.png"): "a hidden file"}
+    told.clear()
+    assert len(list(images.find(["*"], skipped=told.__setitem__))) == 5
+    assert list(told) == ["sub"]
+    assert found(folder / ".thumbnails") == [str(folder / ".thumbnails" / "t.png")]  # named, it is searched
+
+
+def test_a_folder_that_cannot_be_read_is_a_failure(folder, monkeypatch):
+    """By a stand-in: permissions do not bind every user that runs tests."""
+    locked = str(folder / "sub" / "deep")
+    for name in ("scandir", "listdir"):
+        real = getattr(os, name)
+
+        def refuse(path=".", real=real):
+            if os.fspath(path) == locked:
+                raise PermissionError(13, "Permission denied", locked)
+            return real(path)
+
+        monkeypatch.setattr(os, name, refuse)
+    names = [relative for _, relative in images.find([folder])]
+    assert names == ["a.JPG", "b.png", "e1.png", "e[1].png", "sub/c.webp", "sub/deep"]
+    with pytest.raises(ImageError, match="Permission denied"):
+        images.read(locked)
 
 
 # --- geometry ----------------------------------------------------------------------------------

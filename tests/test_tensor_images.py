@@ -50,6 +50,33 @@ def test_jpeg_stands_upright(orientation, big, tmp_path):
     np.testing.assert_array_equal(found, wanted)
 
 
+def test_a_damaged_exif_turns_a_picture_alike(tmp_path):
+    """Every byte of the segment altered, and the segment cut at every length: command and exported model agree."""
+    exif = Image.Exif()
+    exif[0x010F], exif[0x0112] = "maker", 6
+    whole = png(photo(0, 8, 16), "JPEG", exif=exif.tobytes())
+    start = whole.index(b"Exif")
+    length = int.from_bytes(whole[start - 2 : start], "big") - 2
+    rng = np.random.default_rng(0)
+    files = []
+    for place in range(start, start + length):
+        changed = bytearray(whole)
+        changed[place] = rng.integers(256)
+        files.append(bytes(changed))
+    for kept in range(length):
+        size = (kept + 2).to_bytes(2, "big")
+        files.append(whole[: start - 2] + size + whole[start : start + kept] + whole[start + length :])
+    xmp = b'http://ns.adobe.com/xap/1.0/\0<x:xmpmeta><a tiff:Orientation="6"/></x:xmpmeta>'
+    segment = b"\xff\xe1" + (len(xmp) + 2).to_bytes(2, "big") + xmp
+    files.append(png(photo(0, 8, 16), "JPEG")[:2] + segment + png(photo(0, 8, 16), "JPEG")[2:])
+    turned = 0
+    for data in files:
+        found, wanted = both(data, tmp_path)
+        np.testing.assert_array_equal(found, wanted)
+        turned += found.shape == (16, 8, 3)
+    assert 0 < turned < len(files)
+
+
 @pytest.mark.parametrize("cut", [2, 3, 11, 20, 30, 100])
 @pytest.mark.parametrize("kind", ["PNG", "JPEG"])
 def test_damaged_files_are_errors(kind, cut):

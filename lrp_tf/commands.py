@@ -118,7 +118,8 @@ def explain_images(
     Args:
         identity: what tells the model from others, for `--resume`.
     """
-    files = list(images.find(_image_names(options)))
+    skipped = lambda path, reason: print(f"skipped: {path!a}: {reason}", file=sys.stderr)  # noqa: E731
+    files = list(images.find(_image_names(options), skipped=skipped))
     explainer = _explainer(model, options, _bounds(options, model, preprocessing))
     styles = drawing.STYLES if options.style == "all" else (options.style,)
     display = ("cmap", "reduce", "scale", "show", "smooth", "colorbar", "dpi", "format")
@@ -195,7 +196,9 @@ def _is_file(text: str) -> bool:
 
 
 def _targets(options: argparse.Namespace, explainer: Explainer, classes: loading.Classes) -> list:
-    count = arguments.class_count(explainer.graph) or np.iinfo(np.int32).max
+    count = arguments.class_count(explainer.graph)
+    classes.check(count)
+    count = count or np.iinfo(np.int32).max
     tops = lambda text: text.lower().startswith("topk:") or text.lower() == "top1"  # noqa: E731
     targets = [text if tops(text) else classes.index(text, count) for text in options.target]
     arguments.ranked(targets, explainer.graph)

@@ -145,6 +145,7 @@ class _Run:
         self.progress, self.tell, self.finished = progress, tell, finished
         self.form = forms.form(gallery.explainer, gallery.size)
         self.fit = images.Fit(self.form.height, self.form.width, gallery.how)
+        gallery.classes.check(arguments.class_count(gallery.explainer.graph))
         self.count = len(arguments.ranked(gallery.targets, gallery.explainer.graph))
         self.names = Names(self._suffixes())
         self.pictures: dict[int, _Picture] = {}

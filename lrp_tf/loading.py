@@ -13,6 +13,8 @@ import socket
 import sys
 import urllib.error
 import urllib.request
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -38,7 +40,7 @@ def load_model(path: str | os.PathLike, *, unsafe: bool = False) -> keras.Model:
         unsafe: run Python code that the file carries (Lambda layers). Only for files that you trust.
 
     Raises:
-        LoadError: no such file, no model, code in it, custom layers that nobody registered.
+        LoadError: no such file, no model, a damaged one, code in it, custom layers that nobody registered.
     """
     path = _file(path, "model")
     if path.name.endswith(".weights.h5") or (_is_hdf5(path) and "model_config" not in _attributes(path)):
@@ -76,8 +78,30 @@ def load_weights(model: keras.Model, path: str | os.PathLike, *, unsafe: bool = 
 def _file(path: str | os.PathLike, what: str) -> Path:
     path = Path(path)
     if not path.is_file():
-        raise LoadError(f"{path}: no such file. Expected a {what} file, .keras or .h5")
+        found = "is a folder" if path.is_dir() else "no such file"
+        raise LoadError(f"{path}: {found}. Expected a {what} file, .keras or .h5")
+    try:
+        with path.open("rb") as file:
+            head = file.read(8)
+    except OSError as error:
+        raise LoadError(f"{path}: cannot be read: {error.strerror or error}") from error
+    if not head:
+        raise LoadError(f"{path}: the file is empty. Remedy: save or copy it again")
+    if path.suffix == ".keras" and not zipfile.is_zipfile(path):
+        if h5py.is_hdf5(path):
+            raise LoadError(f"{path}: is an HDF5 file. Remedy: rename it to {path.with_suffix('.h5').name}")
+        raise LoadError(
+            f"{path}: the file is damaged or cut off: a .keras file is a zip archive, and this is none that is whole. "
+            f"It begins with {head!r}. {_AGAIN}"
+        )
+    if path.suffix in (".h5", ".hdf5") and not h5py.is_hdf5(path):
+        if zipfile.is_zipfile(path):
+            raise LoadError(f"{path}: is a zip archive. Remedy: rename it to {path.with_suffix('.keras').name}")
+        raise LoadError(f"{path}: the file is damaged, or no HDF5 file: it begins with {head!r}. {_AGAIN}")
     return path
+
+
+_AGAIN = "Remedy: save, download or copy it again"
 
 
 def _is_hdf5(path: Path) -> bool:
@@ -85,17 +109,33 @@ def _is_hdf5(path: Path) -> bool:
 
 
 def _attributes(path: Path) -> set[str]:
-    with h5py.File(path, "r") as file:
-        return set(file.attrs)
+    try:
+        with h5py.File(path, "r") as file:
+            return set(file.attrs)
+    except Exception as error:  # a damaged file surfaces as almost any type
+        raise LoadError(f"{path}: {_why(error)}") from error
 
 
 def _why(error: Exception) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
+    """The cause of an error of Keras, which writes it behind whole configurations and arrays of weights."""
+    whole = " ".join(str(error).split()) or type(error).__name__
+    text = whole.rpartition("Exception encountered:")[2].strip() or whole
     if "Lambda" in text or "safe_mode" in text or "unsafe" in text:
         return f"it carries Python code, which is not run. Remedy: --unsafe, if you trust the file ({text[:160]})"
     if "Could not locate" in text or "register_keras_serializable" in text:
         return f"{text[:300]} Remedy: --import MODULE, the Python module that defines and registers it"
-    return text[:400]
+    text = text if len(text) <= 500 else f"{text[:300]} … {text[-200:]}"
+    if _is_damage(error, text):
+        return f"the file is damaged: {text}. {_AGAIN}"
+    return text
+
+
+def _is_damage(error: Exception, text: str) -> bool:
+    """Whether Keras failed because the file holds other bytes than were saved, not because it holds another model."""
+    if isinstance(error, (zipfile.BadZipFile, zlib.error, EOFError, json.JSONDecodeError, UnicodeDecodeError)):
+        return True
+    lacking = "no item named" in text or "Expected a model.weights" in text  # the archive of a .keras file
+    return lacking or (isinstance(error, (OSError, KeyError, RuntimeError)) and text.startswith("Unable to"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -185,6 +225,14 @@ class Classes:
         """The name, or the number where there is none."""
         return self.names[index] if index < len(self.names) else str(index)
 
+    def check(self, count: int | None) -> None:
+        """Raise LoadError where there are names, but not `count`: they would be those of another model."""
+        if self.names and count is not None and len(self.names) != count:
+            raise LoadError(
+                f"class names: expected {count}, one for each class of the model. Received: {len(self.names)}. "
+                "Remedy: the names that the model was trained with, in the order of its outputs"
+            )
+
     def index(self, text: str, count: int) -> int:
         """The class that `text` means: a number below `count`, or a name in any case, with "_" or " ".
 
@@ -220,10 +268,10 @@ def load_classes(path: str | os.PathLike) -> Classes:
     `{"tench": 0, ...}`, a JSON list, or text with one name a line.
 
     Raises:
-        LoadError: no such file, another layout, or gaps in the numbers.
+        LoadError: no such file, no name in it, another layout, or gaps in the numbers.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = Path(path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise LoadError(f"class names {path}: {getattr(error, 'strerror', None) or error}") from error
     try:
@@ -231,7 +279,9 @@ def load_classes(path: str | os.PathLike) -> Classes:
     except ValueError as error:
         if text.lstrip().startswith(("{", "[")):
             raise LoadError(f"class names {path}: damaged JSON: {error}") from error
-        content = text.splitlines()
+        content = text.rstrip().splitlines()
+    if isinstance(content, (list, dict)) and not content:
+        raise LoadError(f"class names {path}: the file holds no name. Expected one for each class of the model")
     try:
         return _classes(content)
     except (ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
@@ -315,11 +365,8 @@ def get_preprocessing(text: str) -> Preprocessing:
     if text in applications():
         return Preprocessing(text, getattr(keras.applications, text).preprocess_input)
     if text.startswith("scale:"):
-        try:
-            factor = float(fractions.Fraction(text.removeprefix("scale:")))
-        except (ValueError, ZeroDivisionError) as error:
-            raise LoadError(f"--preprocess {text}: expected a number, as in scale:1/255. Received: {error}") from error
-        return Preprocessing(text, lambda pixels: pixels * np.float32(factor))
+        factor = _factor(text)
+        return Preprocessing(text, lambda pixels: pixels * factor)
     module, colon, name = text.partition(":")
     if colon:
         try:
@@ -330,6 +377,24 @@ def get_preprocessing(text: str) -> Preprocessing:
             raise LoadError(f"--preprocess {text}: {error}") from error
         return Preprocessing(text, function)
     raise LoadError(f"--preprocess {text}: unknown. {choices()}")
+
+
+def _factor(text: str) -> np.float32:
+    """The number in `scale:1/255`, `scale:1/127.5` or `scale:0.5`."""
+    parts = text.removeprefix("scale:").split("/")
+    try:
+        above, below = map(fractions.Fraction, parts if len(parts) == 2 else [text.removeprefix("scale:"), 1])
+        exact = above / below
+        with np.errstate(over="ignore", under="ignore"):
+            factor = np.float32(float(exact))
+    except (ValueError, ArithmeticError) as error:
+        raise LoadError(f"--preprocess {text}: expected a number, as in scale:1/255. Received: {error}") from error
+    if not np.isfinite(factor) or factor == 0:
+        raise LoadError(
+            f"--preprocess {text}: expected a factor that is finite and not 0, as in scale:1/255: others make every "
+            f"picture the same. Received: {factor}"
+        )
+    return factor
 
 
 def choices() -> str:

@@ -17,7 +17,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from lrp_tf import __version__, forms, images, loading
+from lrp_tf import __version__, arguments, forms, images, loading
 from lrp_tf.explainer import Conservation, Explainer
 from lrp_tf.heatmap.colours import RELEVANCE_CMAP
 from lrp_tf.loading import Classes, LoadError, Preprocessing
@@ -64,8 +64,9 @@ def export(
 
     Signatures, all for any batch size, see docs/serving.md:
         serving_default: what `model.export` gives, names included.
-        explain: inputs -> relevance as the inputs, outputs and logits [B, ...], target int32 [B], conservation float64
-            [B, 6] (as `Conservation`), status string [B]; for the top class.
+        explain: inputs -> relevance as the inputs, outputs and logits [B, ...], target int32 [B], conservation [B, 6]
+            (as `Conservation`, in the float dtype of the rules: float32 unless the model is float64), status string
+            [B]; for the top class.
         explain_target: the same with `target`, int32 [B]; [B, rank - 1] for outputs without a top class.
         explain_top_k: with `top_k`; relevance [B, k, ...], target [B, k], conservation [B, k, 6].
         explain_image: image_bytes string [1], one JPEG or PNG -> heatmap_png string [1], relevance [1, ...], classes
@@ -92,7 +93,7 @@ def export(
 
     Raises:
         ValueError: a folder whose name is no positive integer, a graph that needs Python, top_k out of range, an
-            unknown resize, colour map or preprocessing (`LoadError`).
+            unknown resize, colour map or preprocessing, another number of names than of classes (`LoadError`).
         FileExistsError: `path` exists.
         ImportError: warmup without the extra.
         TypeError: not an Explainer.
@@ -111,6 +112,8 @@ def export(
         raise ValueError(f"Expected max_pixels of at least 1. Received: {max_pixels!r}")
 
     served, left_out = Served(explainer), {}
+    if served.has_top:
+        classes.check(arguments.class_count(explainer.graph))
     endpoints: dict[str, tuple[Callable, list]] = {"serving_default": (explainer.model.__call__, served.specs)}
     if served.has_top:
         endpoints["explain"] = (served.explain, served.specs)

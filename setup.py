@@ -8,20 +8,51 @@ from setuptools import find_packages, setup
 HERE = Path(__file__).parent
 VERSION = re.search(r'^__version__ = "(.+)"$', (HERE / "lrp_tf" / "__init__.py").read_text(), re.MULTILINE).group(1)
 
+# The address of the public repository stands in CITATION.cff alone, as `repository-code: https://host/owner/name`.
+CITATION = (HERE / "CITATION.cff").read_text(encoding="utf-8")
+FOUND = re.search(r"^repository-code: *[\"']?([^\s\"']+)", CITATION, re.MULTILINE)
+REPOSITORY = FOUND.group(1).rstrip("/") if FOUND else None
+
+
+def long_description() -> str:
+    """README.md with links that work on a package index, which holds no other file of this folder."""
+
+    def absolute(link: re.Match) -> str:
+        image, text, target = link.groups()
+        if re.match(r"[a-z]+:|#", target):
+            return link.group()
+        if REPOSITORY is None:  # nowhere to point to: the source archive holds the file
+            return f"{text} ({target})"
+        return f"{image}[{text}]({REPOSITORY}/{'raw' if image else 'blob'}/HEAD/{target})"
+
+    return re.sub(r"(!?)\[([^][]+)\]\(([^()\s]+)\)", absolute, (HERE / "README.md").read_text(encoding="utf-8"))
+
+
+def project_urls() -> dict[str, str]:
+    urls = {"Paper": "https://doi.org/10.1371/journal.pone.0130140"}
+    if REPOSITORY is not None:
+        urls |= {"Source": REPOSITORY, "Issues": f"{REPOSITORY}/issues"}
+        urls |= {"Documentation": f"{REPOSITORY}/tree/HEAD/docs", "Changelog": f"{REPOSITORY}/blob/HEAD/CHANGELOG.md"}
+    return urls
+
+
 # tfds 4.9.10 imports importlib_resources without declaring it.
 MNIST = ["tensorflow-datasets>=4.9.10", "importlib_resources", "requests", "scikit-learn>=1.5"]
 PHOTOS = ["scikit-image>=0.22", "scikit-learn>=1.5"]
+# HEIC and AVIF photographs.
+HEIF = ["pillow-heif>=1.0"]
 # Its releases follow TensorFlow's; for the warm-up requests.
 SERVING = ["tensorflow-serving-api>=2.20"]
-TEST = [*MNIST, *SERVING, "pytest>=8.3", "pytest-xdist>=3.7", "hypothesis>=6.100", "scipy>=1.11", "ruff==0.17.5"]
+TEST = [*MNIST, *SERVING, *HEIF, "pytest>=8.3", "pytest-xdist>=3.7", "hypothesis>=6.100", "scipy>=1.11", "ruff==0.17.5"]
 TEST += ["setuptools>=68", "wheel"]
 
 setup(
     name="lrp_tf",
     version=VERSION,
     description="Layer-wise Relevance Propagation for Keras 3 on TensorFlow",
-    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description=long_description(),
     long_description_content_type="text/markdown",
+    project_urls=project_urls(),
     license="MIT",
     license_files=["LICENSE"],
     packages=find_packages(include=["lrp_tf", "lrp_tf.*"]),
@@ -39,7 +70,7 @@ setup(
         "h5py>=3.10",
         "filelock>=3.20.4",
     ],
-    extras_require={"mnist": MNIST, "photos": PHOTOS, "serving": SERVING, "test": TEST},
+    extras_require={"mnist": MNIST, "photos": PHOTOS, "serving": SERVING, "heif": HEIF, "test": TEST},
     entry_points={"console_scripts": ["lrp-tf = lrp_tf.cli:main"]},
     keywords=["explainable AI", "LRP", "layer-wise relevance propagation", "keras", "tensorflow", "heatmap"],
     classifiers=[

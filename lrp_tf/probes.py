@@ -131,7 +131,10 @@ def _find(ids: np.ndarray, batch: int, axis: int) -> tuple[int, int]:
 
 def try_some(step: Step, size: int | None) -> None:
     """An operation of which nothing is known: whether one of some random samples depends on the others."""
-    if any(None in ref.shape for ref in step.inputs) or sum(math.prod(ref.shape) for ref in step.inputs) > 1 << 20:
+    if (
+        any(None in ref.shape or ref.each > 1 for ref in step.inputs)
+        or sum(math.prod(ref.shape) for ref in step.inputs) > 1 << 20
+    ):
         return  # `Explainer.check` is left
     rng, batch = np.random.default_rng(0), size or 3
 

@@ -65,7 +65,11 @@ def spoiled(model, values=BAD):
         weight.assign(kept)
 
 
-@pytest.mark.parametrize("name", composites.PRESETS)
+QUICK = ("epsilon", "epsilon_plus_flat")
+PRESETS = [pytest.param(name, marks=[] if name in QUICK else [pytest.mark.slow]) for name in composites.PRESETS]
+
+
+@pytest.mark.parametrize("name", PRESETS)
 @pytest.mark.parametrize("net", NETS)
 def test_a_weight_that_is_not_finite_is_an_error_that_names_it(net, name):
     model = randomize(NETS[net]())
@@ -76,7 +80,7 @@ def test_a_weight_that_is_not_finite_is_an_error_that_names_it(net, name):
     assert np.isfinite(explain(IMG)).all()
 
 
-@pytest.mark.parametrize("name", ["epsilon", "epsilon_plus_flat"])
+@pytest.mark.parametrize("name", QUICK)
 @pytest.mark.parametrize("net", NETS)
 def test_what_is_served_says_so_of_each_sample(net, name):
     model = randomize(NETS[net]())

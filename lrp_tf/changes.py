@@ -11,7 +11,7 @@ from typing import Any
 import keras
 
 from lrp_tf.graph import UnsupportedLayerError
-from lrp_tf.symbolic import sublayers
+from lrp_tf.symbolic import one_thread, sublayers
 
 # Attributes of Keras' layers that decide nothing, or that Keras and `tracing` set for a while.
 _IDLE = {
@@ -33,7 +33,8 @@ class Snapshot:
         self._model = model
         layers = sublayers(model, itself=True)
         self._layers = list(map(id, layers))
-        attributes = [(vars(layer), _deciding(layer)) for layer in layers]
+        with one_thread():  # a trace in another thread adds attributes to the layers for a while
+            attributes = [(vars(layer), _deciding(layer)) for layer in layers]
         self._readers = [(operator.itemgetter(*names, names[0]), values) for values, names in attributes if names]
         self._known = self._ids()
         # Kept, so that no later value has the id of one that is gone.

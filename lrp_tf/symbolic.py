@@ -16,10 +16,11 @@ from types import ModuleType
 from typing import Any
 
 import keras
+from keras import tree
 from keras.src import backend
 from keras.src.backend.common import global_state
 
-from lrp_tf.graph import EachSample
+from lrp_tf.graph import EachSample, Ref
 
 HALF = ("float16", "bfloat16")
 
@@ -213,3 +214,21 @@ def sublayers(owner: Any, itself: bool = False) -> list[keras.Layer]:
     if not isinstance(owner, keras.Layer):  # an operation
         return []
     return list(owner._flatten_layers(include_self=itself, recursive=True))
+
+
+def recorded(symbols: dict[Ref, Any], found: Any) -> Any | None:
+    """The graph from `symbols` to the tensors in `found`; None if all of these are symbols or no symbolic tensors."""
+    given = {id(symbol) for symbol in symbols.values()}
+    for ref in used(symbols):
+        if symbols[ref]._keras_history.operation is not None:
+            raise NotFollowedError(
+                "a branch or loop hands on one of its arguments, and which one is known at the call only",
+                "write a branch on values as ops.where, and a loop as a Python loop",
+            )
+    made = [t for t in tree.flatten(found) if isinstance(t, keras.KerasTensor) and id(t) not in given]
+    return keras.Function([symbols[ref] for ref in used(symbols)], made, name="followed") if made else None
+
+
+def used(symbols: dict[Ref, Any]) -> list[Ref]:
+    """Those whose symbol an operation has read; Keras gives a history to no other."""
+    return [ref for ref, symbol in symbols.items() if hasattr(symbol, "_keras_history")]

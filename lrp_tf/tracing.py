@@ -43,8 +43,10 @@ from lrp_tf.symbolic import (
     in_full_precision,
     names_kept,
     one_thread,
+    recorded,
     sublayers,
     untouched,
+    used,
     variables_give_way,
 )
 from lrp_tf.unfollowed import SIZES, unbuilt, untraceable
@@ -370,7 +372,7 @@ class _Tracer:
                 with keras.StatelessScope():  # what a call assigns to variables stays without effect
                     found = call(*spec_args, **spec_kwargs)
                 with distinct_names(layers):
-                    function = _recorded(symbols, found)
+                    function = recorded(symbols, found)
             except NotBuiltError as error:
                 raise ValueError(unbuilt(owner)) from error
             except Exception as error:
@@ -386,7 +388,7 @@ class _Tracer:
         """Refs in the place of the tensors `found`, which `function` makes from `symbols`."""
         known = {id(symbol): ref for ref, symbol in symbols.items()}
         if function is not None:
-            outputs = self.run(function, _used(symbols), prefix)
+            outputs = self.run(function, used(symbols), prefix)
             known |= {id(t): ref for t, ref in zip(function.outputs, outputs, strict=True)}
         return tree.map_structure(lambda t: known.get(id(t), self.constant(t)), found)
 
@@ -403,27 +405,9 @@ class _Tracer:
         masks = op.compute_mask(
             *tree.map_structure(lambda a: symbols.get(a) if isinstance(a, Ref) else a, (first, previous))
         )
-        masks = self.replay(_recorded(symbols, masks), symbols, masks, f"{op.name}/mask/")
+        masks = self.replay(recorded(symbols, masks), symbols, masks, f"{op.name}/mask/")
         for ref, mask in zip(outputs, tree.flatten(masks), strict=False):
             ref.mask = ref.mask or mask
-
-
-def _recorded(symbols: dict[Ref, Any], found: Any) -> Any | None:
-    """The graph from `symbols` to the tensors in `found`; None if all of these are symbols or no symbolic tensors."""
-    given = {id(symbol) for symbol in symbols.values()}
-    for ref in _used(symbols):
-        if symbols[ref]._keras_history.operation is not None:
-            raise NotFollowedError(
-                "a branch or loop hands on one of its arguments, and which one is known at the call only",
-                "write a branch on values as ops.where, and a loop as a Python loop",
-            )
-    made = [t for t in tree.flatten(found) if isinstance(t, keras.KerasTensor) and id(t) not in given]
-    return keras.Function([symbols[ref] for ref in _used(symbols)], made, name="followed") if made else None
-
-
-def _used(symbols: dict[Ref, Any]) -> list[Ref]:
-    """Those whose symbol an operation has read; Keras gives a history to no other."""
-    return [ref for ref, symbol in symbols.items() if hasattr(symbol, "_keras_history")]
 
 
 def _masks_for(op: keras.Layer, args: tuple, kwargs: dict) -> dict[str, Any]:

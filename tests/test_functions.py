@@ -20,6 +20,13 @@ pytestmark = [
 ]
 
 
+@pytest.fixture(autouse=True, params=["eager", pytest.param("compiled", marks=pytest.mark.slow)])
+def mode(request):
+    tf.config.run_functions_eagerly(request.param == "eager")
+    yield
+    tf.config.run_functions_eagerly(False)
+
+
 def numbers(*shape, seed=1):
     """No zeros, both signs."""
     return values(*shape, seed=seed)

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from checking import RULE, check, raises, randomize
 from keras import layers as kl
 from keras import ops
@@ -14,6 +15,13 @@ X = np.random.default_rng(0).normal(size=(3, 6, 4)).astype("float32")
 V = np.random.default_rng(1).normal(size=(3, 4)).astype("float32")
 SQUARE = np.random.default_rng(2).normal(size=(3, 4, 4)).astype("float32")
 W = np.random.default_rng(3).normal(size=(4, 4)).astype("float32")
+
+
+@pytest.fixture(autouse=True, params=["eager", pytest.param("compiled", marks=pytest.mark.slow)])
+def mode(request):
+    tf.config.run_functions_eagerly(request.param == "eager")
+    yield
+    tf.config.run_functions_eagerly(False)
 
 
 class Own(kl.Layer):

@@ -38,7 +38,8 @@ def net():
 def replaced(model):
     """All that the process and the layers have of what a trace replaces."""
     functions = {name: value for name, value in vars(backend.numpy).items() if callable(value)}
-    operators = {(cls, name): value for cls in keras.Variable.__mro__ for name, value in vars(cls).items()}
+    members = [(cls, name, value) for cls in keras.Variable.__mro__ for name, value in vars(cls).items()]
+    operators = {(cls, name): value for cls, name, value in members if callable(value)}
     layers = [
         (x.name, *(vars(x).get(k) for k in ("add_loss", "build")), len(x._inbound_nodes), len(x._outbound_nodes))
         for x in model._flatten_layers()

@@ -390,32 +390,38 @@ def _epsilon(epsilon=1e-6, zero_bias=False):
     return _preset(dense, dense)
 
 
-def _epsilon_plus(epsilon=1e-6, stabilizer=1e-6, zero_bias=False):
-    return _preset(rules.ZPlus(stabilizer, zero_bias), rules.Epsilon(epsilon, zero_bias))
+def _epsilon_plus(epsilon=1e-6, stabilizer=1e-6, zero_bias=False, when_empty="absorb"):
+    return _preset(rules.ZPlus(stabilizer, zero_bias, when_empty), rules.Epsilon(epsilon, zero_bias))
 
 
-def _epsilon_plus_flat(epsilon=1e-6, stabilizer=1e-6, zero_bias=False):
+def _epsilon_plus_flat(epsilon=1e-6, stabilizer=1e-6, zero_bias=False, when_empty="absorb"):
     flat = (first_convolution(), rules.Flat(stabilizer))
-    return _preset(rules.ZPlus(stabilizer, zero_bias), rules.Epsilon(epsilon, zero_bias), (flat,))
+    return _preset(rules.ZPlus(stabilizer, zero_bias, when_empty), rules.Epsilon(epsilon, zero_bias), (flat,))
 
 
-def _epsilon_alpha2_beta1(epsilon=1e-6, stabilizer=1e-6, zero_bias=False):
-    return _preset(rules.AlphaBeta(2.0, 1.0, stabilizer, zero_bias), rules.Epsilon(epsilon, zero_bias))
+def _epsilon_alpha2_beta1(epsilon=1e-6, stabilizer=1e-6, zero_bias=False, when_empty="absorb"):
+    return _preset(rules.AlphaBeta(2.0, 1.0, stabilizer, zero_bias, when_empty), rules.Epsilon(epsilon, zero_bias))
 
 
-def _epsilon_alpha2_beta1_flat(epsilon=1e-6, stabilizer=1e-6, zero_bias=False):
-    return [(first_convolution(), rules.Flat(stabilizer)), *_epsilon_alpha2_beta1(epsilon, stabilizer, zero_bias)]
+def _epsilon_alpha2_beta1_flat(epsilon=1e-6, stabilizer=1e-6, zero_bias=False, when_empty="absorb"):
+    return [
+        (first_convolution(), rules.Flat(stabilizer)),
+        *_epsilon_alpha2_beta1(epsilon, stabilizer, zero_bias, when_empty),
+    ]
 
 
-def _epsilon_gamma_box(low, high, gamma=0.25, epsilon=1e-6, stabilizer=1e-6, zero_bias=False):
+def _epsilon_gamma_box(low, high, gamma=0.25, epsilon=1e-6, stabilizer=1e-6, zero_bias=False, when_empty="absorb"):
     box = (first(), InputZBox(low, high, stabilizer))
-    return _preset(rules.Gamma(gamma, stabilizer, zero_bias), rules.Epsilon(epsilon, zero_bias), (box,))
+    return _preset(rules.Gamma(gamma, stabilizer, zero_bias, when_empty), rules.Epsilon(epsilon, zero_bias), (box,))
 
 
-def _tutorial(low, high, gamma=0.25, epsilon=rules.Relative(0.25), stabilizer=1e-6, zero_bias=False):  # noqa: B008
+_RELATIVE = rules.Relative(0.25)
+
+
+def _tutorial(low, high, gamma=0.25, epsilon=_RELATIVE, stabilizer=1e-6, zero_bias=False, when_empty="absorb"):
     return [
         (first(), InputZBox(low, high, stabilizer)),
-        (_FIRST_HALF, rules.Gamma(gamma, stabilizer, zero_bias)),
+        (_FIRST_HALF, rules.Gamma(gamma, stabilizer, zero_bias, when_empty)),
         (_CONVOLUTION, rules.Epsilon(epsilon, zero_bias)),
         (None, rules.Zero(stabilizer, zero_bias)),
         (_MAXIMA, flows.MaxAsAverage()),
@@ -443,8 +449,9 @@ def get(identifier: str | Composite | rules.Rule, **options: Any) -> Composite:
 
     Args:
         identifier: one of `PRESETS`, or an instance.
-        **options: of the preset: `epsilon` (of Epsilon), `stabilizer` (of the other rules), `zero_bias`, `gamma`;
-            `low` and `high`, the bounds of the model's input as fed, numbers or one per channel.
+        **options: of the preset: `epsilon` (of Epsilon), `stabilizer` (of the other rules), `zero_bias`, `when_empty`
+            (see `rules.AlphaBeta`), `gamma`; `low` and `high`, the bounds of the model's input as fed, numbers or one
+            per channel.
 
     Raises:
         ValueError: an unknown name, or bounds that are missing.

@@ -27,6 +27,7 @@ __all__ = [
     "Epsilon",
     "Flat",
     "Gamma",
+    "Magnitude",
     "Operator",
     "Pass",
     "Relative",
@@ -42,6 +43,8 @@ __all__ = [
 
 Propagate = Callable[[list[tf.Tensor], Account | None], list[tf.Tensor]]
 
+WHEN_EMPTY = ("absorb", "magnitude", "uniform")  # what becomes of relevance that a term has nothing to share for
+
 
 class Rule:
     """Base class. A rule of your own overrides `terms` (three lines), or `backward` for anything else.
@@ -53,11 +56,21 @@ class Rule:
 
     stabilizer: float | Relative = 1e-6
     zero_bias: bool = False
+    when_empty: str = "absorb"
     at_zero = "unknown"  # "none": an input that is zero has no relevance, see `zeros`
     shows_kernel = False  # NaN or Inf in the kernel shows in the relevance, see `zeros`
 
     def __post_init__(self) -> None:
         check_stabilizer(self.stabilizer)
+        if self.when_empty not in WHEN_EMPTY:
+            raise ValueError(f"when_empty expects one of {WHEN_EMPTY}. Received: {self.when_empty!r}")
+
+    @property
+    def fallback(self) -> Rule | None:
+        """The rule for outputs that a term has nothing to share for; None: their relevance is absorbed as "other"."""
+        if self.when_empty == "magnitude":
+            return Magnitude(self.stabilizer, self.zero_bias)
+        return Flat(self.stabilizer) if self.when_empty == "uniform" else None
 
     def terms(self, op: Operator) -> list[Term]:
         """The rule as terms of x, w, b of `op`. `op.b` is 0.0 with `zero_bias`, `op.bias` never."""
@@ -80,10 +93,13 @@ class Rule:
         terms = [dataclasses.replace(t, pairs=[(x, w) for x, w in t.pairs if x is not None]) for t in self.terms(op)]
         pairs = [(term, Denominator(op, term, self.stabilizer)) for term in terms]
         z = op.output if op.b is op.bias else op.z
+        fallback = self.fallback
+        hand_on = None if fallback is None else fallback.backward(step, op)
 
         def propagate(relevances: list[tf.Tensor], account: Account | None) -> list[tf.Tensor]:
             total = None
             masked = False
+            left = []  # for the fallback
             for term, denominator in pairs:
                 relevance = relevances[0]
                 # Not before relevance arrives, and large ones one after the other: the memory of one serves the next.
@@ -92,6 +108,10 @@ class Rule:
                     if term.where is not None:
                         relevance = tf.where(term.where(z), relevance, tf.zeros([], relevance.dtype))
                         masked = True
+                    if hand_on is not None:
+                        empty, nothing = stabilized == denominator.epsilon, tf.zeros([], relevance.dtype)
+                        left.append(term.weight * tf.where(empty, relevance, nothing))
+                        relevance = tf.where(empty, nothing, relevance)
                 g = ratio(relevance, stabilized, self.stabilizer)
                 if term.weight != 1.0:  # of g, which needs no memory of its own
                     g = tf.constant(term.weight, g.dtype) * g
@@ -99,12 +119,17 @@ class Rule:
                 total = part if total is None else total + part
                 if account is not None:
                     _book(account, term, term.weight * relevance, g, denominator)
-            if masked and account is not None:
+            if masked and (account is not None or hand_on is not None):
                 covered = functools.reduce(tf.logical_or, [term.where(z) for term, _ in pairs])
-                account.add("other", tf.where(covered, tf.zeros_like(relevances[0]), relevances[0]))
+                uncovered = tf.where(covered, tf.zeros_like(relevances[0]), relevances[0])
+                left.append(uncovered)
+                if hand_on is None:
+                    account.add("other", uncovered)
+            if left and hand_on is not None:
+                total += hand_on([tf.add_n(left)], account)[step.signals[0]]
             return _at_signal(step, tf.zeros_like(op.x) if total is None else total)
 
-        propagate.prepare = lambda: [denominator.stabilized for _, denominator in pairs]
+        propagate.prepare = lambda: [d.stabilized for _, d in pairs] + getattr(hand_on, "prepare", list)()
         return propagate
 
     def __repr__(self) -> str:
@@ -140,6 +165,10 @@ def _book(account: Account, term: Term, relevance: tf.Tensor, g: tf.Tensor, deno
 
 def _always(default: Any) -> Any:
     return dataclasses.field(default=default, metadata={"always": True})
+
+
+# Of rules that multiply by x, as long as they have no fallback: the uniform one gives relevance to zeros.
+_NONE_AT_ZERO = property(lambda rule: "none" if rule.when_empty == "absorb" else "unknown")
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -180,13 +209,23 @@ class AlphaBeta(Rule):
     """alpha times the positive contributions less beta times the negative ones (Bach et al. 2015, eq. 60).
 
     Signed inputs are split: x+ w+ and x- w- are the positive contributions. alpha - beta must be 1.
+
+    Args:
+        when_empty: what becomes of the relevance r_j (alpha R_j or -beta R_j) of an output j whose positive or negative
+            part is exactly empty, because no contribution has that sign and the bias gives nothing either.
+            "absorb": it ends there, and the books call it "other".
+            "magnitude": |x_i w_ij| r_j / s(sum_i |x_i w_ij| + |b_j|), so that the contributions of the other sign take
+            it over; where all of these are 0 as well, as for "uniform".
+            "uniform": r_j / s(n_j) for each of the n_j inputs that the output sees, as `Flat` does.
+            An output that sees nothing but padding keeps absorbing.
     """
 
     alpha: float = _always(2.0)
     beta: float = _always(1.0)
     stabilizer: float | Relative = 1e-6
     zero_bias: bool = False
-    at_zero = "none"
+    when_empty: str = "absorb"
+    at_zero = _NONE_AT_ZERO
     shows_kernel = True
 
     def __post_init__(self) -> None:
@@ -219,7 +258,8 @@ class ZPlus(Rule):
 
     stabilizer: float | Relative = 1e-6
     zero_bias: bool = False
-    at_zero = "none"
+    when_empty: str = "absorb"
+    at_zero = _NONE_AT_ZERO
     shows_kernel = True
 
     def terms(self, op: Operator) -> list[Term]:
@@ -231,12 +271,16 @@ class Gamma(Rule):
     """Positive contributions weigh 1 + gamma where z > 0, negative ones where z < 0; z = 0 gives 0.
 
     The generalised rule of Andeol et al. 2021; for x >= 0 and z > 0 the classic one (Montavon et al. 2019).
+
+    Args:
+        when_empty: what becomes of relevance at z = 0, in the words of `AlphaBeta`.
     """
 
     gamma: float = _always(0.25)
     stabilizer: float | Relative = 1e-6
     zero_bias: bool = False
-    at_zero = "none"
+    when_empty: str = "absorb"
+    at_zero = _NONE_AT_ZERO
     shows_kernel = True
 
     def __post_init__(self) -> None:
@@ -299,6 +343,19 @@ class Flat(Rule):
             return _at_signal(step, tf.broadcast_to(part, tf.shape(op.x)))
 
         return propagate
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Magnitude(Rule):
+    """|x w| over the sum of |x w| and |b|; where that is 0, as Flat. The fallback of `when_empty="magnitude"`."""
+
+    stabilizer: float | Relative = 1e-6
+    zero_bias: bool = False
+    when_empty: str = "uniform"
+
+    def terms(self, op: Operator) -> list[Term]:
+        x = op.x if op.nonnegative else tf.abs(op.x)
+        return [Term([(x, tf.abs(op.w))], tf.abs(op.b) if present(op.b) else 0.0, one_sided=True, sign=1)]
 
 
 @dataclasses.dataclass(frozen=True, repr=False)

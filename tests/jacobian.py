@@ -36,6 +36,19 @@ def share(contributions: np.ndarray, denominator: np.ndarray, r: np.ndarray, sta
     return (contributions * (r / s)[None, :]).sum(axis=1)
 
 
+def hand_on(xw: np.ndarray, bias: np.ndarray, ones: np.ndarray, left: np.ndarray, how: str, stabilizer) -> np.ndarray:
+    """What `when_empty` makes of the relevance left [m] that a rule's own terms have nothing to share for."""
+    found = np.zeros(len(xw))
+    if how == "absorb":
+        return found
+    if how == "magnitude":
+        size = np.abs(xw)
+        total = size.sum(0) + np.abs(bias)
+        found = share(size, total, np.where(total > 0, left, 0.0), stabilizer)
+        left = np.where(total > 0, 0.0, left)
+    return found + share(ones, ones.sum(0), left, stabilizer)
+
+
 def relevance(
     rule: str, x: np.ndarray, w: np.ndarray, b: np.ndarray, r: np.ndarray, stabilizer=1e-6, zero_bias=False, **p
 ) -> np.ndarray:
@@ -50,7 +63,10 @@ def relevance(
         up, down = pos(xw), neg(xw)  # x+ w+ + x- w-, and x+ w- + x- w+
         positive = share(up, up.sum(0) + pos(bias), r, stabilizer)
         negative = share(down, down.sum(0) + neg(bias), r, stabilizer)
-        return alpha * positive - beta * negative
+        empty = [part.sum(0) + sign(bias) == 0 for part, sign in ((up, pos), (down, neg))]
+        left = np.where(empty[0], alpha * r, 0.0) - np.where(empty[1], beta * r, 0.0)
+        more = hand_on(xw, bias, p.get("ones"), left, p.get("when_empty", "absorb"), stabilizer)
+        return alpha * positive - beta * negative + more
     if rule == "Gamma":
         gamma = p["gamma"]
         z = xw.sum(0) + bias
@@ -58,7 +74,8 @@ def relevance(
         down = pos(x)[:, None] * (w + gamma * neg(w)) + neg(x)[:, None] * (w + gamma * pos(w))
         above = share(up, up.sum(0) + bias + gamma * pos(bias), np.where(z > 0, r, 0.0), stabilizer)
         below = share(down, down.sum(0) + bias + gamma * neg(bias), np.where(z < 0, r, 0.0), stabilizer)
-        return above + below
+        left = np.where(z == 0, r, 0.0)
+        return above + below + hand_on(xw, bias, p.get("ones"), left, p.get("when_empty", "absorb"), stabilizer)
     if rule == "Flat":
         # The inputs that an output sees: those that a kernel of ones reaches.
         seen = p["ones"]

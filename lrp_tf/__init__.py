@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lrp_tf import composites, flows, heatmap, linear, rules
     from lrp_tf.check import CheckError, CheckWarning
+    from lrp_tf.diagnosis import RelevanceWarning
     from lrp_tf.explainer import Conservation, Explainer, Explanation, clone_with_rules
     from lrp_tf.graph import UnsupportedLayerError
     from lrp_tf.serving import export
@@ -23,6 +24,7 @@ __all__ = [
     "Conservation",
     "Explainer",
     "Explanation",
+    "RelevanceWarning",
     "UnsupportedLayerError",
     "clone_with_rules",
     "composites",
@@ -40,6 +42,7 @@ _HOMES = {
     "Conservation": "explainer",
     "Explainer": "explainer",
     "Explanation": "explainer",
+    "RelevanceWarning": "diagnosis",
     "UnsupportedLayerError": "graph",
     "clone_with_rules": "explainer",
     "export": "serving",

@@ -8,6 +8,7 @@ import importlib
 import os
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import keras
 import numpy as np
 
 from lrp_tf import arguments, composites, drawing, forms, gallery, heatmap, images, loading, rules, serving
+from lrp_tf.diagnosis import ADVICE, RelevanceWarning
 from lrp_tf.explainer import Explainer
 from lrp_tf.gallery import Gallery, Look
 from lrp_tf.loading import LoadError
@@ -156,7 +158,8 @@ def explain_images(
     passes = 2 if look.scale == "run" else 1
     if passes == 2:
         say("--scale run: all relevance is computed twice, first for the scale, then for the pictures.")
-    with Bar(passes * len(files)) as bar:
+    with Bar(passes * len(files)) as bar, warnings.catch_warnings():
+        warnings.simplefilter("ignore", RelevanceWarning)  # told for each map
         each = bar.tell_result if len(files) <= _EACH else (lambda rows: None)
         outcome = job.run(
             files,
@@ -165,6 +168,7 @@ def explain_images(
             progress=bar.advance,
             tell=bar.tell_failure,
             finished=each,
+            warn=bar.tell_absurd,
         )
     seconds = time.perf_counter() - began
     say(
@@ -177,7 +181,9 @@ def explain_images(
         say(f"Fed to the model: {outcome.low:.4g} to {outcome.high:.4g} (--preprocess {preprocessing.name})")
     if outcome.failed:
         say(f"The failures and their reasons are in {options.out / gallery.FAILURES}", error=True)
-    return SOME_FAILED if outcome.failed else 0
+    if outcome.absurd:
+        say(f'{outcome.absurd} map(s) are absurd, see the column "warning". {ADVICE}', error=True)
+    return SOME_FAILED if outcome.failed or outcome.absurd else 0
 
 
 def _image_names(options: argparse.Namespace) -> list[str]:

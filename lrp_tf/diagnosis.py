@@ -1,12 +1,67 @@
-"""Finds where NaN or Inf began. Slow and eager: it runs only when a result is not finite."""
+"""What is wrong with a result: where NaN or Inf began, and relevance out of all proportion to what it explains."""
 
 from __future__ import annotations
+
+import warnings
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from lrp_tf.clone import Clone
 from lrp_tf.graph import Step
+
+# Sum of |relevance| over the sum of |start|, above which float32 leaves nothing of the score in the sum of a map. The
+# largest of sound explanations is about 400; see docs/conservation.md.
+ABSURD = 1e6
+# The same for what is unexplained: as much as the whole score.
+UNEXPLAINED = 1.0
+
+
+class RelevanceWarning(UserWarning):
+    """Relevance is out of all proportion to what it explains: the map shows rounding, and is no explanation."""
+
+
+def amplification(relevances: list[tf.Tensor], starts: tf.Tensor, many: bool) -> tf.Tensor:
+    """Sum of |relevance| over the sum of |start| for each sample, [B], or [B, k] for `starts` [k, B, ...]; float64."""
+    axes = 2 if many else 1
+
+    def size(tensor: tf.Tensor) -> tf.Tensor:
+        rows = tf.concat([tf.shape(tensor)[:axes], [-1]], 0)
+        return tf.cast(tf.reduce_sum(tf.abs(tf.reshape(tensor, rows)), -1), tf.float64)
+
+    start = tf.transpose(size(starts)) if many else size(starts)
+    return tf.math.divide_no_nan(tf.add_n([size(r) for r in relevances]), start)
+
+
+def remark(amplified: float, unexplained: float = 0.0) -> str:
+    """What is absurd about the map of one target, or ""."""
+    if amplified > ABSURD:
+        return f"the sum of |relevance| is {amplified:.3g} times the start relevance"
+    if abs(unexplained) > UNEXPLAINED:
+        return f"{unexplained:.3g} times the start relevance is unexplained"
+    return ""
+
+
+def advise(found: dict[str, Any], composite: str, stacklevel: int) -> None:
+    """Warn of the first absurd map among those `found`, eager values by name. `stacklevel`: as seen from the caller."""
+    amplified = found["amplification"].numpy()
+    rest = found["conservation"].unexplained.numpy() if "conservation" in found else np.zeros_like(amplified)
+    wrong = np.argwhere((amplified > ABSURD) | (np.abs(rest) > UNEXPLAINED))
+    if len(wrong):
+        first = tuple(wrong[0])
+        warnings.warn(
+            f"Sample(s) {np.unique(wrong[:, 0])[:10].tolist()}, composite {composite}: "
+            f"{remark(amplified[first], rest[first])}. {ADVICE}",
+            RelevanceWarning,
+            stacklevel=stacklevel + 1,
+        )
+
+
+ADVICE = (
+    "Such a map shows how rounding was amplified and explains nothing. Remedy: another composite, leave zero_bias out, "
+    "or a larger stabilizer such as rules.Relative(0.01); report() shows where relevance grows."
+)
 
 
 def raise_where_it_began(clone: Clone, inputs: list[tf.Tensor], start: tf.Tensor, relevances: list[tf.Tensor]) -> None:

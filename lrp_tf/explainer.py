@@ -61,6 +61,8 @@ class Explanation:
         layers: layer name -> relevance of its output; a list, in the order of its calls, for a layer called
             several times.
         conservation: see `Conservation`.
+        amplification: float64, sum of |relevance| over the sum of |start relevance| for each sample and target. Of a
+            million or more a `RelevanceWarning` tells; inside a tf.function nothing does, so look at it there.
     """
 
     relevance: Any
@@ -69,6 +71,7 @@ class Explanation:
     target: tf.Tensor | None
     layers: dict[str, Any]
     conservation: Conservation
+    amplification: tf.Tensor
 
 
 def clone_with_rules(
@@ -251,6 +254,10 @@ class Explainer:
         Raises:
             ValueError: wrong shapes, an empty batch, a target out of range, NaN or Inf (names where it began).
             TypeError: targets that are no integers.
+
+        Warns:
+            RelevanceWarning: the sum of |relevance| is more than a million times that of |start|, which no sound map
+                comes near. Not inside a tf.function; `explain` gives the factor there.
         """
         found = self._run(x, target, start, _Want(), max_batch=max_batch)
         return self._structured(found["relevance"])
@@ -278,6 +285,7 @@ class Explainer:
             target=found["target"],
             layers={name: r[0] if len(r) == 1 else list(r) for name, r in found["layers"].items()},
             conservation=found["conservation"],
+            amplification=found["amplification"],
         )
 
     def map(
@@ -342,7 +350,8 @@ class Explainer:
         Columns: relevance that reached the step's outputs ("relevance out") and that left for its inputs
         ("relevance in"), what bias, stabilizer and other absorbed by their closed forms, what the relevance filter
         dropped ("filter", if there is one), the rest relative to the sum of |start| ("unexplained"), and how many
-        entries are NaN or Inf. The last row is the whole model.
+        entries are NaN or Inf. The last row is the whole model. A note below says so where relevance is out of all
+        proportion to the start, see `RelevanceWarning`.
         """
         found = self._run(x, target, start, _Want(account=True, steps=True), check=False)
         names = ("start", "relevance", "bias", "stabilizer", "other")
@@ -353,6 +362,8 @@ class Explainer:
         table = summary.report_table(
             self.graph, self.clone.handlers, self.composite.name, len(found["logits"]), totals, found["steps"].numpy()
         )
+        if tf.executing_eagerly() and (text := diagnosis.remark(float(tf.reduce_max(found["amplification"])))):
+            table = dataclasses.replace(table, notes=(*table.notes, f"Absurd: {text}. {diagnosis.ADVICE}"))
         return table.show(print_fn)
 
     def check(self, x: Any, *, print_fn: Callable[[str], Any] | None = print) -> Check:
@@ -405,11 +416,17 @@ class Explainer:
         begin = arguments.start(self.graph, target, start, inputs[0])
         size, samples = _checked_size(max_batch, "max_batch") or self.max_batch, inputs[0].shape[0]
         if size is None or samples is None or samples <= size:
-            return self._run_whole(inputs, begin, want, check, target)
+            return self._advised(self._run_whole(inputs, begin, want, check, target), check)
         parts = [slice(first, first + size) for first in range(0, samples, size)]
         found = [self._run_whole([x[p] for x in inputs], begin.part(p), want, check, target) for p in parts]
         steps = {"steps": tf.add_n([part.pop("steps") for part in found])} if want.steps else {}
-        return tf.nest.map_structure(lambda *v: None if v[0] is None else tf.concat(v, axis=0), *found) | steps
+        whole = tf.nest.map_structure(lambda *v: None if v[0] is None else tf.concat(v, axis=0), *found)
+        return self._advised(whole | steps, check)
+
+    def _advised(self, found: dict[str, Any], check: bool) -> dict[str, Any]:
+        if check and tf.executing_eagerly():
+            diagnosis.advise(found, self.composite.name, stacklevel=4)
+        return found
 
     def _run_whole(
         self, inputs: list[tf.Tensor], begin: arguments.Start, want: _Want, check: bool, target: Any
@@ -471,6 +488,8 @@ class Explainer:
                 found = backward(starts)
             finite = _finite(clone, inputs, forward, found, want.each)
             found |= {"logits": logits, "in_range": in_range, "finite": finite}
+            many = arguments.Start(mode, kind, tensor).many
+            found["amplification"] = diagnosis.amplification(found["relevance"], starts, many)
             found["declared"] = tf.constant(True) & clone.as_declared(inputs)
             if want.account:
                 found |= {

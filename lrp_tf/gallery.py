@@ -22,7 +22,7 @@ import cv2
 import numpy as np
 import tensorflow as tf
 
-from lrp_tf import arguments, drawing, forms, heatmap, images
+from lrp_tf import arguments, diagnosis, drawing, forms, heatmap, images
 from lrp_tf.drawing import Look
 from lrp_tf.explainer import Explainer, Explanation
 from lrp_tf.loading import Classes, LoadError, Preprocessing
@@ -36,8 +36,9 @@ COLUMNS = (
     *("file", "result"),
     *(f"top{i}{what}" for i in range(1, TOP + 1) for what in ("", "_name", "_probability", "_logit")),
     *("target", "target_name", "logit", "sum_of_relevance", "bias", "stabilizer", "other", "unexplained"),
-    *("probability", "arrived", "largest_relevance"),
+    *("probability", "arrived", "largest_relevance", "warning"),
 )
+_NAME = COLUMNS.index("target_name")
 _TEXTS = {"file": PATH, "result": PATH, "reason": TEXT} | {name: TEXT for name in COLUMNS if name.endswith("_name")}
 _KEPT = 4_000_000  # pixels of a photograph that waits for its overlay; larger ones are read again
 
@@ -86,6 +87,7 @@ class Gallery:
         progress: Callable[[int], Any] = lambda done: None,
         tell: Callable[[str], Any] = lambda line: None,
         finished: Callable[[list[tuple]], Any] = lambda rows: None,
+        warn: Callable[[str], Any] = lambda line: None,
     ) -> Outcome:
         """Explain `files`, pairs as `images.find` gives them.
 
@@ -97,6 +99,8 @@ class Gallery:
                 earlier run finished.
             tell: called with a line for each failure.
             finished: called with the lines of `results.csv` of each image, one for each target; see `COLUMNS`.
+            warn: called with a line for each map that is absurd, see `lrp_tf.RelevanceWarning`; it is drawn, titled so,
+                and marked in the column "warning".
 
         Raises:
             LoadError: the model takes no image or gives no classes; settings other than those of the run to resume;
@@ -106,14 +110,14 @@ class Gallery:
         """
         self.out.mkdir(parents=True, exist_ok=True)
         with only_run(self.out):
-            return _Run(self, resume, overwrite, progress, tell, finished).run(files)
+            return _Run(self, resume, overwrite, progress, tell, finished, warn).run(files)
 
 
 class Outcome(NamedTuple):
     """What became of the files.
 
     `skipped` were finished before; `low` and `high` is the range fed to the model; `scale` that of the whole run, if
-    `Look.scale` asks for one.
+    `Look.scale` asks for one; `absurd` counts maps that are not to be trusted, see `lrp_tf.RelevanceWarning`.
     """
 
     done: int
@@ -122,6 +126,7 @@ class Outcome(NamedTuple):
     low: float
     high: float
     scale: float | None = None
+    absurd: int = 0
 
 
 class _Item(NamedTuple):
@@ -139,10 +144,18 @@ class _Picture(NamedTuple):
 
 class _Run:
     def __init__(
-        self, gallery: Gallery, resume: bool, overwrite: bool, progress: Callable, tell: Callable, finished: Callable
+        self,
+        gallery: Gallery,
+        resume: bool,
+        overwrite: bool,
+        progress: Callable,
+        tell: Callable,
+        finished: Callable,
+        warn: Callable,
     ) -> None:
         self.gallery, self.resume, self.overwrite = gallery, resume, overwrite
-        self.progress, self.tell, self.finished = progress, tell, finished
+        self.progress, self.tell, self.finished, self.warn = progress, tell, finished, warn
+        self.absurd = 0
         self.form = forms.form(gallery.explainer, gallery.size)
         self.fit = images.Fit(self.form.height, self.form.width, gallery.how)
         gallery.classes.check(arguments.class_count(gallery.explainer.graph))
@@ -199,6 +212,10 @@ class _Run:
                     return
                 results.add(rows)
                 self.finished(rows)
+                for row in rows:
+                    if row[-1]:
+                        self.absurd += 1
+                        self.warn(f"{items[index].path!r}, {printable(row[_NAME])}: {row[-1]}")
                 done += 1
                 self.progress(1)
 
@@ -213,7 +230,7 @@ class _Run:
                 settle(*pending.popleft())
             while self.errors:
                 fail(*self.errors.popleft())
-        return Outcome(done, failed, skipped, float(self.low), float(self.high), self.scale)
+        return Outcome(done, failed, skipped, float(self.low), float(self.high), self.scale, self.absurd)
 
     # --- what is to be done --------------------------------------------------------------------
 
@@ -365,11 +382,14 @@ class _Run:
         for k, target in enumerate(np.atleast_1d(np.asarray(explanation.target)[row]).tolist()):
             numbers = [f"{share[k]:.7g}" for share in shares]
             start, arrived = (float(share[k]) for share in shares[:2])
-            told = (chance(target), f"{arrived / start:.4g}" if start else "", f"{largest[k]:.7g}")
+            factor = np.atleast_1d(explanation.amplification.numpy()[row])[k]
+            warning = diagnosis.remark(factor, float(shares[-1][k]))
+            told = (chance(target), f"{arrived / start:.4g}" if start else "", f"{largest[k]:.7g}", warning)
             rows.append((item.path, item.base, *top, target, name(target), *numbers, *told))
             likely = "" if probabilities is None else f", p = {probabilities[target]:.3f}"
             label = name(target) if name(target) != str(target) else f"class {target}"
             went = drawing.where_it_went(*(float(share[k]) for share in shares[:5]))
+            went = "ABSURD: no explanation" if warning else went
             titles.append(f"{printable(label)}{likely}, logit {logits[target]:.2f}\n{went}")
         return rows, titles
 

@@ -34,6 +34,7 @@ PALETTES = (
     "gray",
 )
 MAX_PIXELS = 50_000_000
+WHEN_EMPTY = ("absorb", "magnitude", "uniform")
 
 
 class _Version(argparse.Action):
@@ -121,7 +122,10 @@ def add_rule_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--composite", type=preset, default="epsilon_plus_flat", metavar="NAME[:OPTION=VALUE,...]",
                         help=f"{', '.join(PRESETS)}; with options as in epsilon_gamma_box:gamma=0.5,low=-1,high=1; "
                         "default: %(default)s")  # fmt: skip
-    parser.add_argument("--zero-bias", action="store_true", help="let biases absorb no relevance")
+    parser.add_argument("--zero-bias", action="store_true", help="biases absorb no relevance. Outputs that only "
+                        "a bias makes positive, of which nets with BatchNormalization have many, absorb it then (column "
+                        "other), unless --composite NAME:when_empty=magnitude hands it on. Not with epsilon: it divides "
+                        "by sums that cancel, which gives absurd maps")  # fmt: skip
     parser.add_argument("--relevance-filter", type=float, metavar="F",
                         help="keep the largest fraction F of |R| in each layer, 0.1 say: crisper maps")  # fmt: skip
 
@@ -218,7 +222,7 @@ class Preset(NamedTuple):
 
 
 def preset(text: str) -> Preset:
-    """NAME or NAME:OPTION=VALUE,...: values are numbers, true, false, lists such as [-1,0,1], or relative(0.25)."""
+    """NAME or NAME:OPTION=VALUE,...: values are numbers, true, false, words, lists as [-1,0,1], or relative(0.25)."""
     name, _, rest = text.partition(":")
     try:
         call: Any = ast.parse(f"preset({rest})", mode="eval").body
@@ -229,7 +233,8 @@ def preset(text: str) -> Preset:
     except (SyntaxError, ValueError) as error:
         raise argparse.ArgumentTypeError(
             "expected NAME or NAME:OPTION=VALUE,OPTION=VALUE, as in epsilon_gamma_box:gamma=0.5,low=-1,high=1; values "
-            f"are numbers, true, false, lists such as [-1,0,1], or relative(0.25). Received: {text!r}"
+            f"are numbers, true, false, lists such as [-1,0,1], relative(0.25), or one of {', '.join(WHEN_EMPTY)}. "
+            f"Received: {text!r}"
         ) from error
 
 
@@ -245,6 +250,8 @@ class Relative(float):
 def _value(node: ast.expr) -> Any:
     if isinstance(node, ast.Name) and node.id.lower() in ("true", "false"):
         return node.id.lower() == "true"
+    if isinstance(node, ast.Name) and node.id in WHEN_EMPTY:
+        return node.id
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id.lower() == "relative":
         (factor,) = node.args
         return Relative(ast.literal_eval(factor))

@@ -49,6 +49,9 @@ class Bar:
     def tell_failure(self, line: str) -> None:
         self._print(f"failed: {line}")
 
+    def tell_absurd(self, line: str) -> None:
+        self._print(f"warning: {line}")
+
     def tell_result(self, rows: list[tuple]) -> None:
         for row in rows:
             cells = dict(zip(gallery.COLUMNS, row, strict=True))

@@ -11,7 +11,7 @@ from conftest import REPOSITORY
 from pictures import photos, table
 
 import lrp_tf
-from lrp_tf import cli, composites, drawing, heatmap, images, options
+from lrp_tf import cli, composites, drawing, heatmap, images, options, rules
 
 WAYS_IN = [
     ["-m", "lrp_tf"],
@@ -79,6 +79,7 @@ def test_options_know_the_names_that_their_modules_own():
     assert drawing.STYLES == options.STYLES
     assert drawing.FORMATS == options.FORMATS
     assert heatmap.PALETTES == options.PALETTES
+    assert rules.WHEN_EMPTY == options.WHEN_EMPTY
 
 
 def test_the_driver_of_vgg_offers_the_nets_that_loading_has():

@@ -123,9 +123,9 @@ def add_rule_options(parser: argparse.ArgumentParser) -> None:
                         help=f"{', '.join(PRESETS)}; with options as in epsilon_gamma_box:gamma=0.5,low=-1,high=1; "
                         "default: %(default)s")  # fmt: skip
     parser.add_argument("--zero-bias", action="store_true", help="biases absorb no relevance. Outputs that only "
-                        "a bias makes positive, of which nets with BatchNormalization have many, absorb it then (column "
-                        "other), unless --composite NAME:when_empty=magnitude hands it on. Not with epsilon: it divides "
-                        "by sums that cancel, which gives absurd maps")  # fmt: skip
+                        "a bias makes positive, of which nets with BatchNormalization have many, absorb it then (as "
+                        "other), unless --composite NAME:when_empty=magnitude hands it on. Not for epsilon, which then "
+                        "divides by sums that cancel: absurd maps")  # fmt: skip
     parser.add_argument("--relevance-filter", type=float, metavar="F",
                         help="keep the largest fraction F of |R| in each layer, 0.1 say: crisper maps")  # fmt: skip
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -43,8 +45,8 @@ def remark(amplified: float, unexplained: float = 0.0) -> str:
     return ""
 
 
-def advise(found: dict[str, Any], composite: str, stacklevel: int) -> None:
-    """Warn of the first absurd map among those `found`, eager values by name. `stacklevel`: as seen from the caller."""
+def advise(found: dict[str, Any], composite: str) -> None:
+    """Warn of the first absurd map among those `found`, eager values by name, at the user's line."""
     amplified = found["amplification"].numpy()
     rest = found["conservation"].unexplained.numpy() if "conservation" in found else np.zeros_like(amplified)
     wrong = np.argwhere((amplified > ABSURD) | (np.abs(rest) > UNEXPLAINED))
@@ -54,8 +56,16 @@ def advise(found: dict[str, Any], composite: str, stacklevel: int) -> None:
             f"Sample(s) {np.unique(wrong[:, 0])[:10].tolist()}, composite {composite}: "
             f"{remark(amplified[first], rest[first])}. {ADVICE}",
             RelevanceWarning,
-            stacklevel=stacklevel + 1,
+            stacklevel=_levels(sys._getframe()),
         )
+
+
+def _levels(frame: FrameType | None) -> int:
+    """How many frames up from `frame` the code begins that is neither ours nor one of TensorFlow's wrappers."""
+    level = 1
+    while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] in ("lrp_tf", "tensorflow"):
+        frame, level = frame.f_back, level + 1
+    return level
 
 
 ADVICE = (

@@ -425,7 +425,7 @@ class Explainer:
 
     def _advised(self, found: dict[str, Any], check: bool) -> dict[str, Any]:
         if check and tf.executing_eagerly():
-            diagnosis.advise(found, self.composite.name, stacklevel=4)
+            diagnosis.advise(found, self.composite.name)
         return found
 
     def _run_whole(

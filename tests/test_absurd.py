@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import itertools
 import warnings
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ import pytest
 import tensorflow as tf
 from checking import randomize
 from conftest import REPOSITORY
-from pictures import photos
+from pictures import photos, table
 
 import lrp_tf
 from lrp_tf import composites, rules
@@ -55,8 +54,7 @@ def test_every_kind_of_call_warns(x: np.ndarray) -> None:
         with absurd() as found:
             call()
         assert len(found) == 1, name
-        if name != "map":
-            assert found[0].filename == __file__, name  # the line of the caller
+        assert found[0].filename == __file__, name  # the line of the caller
 
 
 @pytest.fixture
@@ -137,12 +135,12 @@ def test_the_command_marks_absurd_maps(lrp, tmp_path) -> None:
     assert "the sum of |relevance| is" in err
     assert "2 map(s) are absurd" in err
     assert "RelevanceWarning" not in err  # no line of Python's beside
-    rows = list(csv.DictReader((tmp_path / "absurd/results.csv").open(encoding="utf-8")))
+    rows = table(tmp_path / "absurd/results.csv")
     assert [row["warning"].startswith("the sum of |relevance| is") for row in rows] == [True, True]
     code, _, err = lrp(*common, "--out", "sound")
     assert code == 0, err
     assert "warning" not in err
-    rows = list(csv.DictReader((tmp_path / "sound/results.csv").open(encoding="utf-8")))
+    rows = table(tmp_path / "sound/results.csv")
     assert [row["warning"] for row in rows] == ["", ""]
 
 

@@ -24,6 +24,12 @@ KINDS = [
     "einsum to a higher rank",
     "channels_first conv2d same stride 2",
 ]
+QUICK = [
+    "dense",
+    "conv same stride 2 dilation 1 groups 1",
+    "conv1d same stride 2 groups 3",
+    "depthwise2d same stride 2",
+]
 RULES = {
     "ZPlus": (lambda **kw: rules.ZPlus(**kw), {}),
     "AlphaBeta": (lambda **kw: rules.AlphaBeta(2.0, 1.0, **kw), {"alpha": 2.0, "beta": 1.0}),
@@ -55,7 +61,7 @@ def case(kind: str, sign: str, bias: str):
 
 @pytest.mark.parametrize("how", HOW)
 @pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [k if k in QUICK else pytest.param(k, marks=pytest.mark.slow) for k in KINDS])
 def test_against_the_slow_formula(kind: str, rule: str, how: str) -> None:
     make, parameters = RULES[rule]
     for sign in ("signed", "nonnegative"):

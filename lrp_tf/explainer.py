@@ -488,8 +488,9 @@ class Explainer:
                 found = backward(starts)
             finite = _finite(clone, inputs, forward, found, want.each)
             found |= {"logits": logits, "in_range": in_range, "finite": finite}
-            many = arguments.Start(mode, kind, tensor).many
-            found["amplification"] = diagnosis.amplification(found["relevance"], starts, many)
+            if not want.each:  # no signature has it, and LiteRT would trip over its float64
+                many = arguments.Start(mode, kind, tensor).many
+                found["amplification"] = diagnosis.amplification(found["relevance"], starts, many)
             found["declared"] = tf.constant(True) & clone.as_declared(inputs)
             if want.account:
                 found |= {

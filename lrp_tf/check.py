@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import inspect
 import math
+import re
 import warnings
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -19,6 +20,7 @@ from lrp_tf.clone import Clone, Forward
 from lrp_tf.graph import Graph, Ref, Step
 from lrp_tf.numerics import Account
 from lrp_tf.summary import Table
+from lrp_tf.symbolic import with_mask
 
 _HALF = ("float16", "bfloat16")
 
@@ -32,7 +34,9 @@ class CheckError(ValueError):
 
 
 class CheckWarning(UserWarning):
-    """The books of a step do not close: relevance is lost or made there, by no named mechanism."""
+    """The books of a step do not close: relevance is lost or made there, by no named mechanism. Or: the model itself
+    does not run on this machine, and nothing could be compared.
+    """
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,15 +45,17 @@ class Finding:
 
     Attributes:
         name: "output", "layers", "finite", "books", "samples" or "linear".
-        measured: a relative deviation, or for "finite" a number of values; NaN where it could not be told.
+        measured: a relative deviation, or for "finite" a number of values; NaN where one side has a NaN.
         limit: the largest `measured` that passes.
         text: what was compared, or what went wrong where.
+        told: False where nothing could be compared, since the model itself does not run on this machine.
     """
 
     name: str
     measured: float
     limit: float
     text: str
+    told: bool = True
 
     @property
     def passed(self) -> bool:
@@ -80,7 +86,8 @@ class Check:
 
     @property
     def table(self) -> Table:
-        rows = [(f.name, "ok" if f.passed else "FAILED", f.measured, f.limit, f.text) for f in self.findings]
+        words = {True: "ok", False: "FAILED"}
+        rows = [(f.name, words[f.passed] if f.told else "unknown", f.measured, f.limit, f.text) for f in self.findings]
         return Table(self.title, ("check", "result", "measured", "limit", "what it says"), rows)
 
     def __str__(self) -> str:
@@ -106,12 +113,15 @@ def check(clone: Clone, inputs: list[tf.Tensor], logits: tf.Tensor, composite: s
     """
     count = min(2, inputs[0].shape[0])
     logits, pair = logits[:count], [_pair(x) for x in inputs]
-    forward = clone.forward(pair)
-    found = [
-        *_outputs(clone, forward, pair, logits),
-        *_backward(clone, forward, pair),
-        *_linearity(clone.graph.steps, forward),
-    ]
+    try:
+        forward = clone.forward(pair)
+        found = [
+            *_outputs(clone, forward, pair, logits),
+            *_backward(clone, forward, pair),
+            *_linearity(clone.graph.steps, forward),
+        ]
+    except tf.errors.OpError as error:  # what is compiled may run where single operations do not
+        found = [_unknown(f"single steps do not run on this machine: {_reason(error)}")]
     order = ("output", "layers", "finite", "books", "samples", "linear")
     found.sort(key=lambda finding: order.index(finding.name))
     return Check(f"{clone.graph.model.name}, composite {composite}: check of {count} sample(s)", tuple(found))
@@ -130,8 +140,12 @@ def _pair(x: tf.Tensor) -> tf.Tensor:
 
 def _outputs(clone: Clone, forward: Forward, pair: list[tf.Tensor], logits: tf.Tensor) -> Iterable[Finding]:
     graph, count = clone.graph, logits.shape[0]
-    limit = _limit(graph, half=0.1, single=1e-3, double=1e-8)
-    model = _model_output(graph, [x[:count] for x in pair])
+    limit = _limit(graph, half=0.1, single=1e-3, double=1e-6)
+    try:
+        model = _model_output(graph, [x[:count] for x in pair])
+    except Exception as error:  # whatever the user's layers raise; channels first on a CPU, for one
+        yield _unknown(f"the model itself does not run on this machine: {_reason(error)}")
+        return
     values, following = _reference(graph, pair)
     eager = _difference(clone.finish(clone.output(forward), forward)[:count], model)
     compiled = _difference(clone.finish(logits, _part(forward, count)), model)
@@ -142,7 +156,7 @@ def _outputs(clone: Clone, forward: Forward, pair: list[tf.Tensor], logits: tf.T
     if not agrees and eager <= limit:
         text += ": layers were changed after they were compiled; build a new Explainer"
     yield Finding("output", worst, limit, text)
-    coarse = _limit(graph, half=0.3, single=1e-2, double=1e-6)
+    coarse = _limit(graph, half=0.3, single=1e-2, double=1e-4)
     if following is not None:
         yield Finding("layers", following[1], limit, f"what its call() does was not followed right: {following[0]}")
     elif agrees and size <= coarse:
@@ -150,6 +164,17 @@ def _outputs(clone: Clone, forward: Forward, pair: list[tf.Tensor], logits: tf.T
     else:
         text = f"the first that differs from the model's: {named}" if named else "no layer differs by itself"
         yield Finding("layers", size, limit, text)
+
+
+def _unknown(text: str) -> Finding:
+    return Finding("output", math.nan, 0.0, text, told=False)
+
+
+def _reason(error: Exception) -> str:
+    """The line of an error that says why; Keras puts it second, in bold."""
+    lines = [line for line in re.sub(r"\x1b\[\d*m", "", str(error)).splitlines() if line.strip()]
+    keras_own = len(lines) > 1 and lines[0].startswith("Exception encountered")
+    return lines[keras_own][:200] if lines else type(error).__name__
 
 
 def _nan_last(value: float) -> float:
@@ -185,10 +210,19 @@ def _model_output(graph: Graph, inputs: list[tf.Tensor]) -> tf.Tensor:
 def _called(op: Any, args: tuple, kwargs: dict) -> Any:
     """What the layer or operation computes by itself, in inference mode."""
     if not isinstance(op, keras.Layer):
-        return op.call(*args, **kwargs)
+        return op.call(*_in_one_precision(args), **kwargs)
     if "training" in inspect.signature(op.call).parameters:
         kwargs = {**kwargs, "training": False}
     return op(*args, **kwargs)
+
+
+def _in_one_precision(args: tuple) -> tuple:
+    """Floats in the widest dtype among them: the variables of a layer in half precision are kept in float32."""
+    floats = [a.dtype for a in tree.flatten(args) if tf.is_tensor(a) and a.dtype.is_floating]
+    if len(set(floats)) < 2:
+        return args
+    widest = max(floats, key=lambda dtype: dtype.size)
+    return tree.map_structure(lambda a: tf.cast(a, widest) if tf.is_tensor(a) and a.dtype.is_floating else a, args)
 
 
 def _reference(graph: Graph, inputs: list[tf.Tensor]) -> tuple[dict[Ref, tf.Tensor], tuple[str, float] | None]:
@@ -201,13 +235,15 @@ def _reference(graph: Graph, inputs: list[tf.Tensor]) -> tuple[dict[Ref, tf.Tens
         if not step.inputs:  # the constants
             values.update(zip(step.outputs, step.call(), strict=True))
     wrong = None
-    limit = _limit(graph, half=0.1, single=1e-3, double=1e-8)
+    limit = _limit(graph, half=0.1, single=1e-3, double=1e-6)
     for call in graph.calls:
         if any(ref not in values for ref in call.inputs):
             continue  # made by a layer that is run as a whole
-        args, kwargs = tree.map_structure(lambda a: values[a] if isinstance(a, Ref) else a, (call.args, call.kwargs))
+        takes_masks = isinstance(call.op, keras.Layer) and call.op.supports_masking
+        given = functools.partial(_given, values, call.masks if takes_masks else {})
+        args, kwargs = tree.map_structure(given, (call.args, call.kwargs))
         with keras.StatelessScope():
-            # Without the masks that Keras attaches: each call names the masks that it takes.
+            # Without the masks that Keras attaches: a layer that takes none would complain.
             outputs = [tf.identity(y) for y in tree.flatten(_called(call.op, args, kwargs))]
         known = [(values[ref], y) for ref, y in zip(call.outputs, outputs, strict=True) if ref in values]
         off = max((_difference(a, b) for a, b in known), default=0.0, key=_nan_last)
@@ -215,6 +251,14 @@ def _reference(graph: Graph, inputs: list[tf.Tensor]) -> tuple[dict[Ref, tf.Tens
             wrong = f"{call.path!r} ({type(call.op).__name__})", off
         values.update(zip(call.outputs, outputs, strict=True))
     return values, wrong
+
+
+def _given(values: dict[Ref, tf.Tensor], masks: dict[Ref, Ref], argument: Any) -> Any:
+    """A value for a ref, with its Keras mask: some layers read it there and nowhere else."""
+    if not isinstance(argument, Ref):
+        return argument
+    mask = values.get(masks[argument]) if argument in masks else None
+    return values[argument] if mask is None else with_mask(values[argument], mask)
 
 
 def _difference(value: tf.Tensor, expected: tf.Tensor, scale: float = 0.0) -> float:
@@ -307,7 +351,7 @@ def _finite(clone: Clone, forward: Forward, relevances: list[tf.Tensor]) -> Find
 
 
 def _books(clone: Clone, rests: dict[Step, float]) -> Finding:
-    limit = 1e-9 if clone.graph.dtype == "float64" else 1e-4
+    limit = 1e-6 if clone.graph.dtype == "float64" else 1e-4  # TensorFlow resizes in float32 whatever it is given
     if any(step.fast for step in clone.graph.steps):
         limit = 0.05
     if not rests:
@@ -323,7 +367,7 @@ def _books(clone: Clone, rests: dict[Step, float]) -> Finding:
 def _samples(clone: Clone, forward: Forward, pair: list[tf.Tensor], relevances: list[tf.Tensor]) -> Finding:
     """Each sample for itself: what it gives, and where its relevance goes."""
     alone = clone.forward([x[:1] for x in pair])
-    limit = 1e-8 if clone.graph.dtype == "float64" else 1e-3
+    limit = 1e-6 if clone.graph.dtype == "float64" else 1e-3
     for step in clone.graph.steps:
         for ref in step.outputs:
             whole, single = forward.values[ref], alone.values[ref]
@@ -368,7 +412,7 @@ def _additive(function: Callable[[tf.Tensor], tf.Tensor], value: tf.Tensor) -> f
 
 def raise_unless_sound(found: Check) -> None:
     """Raise CheckError where something else than the model is explained; warn where the books do not close."""
-    wrong = [finding for finding in found.failed if finding.name != "books"]
+    wrong = [finding for finding in found.failed if finding.told and finding.name != "books"]
     if wrong:
         told = "; ".join(f"{finding.name}: {finding.text}" for finding in wrong)
         raise CheckError(
@@ -378,8 +422,9 @@ def raise_unless_sound(found: Check) -> None:
             found,
         )
     for finding in found.failed:
+        extent = f": {finding.measured:.2g} of it" if finding.told else ""
         warnings.warn(
-            f"{finding.text}: {finding.measured:.2g} of it (explainer.check(x) shows more, check=False turns this off)",
+            f"{finding.text}{extent} (explainer.check(x) shows more, check=False turns this off)",
             CheckWarning,
             stacklevel=4,
         )

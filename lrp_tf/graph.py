@@ -245,6 +245,7 @@ class Call:
     """One call of a layer or operation as the model makes it, before it became steps.
 
     `args` and `kwargs` hold `Ref`s; `outputs` are flat. `followed`: its own `call` was followed, and steps replace it.
+    `masks`: those that travelled with the arguments when the call was made.
     """
 
     path: str
@@ -253,6 +254,7 @@ class Call:
     kwargs: dict[str, Any]
     outputs: tuple[Ref, ...]
     followed: bool
+    masks: dict[Ref, Ref]
 
     @functools.cached_property
     def inputs(self) -> tuple[Ref, ...]:

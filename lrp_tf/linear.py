@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import types
 from collections.abc import Callable
 from typing import Any
@@ -25,6 +26,7 @@ class LinearLayer:
             gradient has to find it; None: it always has to.
         scale_outputs: (layer, w, a) -> w with output channel c times a[c]; None: nothing folds in from behind.
         scale_inputs: (layer, w, a) -> w with input channel c times a[c]; None: nothing folds in from ahead.
+        fan_in: w -> how many inputs an output sums; None: unknown, or few.
         mixes: w is [..., C, F] and sums over all C channels of x, which lie on the same axis as those of z.
         convolution: presets treat it as a convolution.
         elementwise: an affine step of its own (BatchNormalization): it folds into neighbours where that is exact,
@@ -39,6 +41,7 @@ class LinearLayer:
     transpose: Callable[[Any, tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor | None] | None = None
     scale_outputs: Callable[[Any, tf.Tensor, tf.Tensor], tf.Tensor] | None = None
     scale_inputs: Callable[[Any, tf.Tensor, tf.Tensor], tf.Tensor] | None = None
+    fan_in: Callable[[tf.Tensor], int] | None = None
     mixes: bool = False
     convolution: bool = False
     elementwise: bool = False
@@ -174,6 +177,7 @@ register(
     forward=_dense,
     scale_outputs=_scale_last,
     scale_inputs=lambda layer, w, a: w * a[:, None],
+    fan_in=lambda w: math.prod(w.shape[:-1]),
     mixes=True,
 )
 register(
@@ -270,6 +274,7 @@ _CONVOLUTION = {
     "forward": _conv,
     "scale_outputs": _scale_last,
     "scale_inputs": _scale_conv_inputs,
+    "fan_in": lambda w: math.prod(w.shape[:-1]),
     "mixes": True,  # unless in groups
     "transpose": _transposed_conv,
 }

@@ -17,6 +17,8 @@ import tensorflow as tf
 from lrp_tf import linear
 from lrp_tf.numerics import Relative, negative, offset, positive, vjp
 
+# From so many summands on, z+ is derived as z - z-. With fewer a convolution is cheap, and the books close better.
+_MANY = 512
 # Channels up to which contributions are put side by side and summed by one convolution: copies of more cost more.
 _FEW = 16
 # Entries of the kernel for each of a sample's output from which on BatchNormalization scales the output instead.
@@ -161,6 +163,11 @@ class Operator:
         up, down = gamma * self.w_positive, gamma * self.w_negative
         total = self.sum([(self.positive, up), (self.negative, down)])
         return total + (gamma * positive(self.b) + self.per_channel(epsilon))
+
+    @property
+    def many(self) -> bool:
+        """Whether so many contributions meet that one part of them is better derived from the sum and the other."""
+        return self.entry.fan_in is not None and self.entry.fan_in(self.w) >= _MANY
 
     @functools.cached_property
     def w_positive(self) -> tf.Tensor:

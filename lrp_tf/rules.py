@@ -238,7 +238,7 @@ class AlphaBeta(Rule):
 
     def terms(self, op: Operator) -> list[Term]:
         totals = (None, None)
-        if self.alpha and self.beta and op.quiet:
+        if self.alpha and self.beta and op.quiet and op.many:
             # Relevance arrives only where z > 0. There z+ = z - z- adds two positive numbers and never cancels, whereas
             # z- = z - z+ would lose a small z- altogether.
             totals = (lambda: op.explained - op.total_negative, lambda: op.total_negative)

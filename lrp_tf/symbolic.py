@@ -19,6 +19,7 @@ import keras
 from keras import tree
 from keras.src import backend
 from keras.src.backend.common import global_state
+from keras.src.backend.common.masking import set_keras_mask
 
 from lrp_tf.graph import EachSample, Ref
 
@@ -208,6 +209,13 @@ def in_full_precision(layer: keras.Layer) -> keras.Layer:
     vars(twin).update(vars(layer))
     vars(twin)["_dtype_policy"] = keras.DTypePolicy("float32")
     return twin
+
+
+def with_mask(value: Any, mask: Any) -> Any:
+    """A tensor of the same values that carries a Keras mask."""
+    value = backend.numpy.copy(value)
+    set_keras_mask(value, mask)
+    return value
 
 
 def sublayers(owner: Any, itself: bool = False) -> list[keras.Layer]:

@@ -264,10 +264,12 @@ class _Tracer:
             self.dtypes.add(op.compute_dtype)
             op = in_full_precision(op)
             kwargs |= _masks_for(op, args, kwargs)
+        given = [a for a in tree.flatten((args, kwargs)) if isinstance(a, Ref)]
+        masks = {ref: ref.mask for ref in given if ref.mask is not None}
         outputs = self.unfold(op, args, kwargs, path)
         followed = path in self.followed
         if followed or not isinstance(op, keras.Model):  # of other models the layers are called
-            self.calls.append(Call(path, own, args, kwargs, tuple(tree.flatten(outputs)), followed))
+            self.calls.append(Call(path, own, args, kwargs, tuple(tree.flatten(outputs)), followed, masks))
         self.layers.setdefault(path, []).append(tuple(tree.flatten(outputs)))
         if isinstance(op, keras.Layer):
             self.pass_mask_on(op, args, kwargs, tree.flatten(outputs))

@@ -187,6 +187,27 @@ def test_rules_that_lose_relevance_are_named():
         lrp_tf.Explainer(model, composite, check=True)(VEC)
 
 
+def test_a_model_that_does_not_run_here_is_said_to_be_unknown():
+    """TensorFlow has no convolution with channels first on CPUs; the clone has one."""
+
+    class Here(kl.Layer):
+        def call(self, x):
+            if not isinstance(x, keras.KerasTensor):
+                raise RuntimeError("not on this machine")
+            return ops.relu(x)
+
+        def compute_output_spec(self, x):
+            return keras.KerasTensor(x.shape, x.dtype)
+
+    model = dense_net(Here(name="elsewhere"))
+    found = checked(model, VEC)
+    assert names(found) == ["output"]
+    assert "not on this machine" in found["output"].text
+    assert "unknown" in str(found)
+    with pytest.warns(CheckWarning, match="not on this machine"):
+        lrp_tf.Explainer(model)(VEC)
+
+
 # --- what passes -------------------------------------------------------------------------------
 
 
@@ -245,7 +266,7 @@ def test_precisions(policy):
         keras.config.set_dtype_policy(before)
     found = checked(model, images(2, 8, 3))
     assert found, str(found)
-    assert found["output"].limit == (1e-8 if policy == "float64" else 0.1)
+    assert found["output"].limit == (1e-6 if policy == "float64" else 0.1)
 
 
 def test_registered_layers_that_are_right_pass(registered):

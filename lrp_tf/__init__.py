@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lrp_tf import composites, flows, heatmap, linear, rules
-    from lrp_tf.check import CheckError, CheckWarning
+    from lrp_tf.check import Check, CheckError, CheckWarning
     from lrp_tf.diagnosis import RelevanceWarning
     from lrp_tf.explainer import Conservation, Explainer, Explanation, clone_with_rules
     from lrp_tf.graph import UnsupportedLayerError
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Check",
     "CheckError",
     "CheckWarning",
     "Conservation",
@@ -37,6 +38,7 @@ __all__ = [
 
 # Public name -> its module. Imported when first used: TensorFlow takes seconds, and `lrp-tf --help` needs none of it.
 _HOMES = {
+    "Check": "check",
     "CheckError": "check",
     "CheckWarning": "check",
     "Conservation": "explainer",

@@ -73,6 +73,7 @@ class Clone:
         marked = spares.mark(*zeros.mark_quiet(graph, composite.assign(graph)))
         self.graph, self.handlers = fast_marks.mark(*marked, fast)
         self._relus = zeros.relus(self.graph, self.handlers)
+        self.heads = _heads(self.graph, self.handlers)
         self._makers = {ref: step for step in self.graph.steps for ref in step.outputs}
         self.hidden = zeros.hidden(self.graph, self.handlers)
         self.hidden_weights = zeros.hidden_weights(self.graph, self.handlers)
@@ -88,11 +89,12 @@ class Clone:
 
         @tf.custom_gradient
         def run(*flat: tf.Tensor) -> tuple[tf.Tensor, Callable]:
-            watched, place = record.should_record_backprop(flat), _place()
+            watched, place = record.should_record_backprop(flat) or not record.could_possibly_record(), _place()
             forward = self.forward(flat)
 
             def gradient(start: tf.Tensor, variables: Iterable | None = None) -> Any:
-                # A tape around a tf.function asks in another graph, and for all that the function reads.
+                # A tape around a tf.function asks in another graph, and for all that the function reads. Without any
+                # tape it is tf.gradients that asks.
                 if variables and not watched and _place() is place:
                     raise LookupError(NO_WEIGHTS)
                 relevances = self.relevance(forward, start)
@@ -193,6 +195,7 @@ class Clone:
         propagators: dict[Step, Callable] | None = None,
         observe: Observer | None = None,
         books: tf.DType = tf.float64,
+        below_heads: list[tf.Tensor] | None = None,
     ) -> dict[Ref, tf.Tensor]:
         """Relevance of the model's inputs, and of the tensors in `keep`.
 
@@ -201,6 +204,7 @@ class Clone:
             propagators: of `self.propagators`, to share them among several targets.
             observe: called for each step that relevance reached.
             books: dtype of the accounts that `observe` gets.
+            below_heads: a list that what `heads` sent is added to, the samples along the first axis.
         """
         samples, first = tf.shape(start)[0], (self.graph.outputs[0],)
         saved = dict(forward.saved)
@@ -234,6 +238,10 @@ class Clone:
                 sent = propagate(kept, account)
             if observe is not None:
                 observe(step, arrived, sent, account)
+            if below_heads is not None and step in self.heads:
+                below_heads += [
+                    _samples_first(r, ref) for r, ref in zip(sent, step.inputs, strict=True) if r is not None
+                ]
             for ref, relevance in zip(step.inputs, sent, strict=True):
                 if relevance is not None:
                     found[ref] = found[ref] + relevance if ref in found else relevance
@@ -242,6 +250,27 @@ class Clone:
             if ref not in found:
                 found[ref] = tf.zeros_like(forward.values[ref], dtype=self.graph.dtype)
         return found
+
+
+def _heads(graph: Graph, handlers: dict[Step, Any]) -> set[Step]:
+    """The steps that share out the start relevance itself: the first to divide on each way back from the output.
+
+    A start on an output that is nearly 0 grows there, up to 1 / epsilon times, by what LRP says: its contributions
+    cancel. What grows below is no work of the start.
+    """
+    start, found = {graph.outputs[0]}, set()
+    for step in reversed(graph.steps):
+        if step.signals and not start.isdisjoint(step.outputs):
+            if handlers[step].divides:
+                found.add(step)
+            else:
+                start.update(step.inputs[i] for i in step.signals)
+    return found
+
+
+def _samples_first(relevance: tf.Tensor, ref: Ref) -> tf.Tensor:
+    rank = relevance.shape.rank
+    return tf.transpose(relevance, [ref.axis, *(i for i in range(rank) if i != ref.axis)]) if ref.axis else relevance
 
 
 def _place() -> tf.Graph | None:

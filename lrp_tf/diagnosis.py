@@ -13,19 +13,26 @@ import tensorflow as tf
 from lrp_tf.clone import Clone
 from lrp_tf.graph import Step
 
-# Sum of |relevance| over the sum of |start|, above which float32 leaves nothing of the score in the sum of a map. The
+# How many times relevance may grow, above which float32 leaves nothing of the score in the sum of a map. The
 # largest of sound explanations is about 400; see docs/conservation.md.
 ABSURD = 1e6
-# The same for what is unexplained: as much as the whole score.
+# The same for what is unexplained: as much as the whole score. And what rounding may leave of what relevance grew from.
 UNEXPLAINED = 1.0
+ROUNDING = 1e-3
 
 
 class RelevanceWarning(UserWarning):
     """Relevance is out of all proportion to what it explains: the map shows rounding, and is no explanation."""
 
 
-def amplification(relevances: list[tf.Tensor], starts: tf.Tensor, many: bool) -> tf.Tensor:
-    """Sum of |relevance| over the sum of |start| for each sample, [B], or [B, k] for `starts` [k, B, ...]; float64."""
+def amplification(
+    relevances: list[tf.Tensor], starts: tf.Tensor, below: tf.Tensor, many: bool
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """How many times relevance grew for each sample, [B], or [B, k] for `starts` [k, B, ...], and from what; float64.
+
+    It begins as the sum of |start|, or as what the last layer made of it, the sum of |relevance| `below` it, where that
+    is more: a start on an output whose contributions cancel grows there by what LRP says.
+    """
     axes = 2 if many else 1
 
     def size(tensor: tf.Tensor) -> tf.Tensor:
@@ -33,11 +40,12 @@ def amplification(relevances: list[tf.Tensor], starts: tf.Tensor, many: bool) ->
         return tf.cast(tf.reduce_sum(tf.abs(tf.reshape(tensor, rows)), -1), tf.float64)
 
     start = tf.transpose(size(starts)) if many else size(starts)
-    return tf.math.divide_no_nan(tf.add_n([size(r) for r in relevances]), start)
+    begin = tf.maximum(start, tf.cast(below, tf.float64))
+    return tf.math.divide_no_nan(tf.add_n([size(r) for r in relevances]), begin), begin
 
 
 def remark(amplified: float, unexplained: float = 0.0) -> str:
-    """What is absurd about the map of one target, or ""."""
+    """What is absurd about the map of one target, or "". See `unexplained` for the second."""
     if amplified > ABSURD:
         return f"the sum of |relevance| is {amplified:.3g} times the start relevance"
     if abs(unexplained) > UNEXPLAINED:
@@ -45,10 +53,18 @@ def remark(amplified: float, unexplained: float = 0.0) -> str:
     return ""
 
 
+def unexplained(conservation: Any, begin: tf.Tensor) -> tf.Tensor:
+    """The share that is unexplained; 0 where it is rounding, of contributions that cancel in an output near 0, say."""
+    start, *parts, rest = conservation
+    return tf.where(tf.abs(start - tf.add_n(parts)) > ROUNDING * begin, rest, tf.zeros_like(rest))
+
+
 def advise(found: dict[str, Any], composite: str) -> None:
     """Warn of the first absurd map among those `found`, eager values by name, at the user's line."""
     amplified = found["amplification"].numpy()
-    rest = found["conservation"].unexplained.numpy() if "conservation" in found else np.zeros_like(amplified)
+    rest = np.zeros_like(amplified)
+    if "conservation" in found:
+        rest = unexplained(found["conservation"], found["begin"]).numpy()
     wrong = np.argwhere((amplified > ABSURD) | (np.abs(rest) > UNEXPLAINED))
     if len(wrong):
         first = tuple(wrong[0])

@@ -61,8 +61,10 @@ class Explanation:
         layers: layer name -> relevance of its output; a list, in the order of its calls, for a layer called
             several times.
         conservation: see `Conservation`.
-        amplification: float64, sum of |relevance| over the sum of |start relevance| for each sample and target. Of a
-            million or more a `RelevanceWarning` tells; inside a tf.function nothing does, so look at it there.
+        amplification: float64, sum of |relevance| over `begin`, for each sample and target. Of a million or more a
+            `RelevanceWarning` tells; inside a tf.function nothing does, so look at it there.
+        begin: float64, what relevance grew from: the sum of |start relevance|, or of |relevance| below the last layer,
+            where that is more. It is much more where the output is nearly 0, since its contributions cancel.
     """
 
     relevance: Any
@@ -72,6 +74,7 @@ class Explanation:
     layers: dict[str, Any]
     conservation: Conservation
     amplification: tf.Tensor
+    begin: tf.Tensor
 
 
 def clone_with_rules(
@@ -256,8 +259,9 @@ class Explainer:
             TypeError: targets that are no integers.
 
         Warns:
-            RelevanceWarning: the sum of |relevance| is more than a million times that of |start|, which no sound map
-                comes near. Not inside a tf.function; `explain` gives the factor there.
+            RelevanceWarning: the sum of |relevance| is more than a million times that of |start|, and of what the last
+                layer makes of it, which no sound map comes near. Not inside a tf.function; `explain` gives the factor
+                there.
         """
         found = self._run(x, target, start, _Want(), max_batch=max_batch)
         return self._structured(found["relevance"])
@@ -286,6 +290,7 @@ class Explainer:
             layers={name: r[0] if len(r) == 1 else list(r) for name, r in found["layers"].items()},
             conservation=found["conservation"],
             amplification=found["amplification"],
+            begin=found["begin"],
         )
 
     def map(
@@ -434,7 +439,8 @@ class Explainer:
         key = (begin.mode, begin.kind, want, tf.config.functions_run_eagerly())
         if key not in self._compiled:
             self._compiled[key] = self._compile(*key[:3])
-        found = self._compiled[key](*inputs, *([] if begin.tensor is None else [begin.tensor]))
+        function, tensors = self._compiled[key], [*inputs, *([] if begin.tensor is None else [begin.tensor])]
+        found = function(*tensors)
         message = "target out of range"
         if not tf.executing_eagerly():
             tf.debugging.Assert(found["declared"], [BELOW_ZERO])
@@ -449,9 +455,11 @@ class Explainer:
             start = starts[0] if begin.many else starts
             diagnosis.raise_where_it_began(self.clone, inputs, start, found["relevance"])
         self._check_once(inputs, found["logits"])
-        for name in ("relevance", "layers", "conservation"):
+        read = getattr(function, "captured_inputs", None)  # variables; unknown where functions run eagerly
+        seal = functools.partial(sealed, sources=None if read is None else [*tensors, *read])
+        for name in ("relevance", "layers", "conservation", "amplification", "begin"):
             if name in found:
-                found[name] = tf.nest.map_structure(sealed, found[name])
+                found[name] = tf.nest.map_structure(seal, found[name])
         return {name: value for name, value in found.items() if name not in ("declared", "in_range", "finite")}
 
     def _compile(self, mode: str, kind: str, want: _Want) -> Callable:
@@ -490,7 +498,8 @@ class Explainer:
             found |= {"logits": logits, "in_range": in_range, "finite": finite}
             if not want.each:  # no signature has it, and LiteRT would trip over its float64
                 many = arguments.Start(mode, kind, tensor).many
-                found["amplification"] = diagnosis.amplification(found["relevance"], starts, many)
+                grown = diagnosis.amplification(found["relevance"], starts, found.pop("below"), many)
+                found["amplification"], found["begin"] = grown
             found["declared"] = tf.constant(True) & clone.as_declared(inputs)
             if want.account:
                 found |= {
@@ -548,13 +557,24 @@ def _backward(
         return [forward.values[ref] for ref in step.outputs if forward.values[ref].dtype.is_floating]
 
     refs = [ref for pairs in keep.values() for ref, _ in pairs]
+    below: list[tf.Tensor] = []
     relevances = clone.relevance(
-        forward, start, keep=refs, propagators=propagators, observe=observe if want.account else None, books=want.books
+        forward,
+        start,
+        keep=refs,
+        propagators=propagators,
+        observe=observe if want.account else None,
+        books=want.books,
+        below_heads=None if want.each else below,
     )
     found: dict[str, Any] = {
         "relevance": [relevances[ref] for ref in graph.inputs],
         "layers": {name: [_padded(relevances[ref], steps) for ref, steps in pairs] for name, pairs in keep.items()},
     }
+    if not want.each:  # a sample may have several rows there, of time steps
+        samples = tf.shape(start)[0]
+        sizes = [tf.reduce_sum(tf.abs(tf.reshape(r, tf.stack([samples, -1]))), axis=1) for r in below]
+        found["below"] = tf.add_n([tf.zeros([samples], clone.graph.dtype), *sizes])
     if want.account:
         summed = functools.partial(sample_sum, dtype=want.books)
         reached = tf.add_n([summed(r) for r in found["relevance"]])
@@ -583,6 +603,7 @@ def _each_target(backward: Callable, starts: tf.Tensor, keep: dict, want: _Want,
         "relevance": [dtype] * len(clone.graph.inputs),
         "layers": {name: [dtype] * len(pairs) for name, pairs in keep.items()},
     }
+    signature |= {} if want.each else {"below": dtype}
     signature |= {"shares": want.books} if want.account else {}
     signature |= {"steps": tf.float64} if want.steps else {}
     found = tf.map_fn(backward, starts, fn_output_signature=signature)

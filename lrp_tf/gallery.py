@@ -377,13 +377,15 @@ class _Run:
         top = [value for c in best for value in (int(c), name(int(c)), chance(c), f"{logits[c]:.7g}")]
         top += [""] * (4 * (TOP - len(best)))
         shares = [np.atleast_1d(np.asarray(getattr(explanation.conservation, share))[row]) for share in _SHARES]
+        unexplained = diagnosis.unexplained(explanation.conservation, explanation.begin).numpy()
+        unexplained = np.atleast_1d(unexplained[row])
         largest = np.abs(maps.sum(-1)).max((1, 2))
         rows, titles = [], []
         for k, target in enumerate(np.atleast_1d(np.asarray(explanation.target)[row]).tolist()):
             numbers = [f"{share[k]:.7g}" for share in shares]
             start, arrived = (float(share[k]) for share in shares[:2])
             factor = np.atleast_1d(explanation.amplification.numpy()[row])[k]
-            warning = diagnosis.remark(factor, float(shares[-1][k]))
+            warning = diagnosis.remark(factor, unexplained[k])
             told = (chance(target), f"{arrived / start:.4g}" if start else "", f"{largest[k]:.7g}", warning)
             rows.append((item.path, item.base, *top, target, name(target), *numbers, *told))
             likely = "" if probabilities is None else f", p = {probabilities[target]:.3f}"

@@ -59,6 +59,7 @@ class Rule:
     when_empty: str = "absorb"
     at_zero = "unknown"  # "none": an input that is zero has no relevance, see `zeros`
     shows_kernel = False  # NaN or Inf in the kernel shows in the relevance, see `zeros`
+    divides = True  # as flows that share in proportion do
 
     def __post_init__(self) -> None:
         check_stabilizer(self.stabilizer)

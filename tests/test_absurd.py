@@ -75,18 +75,73 @@ def test_sound_explanations_do_not_warn(x: np.ndarray, eager: None) -> None:
         assert found.amplification.numpy().max() < 1e4, (name, zero_bias)
 
 
+def sizes(relevance, axes: int = 1) -> np.ndarray:
+    values = np.abs(np.asarray(relevance, "float64"))
+    return values.reshape(*values.shape[:axes], -1).sum(-1)
+
+
 def test_amplification_is_what_it_says(x: np.ndarray) -> None:
-    explainer = lrp_tf.Explainer(deep_net(blocks=2), "epsilon")
-    one = explainer.explain(x)
-    sizes = np.abs(np.asarray(one.relevance, "float64")).sum((1, 2, 3))
-    np.testing.assert_allclose(one.amplification, sizes / np.abs(one.conservation.start), rtol=1e-5)
-    many = explainer.explain(x, [[0, 1, 2]] * 4)
-    sizes = np.abs(np.asarray(many.relevance, "float64")).sum((2, 3, 4))
-    np.testing.assert_allclose(many.amplification, sizes / np.abs(many.conservation.start), rtol=1e-5)
-    given = explainer.explain(x, start=np.array([[1.0, -1.0, 0.0, 0.0]] * 3 + [[0.0] * 4]))
-    sizes = np.abs(np.asarray(given.relevance, "float64")).sum((1, 2, 3))
-    np.testing.assert_allclose(given.amplification, [*sizes[:3] / 2, 0.0], rtol=1e-5)
-    assert one.amplification.dtype == tf.float64
+    model = deep_net(blocks=2)
+    explainer, pooling = lrp_tf.Explainer(model, "epsilon"), model.layers[-2].name
+    start = np.array([[1.0, -1.0, 0.0, 0.0]] * 3 + [[0.0] * 4])
+    calls = [({}, 1), ({"target": [[0, 1, 2]] * 4}, 2), ({"start": start}, 1)]
+    for options, axes in calls:
+        found = explainer.explain(x, **options, layers=[pooling])
+        below = sizes(found.layers[pooling], axes)
+        first = np.abs(start).sum(1) if "start" in options else np.abs(found.conservation.start)
+        begin = np.maximum(first, below)
+        assert (begin > first).any()
+        np.testing.assert_allclose(found.begin, begin, rtol=1e-5)
+        want = np.divide(sizes(found.relevance, axes), begin, where=begin > 0, out=np.zeros_like(begin))
+        np.testing.assert_allclose(found.amplification, want, rtol=1e-5)
+        assert found.amplification.dtype == found.begin.dtype == tf.float64
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_an_output_near_zero_is_no_absurdity(dtype: str, rng: np.random.Generator) -> None:
+    """Its contributions cancel, and so R is large against the output; a regression may well come out as 1e-7."""
+    x = tf.constant(rng.normal(size=(3, 20)), dtype)
+    dense = [layers.Dense(512, "relu", dtype=dtype), layers.Dense(512, "relu", dtype=dtype)]
+    model = randomize(keras.Sequential([keras.Input((20,), dtype=dtype), *dense, layers.Dense(4, dtype=dtype)]))
+    head = model.layers[-1]
+    head.bias.assign(head.bias - model(x)[0])  # the first sample
+    explainer, largest = lrp_tf.Explainer(model), 0
+    for near in (0.0, 1e-9, 1e-7, 1e-6, 1e-5):
+        head.bias.assign(head.bias + near)
+        for options in ({"target": 1}, {"target": [[0, 1]] * 3, "start": "one"}):
+            found = explainer.explain(x, **options)
+            assert found.amplification.numpy().max() < 100
+            largest = max(largest, sizes(found.relevance).max())
+    assert largest > 1e6  # which would be blamed, against a start of 1
+    assert "Absurd" not in str(explainer.report(x, 1, print_fn=None))
+
+
+def test_a_start_on_zeros_behind_an_activation_is_no_absurdity(rng: np.random.Generator) -> None:
+    """The last layer is looked for behind activations and scalings."""
+    inputs = keras.Input((4,))
+    hidden = layers.Dense(6)(inputs)
+    outputs = layers.Rescaling(0.5)(layers.Activation("tanh")(layers.Dense(2)(hidden)))
+    model = randomize(keras.Model(inputs, outputs))
+    x = rng.normal(size=(2, 4))
+    head = model.layers[2]
+    head.bias.assign(head.bias - head(model.layers[1](x))[0])
+    found = lrp_tf.Explainer(model, "epsilon").explain(x, start=np.ones((2, 2)))
+    assert sizes(found.relevance)[0] > 1e5
+    assert found.amplification.numpy().max() < 100
+
+
+def test_growth_below_the_last_layer_counts_behind_moves_and_time_steps() -> None:
+    """A layer whose sums cancel, below one that shares by Flat."""
+    inner = keras.Sequential([keras.Input((2,)), layers.Dense(2, use_bias=False), layers.Dense(2, name="head")])
+    inner.layers[0].set_weights([np.array([[1.0, 1.0], [-1.0, -1.0]])])
+    model = keras.Sequential([keras.Input((3, 2)), layers.TimeDistributed(inner), layers.Flatten()])
+    composite = composites.Composite([(composites.named(".*head"), rules.Flat()), (None, rules.Epsilon())])
+    explainer, x = lrp_tf.Explainer(model, composite), np.ones((2, 3, 2))
+    x[1, :, 1] = -1.0  # nothing cancels
+    with pytest.warns(lrp_tf.RelevanceWarning, match=r"Sample\(s\) \[0\]"):
+        found = explainer.explain(x, start=np.ones((2, 6)))
+    np.testing.assert_allclose(found.begin, [6.0, 6.0], rtol=1e-5)
+    np.testing.assert_allclose(found.amplification, [2e6, 1.0], rtol=1e-5)
 
 
 def test_of_two_inputs_both_count() -> None:
@@ -94,8 +149,7 @@ def test_of_two_inputs_both_count() -> None:
     model = randomize(keras.Model(inputs, layers.Dense(1)(layers.Concatenate()(inputs))))
     x = [np.ones((2, 2)), np.ones((2, 3))]
     found = lrp_tf.Explainer(model, "epsilon").explain(x, 1)
-    sizes = sum(np.abs(np.asarray(r, "float64")).sum(1) for r in found.relevance)
-    np.testing.assert_allclose(found.amplification, sizes / np.abs(found.conservation.start), rtol=1e-5)
+    np.testing.assert_allclose(found.amplification, sum(map(sizes, found.relevance)) / found.begin, rtol=1e-5)
 
 
 def test_inside_a_graph_nothing_warns_and_the_factor_tells(x: np.ndarray) -> None:

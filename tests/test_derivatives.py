@@ -176,3 +176,68 @@ def test_integers_have_no_relevance_to_ask_for():
         z = clone(tf.constant([[1, 2, 3, 4, 5]]))
     with raises(LookupError, WEIGHTS):
         tape.gradient(z, model.trainable_variables)
+
+
+@pytest.mark.parametrize("constant", [lambda r: r, lambda r: tf.cast(r > 0, r.dtype) * r])
+def test_relevance_of_another_model_is_a_constant(net, run, constant):
+    """While one model trains, what another's weights would have of it is not asked for."""
+    explain, scale = lrp_tf.Explainer(net), tf.Variable(2.0)
+
+    def step(x, *more):
+        with tf.GradientTape() as tape:
+            total = tf.reduce_sum(constant(explain(x)) * scale)
+        return tape.gradient(total, [scale, *more])
+
+    x = tf.constant(X)
+    close(run(step)(x)[0], tf.reduce_sum(constant(explain(x))), 1e-4)
+    with raises(Exception, SECOND):
+        run(lambda x: step(x, *net.trainable_variables))(x)
+    with raises(Exception, SECOND):
+        run(lambda x: step(x, net.trainable_variables[-1]))(x)
+
+
+@pytest.mark.parametrize("eager", [True, False])
+def test_inside_the_training_of_another_model(net, eager):
+    class Masked(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.own = keras.Sequential([keras.Input((8, 8, 2)), kl.Flatten(), kl.Dense(3)])
+            self.explain, self.seen = lrp_tf.Explainer(net), keras.metrics.Mean(name="seen")
+
+        def call(self, x):
+            return self.own(x * self.explain(x))
+
+        def train_step(self, data):
+            found = super().train_step(data)
+            self.seen.update_state(tf.abs(self.explain(data[0])))
+            return found | {"seen": self.seen.result()}
+
+    model = Masked()
+    model.compile("sgd", "mse", run_eagerly=eager)
+    before = [w.copy() for w in model.own.get_weights()]
+    history = model.fit(X, np.ones((len(X), 3)), verbose=0).history
+    assert history["seen"][0] > 0
+    assert all(np.abs(a - b).max() > 0 for a, b in zip(before, model.own.get_weights(), strict=True))
+
+
+def test_gradients_without_a_tape(net):
+    """tf.gradients, inside a function, asks for the same."""
+    clone, x = lrp_tf.clone_with_rules(net), tf.constant(X)
+
+    @tf.function
+    def first(x):
+        z = clone(x)
+        return tf.gradients(z, x, grad_ys=z)[0]
+
+    close(first(x), relevance(clone, x), 1e-6)
+    with raises(Exception, SECOND):
+        tf.function(lambda x: tf.gradients(first(x), x))(x)
+    with raises(Exception, SECOND):
+        tf.function(lambda x: tf.hessians(clone(x), x))(x)
+
+
+def test_forward_mode_has_no_derivative_either(net):
+    clone, explain, x = lrp_tf.clone_with_rules(net), lrp_tf.Explainer(net), tf.constant(X)
+    for call in (explain, lambda x: explain.explain(x), lambda x: relevance(clone, x)):
+        with tf.autodiff.ForwardAccumulator(x, tf.ones_like(x)), raises(LookupError, SECOND):
+            call(x)

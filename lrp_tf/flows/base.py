@@ -29,12 +29,14 @@ class Flow:
         detached: relevance never enters; the outputs count as constants.
         at_zero: relevance of an input that is zero: "none"; what the output has, which is zero too ("moves"); what the
             output has, a function of this input alone ("element"); or "unknown".
+        divides: by a sum that may cancel, so that relevance can grow.
     """
 
     transparent = False
     multiplies = False
     detached = False
     at_zero = "unknown"
+    divides = False
 
     def forward(self, step: Any, inputs: list[tf.Tensor]) -> tuple[list[tf.Tensor], Any]:
         """Outputs of the step, and what `backward` needs."""

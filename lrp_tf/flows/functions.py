@@ -25,6 +25,7 @@ class Homogeneous(Flow):
 
     epsilon = 1e-6
     at_zero = "none"
+    divides = True
 
     def backward(self, step: Any, saved: Any) -> Propagate:
         inputs, (y,) = saved

@@ -22,6 +22,7 @@ class Centered(Flow):
     """
 
     epsilon = 1e-6
+    divides = True
 
     def parts(self, step: Any, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, list[int]]:
         """x with its groups on axes of their own, gamma and beta that broadcast to it, and the axes of the mean."""

@@ -39,6 +39,7 @@ class Share(Flow):
     bounds: str = ""
     epsilon = 1e-6
     at_zero = "none"
+    divides = True
 
     def linear_map(self, step: Any, inputs: list[tf.Tensor]) -> Callable[..., tf.Tensor] | None:
         """The map whose contributions are shared; None: the step's own."""
@@ -199,6 +200,7 @@ class Affine(Flow):
     """An affine step that no neighbour could take in (BatchNormalization after a sum, say): Epsilon(1e-6)."""
 
     rule = rules.Epsilon()
+    divides = True
 
     def forward(self, step: Any, inputs: list[tf.Tensor]) -> tuple[list[tf.Tensor], Any]:
         return self.rule.forward(step, inputs)

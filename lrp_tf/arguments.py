@@ -180,7 +180,9 @@ def ranked(targets: Iterable, graph: Graph) -> list[int]:
         raise ValueError(f"The output has the shape {shape_text(graph.outputs[0].shape)}, without a top class.")
     classes = class_count(graph)
     if classes is not None and -min(found) > classes:
-        raise ValueError(f"topK:{-min(found)}: the model has {classes} classes.")
+        raise ValueError(
+            f"Expected at most topK:{classes}: the model has {classes} classes. Received: topK:{-min(found)}"
+        )
     return found
 
 

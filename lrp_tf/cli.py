@@ -25,6 +25,7 @@ def _parser() -> argparse.ArgumentParser:
 def _run(options: argparse.Namespace) -> int:
     from lrp_tf import commands
 
+    terminal.raise_interrupt()
     return commands.COMMANDS[options.command](options)
 
 
@@ -40,12 +41,17 @@ def guarded(
         run: does what the options say and returns the exit code. It imports what needs TensorFlow.
     """
     saves = False
+    terminal.open_streams()
     try:
-        parser = make_parser()
-        options = parser.parse_args(argv)
-        saves = hasattr(options, "resume")
-        quiet.import_tensorflow()
-        return run(options)
+        with terminal.interruptible():
+            parser = make_parser()
+            options = parser.parse_args(argv)
+            saves = hasattr(options, "resume")
+            quiet.import_tensorflow()
+            terminal.raise_interrupt()
+            code = run(options)
+            terminal.raise_interrupt()
+            return code
     except (OSError, ValueError, TypeError, ImportError) as error:
         message = terminal.printable(error, keep="\n")
         terminal.say(f"{parser.prog}: error: {message}", error=True)

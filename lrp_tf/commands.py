@@ -120,7 +120,7 @@ def explain_images(
     Args:
         identity: what tells the model from others, for `--resume`.
     """
-    skipped = lambda path, reason: print(f"skipped: {path!a}: {reason}", file=sys.stderr)  # noqa: E731
+    skipped = lambda path, reason: say(f"skipped: {path!a}: {reason}", error=True)  # noqa: E731
     files = list(images.find(_image_names(options), skipped=skipped))
     explainer = _explainer(model, options, _bounds(options, model, preprocessing))
     styles = drawing.STYLES if options.style == "all" else (options.style,)
@@ -153,7 +153,7 @@ def explain_images(
     )
     say(f"{printable(model.name)}, composite {explainer.composite.name}, {len(files)} image(s)")
     if not classes.names:
-        say("The names of the classes are not known: numbers stand in their place (--classes FILE).")
+        say("The names of the classes are not known, numbers are shown instead (--classes FILE).")
     began = time.perf_counter()
     passes = 2 if look.scale == "run" else 1
     if passes == 2:

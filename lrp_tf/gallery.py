@@ -108,7 +108,10 @@ class Gallery:
             ValueError: another run is writing into `out`.
             OSError: the folder cannot be written, or the disk is full.
         """
-        self.out.mkdir(parents=True, exist_ok=True)
+        try:
+            self.out.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError) as error:
+            raise LoadError(f"Expected a folder for the results. Received: {self.out}, a file or below one") from error
         with only_run(self.out):
             return _Run(self, resume, overwrite, progress, tell, finished, warn).run(files)
 

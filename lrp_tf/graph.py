@@ -305,7 +305,9 @@ class Graph:
         """Outputs of the calls of the layer with this path, or with this name if only one path ends in it."""
         paths = [p for p in self.layers if p == name] or [p for p in self.layers if p.rsplit("/", 1)[-1] == name]
         if len(paths) != 1:
-            problem = f"{len(paths)} layers are called so: {paths}; give the path" if paths else "no layer is called so"
+            problem = (
+                f"{len(paths)} layers have this name: {paths}; give the path" if paths else "no layer has this name"
+            )
             raise ValueError(f"Layer {name!r}: {problem}. Layers of {self.model.name!r}: {', '.join(self.layers)}")
         return self.layers[paths[0]]
 

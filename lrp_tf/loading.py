@@ -255,8 +255,10 @@ class Classes:
                 f"class {text!r}: the names of the classes are not known. Remedy: --classes FILE, or a number"
             )
         close = difflib.get_close_matches(_plain(text), plain, 3, 0.5)
-        hint = f" Like it: {', '.join(self.names[plain.index(c)] for c in close)}" if close else ""
-        raise LoadError(f"class {text!r}: no class is called so.{hint}")
+        hint = f" Similar names: {', '.join(self.names[plain.index(c)] for c in close)}" if close else ""
+        raise LoadError(
+            f"class {text!r}: no class has this name. Expected a name, a number below {count}, top1 or topK:3.{hint}"
+        )
 
 
 def _plain(name: str) -> str:

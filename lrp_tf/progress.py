@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from pathlib import Path
 from types import TracebackType
@@ -10,7 +11,17 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from lrp_tf import drawing, gallery
-from lrp_tf.terminal import printable, say
+from lrp_tf.terminal import printable, raise_interrupt, say, silence
+
+
+class _Console(Console):
+    """Standard error. By default rich ends the process where its reader has gone."""
+
+    def __init__(self) -> None:
+        super().__init__(stderr=True, highlight=False, markup=False)
+
+    def on_broken_pipe(self) -> None:
+        silence(sys.stderr)
 
 
 class Bar:
@@ -19,7 +30,7 @@ class Bar:
     def __init__(self, total: int) -> None:
         self.total, self.count, self.told = total, 0, time.perf_counter()
         self.before: int | None = None  # finished by an earlier run, and no measure of speed
-        self.console = Console(stderr=True, highlight=False, markup=False)
+        self.console = _Console()
         columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[speed]}"), TimeElapsedColumn())
         columns += (TextColumn("left:"), TimeRemainingColumn())
         self.progress = Progress(*columns, console=self.console, transient=True)
@@ -35,6 +46,7 @@ class Bar:
             self.progress.stop()
 
     def advance(self, count: int) -> None:
+        raise_interrupt()
         self.count += count
         now = time.perf_counter()
         if self.before is None:
@@ -64,4 +76,7 @@ class Bar:
             say(f"{file}: {top}; {printable(cells['target_name'])}: logit {logit:.4g}; {went}")
 
     def _print(self, line: str) -> None:
-        self.console.print(printable(line), soft_wrap=True)
+        if self.console.is_terminal:
+            self.console.print(printable(line), soft_wrap=True)  # above the bar
+        else:
+            say(printable(line), error=True)

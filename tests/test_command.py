@@ -162,12 +162,21 @@ import pathlib, time
 pathlib.Path("begun").touch()
 time.sleep(60)
 """
+DEAF = """
+import pathlib, time
+pathlib.Path("begun").touch()
+try:
+    time.sleep(60)
+except BaseException:
+    pass
+"""
 
 
-def test_an_interrupt_at_the_start_is_no_traceback(tmp_path):
-    """While the imports run, which take seconds; a package of Keras' name makes them last."""
+@pytest.mark.parametrize("slow", [SLOW, DEAF], ids=["slow", "deaf"])
+def test_an_interrupt_at_the_start_is_no_traceback(tmp_path, slow):
+    """While the imports run, which take seconds; a package of Keras' name makes them last, or drops the interrupt."""
     (tmp_path / "keras").mkdir()
-    (tmp_path / "keras" / "__init__.py").write_text(SLOW, encoding="utf-8")
+    (tmp_path / "keras" / "__init__.py").write_text(slow, encoding="utf-8")
     env = {name: value for name, value in os.environ.items() if not name.startswith("TF_")}
     env |= {"PYTHONPATH": f"{tmp_path}{os.pathsep}{REPOSITORY}"}
     for command, kept in ((["summary", "m.keras"], ""), (["explain", "m.keras", "a.png"], " Finished results")):
@@ -212,3 +221,45 @@ def test_help_through_head_is_quiet():
     done = subprocess.run(command, env=env, stdout=writing, stderr=subprocess.PIPE, check=False)
     os.close(writing)
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+def closing(redirection, *arguments, cwd):
+    """The command as a shell starts it behind a redirection."""
+    env = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    command = f'"$0" -m lrp_tf "$@" {redirection}'
+    return subprocess.run(["bash", "-c", command, sys.executable, *map(str, arguments)], cwd=cwd, env=env, check=False,
+                          capture_output=True, text=True)  # fmt: skip
+
+
+@pytest.mark.skipif(os.name != "posix", reason="streams are closed by a POSIX shell")
+def test_closed_streams_are_no_mistake(saved, tmp_path):
+    photos(tmp_path / "in", 1)
+    explain = ("explain", saved, "in", "gone.png", "--preprocess", "none", "--out")
+    done = closing(">&- 2>&- <&-", *explain, "all", cwd=tmp_path)
+    assert done.returncode == 1  # gone.png
+    assert len(table(tmp_path / "all" / "results.csv")) == 1
+    assert len(table(tmp_path / "all" / "failures.csv")) == 1
+    assert closing("2>&-", "explain", saved, "-", "--preprocess", "none", cwd=tmp_path).returncode == 2  # no names
+
+
+def test_an_error_stream_without_reader_stops_nothing(saved, tmp_path):
+    photos(tmp_path / "in", 1)
+    (tmp_path / "in" / ".hidden.png").write_bytes(b"")  # told before the run, gone.png within it
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "lrp_tf", "explain", saved, "gone.png", "in", "--preprocess", "none"]
+    env = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run(command, env=env, cwd=tmp_path, stdout=subprocess.PIPE, stderr=writing, check=False)
+    os.close(writing)
+    assert done.returncode == 1
+    assert len(table(tmp_path / "results" / "results.csv")) == 1
+
+
+def test_a_file_as_the_folder_of_results(saved, tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    photos(tmp_path / "in", 1)
+    (tmp_path / "file").write_text("mine", encoding="utf-8")
+    for out in ("file", "file/below"):
+        assert cli.main(["explain", str(saved), "in", "--preprocess", "none", "--out", out]) == 2
+        assert f"Expected a folder for the results. Received: {out}" in capfd.readouterr().err
+    assert (tmp_path / "file").read_text(encoding="utf-8") == "mine"

@@ -68,7 +68,7 @@ def test_several_targets_share_a_line_each_and_a_sheet(lrp, saved, tmp_path):
         f"photo0.overlay.{i}.png" for i in range(1, 5)
     }
     assert rgb("results/photo0.png").shape[1] > 1200  # the photograph and four maps
-    for text, word in (("cat", "several"), ("dgo", "Like it"), ("7", "0 to 6"), ("-1", "0 to 6")):
+    for text, word in (("cat", "several"), ("dgo", "Similar names"), ("7", "0 to 6"), ("-1", "0 to 6")):
         code, _, err = lrp("explain", saved, "in", *options, f"--target={text}")
         assert code == 2
         assert word in err

@@ -154,10 +154,16 @@ def _check_samples(graph: Graph) -> None:
     for step in (*graph.steps, *graph.stripped):
         if step.mixes:
             raise UnsupportedLayerError(step.mixes)
-    if (axis := graph.outputs[0].axis) != 0:
+    output = graph.outputs[0]
+    if output.axis != 0:
         raise UnsupportedLayerError(
-            f"The output of {graph.model.name!r} has the samples of a batch on axis {axis}. Expected: on the first "
-            "one. Remedy: transpose it in the model."
+            f"The output of {graph.model.name!r} has the samples of a batch on axis {output.axis}. Expected: on the "
+            "first one. Remedy: transpose it in the model."
+        )
+    if output.each != 1:
+        raise UnsupportedLayerError(
+            f"The output of {graph.model.name!r} has {output.each} rows of its first axis for each sample. Expected: "
+            f"one. Remedy: reshape it in the model, keras.ops.reshape(y, (-1, {output.each}, ...))."
         )
 
 

@@ -17,6 +17,7 @@ from lrp_tf.symbolic import one_thread, sublayers
 _IDLE = {
     *("name", "built", "autocast", "build", "quantize", "add_loss", "supports_jit", "activity_regularizer", "seed"),
     *("train_function", "test_function", "predict_function", "loss"),  # of models: what compile() and fit() set
+    *("compiled", "stop_training"),
     *("use_bias", "units", "filters", "lora_rank", "quantization_config", "trainable", "sparse", "dtype"),
 }
 _SETTINGS = (bool, int, float, str, tuple, types.NoneType)
@@ -26,7 +27,8 @@ _PARTS = (keras.Variable, keras.Layer, keras.DTypePolicy, types.FunctionType, ty
 class Snapshot:
     """What the layers of a model were: their weights (which, not their values), activations, parts and settings.
 
-    Settings (numbers, flags, strings) count for Keras' own layers alone: layers of the user's may well keep a counter.
+    Settings (numbers, flags, strings) count for Keras' own layers. Of the user's layers only flags do, for these may
+    well keep a counter.
     """
 
     def __init__(self, model: keras.Model) -> None:
@@ -62,7 +64,8 @@ def _decides(name: str, value: Any, own: bool) -> bool:
         return False
     if isinstance(value, _PARTS):
         return True
-    return own and name[0] != "_" and isinstance(value, _SETTINGS) and not name.startswith(("supports_", "call_"))
+    settings = _SETTINGS if own else bool
+    return name[0] != "_" and isinstance(value, settings) and not name.startswith(("supports_", "call_"))
 
 
 def refuse_quantized(layers: Iterable[keras.Layer]) -> None:

@@ -210,18 +210,20 @@ def _model_output(graph: Graph, inputs: list[tf.Tensor]) -> tf.Tensor:
 def _called(op: Any, args: tuple, kwargs: dict) -> Any:
     """What the layer or operation computes by itself, in inference mode."""
     if not isinstance(op, keras.Layer):
-        return op.call(*_in_one_precision(args), **kwargs)
+        return op.call(*_in_one_precision(args), **_in_one_precision(kwargs))
     if "training" in inspect.signature(op.call).parameters:
         kwargs = {**kwargs, "training": False}
     return op(*args, **kwargs)
 
 
-def _in_one_precision(args: tuple) -> tuple:
-    """Floats in the widest dtype among them: the variables of a layer in half precision are kept in float32."""
+def _in_one_precision(args: Any) -> Any:
+    """Floats in the widest dtype among them, float32 at least.
+
+    The variables of a layer in half precision are kept in float32. And the steps were traced in float32: the number
+    that masks there, -1e9 say, would be -Inf in float16, and NaN behind a softmax.
+    """
     floats = [a.dtype for a in tree.flatten(args) if tf.is_tensor(a) and a.dtype.is_floating]
-    if len(set(floats)) < 2:
-        return args
-    widest = max(floats, key=lambda dtype: dtype.size)
+    widest = max([tf.float32, *floats], key=lambda dtype: dtype.size)
     return tree.map_structure(lambda a: tf.cast(a, widest) if tf.is_tensor(a) and a.dtype.is_floating else a, args)
 
 
@@ -263,6 +265,8 @@ def _given(values: dict[Ref, tf.Tensor], masks: dict[Ref, Ref], argument: Any) -
 
 def _difference(value: tf.Tensor, expected: tf.Tensor, scale: float = 0.0) -> float:
     """Largest difference, relative to the largest expected value; NaN where one has a NaN and the other has none."""
+    if tf.is_tensor(expected) and expected.dtype.is_floating and expected.dtype.size < 4:
+        value = tf.cast(value, expected.dtype)  # a mask of -1e9 is -Inf there
     value, expected = _array(value), _array(expected)
     if value.shape != expected.shape:
         return math.inf
@@ -343,11 +347,16 @@ def _finite(clone: Clone, forward: Forward, relevances: list[tf.Tensor]) -> Find
     def bad(tensor: tf.Tensor) -> int:
         return int(np.sum(~np.isfinite(tensor.numpy()))) if tensor.dtype.is_floating else 0
 
-    for step in clone.graph.steps:
-        if count := sum(bad(forward.values[ref]) for ref in step.outputs):
-            return Finding("finite", count, 0, f"NaN or Inf begins at the output of {step.path!r} ({step.operation})")
-    count = sum(map(bad, relevances))
-    return Finding("finite", count, 0, "NaN or Inf in the relevance" if count else "all values and relevances")
+    counts = {step: sum(bad(forward.values[ref]) for ref in step.outputs) for step in clone.graph.steps}
+    # Without a kernel a step may have them on purpose: the -Inf of a mask, the log of what `where` leaves out.
+    kernels = [counts[step] for step in counts if step.linear is not None]
+    outputs = [bad(forward.values[ref]) for ref in clone.graph.outputs[:1]]
+    count = sum((*kernels, *outputs, *map(bad, relevances)))
+    if not count:
+        return Finding("finite", 0, 0, "all values and relevances")
+    began = next((step for step in counts if counts[step]), None)
+    where = "in the relevance" if began is None else f"begins at the output of {began.path!r} ({began.operation})"
+    return Finding("finite", count, 0, f"NaN or Inf {where}")
 
 
 def _books(clone: Clone, rests: dict[Step, float]) -> Finding:

@@ -110,7 +110,7 @@ def raise_where_it_began(clone: Clone, inputs: list[tf.Tensor], start: tf.Tensor
                     f"Layer {step.path!r} ({step.operation}): its weight {weight.path!r} holds {count} NaN or Inf "
                     "value(s). Expected finite weights. Remedy: load a checkpoint from before training diverged."
                 )
-        if any(_bad(forward.values[ref]) for ref in step.outputs):
+        if any(_bad(forward.values[ref], infinite=_wants_finite(clone, step)) for ref in step.outputs):
             raise ValueError(
                 f"Layer {step.path!r} ({step.operation}) is the first whose output holds NaN or Inf, with finite "
                 "inputs and weights: its values overflow. Remedy: check the range of the input."
@@ -142,7 +142,14 @@ def _weights(step: Step) -> list:
     return [weight for op in (step.op, *step.before, *step.after) for weight in getattr(op, "weights", [])]
 
 
-def _bad(tensor: tf.Tensor) -> int:
+def _wants_finite(clone: Clone, step: Step) -> bool:
+    """Whether Inf is no value for the outputs of a step. Without a kernel it may be meant, as the -Inf of a mask."""
+    return step.linear is not None or clone.graph.outputs[0] in step.outputs
+
+
+def _bad(tensor: tf.Tensor, infinite: bool = True) -> int:
+    """How many entries are NaN, or Inf where that counts, too."""
     if not tensor.dtype.is_floating:
         return 0
-    return int(tf.reduce_sum(tf.cast(~tf.math.is_finite(tensor), tf.int64)))
+    bad = ~tf.math.is_finite(tensor) if infinite else tf.math.is_nan(tensor)
+    return int(tf.reduce_sum(tf.cast(bad, tf.int64)))

@@ -144,8 +144,9 @@ class Explainer:
 
     Built once, it follows a model that goes on training. Every kind of call is compiled once, for any batch size;
     after `tf.config.run_functions_eagerly(True)` none is, as for every tf.function. Where a layer changes what it
-    computes (`enable_lora`, another `activation`, other variables), the next call builds the explainer anew; settings
-    of your own layers, and what they hold in lists, are not watched: call `clone_with_rules` or `Explainer` again.
+    computes (`enable_lora`, another `activation`, other variables), the next call builds the explainer anew. Of the
+    settings of your own layers flags alone are watched: where a number, a string or a list changes, call
+    `clone_with_rules` or `Explainer` again.
     It pickles and copies as its recipe and is built anew where it is opened, in another process, say.
 
     Args:
@@ -624,7 +625,10 @@ def _balance(shares: tf.Tensor) -> Conservation:
 def _finite(clone: Clone, inputs: list[tf.Tensor], forward: Forward, found: dict[str, Any], each: bool) -> tf.Tensor:
     """Whether all values are finite, judged by sums: max pooling hides a NaN, so the logits alone do not tell."""
     tensors = [*inputs, *found["relevance"], clone.output(forward), *[forward.values[ref] for ref in clone.hidden]]
-    weights = [w if isinstance(w, keras.Variable) else forward.values[w] for w in clone.hidden_weights]
+    kernels = {ref for step in clone.graph.steps if step.linear is not None for ref in step.inputs}
+    values = {w: forward.values[w] for w in clone.hidden_weights if isinstance(w, Ref)}
+    values |= {w: _without_infinity(value) for w, value in values.items() if w not in kernels}  # masks
+    weights = [values[w] if isinstance(w, Ref) else w for w in clone.hidden_weights]
     weights = [tf.reshape(w, [-1]) if len(w.shape) != 1 else tf.convert_to_tensor(w) for w in weights]
     sizes = {dtype: [w for w in weights if w.dtype == dtype] for dtype in {w.dtype for w in weights}}
     weights = [tf.concat(same, axis=0) for same in sizes.values()]  # one sum for all: there are hundreds
@@ -635,6 +639,10 @@ def _finite(clone: Clone, inputs: list[tf.Tensor], forward: Forward, found: dict
         whole = [tf.math.is_finite(tf.reduce_sum(tf.reshape(t, rows), axis=1)) for t in tensors]
         return tf.reduce_all(tf.stack(whole), axis=0) & (_all_finite(weights) if weights else True)
     return _all_finite([*tensors, *weights])
+
+
+def _without_infinity(value: tf.Tensor) -> tf.Tensor:
+    return tf.where(tf.math.is_inf(value), tf.zeros_like(value), value)
 
 
 def _all_finite(tensors: list[tf.Tensor]) -> tf.Tensor:

@@ -127,6 +127,21 @@ def variables_give_way() -> Iterator[None]:
             setattr(cls, name, method)
 
 
+@contextlib.contextmanager
+def plain_indices() -> Iterator[None]:
+    """x[::-1] and x[None]: Keras' symbolic tensors want a tuple, which means the same."""
+    theirs = keras.KerasTensor.__getitem__
+
+    def ours(self: Any, key: Any) -> Any:
+        return theirs(self, (key,) if key is None or key is Ellipsis or isinstance(key, slice) else key)
+
+    keras.KerasTensor.__getitem__ = _in_this_thread(ours, theirs)
+    try:
+        yield
+    finally:
+        keras.KerasTensor.__getitem__ = theirs
+
+
 def _giving_way(method: Callable) -> Callable:
     def operator(self: Any, other: Any) -> Any:
         return NotImplemented if isinstance(other, keras.KerasTensor) else method(self, other)

@@ -43,6 +43,7 @@ from lrp_tf.symbolic import (
     in_full_precision,
     names_kept,
     one_thread,
+    plain_indices,
     recorded,
     sublayers,
     untouched,
@@ -75,7 +76,7 @@ def trace(model: keras.Model, keep: Keep = lambda step: True) -> Graph:
         graph.append(_trace(model, tracer))
         return tracer.tensors
 
-    with one_thread(), names_kept(), variables_give_way():
+    with one_thread(), names_kept(), variables_give_way(), plain_indices():
         # What a `call` computes from variables alone belongs into this function, or it would freeze.
         compute = tf.function(build, autograph=False).get_concrete_function()
     (found,) = graph

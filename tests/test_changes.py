@@ -200,3 +200,24 @@ def test_modes_that_are_calibrated_are_refused_before_and_after(mode):
 def test_a_layer_quantized_from_the_start():
     with raises(lrp_tf.UnsupportedLayerError, "'small' [(]Dense, int8"):
         lrp_tf.Explainer(dense_net(kl.Dense(4, dtype="int8_from_float32", name="small")))
+
+
+def test_a_flag_of_a_layer_of_your_own_is_noticed_and_a_counter_is_not():
+    class Switch(kl.Layer):
+        def __init__(self, **options):
+            super().__init__(**options)
+            self.on, self.calls = True, 0
+
+        def call(self, x):
+            self.calls += 1
+            return keras.ops.relu(x) if self.on else -2.0 * x
+
+    model = dense_net(Switch(name="switch"))
+    explain = lrp_tf.Explainer(model, "epsilon")
+    explain(VEC)
+    graph = explain.graph
+    model(VEC)
+    explain(VEC)
+    assert explain.graph is graph
+    model.get_layer("switch").on = False
+    close(explain.explain(VEC).output, model(VEC), 1e-5)

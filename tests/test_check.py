@@ -239,6 +239,35 @@ SOUND = {
 }
 
 
+def masked(minus):
+    """Attention that masks by what it adds, or by what stands for what it must not see."""
+    allowed, added = np.tril(np.ones((6, 6), bool)), np.triu(np.full((6, 6), minus, "float32"), 1)
+
+    class Masked(kl.Layer):
+        def call(self, q):
+            scores = ops.matmul(q, ops.transpose(q, (0, 2, 1)))
+            h = ops.matmul(ops.softmax(scores + added), q)
+            return h + ops.matmul(ops.softmax(ops.where(allowed, scores, minus)), q)
+
+    return sequential((6, 4), kl.Dense(5, name="first"), Masked(name="attend"), kl.Flatten(), kl.Dense(3))
+
+
+def safe_log():
+    """The logarithm of what `where` leaves out is NaN, and nobody reads it."""
+
+    class SafeLog(kl.Layer):
+        def call(self, x):
+            return ops.where(x > 0, ops.log(x), 0.0 * x)
+
+    return dense_net(kl.Dense(5), SafeLog(name="log"))
+
+
+SOUND |= {
+    "masks of -Inf": (lambda: masked(-np.inf), SEQUENCES, {}),
+    "NaN that is left out": (safe_log, VEC, {}),
+}
+
+
 @pytest.mark.parametrize("name", SOUND)
 def test_sound_explanations_pass(name):
     build, x, options = SOUND[name]
@@ -267,6 +296,22 @@ def test_precisions(policy):
     found = checked(model, images(2, 8, 3))
     assert found, str(found)
     assert found["output"].limit == (1e-6 if policy == "float64" else 0.1)
+
+
+@pytest.mark.parametrize(("policy", "minus"), [("mixed_float16", -np.inf), ("mixed_bfloat16", -1e9)])
+def test_masks_in_half_precision(policy, minus):
+    """float16 has no -1e9: what masks there is -Inf, and samples that are masked throughout are no NaN."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        models = masked(minus), randomize(token_model())
+    finally:
+        keras.config.set_dtype_policy(before)
+    tokens = TOKENS.copy()
+    tokens[:, 4:] = 0
+    for model, x in zip(models, (SEQUENCES, tokens), strict=True):
+        found = checked(model, x)
+        assert found, str(found)
 
 
 def test_registered_layers_that_are_right_pass(registered):

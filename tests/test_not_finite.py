@@ -124,6 +124,34 @@ def test_rows_of_an_embedding_that_are_not_looked_up_concern_nobody():
         explain(np.array([[0, 1, 2, 3, 5]]))
 
 
+class Attend(keras.Layer):
+    """Causal attention whose mask is a weight that holds -Inf."""
+
+    def build(self, shape):
+        self.mask = self.add_weight(shape=(5, 5), trainable=False)
+        self.mask.assign(np.triu(np.full((5, 5), -np.inf), 1))
+        self.w = self.add_weight(shape=(shape[-1], shape[-1]))
+
+    def call(self, x):
+        scores = keras.ops.matmul(x, keras.ops.transpose(x, (0, 2, 1))) + self.mask
+        return keras.ops.matmul(keras.ops.matmul(keras.ops.softmax(scores), x), self.w)
+
+
+def test_a_mask_may_hold_minus_infinity():
+    model = keras.Sequential([keras.Input((5, 4)), Attend(), kl.Flatten(), kl.Dense(3)])
+    explain, x = lrp_tf.Explainer(model, "epsilon"), images(2, 5, 4, dtype="float32")[:, 0]
+    found = explain.explain(x)
+    np.testing.assert_allclose(found.output, model(x), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(found.conservation.unexplained, 0, atol=1e-4)
+    mask, w = model.layers[0].mask, model.layers[0].w
+    for weight, bad in ((w, -np.inf), (w, np.nan), (mask, np.nan)):
+        kept = weight.numpy()
+        weight.assign(np.where(np.eye(*kept.shape) > 0, bad, kept))
+        with raises(ValueError, "NaN or Inf"):
+            explain(x)
+        weight.assign(kept)
+
+
 def test_half_precision_weights_do_not_overflow_in_the_check():
     model = randomize(keras.Sequential([keras.Input((4,)), kl.Dense(3, dtype="float16")]))
     model.layers[0].kernel.assign(np.full((4, 3), 3e4, "float16"))

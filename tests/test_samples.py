@@ -98,6 +98,8 @@ MIXES = {
     "the first sample, kept": (lambda h: h - ops.slice(h, [0, 0], [1, 4]), V),
     "the first two": (lambda h: ops.repeat(h[:2, :], 2, axis=1), V),
     "backwards": (lambda h: h[::-1, :], V),
+    "backwards, the index alone": (lambda h: h[::-1], V),
+    "before an axis of one": (lambda h: ops.cumsum(h[None], axis=1)[0], V),
     "stack": (lambda h: ops.stack([h, h[::-1, :]], axis=1), V),
     "cumsum all": (lambda h: ops.reshape(ops.cumsum(h), (-1, 4)), V),
     "pad": (lambda h: ops.pad(h, [[1, 0], [0, 0]]), V),
@@ -186,6 +188,7 @@ APART = {
     "swapaxes": (lambda h: ops.swapaxes(ops.relu(ops.swapaxes(h, 0, 1)), 0, 1), X),
     "moveaxis": (lambda h: ops.moveaxis(ops.moveaxis(h, 0, -1) + 1.0, -1, 0), X),
     "transposed matrix": (lambda h: ops.transpose(2 * ops.transpose(h)), V),
+    "indices alone": (lambda h: ops.transpose(ops.transpose(h, (1, 0, 2))[1:][::-1], (1, 0, 2))[None][0][...], X),
     "unstack": (lambda h: sum(ops.unstack(ops.transpose(h, (1, 0, 2)), num=6, axis=0)), X),
     "flip": (lambda h: ops.flip(h, axis=(1, 2)), X),
     "roll": (lambda h: ops.roll(h, (1, 2), axis=(1, 2)), X),
@@ -243,6 +246,8 @@ def test_an_output_has_the_samples_first():
     i = keras.Input((4,))
     with raises(lrp_tf.UnsupportedLayerError, "output", "axis 1", "Remedy: transpose"):
         lrp_tf.Explainer(keras.Model(i, ops.transpose(kl.Dense(2)(i))), "epsilon")
+    with raises(lrp_tf.UnsupportedLayerError, "output", "2 rows", "Remedy: reshape"):
+        lrp_tf.Explainer(model_of(lambda h: ops.repeat(h, 2, axis=0), V, behind=False), "epsilon")
 
 
 @pytest.mark.parametrize("size", [1, 3])

@@ -154,7 +154,7 @@ def _outputs(clone: Clone, forward: Forward, pair: list[tf.Tensor], logits: tf.T
     agrees = worst <= limit  # NaN is a difference, too
     text = "the clone's output is the model's" if agrees else "the clone's output is not the model's"
     if not agrees and eager <= limit:
-        text += ": layers were changed after they were compiled; build a new Explainer"
+        text += ": layers were changed after they were compiled (build a new Explainer), or samples depend on others"
     yield Finding("output", worst, limit, text)
     coarse = _limit(graph, half=0.3, single=1e-2, double=1e-4)
     if following is not None:

@@ -236,6 +236,7 @@ class Clone:
                             saved[step], saved[maker] = spares.given_back(step, saved[step], saved[maker])
                         propagate = self.handlers[step].backward(step, saved[step])
                 sent = propagate(kept, account)
+            self._check_shapes(step, forward, sent)
             if observe is not None:
                 observe(step, arrived, sent, account)
             if below_heads is not None and step in self.heads:
@@ -250,6 +251,18 @@ class Clone:
             if ref not in found:
                 found[ref] = tf.zeros_like(forward.values[ref], dtype=self.graph.dtype)
         return found
+
+    def _check_shapes(self, step: Step, forward: Forward, sent: list[tf.Tensor | None]) -> None:
+        """A PassThrough for what sums, say: the steps below would broadcast what they get."""
+        for ref, relevance in zip(step.inputs, sent, strict=True):
+            expected = forward.values[ref].shape
+            if relevance is not None and not relevance.shape[1:].is_compatible_with(expected[1:]):
+                raise ValueError(
+                    f"{self.handlers[step]!r} gives relevance of the wrong shape to the input of {step.path!r} "
+                    f"({step.operation}). Expected: {tuple(expected)}, as the input. Received: "
+                    f"{tuple(relevance.shape)}. Remedy: a flow or rule that fits what the layer does, Share() for "
+                    "sums, say; see docs/extending.md."
+                )
 
 
 def _heads(graph: Graph, handlers: dict[Step, Any]) -> set[Step]:

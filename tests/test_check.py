@@ -13,7 +13,7 @@ from keras import ops
 from pictures import classifier, photos
 
 import lrp_tf
-from lrp_tf import changes, composites, linear, rules, tracing, zeros
+from lrp_tf import changes, composites, flows, linear, rules, tracing, zeros
 from lrp_tf.check import CheckError, CheckWarning
 from lrp_tf.flows.base import activation_interval
 
@@ -107,6 +107,23 @@ def test_a_call_that_was_not_followed_right():
     found = checked(dense_net(TwoFaced(name="odd")), VEC)
     assert names(found) == ["output", "layers"]
     assert "not followed right: 'odd' (TwoFaced)" in found["layers"].text
+
+
+@pytest.mark.parametrize("keepdims", [False, True])
+def test_a_flow_that_gives_relevance_of_another_shape(keepdims, monkeypatch):
+    """Relevance [B, 1] would be broadcast by the steps below, and its sum come out too large."""
+
+    class Total(kl.Layer):
+        def call(self, x):
+            return ops.sum(x, axis=-1, keepdims=keepdims)
+
+    monkeypatch.setattr(flows.base, "_REGISTRY", dict(flows.base._REGISTRY))
+    flows.register(Total, flows.PassThrough())
+    explain = lrp_tf.Explainer(sequential((6, 4), kl.Dense(5), Total(name="total"), kl.Flatten(), kl.Dense(3)))
+    with pytest.raises(ValueError, match=r"PassThrough.*'total' \(Total\).*Expected.*6, 5\).*Received.*Remedy"):
+        explain(SEQUENCES)
+    with pytest.raises(ValueError, match="'total'"):
+        explain.check(SEQUENCES)
 
 
 def test_a_threshold_taken_for_a_plain_relu(monkeypatch):

@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 from keras import tree
 
+from lrp_tf import diagnosis
 from lrp_tf.clone import Clone, Forward
 from lrp_tf.graph import Graph, Ref, Step
 from lrp_tf.numerics import Account
@@ -44,8 +45,9 @@ class Finding:
     """One part of a check.
 
     Attributes:
-        name: "output", "layers", "finite", "books", "samples" or "linear".
-        measured: a relative deviation, or for "finite" a number of values; NaN where one side has a NaN.
+        name: "output", "layers", "finite", "books", "growth", "samples" or "linear".
+        measured: a relative deviation; for "finite" a number of values, for "growth" a factor; NaN where only one
+            side has a NaN.
         limit: the largest `measured` that passes.
         text: what was compared, or what went wrong where.
         told: False where nothing could be compared, since the model itself does not run on this machine.
@@ -122,7 +124,7 @@ def check(clone: Clone, inputs: list[tf.Tensor], logits: tf.Tensor, composite: s
         ]
     except tf.errors.OpError as error:  # what is compiled may run where single operations do not
         found = [_unknown(f"single steps do not run on this machine: {_reason(error)}")]
-    order = ("output", "layers", "finite", "books", "samples", "linear")
+    order = ("output", "layers", "finite", "books", "growth", "samples", "linear")
     found.sort(key=lambda finding: order.index(finding.name))
     return Check(f"{clone.graph.model.name}, composite {composite}: check of {count} sample(s)", tuple(found))
 
@@ -326,10 +328,12 @@ def _backward(clone: Clone, forward: Forward, pair: list[tf.Tensor]) -> Iterable
         size = _sum(map(tf.abs, arrived)) + _sum(map(tf.abs, sent)) + sum(map(abs, shares))
         rests[step] = abs(rest) / size if size else rest
 
-    found = clone.relevance(forward, start, observe=observe)
+    below: list[tf.Tensor] = []
+    found = clone.relevance(forward, start, observe=observe, below_heads=below)
     relevances = [found[ref] for ref in clone.graph.inputs]
     yield _finite(clone, forward, relevances)
     yield _books(clone, rests)
+    yield _growth([start], below, relevances)
     yield _samples(clone, forward, pair, relevances)
 
 
@@ -372,6 +376,19 @@ def _books(clone: Clone, rests: dict[Step, float]) -> Finding:
     passed = rest <= limit
     said = f"largest rest that no share explains: {text}" if passed else f"relevance is lost or made by {text}"
     return Finding("books", rest, limit, said)
+
+
+def _growth(start: list[tf.Tensor], below: list[tf.Tensor], relevances: list[tf.Tensor]) -> Finding:
+    """How many times relevance grew on its way, as `Explanation.amplification` counts it."""
+    begin = max(_sum(map(tf.abs, start)), _sum(map(tf.abs, below)))
+    grown = _sum(map(tf.abs, relevances)) / begin if begin else 0.0
+    absurd = grown > diagnosis.ABSURD
+    text = (
+        "the map shows how rounding was amplified, and explains nothing"
+        if absurd
+        else "sum of |R| over that of the start"
+    )
+    return Finding("growth", grown, diagnosis.ABSURD, text)
 
 
 def _samples(clone: Clone, forward: Forward, pair: list[tf.Tensor], relevances: list[tf.Tensor]) -> Finding:
@@ -422,7 +439,8 @@ def _additive(function: Callable[[tf.Tensor], tf.Tensor], value: tf.Tensor) -> f
 
 def raise_unless_sound(found: Check) -> None:
     """Raise CheckError where something else than the model is explained; warn where the books do not close."""
-    wrong = [finding for finding in found.failed if finding.told and finding.name != "books"]
+    failed = [finding for finding in found.failed if finding.name != "growth"]  # of which every call warns by itself
+    wrong = [finding for finding in failed if finding.told and finding.name != "books"]
     if wrong:
         told = "; ".join(f"{finding.name}: {finding.text}" for finding in wrong)
         raise CheckError(
@@ -431,7 +449,7 @@ def raise_unless_sound(found: Check) -> None:
             "layer that is named anew (docs/extending.md). check=False leaves this out.\n" + str(found),
             found,
         )
-    for finding in found.failed:
+    for finding in failed:
         extent = f": {finding.measured:.2g} of it" if finding.told else ""
         warnings.warn(
             f"{finding.text}{extent} (explainer.check(x) shows more, check=False turns this off)",

@@ -204,6 +204,16 @@ def test_rules_that_lose_relevance_are_named():
         lrp_tf.Explainer(model, composite, check=True)(VEC)
 
 
+def test_relevance_that_grows_out_of_all_proportion():
+    """Epsilon without biases where sums cancel; the call itself warns, the check says what it is."""
+    from test_absurd import deep_net
+
+    x = np.random.default_rng(0).normal(size=(4, 8, 8, 3)).clip(-3, 3)
+    found = checked(deep_net(), x, "epsilon", zero_bias=True)
+    assert "growth" in names(found)
+    assert checked(deep_net(), x)["growth"].passed
+
+
 def test_a_model_that_does_not_run_here_is_said_to_be_unknown():
     """TensorFlow has no convolution with channels first on CPUs; the clone has one."""
 
@@ -292,7 +302,7 @@ def test_sound_explanations_pass(name):
     x = keras.tree.map_structure(lambda a: a[:samples], x)
     found = checked(build(), x, **options)
     assert found, str(found)
-    assert [f.name for f in found.findings] == ["output", "layers", "finite", "books", "samples"]
+    assert [f.name for f in found.findings] == ["output", "layers", "finite", "books", "growth", "samples"]
 
 
 @pytest.mark.parametrize("preset", composites.PRESETS)

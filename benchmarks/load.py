@@ -83,7 +83,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--model", choices=models.MODELS, default="mobilenet")
     parser.add_argument("--seconds", type=float, default=60)
-    parser.add_argument("--requests", type=int, help="so many a client, in the place of --seconds")
+    parser.add_argument("--requests", type=int, help="requests of each client, instead of --seconds")
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 8])
     parser.add_argument("--signatures", nargs="+", default=["serving_default", "explain"])
     parser.add_argument("--merge", action="store_true", help="the server merges requests into batches of up to 8")

@@ -316,7 +316,7 @@ class Explainer:
                 `lambda element: element[1]` for the labels, say.
             batch: the elements are single samples, to be put together to batches of this size; None: they are batches.
             start: "output" or "one".
-            explain: give `Explanation`s in the place of relevance.
+            explain: give `Explanation`s instead of relevance.
             layers: for the explanations, see `explain`.
             with_inputs: give pairs (batch as the dataset gave it, result).
 

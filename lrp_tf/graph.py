@@ -88,7 +88,7 @@ class Step:
 
     @functools.cached_property
     def inputs(self) -> tuple[Ref, ...]:
-        """The tensors among the arguments, in order; one that is used twice stands there twice."""
+        """The tensors among the arguments, in order; one that is used twice appears twice."""
         found = tuple(a for a in tree.flatten((self.args, self.kwargs)) if isinstance(a, Ref))
         return found if self.addend is None else (*found, self.addend)
 
@@ -332,7 +332,7 @@ def check_model(model: Any) -> None:
 
 
 def symbol(value: Any) -> Any:
-    """A KerasTensor in the place of a Ref; anything else as it is."""
+    """A KerasTensor for a Ref; anything else unchanged."""
     if not isinstance(value, Ref):
         return value
     return keras.KerasTensor((value.rows, *value.shape) if value.batched else value.shape, dtype=value.dtype)

@@ -206,7 +206,7 @@ def _axis_back(x: tf.Tensor, axis: int) -> tf.Tensor:
 
 
 def _adaptive_max(x: tf.Tensor, axis: int, windows: int) -> tuple[tf.Tensor, tuple[tf.Tensor, int]]:
-    """The maximum of each window along one axis, and where it stands there."""
+    """The maximum of each window along one axis, and its position there."""
     size = x.shape[axis]
     starts = np.array([math.floor(i * size / windows) for i in range(windows)])
     ends = np.array([math.ceil((i + 1) * size / windows) for i in range(windows)])

@@ -57,7 +57,7 @@ def table(
         raise ValueError(f"Expected top of at least 1. Received: {top!r}")
     for what, given in (("names", names), ("values", values)):
         if given is not None and len(given) != len(relevance):
-            raise ValueError(f"Expected {len(relevance)} {what}, one a feature. Received: {len(given)}")
+            raise ValueError(f"Expected {len(relevance)} {what}, one for each feature. Received: {len(given)}")
 
     order = np.argsort(-np.abs(relevance), kind="stable")
     order, rest = order[:top], order[top:]

@@ -33,7 +33,7 @@ test-slow: $(VENV)/.test
 
 # Every model of keras.applications under every preset: forty minutes on two cores.
 coverage: $(VENV)/.test
-	$(RUN) -m lrp_tf.coverage --markdown docs/coverage.md
+	$(RUN) -m lrp_tf.tools.coverage --markdown docs/coverage.md
 
 # Against the plain gradient, half an hour on two cores; python benchmarks/run.py --help for more.
 benchmark: $(VENV)/.test

@@ -25,7 +25,8 @@ import twin
 from timing import ratio, seconds
 
 import lrp_tf
-from lrp_tf import composites, fast, rules
+from lrp_tf import composites, rules
+from lrp_tf.engine.savings import bfloat16
 
 RULES = {
     "Epsilon": rules.Epsilon(),
@@ -79,10 +80,10 @@ def targets(model: keras.Model, x: tf.Tensor, name: str, runs: int) -> dict[str,
     return row
 
 
-def bfloat16(model: keras.Model, x: tf.Tensor, runs: int) -> dict[str, Any]:
+def in_bfloat16(model: keras.Model, x: tf.Tensor, runs: int) -> dict[str, Any]:
     """epsilon_plus_flat with its ZPlus convolutions in bfloat16, and how the relevance correlates with float32."""
     name = "epsilon_plus_flat, bfloat16"
-    if reason := fast.obstacle():
+    if reason := bfloat16.obstacle():
         print(f"{name}: left out, {reason}", flush=True)
         return {"name": name, "left_out": reason}
     gradient, explainer = models.gradient(model), lrp_tf.Explainer(model, "epsilon_plus_flat", fast="bfloat16")

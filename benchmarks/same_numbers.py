@@ -93,7 +93,7 @@ def record(network: str, dtype: str, file: str) -> None:
     np.savez(file, **found)
 
 
-def digits_network():  # noqa: ANN201
+def digits_network():
     """The architecture of mnist/train.py."""
     import keras
 
@@ -109,7 +109,7 @@ def digits_network():  # noqa: ANN201
     ])  # fmt: skip
 
 
-def build(network: str):  # noqa: ANN201
+def build(network: str):
     """A network of keras.applications, not trained."""
     import keras
 

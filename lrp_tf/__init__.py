@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lrp_tf import composites, flows, heatmap, linear, rules
-    from lrp_tf.check import Check, CheckError, CheckWarning
-    from lrp_tf.diagnosis import RelevanceWarning
+    from lrp_tf.core.graph import UnsupportedLayerError
+    from lrp_tf.engine.check import Check, CheckError, CheckWarning
+    from lrp_tf.engine.diagnosis import RelevanceWarning
     from lrp_tf.explainer import Conservation, Explainer, Explanation, clone_with_rules
-    from lrp_tf.graph import UnsupportedLayerError
-    from lrp_tf.serving import export
+    from lrp_tf.serving.saved_model import export
 
 __version__ = "0.1.0"
 
@@ -38,14 +38,14 @@ __all__ = [
 
 # Public name -> its module. Imported when first used: TensorFlow takes seconds, and `lrp-tf --help` needs none of it.
 _HOMES = {
-    "Check": "check",
-    "CheckError": "check",
-    "CheckWarning": "check",
+    "Check": "engine.check",
+    "CheckError": "engine.check",
+    "CheckWarning": "engine.check",
     "Conservation": "explainer",
     "Explainer": "explainer",
     "Explanation": "explainer",
-    "RelevanceWarning": "diagnosis",
-    "UnsupportedLayerError": "graph",
+    "RelevanceWarning": "engine.diagnosis",
+    "UnsupportedLayerError": "core.graph",
     "clone_with_rules": "explainer",
     "export": "serving",
 }

@@ -12,18 +12,19 @@ import keras
 import tensorflow as tf
 from keras import tree
 
-from lrp_tf import arguments, composites, diagnosis, flows, streams, summary
-from lrp_tf import check as checks
-from lrp_tf.canonize import canonize
-from lrp_tf.changes import Snapshot
-from lrp_tf.check import Check
-from lrp_tf.clone import BELOW_ZERO, Clone, Forward
+from lrp_tf import composites, flows
 from lrp_tf.composites import Composite
-from lrp_tf.graph import Graph, Ref, Step
-from lrp_tf.numerics import Account, sample_sum, sealed
+from lrp_tf.core.graph import Graph, Ref, Step
+from lrp_tf.core.numerics import Account, sample_sum, sealed
+from lrp_tf.engine import check as checks
+from lrp_tf.engine import diagnosis, streams, tables, targets
+from lrp_tf.engine.canonize import canonize
+from lrp_tf.engine.check import Check
+from lrp_tf.engine.clone import BELOW_ZERO, Clone, Forward
+from lrp_tf.engine.tables import Table
 from lrp_tf.rules import Rule
-from lrp_tf.summary import Table
-from lrp_tf.tracing import trace
+from lrp_tf.tracing.changes import Snapshot
+from lrp_tf.tracing.follow import trace
 
 
 class Conservation(NamedTuple):
@@ -332,21 +333,21 @@ class Explainer:
         if not isinstance(dataset, Iterable):
             raise TypeError(f"map expects a tf.data.Dataset or an iterable. Received: {type(dataset).__name__}")
         if _checked_size(batch, "batch") is not None:
-            dataset = streams.checked(dataset, functools.partial(arguments.refuse_batches, self.graph, batch))
+            dataset = streams.checked(dataset, functools.partial(targets.refuse_batches, self.graph, batch))
         batches = streams.batches(dataset, batch)
         run = functools.partial(self.explain, layers=tuple(layers)) if explain else self
         return self._mapped(batches, target, start, run, with_inputs)
 
     def _mapped(self, batches: Iterable, target: Any, start: str, run: Callable, with_inputs: bool) -> Iterator:
         for element in batches:
-            x = arguments.without_labels(self.graph, element)
+            x = targets.without_labels(self.graph, element)
             found = run(x, target(element) if callable(target) else target, start=start)
             yield (element, found) if with_inputs else found
 
     def summary(self, print_fn: Callable[[str], Any] | None = print) -> Table:
         """The table layer -> operation -> rule; printed by `print_fn` unless None, and returned."""
         self.renew()
-        return summary.rule_table(self.graph, self.clone.handlers, self.composite.name).show(print_fn)
+        return tables.rule_table(self.graph, self.clone.handlers, self.composite.name).show(print_fn)
 
     def report(
         self, x: Any, target: Any = None, *, start: Any = "output", print_fn: Callable[[str], Any] | None = print
@@ -365,7 +366,7 @@ class Explainer:
         totals["size"] = float(tf.reduce_sum(found["shares"][..., 0]))
         if self.clone.relevance_filter is not None:
             totals["filter"] = float(tf.reduce_sum(found["shares"][..., -1]))
-        table = summary.report_table(
+        table = tables.report_table(
             self.graph, self.clone.handlers, self.composite.name, len(found["logits"]), totals, found["steps"].numpy()
         )
         if tf.executing_eagerly() and (text := diagnosis.remark(float(tf.reduce_max(found["amplification"])))):
@@ -393,9 +394,9 @@ class Explainer:
         if not tf.executing_eagerly():
             raise RuntimeError("check runs step by step. Expected a call outside of tf.function. Received: a graph.")
         self.renew()
-        inputs = [value[:2] for value in arguments.inputs(self.graph, x)]
+        inputs = [value[:2] for value in targets.inputs(self.graph, x)]
         rank = len(self.graph.outputs[0].shape)
-        begin = arguments.start(self.graph, None if rank <= 1 else [0] * rank, "output", inputs[0])
+        begin = targets.start(self.graph, None if rank <= 1 else [0] * rank, "output", inputs[0])
         unchecked, self._unchecked = self._unchecked, False
         try:
             logits = self._run_whole(inputs, begin, _Want(), False, None)["logits"]
@@ -418,8 +419,8 @@ class Explainer:
         self, x: Any, target: Any, start: Any, want: _Want, *, check: bool = True, max_batch: int | None = None
     ) -> dict[str, Any]:
         self.renew()
-        inputs = arguments.inputs(self.graph, x)
-        begin = arguments.start(self.graph, target, start, inputs[0])
+        inputs = targets.inputs(self.graph, x)
+        begin = targets.start(self.graph, target, start, inputs[0])
         size, samples = _checked_size(max_batch, "max_batch") or self.max_batch, inputs[0].shape[0]
         if size is None or samples is None or samples <= size:
             return self._advised(self._run_whole(inputs, begin, want, check, target), check)
@@ -435,7 +436,7 @@ class Explainer:
         return found
 
     def _run_whole(
-        self, inputs: list[tf.Tensor], begin: arguments.Start, want: _Want, check: bool, target: Any
+        self, inputs: list[tf.Tensor], begin: targets.Start, want: _Want, check: bool, target: Any
     ) -> dict[str, Any]:
         key = (begin.mode, begin.kind, want, tf.config.functions_run_eagerly())
         if key not in self._compiled:
@@ -452,7 +453,7 @@ class Explainer:
         elif not found["in_range"]:
             raise ValueError(f"{message}. Expected: below {tuple(found['logits'].shape[1:])}. Received: {target}")
         elif check and not found["finite"]:
-            _, starts, _ = arguments.start_relevance(begin, found["logits"])
+            _, starts, _ = targets.start_relevance(begin, found["logits"])
             start = starts[0] if begin.many else starts
             diagnosis.raise_where_it_began(self.clone, inputs, start, found["relevance"])
         self._check_once(inputs, found["logits"])
@@ -488,9 +489,9 @@ class Explainer:
             tensor = None if mode == "top" else tensors[-1]
             forward = clone.forward(inputs)
             logits = clone.output(forward)
-            target, starts, in_range = arguments.start_relevance(arguments.Start(mode, kind, tensor), logits)
+            target, starts, in_range = targets.start_relevance(targets.Start(mode, kind, tensor), logits)
             backward = functools.partial(_backward, clone, forward, keep=keep, want=want)
-            if arguments.Start(mode, kind, tensor).many:
+            if targets.Start(mode, kind, tensor).many:
                 backward = functools.partial(backward, propagators=clone.propagators(forward))
                 found = _each_target(backward, starts, keep, want, clone)
             else:
@@ -498,7 +499,7 @@ class Explainer:
             finite = _finite(clone, inputs, forward, found, want.each)
             found |= {"logits": logits, "in_range": in_range, "finite": finite}
             if not want.each:  # no signature has it, and LiteRT would trip over its float64
-                many = arguments.Start(mode, kind, tensor).many
+                many = targets.Start(mode, kind, tensor).many
                 grown = diagnosis.amplification(found["relevance"], starts, found.pop("below"), many)
                 found["amplification"], found["begin"] = grown
             found["declared"] = tf.constant(True) & clone.as_declared(inputs)

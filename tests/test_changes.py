@@ -10,7 +10,7 @@ from checking import close, dense_net, image_net, images, raises, randomize, vec
 from keras import layers as kl
 
 import lrp_tf
-from lrp_tf import changes
+from lrp_tf.tracing import changes
 
 VEC, IMG = vectors(dtype="float32"), images(dtype="float32")
 

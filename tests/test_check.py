@@ -13,9 +13,12 @@ from keras import ops
 from pictures import classifier, photos
 
 import lrp_tf
-from lrp_tf import changes, composites, flows, linear, rules, tracing, zeros
-from lrp_tf.check import CheckError, CheckWarning
+from lrp_tf import composites, flows, rules
+from lrp_tf.core import linear
+from lrp_tf.engine.check import CheckError, CheckWarning
+from lrp_tf.engine.savings import positivity
 from lrp_tf.flows.base import activation_interval
+from lrp_tf.tracing import changes, follow
 
 VEC, IMG = vectors(dtype="float32"), images(dtype="float32")
 
@@ -127,7 +130,7 @@ def test_a_flow_that_gives_relevance_of_another_shape(keepdims, monkeypatch):
 
 
 def test_a_threshold_taken_for_a_plain_relu(monkeypatch):
-    monkeypatch.setattr(zeros, "_is_plain_relu", lambda step: activation_interval(step)[0] == 0)
+    monkeypatch.setattr(positivity, "_is_plain_relu", lambda step: activation_interval(step)[0] == 0)
     model = sequential((4,), kl.Dense(8, name="first"), kl.ReLU(threshold=0.5, name="cut"), kl.Dense(3))
     found = checked(model, VEC)
     assert names(found) == ["output", "layers"]
@@ -159,7 +162,7 @@ def test_nan_in_a_kernel(preset):
 )
 @pytest.mark.parametrize("samples", [1, 3])
 def test_samples_that_explain_one_another(mix, samples, monkeypatch):
-    monkeypatch.setattr(tracing, "places_behind", lambda step, outputs, size: [(0, 1)] * len(outputs))
+    monkeypatch.setattr(follow, "places_behind", lambda step, outputs, size: [(0, 1)] * len(outputs))
     i = keras.Input((4,))
     model = randomize(keras.Model(i, kl.Dense(3, name="logits")(mix(kl.Dense(5, name="first")(i)))))
     found = checked(model, VEC[:samples])
@@ -167,7 +170,7 @@ def test_samples_that_explain_one_another(mix, samples, monkeypatch):
 
 
 def test_a_quantized_layer_taken_for_a_plain_one(monkeypatch):
-    monkeypatch.setattr(tracing, "refuse_quantized", lambda layers: None)
+    monkeypatch.setattr(follow, "refuse_quantized", lambda layers: None)
     i = keras.Input((6,), dtype="int32")
     h = kl.Embedding(11, 4, name="embedding")(i)
     model = randomize(keras.Model(i, kl.Dense(3)(kl.GlobalAveragePooling1D()(h))))
@@ -353,8 +356,8 @@ def test_registered_layers_that_are_right_pass(registered):
 def runs(monkeypatch, model, x, **options):
     """How often the check runs in three calls."""
     calls = []
-    original = lrp_tf.check.check
-    monkeypatch.setattr(lrp_tf.check, "check", lambda *arguments: calls.append(1) or original(*arguments))
+    original = lrp_tf.engine.check.check
+    monkeypatch.setattr(lrp_tf.engine.check, "check", lambda *arguments: calls.append(1) or original(*arguments))
     explainer = lrp_tf.Explainer(model, **options)
     explainer(x), explainer.explain(x), explainer(x, 1)
     return len(calls)

@@ -18,8 +18,9 @@ from keras import layers as kl
 from pictures import classifier, photo, photos, rgb, table
 
 import lrp_tf
-from lrp_tf import cli, images, loading
-from lrp_tf import options as parse
+from lrp_tf import cli
+from lrp_tf.cli import options as parse
+from lrp_tf.files import images, loading
 
 # --- preprocessing and models ------------------------------------------------------------------
 

@@ -11,7 +11,10 @@ from conftest import REPOSITORY
 from pictures import photos, table
 
 import lrp_tf
-from lrp_tf import cli, composites, drawing, heatmap, images, options, rules
+from lrp_tf import cli, composites, heatmap, rules
+from lrp_tf.cli import options
+from lrp_tf.files import images
+from lrp_tf.gallery import drawing
 
 WAYS_IN = [
     ["-m", "lrp_tf"],
@@ -79,12 +82,12 @@ def test_options_know_the_names_that_their_modules_own():
     assert drawing.STYLES == options.STYLES
     assert drawing.FORMATS == options.FORMATS
     assert heatmap.PALETTES == options.PALETTES
-    assert rules.WHEN_EMPTY == options.WHEN_EMPTY
+    assert rules.lrp.WHEN_EMPTY == options.WHEN_EMPTY
 
 
 def test_the_driver_of_vgg_offers_the_nets_that_loading_has():
     done = run("--help", code=[str(REPOSITORY / "vgg" / "lrp.py")])
-    from lrp_tf import loading
+    from lrp_tf.files import loading
 
     assert done.returncode == 0
     assert f"{{{','.join(loading.IMAGENET)}}}" in done.stdout

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from lrp_tf import composites, coverage
+from lrp_tf import composites
+from lrp_tf.tools import coverage
 
 DEFAULT = "epsilon_plus_flat"
 FIRST = [names[0] for names in coverage.FAMILIES.values()]

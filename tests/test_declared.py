@@ -10,7 +10,8 @@ from checking import close, images, raises, randomize
 from keras import layers as kl
 
 import lrp_tf
-from lrp_tf import composites, fast, rules
+from lrp_tf import composites, rules
+from lrp_tf.engine.savings import bfloat16
 
 
 def network(*, rescaling=False):
@@ -82,7 +83,7 @@ def test_a_broken_promise_is_an_error():
 
 
 def test_bfloat16_is_refused_where_it_does_not_pay(monkeypatch):
-    monkeypatch.setattr(fast, "obstacle", lambda: "its CPU has neither")
+    monkeypatch.setattr(bfloat16, "obstacle", lambda: "its CPU has neither")
     with raises(ValueError, "slower than float32", "its CPU has neither", "Leave it out"):
         lrp_tf.Explainer(network(), "epsilon_plus", fast="bfloat16")
 
@@ -91,12 +92,12 @@ def test_the_obstacle_is_read_from_the_cpu(monkeypatch, tmp_path):
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [])
     for flags, expected in (("flags : fma avx512f avx512_bf16", True), ("flags : fma avx512f", False)):
         (tmp_path / "cpuinfo").write_text(flags)
-        monkeypatch.setattr(fast, "Path", lambda name: tmp_path / "cpuinfo")
-        assert (fast.obstacle() is None) == expected
+        monkeypatch.setattr(bfloat16, "Path", lambda name: tmp_path / "cpuinfo")
+        assert (bfloat16.obstacle() is None) == expected
 
 
 def test_bfloat16_stays_close_and_leaves_the_model_alone(monkeypatch):
-    monkeypatch.setattr(fast, "obstacle", lambda: None)
+    monkeypatch.setattr(bfloat16, "obstacle", lambda: None)
     model, x = network(), images(dtype="float32")
     plain = lrp_tf.Explainer(model, "epsilon_plus").explain(x)
     found = lrp_tf.Explainer(model, "epsilon_plus", fast="bfloat16").explain(x)
@@ -112,7 +113,7 @@ def test_bfloat16_stays_close_and_leaves_the_model_alone(monkeypatch):
     [("epsilon", "bfloat16", ["under ZPlus only", "Received"]), ("epsilon_plus", "float16", ["Received: 'float16'"])],
 )
 def test_what_bfloat16_is_not_for(composite, value, texts, monkeypatch):
-    monkeypatch.setattr(fast, "obstacle", lambda: None)
+    monkeypatch.setattr(bfloat16, "obstacle", lambda: None)
     with raises(ValueError, *texts):
         lrp_tf.Explainer(network(), composite, fast=value)
 

@@ -13,7 +13,10 @@ from conftest import REPOSITORY
 from pictures import photos
 
 import lrp_tf
-from lrp_tf import cli, flows, layers, linear, rules, signatures
+from lrp_tf import cli, flows, rules
+from lrp_tf.core import linear
+from lrp_tf.serving import signatures
+from lrp_tf.tools import layer_table
 
 PAGES = ["README.md", "docs/rules.md", "docs/extending.md", "docs/photographs.md", "docs/check.md"]
 
@@ -94,7 +97,7 @@ def test_examples_of_extensions_are_short() -> None:
 
 def test_supported_table_is_true() -> None:
     table = (REPOSITORY / "README.md").read_text(encoding="utf-8").split("## What is supported")[1].split("\n## ")[0]
-    status = {row[0].split(" ")[0]: row[1] for row in layers.table().rows}
+    status = {row[0].split(" ")[0]: row[1] for row in layer_table.table().rows}
     named = {name for name in re.findall(r"\b[A-Z]\w+\b", table) if name in status}
     assert {name for name in named if status[name] != "supported"} == set()
     for rule in ("Zero", "Epsilon", "ZPlus", "AlphaBeta", "Gamma", "Flat", "WSquare", "ZBox", "Pass"):
@@ -108,7 +111,7 @@ def test_page_of_all_layers_is_the_generated_one() -> None:
     """Row by row, for the classes that this version of Keras has."""
     page = (REPOSITORY / "docs/layers.md").read_text(encoding="utf-8")
     written = {line.split(" ")[1]: line for line in page.splitlines() if line.startswith("| ")}
-    made = {line.split(" ")[1]: line for line in layers.markdown().splitlines() if line.startswith("| ")}
+    made = {line.split(" ")[1]: line for line in layer_table.markdown().splitlines() if line.startswith("| ")}
     assert len(made) > 100
     assert {name: written.get(name) for name in made} == made
 

@@ -21,8 +21,10 @@ from keras import layers as kl
 from pictures import classifier, photo, photos, rgb, table
 
 import lrp_tf
-from lrp_tf import drawing, gallery, heatmap, images, loading
-from lrp_tf.drawing import Look, where_it_went
+from lrp_tf import heatmap
+from lrp_tf.files import images, loading
+from lrp_tf.gallery import drawing, run
+from lrp_tf.gallery.drawing import Look, where_it_went
 
 FIT = images.Fit(32, 32, "squash")
 SIZE = (48, 64)  # of the photographs
@@ -226,13 +228,13 @@ def test_run_scale_of_channels_first_and_of_nothing(tmp_path):
     explainer = lrp_tf.Explainer(model)
     files = list(images.find([photos(tmp_path / "in", 2)]))
     look = Look(("heatmap",), scale="run", smooth="auto")
-    job = gallery.Gallery(explainer, loading.get_preprocessing("none"), tmp_path / "out", look=look, batch=1)
+    job = run.Gallery(explainer, loading.get_preprocessing("none"), tmp_path / "out", look=look, batch=1)
     counted = []
     outcome = job.run(files, progress=counted.append)
     assert outcome[:3] == (2, 0, 0)
     assert outcome.scale > 0
     assert sum(counted) == 4
-    assert gallery.Gallery(explainer, loading.get_preprocessing("none"), tmp_path / "no", look=look).run([]).scale == 1
+    assert run.Gallery(explainer, loading.get_preprocessing("none"), tmp_path / "no", look=look).run([]).scale == 1
 
 
 def test_colour_bars_and_dpi(lrp, saved, tmp_path):
@@ -304,7 +306,7 @@ def test_many_pictures_in_vector_formats(tmp_path):
     files = list(images.find([photos(tmp_path / "in", 12)]))
     for kind in MAGIC:
         look = Look(("side-by-side",), format=kind, colorbar=True)
-        job = gallery.Gallery(explainer, loading.get_preprocessing("none"), tmp_path / kind, look=look, batch=3)
+        job = run.Gallery(explainer, loading.get_preprocessing("none"), tmp_path / kind, look=look, batch=3)
         assert job.run(files)[:2] == (12, 0)
         sizes = [path.stat().st_size for path in (tmp_path / kind).glob(f"*.{kind}")]
         assert len(sizes) == 12
@@ -313,9 +315,9 @@ def test_many_pictures_in_vector_formats(tmp_path):
 
 def test_a_gallery_checks_its_look():
     with pytest.raises(ValueError, match="image:99%"):
-        gallery.Gallery(None, None, "out", look=Look(scale="img"))
+        run.Gallery(None, None, "out", look=Look(scale="img"))
     with pytest.raises(ValueError, match="format"):
-        gallery.Gallery(None, None, "out", look=Look(format="gif"))
+        run.Gallery(None, None, "out", look=Look(format="gif"))
 
 
 # --- the first stride --------------------------------------------------------------------------

@@ -14,7 +14,7 @@ import tensorflow as tf
 
 import lrp_tf
 from lrp_tf import composites, rules
-from lrp_tf.clone import Clone
+from lrp_tf.engine.clone import Clone
 
 LOW, HIGH = -1.5, 2.0
 

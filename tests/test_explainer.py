@@ -13,7 +13,7 @@ from tensorflow.python.framework import ops
 
 import lrp_tf
 from lrp_tf import composites, rules
-from lrp_tf.clone import Clone
+from lrp_tf.engine.clone import Clone
 
 VEC, IMG = vectors(dtype="float32"), images(dtype="float32")
 

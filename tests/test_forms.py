@@ -356,7 +356,7 @@ def test_raw_tensorflow(monkeypatch, remedy):
         case "composite by class":
             entries = [(composites.of_type(Bent), flows.PassThrough()), *entries]
         case "expansion":
-            monkeypatch.setitem(lrp_tf.expansions._REGISTRY, Bent, lambda layer, x: ops.softplus(x) * 2)
+            monkeypatch.setitem(lrp_tf.tracing.decompositions._REGISTRY, Bent, lambda layer, x: ops.softplus(x) * 2)
     found = check(model, vectors(), composites.Composite(entries), target=0)
     close(found.relevance, relevance(as_softplus(model), vectors(), rules.Epsilon()))
 

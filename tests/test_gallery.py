@@ -16,7 +16,9 @@ from pictures import photo, photos, rgb, table
 from PIL import Image
 
 import lrp_tf
-from lrp_tf import commands, gallery, images, loading
+from lrp_tf.cli import commands
+from lrp_tf.files import images, loading
+from lrp_tf.gallery import run
 
 # --- what comes out ----------------------------------------------------------------------------
 
@@ -258,7 +260,7 @@ def test_a_killed_run_is_resumed_to_the_same_set(saved, tmp_path):
 def test_gallery_from_python(saved, tmp_path):
     """What the commands do is a few lines of Python, too."""
     explainer = lrp_tf.Explainer(keras.models.load_model(saved))
-    job = gallery.Gallery(explainer, loading.get_preprocessing("none"), tmp_path / "out", batch=2)
+    job = run.Gallery(explainer, loading.get_preprocessing("none"), tmp_path / "out", batch=2)
     outcome = job.run(images.find([photos(tmp_path / "in")]))
     assert outcome[:3] == (3, 0, 0)
     assert outcome.high > 200

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 import lrp_tf
-from lrp_tf import heatmap, serving
+from lrp_tf import heatmap
+from lrp_tf.serving import saved_model
 
 RNG = np.random.default_rng(0)
 PHOTO = RNG.integers(0, 256, (30, 50, 3), dtype=np.uint8)
@@ -124,7 +125,7 @@ def test_signals_take_quantiles(tmp_path: Path) -> None:
 
 def test_an_exported_model_refuses_quantiles(saved: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"no quantiles.*99%"):
-        serving.export(lrp_tf.Explainer(keras.models.load_model(saved)), tmp_path / "1", scale="99%")
+        saved_model.export(lrp_tf.Explainer(keras.models.load_model(saved)), tmp_path / "1", scale="99%")
 
 
 # --- magnitudes --------------------------------------------------------------------------------

@@ -10,8 +10,8 @@ import pytest
 from broken import BROKEN, POSTSCRIPT, encoded
 from PIL import EpsImagePlugin, Image
 
-from lrp_tf import images
-from lrp_tf.images import Fit, ImageError
+from lrp_tf.files import images
+from lrp_tf.files.images import Fit, ImageError
 
 
 def corners(height=40, width=60):

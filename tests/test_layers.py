@@ -11,8 +11,9 @@ from checking import RULE, close, randomize
 from keras import layers as kl
 
 import lrp_tf
-from lrp_tf import flows, linear, support
-from lrp_tf.layers import classes
+from lrp_tf import flows, linear
+from lrp_tf.core import unsupported
+from lrp_tf.tools.layer_table import classes
 
 pytestmark = [
     pytest.mark.usefixtures("double_precision"),
@@ -458,9 +459,9 @@ def test_channels_first_is_the_transpose_of_channels_last(name):
 
 
 def test_every_layer_of_keras_is_in_exactly_one_list():
-    refused = [set(table) & set(LAYERS) for table in (support.UNSUPPORTED, support.NOT_APPLICABLE)]
+    refused = [set(table) & set(LAYERS) for table in (unsupported.UNSUPPORTED, unsupported.NOT_APPLICABLE)]
     entries = {name for name, cls in LAYERS.items() if linear.entry(cls) or flows.entry(cls)}
-    followed = set(support.FOLLOWED) & set(LAYERS)
+    followed = set(unsupported.FOLLOWED) & set(LAYERS)
     lists = [*refused, entries, followed]
     assert sorted(name for names in lists for name in names) == sorted(LAYERS)
     assert {name for name in CASES if name in LAYERS} == entries | followed

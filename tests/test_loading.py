@@ -11,8 +11,9 @@ from keras import layers as kl
 from pictures import photos
 
 import lrp_tf
-from lrp_tf import gallery, loading
-from lrp_tf.loading import LoadError
+from lrp_tf.files import loading
+from lrp_tf.files.loading import LoadError
+from lrp_tf.gallery import run
 
 # --- class names -------------------------------------------------------------------------------
 
@@ -52,7 +53,7 @@ def test_from_python_the_number_of_names_is_checked_too(saved, tmp_path):
     explainer = lrp_tf.Explainer(keras.models.load_model(saved))
     classes = loading.Classes(("a", "b", "c"))
     with pytest.raises(LoadError, match="expected 7"):
-        gallery.Gallery(explainer, loading.get_preprocessing("none"), tmp_path / "out", classes).run([])
+        run.Gallery(explainer, loading.get_preprocessing("none"), tmp_path / "out", classes).run([])
     with pytest.raises(LoadError, match="expected 7"):
         lrp_tf.export(explainer, tmp_path / "1", classes=classes.names, warmup=False)
 
@@ -60,7 +61,7 @@ def test_from_python_the_number_of_names_is_checked_too(saved, tmp_path):
 def test_a_single_unit_has_two_names():
     inputs = keras.Input((4, 4, 3))
     explainer = lrp_tf.Explainer(keras.Model(inputs, kl.Dense(1, activation="sigmoid")(kl.Flatten()(inputs))))
-    count = lrp_tf.arguments.class_count(explainer.graph)
+    count = lrp_tf.engine.targets.class_count(explainer.graph)
     loading.Classes(("no", "yes")).check(count)
     with pytest.raises(LoadError, match="expected 2"):
         loading.Classes(("yes",)).check(count)

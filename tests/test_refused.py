@@ -5,8 +5,8 @@ import pytest
 from keras import layers as kl
 
 import lrp_tf
-from lrp_tf import support
-from lrp_tf.layers import classes
+from lrp_tf.core import unsupported
+from lrp_tf.tools.layer_table import classes
 
 LAYERS = {names[0]: cls for cls, names in classes().items()}
 
@@ -61,7 +61,7 @@ FOREIGN = {"TFSMLayer", "FlaxLayer", "JaxLayer", "TorchModuleWrapper"}
 
 
 def test_every_layer_that_is_refused_has_a_model():
-    assert set(REFUSED) | ALONE | FOREIGN == set(support.UNSUPPORTED) | set(support.NOT_APPLICABLE)
+    assert set(REFUSED) | ALONE | FOREIGN == set(unsupported.UNSUPPORTED) | set(unsupported.NOT_APPLICABLE)
 
 
 @pytest.mark.parametrize("name", [name for name in REFUSED if name in LAYERS])
@@ -76,4 +76,4 @@ def test_refused_layer_is_named_with_a_remedy(name):
 @pytest.mark.parametrize("name", sorted(FOREIGN))
 def test_layers_of_other_frameworks_have_a_remedy(name):
     """They cannot be made without that framework."""
-    assert "Remedy: " in support.remedy(object.__new__(LAYERS[name]))
+    assert "Remedy: " in unsupported.remedy(object.__new__(LAYERS[name]))

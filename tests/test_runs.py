@@ -20,7 +20,10 @@ from pictures import classifier, photo, photos, table
 from PIL import Image
 
 import lrp_tf
-from lrp_tf import gallery, images, loading, records, summary, terminal
+from lrp_tf import terminal
+from lrp_tf.engine import tables
+from lrp_tf.files import images, loading
+from lrp_tf.gallery import ledger, run
 
 QUICK = ("--preprocess", "none", "--style", "heatmap")
 
@@ -70,8 +73,8 @@ def job(saved, tmp_path):
         return pixels
 
     explainer = lrp_tf.Explainer(keras.models.load_model(saved))
-    look = gallery.Look(("heatmap",))
-    slow = gallery.Gallery(explainer, loading.Preprocessing("wait", wait), tmp_path / "results", batch=1, look=look)
+    look = run.Look(("heatmap",))
+    slow = run.Gallery(explainer, loading.Preprocessing("wait", wait), tmp_path / "results", batch=1, look=look)
     yield slow, begun, go
     go.set()
 
@@ -96,8 +99,8 @@ def test_two_runs_into_one_folder(lrp, saved, tmp_path, job):
 
 HOLD = """
 import pathlib, time
-from lrp_tf import records
-with records.only_run(pathlib.Path(".")):
+from lrp_tf.gallery import ledger
+with ledger.only_run(pathlib.Path(".")):
     print("holds", flush=True)
     time.sleep(600)
 """
@@ -110,13 +113,13 @@ def test_a_killed_run_does_not_block_the_next(tmp_path):
     )  # fmt: skip
     with holder:
         assert holder.stdout.readline() == "holds\n"
-        with pytest.raises(ValueError, match="Another run is writing"), records.only_run(tmp_path):
+        with pytest.raises(ValueError, match="Another run is writing"), ledger.only_run(tmp_path):
             pass
         holder.send_signal(signal.SIGKILL)
     assert holder.returncode == -signal.SIGKILL
-    assert os.listdir(tmp_path) == [records.LOCK]
-    with records.only_run(tmp_path):
-        assert os.listdir(tmp_path) == [records.LOCK]
+    assert os.listdir(tmp_path) == [ledger.LOCK]
+    with ledger.only_run(tmp_path):
+        assert os.listdir(tmp_path) == [ledger.LOCK]
     assert os.listdir(tmp_path) == []
 
 
@@ -127,7 +130,7 @@ def test_never_two_in_a_folder_however_they_hurry(tmp_path):
     def hurry():
         for _ in range(200):
             try:
-                with records.only_run(tmp_path):
+                with ledger.only_run(tmp_path):
                     inside.append(1)
                     most.append(len(inside))
                     entered.append(1)
@@ -152,19 +155,19 @@ FORMULAS = ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "＝1", "'=1", "''+1
 @pytest.mark.parametrize(
     "name", [*FORMULAS, "plain", "'plain", "a=b", "", "\x1b[31m", r"\x1b", r"\\x5c", "a\nb"], ids=ascii
 )
-@pytest.mark.parametrize("ahead", [records.TEXT, records.PATH])
+@pytest.mark.parametrize("ahead", [ledger.TEXT, ledger.PATH])
 def test_a_cell_is_no_formula_and_keeps_the_name(name, ahead):
-    cell = records.to_cell(name, ahead)
+    cell = ledger.to_cell(name, ahead)
     assert not re.match(r"[=+\-@\t\r\n＝＋－＠]", cell)
     assert "\x1b" not in cell
-    assert records.from_cell(cell, ahead) == name
-    assert ahead == records.PATH or (cell == name) == (name in ("plain", "'plain", "a=b", "", "a\nb"))
+    assert ledger.from_cell(cell, ahead) == name
+    assert ahead == ledger.PATH or (cell == name) == (name in ("plain", "'plain", "a=b", "", "a\nb"))
 
 
 @given(st.text(st.sampled_from("'./=+-@\t\n\r\x1b\x00\\x5c1b" + string.ascii_letters)))
 def test_every_name_comes_back(name):
-    for ahead in (records.TEXT, records.PATH):
-        assert records.from_cell(records.to_cell(name, ahead), ahead) == name
+    for ahead in (ledger.TEXT, ledger.PATH):
+        assert ledger.from_cell(ledger.to_cell(name, ahead), ahead) == name
 
 
 def test_names_of_files_and_classes_are_no_formulas_in_the_tables(lrp, saved, tmp_path, monkeypatch):
@@ -185,14 +188,14 @@ def test_names_of_files_and_classes_are_no_formulas_in_the_tables(lrp, saved, tm
     assert r"\x1b]0;title\x07" in out
     assert table("results/failures.csv")[0]["file"] == "./=broken.png"
     rows = table("results/results.csv")
-    assert {records.from_cell(row["target_name"]) for row in rows} == set(classes)
+    assert {ledger.from_cell(row["target_name"]) for row in rows} == set(classes)
     for row in rows:
         for column, value in row.items():
             text = column in ("file", "result") or column.endswith("_name")
             assert not (text and re.match(r"[=+\-@\t\r]", value)), column
             assert text or not value or float(value) is not None  # numbers are numbers, negative ones too
     assert any(float(row["logit"]) < 0 for row in rows)
-    assert {os.path.normpath(records.from_cell(row["file"], records.PATH)) for row in rows} == set(names)
+    assert {os.path.normpath(ledger.from_cell(row["file"], ledger.PATH)) for row in rows} == set(names)
     assert {row["file"] for row in rows if os.path.exists(row["file"])} >= {"./=cmd|' calc'!A0.png", "./+1.png"}
     code, out, _ = lrp(*command, "--classes", "classes.txt", "--target=topK:7", "--resume")
     assert "7 finished before" in out
@@ -224,12 +227,12 @@ def test_printable():
     assert terminal.printable("a\nb\t", keep="\n") == "a\nb\\t"
     assert terminal.printable("猫 ü \u202egnp.exe") == r"猫 ü \u202egnp.exe"
     assert terminal.printable(os.fsdecode(b"latin\xe9")) == r"latin\udce9"
-    text = str(summary.Table("t", ("a",), [("x\x1by",)], ("n\x07",)))
+    text = str(tables.Table("t", ("a",), [("x\x1by",)], ("n\x07",)))
     assert text.split()[-2:] == [r"x\x1by", r"n\x07"]
 
 
 def test_tables_are_read_by_any_reader_of_csv(tmp_path):
-    with records.Table(tmp_path / "t.csv", ("file", "number"), {"file": records.TEXT}) as made:
+    with ledger.Table(tmp_path / "t.csv", ("file", "number"), {"file": ledger.TEXT}) as made:
         made.add([('=a,"b"', -1.5), ("c\nd", 2)])
     with open(tmp_path / "t.csv", newline="", encoding="utf-8") as file:
         assert list(csv.reader(file)) == [["file", "number"], ['\'=a,"b"', "-1.5"], ["c\nd", "2"]]

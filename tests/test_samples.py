@@ -263,7 +263,7 @@ def test_a_batch_of_fixed_size(size):
 def test_an_operation_that_nothing_knows_is_tried(monkeypatch):
     """Registered by name: what its rule is, lrp_tf does not know."""
     monkeypatch.setattr(lrp_tf.flows.base, "_REGISTRY", dict(lrp_tf.flows.base._REGISTRY))
-    monkeypatch.setattr(lrp_tf.samples, "_RULES", {})  # of the sum of squares, say
+    monkeypatch.setattr(lrp_tf.tracing.samples, "_RULES", {})  # of the sum of squares, say
     lrp_tf.flows.register("ops.Erfinv", lrp_tf.flows.PassThrough())
     check(model_of(lambda h: ops.erfinv(ops.tanh(h)), V), V, RULE, tolerance=1e-4)
     with raises(lrp_tf.UnsupportedLayerError, "'own/", "over the samples"):

@@ -8,7 +8,10 @@ from checking import close, images, randomize
 from keras import layers as kl
 
 import lrp_tf
-from lrp_tf import composites, diagnosis, flows, operators, rules, spares, zeros
+from lrp_tf import composites, flows, rules
+from lrp_tf.engine import diagnosis
+from lrp_tf.engine.savings import positivity, rematerialization
+from lrp_tf.rules import operators
 
 
 def quiet(explainer):
@@ -133,7 +136,7 @@ def test_numbers_stay_without_the_branch(preset, residual, monkeypatch):
     model, x = network(residual=residual), images(dtype="float32")
     bounds = {"low": -5.0, "high": 5.0} if composites.needs_bounds(preset) else {}
     found = lrp_tf.Explainer(model, composites.get(preset, **bounds)).explain(x)
-    monkeypatch.setattr(zeros, "mark_quiet", lambda graph, handlers: (graph, handlers))
+    monkeypatch.setattr(positivity, "mark_quiet", lambda graph, handlers: (graph, handlers))
     whole = lrp_tf.Explainer(model, composites.get(preset, **bounds)).explain(x)
     close(found.relevance, whole.relevance, 1e-6)
     close(found.conservation.other, whole.conservation.other, 1e-6)
@@ -224,7 +227,7 @@ def test_the_summand_that_is_not_kept(preset, order, monkeypatch):
     # A relative stabiliser, which tutorial has in the second half, reads outputs that relevance does not reach.
     assert spare == [order.index(1), *[None if preset == "tutorial" else order.index(1)] * 2]
     found = explainer.explain(values)
-    monkeypatch.setattr(spares, "mark", lambda graph, handlers: (graph, handlers))
+    monkeypatch.setattr(rematerialization, "mark", lambda graph, handlers: (graph, handlers))
     kept = lrp_tf.Explainer(model, composite).explain(values)
     close(found.relevance, kept.relevance, 1e-5)
     assert np.abs(found.conservation.unexplained).max() < 1e-5

@@ -16,7 +16,9 @@ from pictures import photo
 from served import huge_png, nodes, png, run_without_python, signatures
 
 import lrp_tf
-from lrp_tf import heatmap, loading, rules, serving
+from lrp_tf import heatmap, rules
+from lrp_tf.files import loading
+from lrp_tf.serving import saved_model
 
 IMAGE = ("explain_image", "explain_image_rest")
 
@@ -246,7 +248,7 @@ def test_what_lies_beside_the_graph(exported):
     assert about["composite"] == "epsilon_plus_flat"
     assert about["labels"][7] == "digit 7"
     assert [row["rule"] for row in about["rules"]][:1] == ["Flat()"]
-    assert about["status"] == list(serving.STATUS)
+    assert about["status"] == list(saved_model.STATUS)
     assert about["signatures"]["explain_target"]["inputs"] == ["digit", "target"]
     assert about["preprocess"] == "scale:1/255"
     assert list(exported[1].iterdir()) == [exported[2].path]  # no temporary folder

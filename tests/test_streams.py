@@ -8,7 +8,7 @@ from checking import close, image_net, images, raises, randomize
 from keras import layers as kl
 
 import lrp_tf
-from lrp_tf.numerics import keep_largest
+from lrp_tf.core.numerics import keep_largest
 
 
 @pytest.fixture(scope="module")

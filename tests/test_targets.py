@@ -8,7 +8,9 @@ import pytest
 from pictures import photos, table
 
 import lrp_tf
-from lrp_tf import commands, gallery, images, loading
+from lrp_tf.cli import commands
+from lrp_tf.files import images, loading
+from lrp_tf.gallery import run
 
 NAMES = ("tabby", "tiger_cat", "fox", "cow", "dog", "owl", "bee")
 # kind: (targets of the command line, of which five images get which ranks or classes)
@@ -93,8 +95,8 @@ def test_report_takes_the_same_targets(lrp_with, saved, folder, explainer, alone
 @pytest.mark.parametrize("targets", [("top1",), ("topK:2",), (3,), (3, 0), ("top1", 2)], ids=str)
 @pytest.mark.parametrize("batch", [1, 2, 4])
 def test_gallery_from_python(explainer, folder, tmp_path, targets, batch):
-    job = gallery.Gallery(
-        explainer, loading.get_preprocessing("none"), tmp_path, targets=targets, batch=batch, look=gallery.Look(())
+    job = run.Gallery(
+        explainer, loading.get_preprocessing("none"), tmp_path, targets=targets, batch=batch, look=run.Look(())
     )
     assert job.run(images.find([folder])).done == COUNT
     found = [int(row["target"]) for row in table(tmp_path / "results.csv")]

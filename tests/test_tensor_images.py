@@ -8,7 +8,9 @@ from pictures import photo
 from PIL import Image
 from served import png
 
-from lrp_tf import heatmap, images, tensor_images
+from lrp_tf import heatmap
+from lrp_tf.files import images
+from lrp_tf.serving import tensor_images
 
 decode = tf.function(
     lambda data: tensor_images.decode(data, 10_000), input_signature=[tf.TensorSpec(None, tf.string)], autograph=False

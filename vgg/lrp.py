@@ -11,7 +11,8 @@ try:
     import lrp_tf  # noqa: F401
 except ImportError:  # run from a checkout that is not installed
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from lrp_tf import cli, options
+from lrp_tf import cli
+from lrp_tf.cli import options
 
 OUT = Path(os.path.relpath(Path(__file__).resolve().parent / "results"))
 IMAGENET = 1000  # classes
@@ -36,7 +37,8 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def explain(chosen: argparse.Namespace) -> int:
-    from lrp_tf import commands, loading  # not before: --help needs no TensorFlow
+    from lrp_tf.cli import commands  # not before: --help needs no TensorFlow
+    from lrp_tf.files import loading
 
     model = loading.vgg(chosen.model, chosen.weights, unsafe=chosen.unsafe)
     classes = loading.Classes()

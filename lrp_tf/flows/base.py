@@ -10,11 +10,11 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from lrp_tf import linear, support
-from lrp_tf.elementwise import is_elementwise
-from lrp_tf.linear import computes_as
-from lrp_tf.numerics import vjp
-from lrp_tf.rules import Propagate
+from lrp_tf.core import linear, unsupported
+from lrp_tf.core.linear import computes_as
+from lrp_tf.core.numerics import vjp
+from lrp_tf.rules.lrp import Propagate
+from lrp_tf.tracing.elementwise import is_elementwise
 
 Interval = tuple[float, float]  # bounds that every value of a tensor is known to keep
 UNBOUNDED: Interval = (-math.inf, math.inf)
@@ -216,5 +216,5 @@ def entry(kind: type | str) -> Flow | None:
 def keeps(step: Any) -> bool:
     """Whether a layer stays one step: it has an entry, or looking into it would lead nowhere."""
     known = linear.lookup(step.op) is not None or lookup(step) is not None
-    opaque = step.function is not None or support.remedy(step.op) is not None
+    opaque = step.function is not None or unsupported.remedy(step.op) is not None
     return known or opaque or (isinstance(step.kind, str) and step.kind in linear.operations())

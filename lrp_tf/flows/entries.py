@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import keras
 
+from lrp_tf.core.graph import BroadcastSamples, Constants, EachSample, InputShift, MergeTime, SplitTime
 from lrp_tf.flows.base import Flow, Identity, PassThrough, register
 from lrp_tf.flows.functions import Angle, Homogeneous, ProductOver, Ranked, Remainder, Replacement, SoftMaximum
 from lrp_tf.flows.moves import Cast, Detached, Gather, InputScaling, Lookup, Move, Pad, Select, normalize, rescale
 from lrp_tf.flows.normalization import GroupNorm, LayerNorm
 from lrp_tf.flows.pooling import AdaptiveWinnerTakesAll, GlobalWinnerTakesAll, WinnerTakesAll
 from lrp_tf.flows.sums import Affine, Contraction, Negation, Product, Quotient, Resample, Share, Winner
-from lrp_tf.graph import BroadcastSamples, Constants, EachSample, InputShift, MergeTime, SplitTime
 
 # Augmentation does nothing in inference mode.
 _AUGMENTATION = """

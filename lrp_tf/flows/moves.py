@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from lrp_tf.core.numerics import Account, vjp
 from lrp_tf.flows.base import (
     UNBOUNDED,
     Flow,
@@ -21,8 +22,7 @@ from lrp_tf.flows.base import (
     scatter,
     unbroadcast,
 )
-from lrp_tf.numerics import Account, vjp
-from lrp_tf.rules import Propagate
+from lrp_tf.rules.lrp import Propagate
 
 
 @dataclasses.dataclass(frozen=True, repr=False)

@@ -11,10 +11,10 @@ import keras
 import tensorflow as tf
 
 from lrp_tf import rules
+from lrp_tf.core.numerics import Account, offset, vjp
 from lrp_tf.flows.base import UNBOUNDED, Flow, Interval, aligned, hull, numbers, replaced, scatter, unbroadcast
 from lrp_tf.flows.moves import Pad
-from lrp_tf.numerics import Account, offset, vjp
-from lrp_tf.rules import Propagate
+from lrp_tf.rules.lrp import Propagate
 
 
 class Summed(NamedTuple):

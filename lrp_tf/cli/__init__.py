@@ -1,0 +1,69 @@
+"""The command `lrp-tf`: explains the images that any saved Keras model classifies."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+
+from lrp_tf import terminal
+from lrp_tf.cli import quiet
+
+USAGE, INTERRUPTED = 2, 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `lrp-tf`; returns the exit code: 0, 1 some images failed, 2 wrong use, 130 interrupted."""
+    return guarded(_parser, _run, argv)
+
+
+def _parser() -> argparse.ArgumentParser:
+    from lrp_tf.cli import options
+
+    return options.parser()
+
+
+def _run(options: argparse.Namespace) -> int:
+    from lrp_tf.cli import commands
+
+    terminal.raise_interrupt()
+    return commands.COMMANDS[options.command](options)
+
+
+def guarded(
+    make_parser: Callable[[], argparse.ArgumentParser],
+    run: Callable[[argparse.Namespace], int],
+    argv: Sequence[str] | None = None,
+) -> int:
+    """Parse, run, and turn what a user can mend into a message without a traceback.
+
+    Args:
+        make_parser: makes the parser; `--help` and wrong options end here, before TensorFlow is imported.
+        run: does what the options say and returns the exit code. It imports what needs TensorFlow.
+    """
+    saves = False
+    terminal.open_streams()
+    try:
+        with terminal.interruptible():
+            parser = make_parser()
+            options = parser.parse_args(argv)
+            saves = hasattr(options, "resume")
+            quiet.import_tensorflow()
+            terminal.raise_interrupt()
+            code = run(options)
+            terminal.raise_interrupt()
+            return code
+    except (OSError, ValueError, TypeError, ImportError) as error:
+        message = terminal.printable(error, keep="\n")
+        terminal.say(f"{parser.prog}: error: {message}", error=True)
+        return USAGE
+    except KeyboardInterrupt:
+        kept = " Finished results are complete; use --resume to continue." if saves else ""
+        terminal.say(f"\nInterrupted.{kept}", error=True)
+        return INTERRUPTED
+    finally:
+        terminal.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

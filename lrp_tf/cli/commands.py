@@ -1,0 +1,285 @@
+"""What the commands of `lrp-tf` do."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import importlib
+import os
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from lrp_tf import composites, heatmap, rules
+from lrp_tf.cli.options import Relative
+from lrp_tf.cli.progress import Bar
+from lrp_tf.engine import targets
+from lrp_tf.engine.diagnosis import ADVICE, RelevanceWarning
+from lrp_tf.explainer import Explainer
+from lrp_tf.files import forms, images, loading
+from lrp_tf.files.loading import LoadError
+from lrp_tf.gallery import drawing, run
+from lrp_tf.gallery.run import Gallery, Look
+from lrp_tf.serving import saved_model
+from lrp_tf.terminal import printable, say
+
+SOME_FAILED = 1
+_EACH = 25  # up to so many images each gets a line on the console
+
+
+def explain_command(options: argparse.Namespace) -> int:
+    model = _load(options)
+    return explain_images(model, options, _preprocessing(options, model), _classes(options), _identity(options.model))
+
+
+def summary_command(options: argparse.Namespace) -> int:
+    model = _load(options)
+    bounds = {"low": 0.0, "high": 1.0} if _needs_bounds(options) else {}  # they do not show
+    _explainer(model, options, bounds).summary(say)
+    return 0
+
+
+def report_command(options: argparse.Namespace) -> int:
+    explainer, x = _fed(options)
+    chosen = _targets(options, explainer, _classes(options))
+    explainer.report(x, targets.for_all(chosen, explainer.graph, batch=1), print_fn=say)
+    return 0
+
+
+def check_command(options: argparse.Namespace) -> int:
+    explainer, x = _fed(options)
+    return 0 if explainer.check(x, print_fn=say) else SOME_FAILED
+
+
+def _fed(options: argparse.Namespace) -> tuple[Explainer, np.ndarray]:
+    """The explainer of a command that takes one image, and that image as the model gets it, [1, ...]."""
+    model = _load(options)
+    preprocessing = _preprocessing(options, model)
+    explainer = _explainer(model, options, _bounds(options, model, preprocessing))
+    form = forms.form(explainer, options.size)
+    try:
+        image = images.read(options.image, options.max_pixels)
+    except images.ImageError as error:
+        raise LoadError(f"{options.image}: {error}") from error
+    pixels = images.Fit(form.height, form.width, options.resize).apply(image)
+    x = preprocessing(form.arrange(pixels)[None])
+    say(f"fed to the model: {x.min():.4g} to {x.max():.4g} (--preprocess {preprocessing.name})")
+    return explainer, form.order(x)
+
+
+def export_command(options: argparse.Namespace) -> int:
+    model = _load(options)
+    known = options.preprocess is not None or _needs_bounds(options)
+    preprocessing = _preprocessing(options, model) if known else None
+    bounds = _bounds(options, model, preprocessing) if preprocessing else {}
+    exported = saved_model.export(
+        _explainer(model, options, bounds),
+        options.out,
+        preprocess=preprocessing,
+        classes=_classes(options),
+        size=options.size,
+        resize=options.resize,
+        max_pixels=options.max_pixels,
+        top_k=options.top_k,
+        cmap=options.cmap or heatmap.RELEVANCE_CMAP,
+        gamma=options.color_gamma,
+        reduce=options.reduce,
+        scale=options.scale,
+        warmup=not options.no_warmup,
+    )
+    for name, (inputs, outputs) in exported.signatures.items():
+        say(printable(f"{name}: {', '.join(inputs)} -> {', '.join(outputs)}"))
+    say(f"Exported to {exported.path}")
+    return 0
+
+
+def composites_command(options: argparse.Namespace) -> int:
+    for name in composites.PRESETS:
+        bounds = {"low": 0.0, "high": 1.0} if composites.needs_bounds(name) else {}
+        say(f"{name}")
+        for match, rule in composites.get(name, **bounds).entries:
+            say(f"    {_match_text(match)}: {rule!r}")
+    return 0
+
+
+def _match_text(match: Any) -> str:
+    return "every other linear step" if match is None else getattr(match, "__name__", None) or repr(match)
+
+
+def explain_images(
+    model: keras.Model,
+    options: argparse.Namespace,
+    preprocessing: loading.Preprocessing,
+    classes: loading.Classes,
+    identity: Any,
+) -> int:
+    """Explain the images of the command line; returns the exit code.
+
+    Args:
+        identity: what tells the model from others, for `--resume`.
+    """
+    skipped = lambda path, reason: say(f"skipped: {path!a}: {reason}", error=True)  # noqa: E731
+    files = list(images.find(_image_names(options), skipped=skipped))
+    explainer = _explainer(model, options, _bounds(options, model, preprocessing))
+    styles = drawing.STYLES if options.style == "all" else (options.style,)
+    display = ("cmap", "reduce", "scale", "show", "smooth", "colorbar", "dpi", "format")
+    look = Look(styles, gamma=options.color_gamma, **{name: getattr(options, name) for name in display})
+    look.check()
+    chosen = _targets(options, explainer, classes)
+    shown = ("zero_bias", "relevance_filter", "output", "resize", "size", "save_relevance")
+    settings = {name: getattr(options, name, None) for name in shown}
+    settings |= {
+        "composite": str(options.composite),
+        "model": identity,
+        "preprocess": preprocessing.name,
+        "target": chosen,
+        "look": dataclasses.asdict(look),
+    }
+    job = Gallery(
+        explainer=explainer,
+        preprocessing=preprocessing,
+        out=options.out,
+        classes=classes,
+        targets=tuple(chosen),
+        size=options.size,
+        how=options.resize,
+        batch=options.batch,
+        max_pixels=options.max_pixels,
+        look=look,
+        save_relevance=options.save_relevance,
+        settings=settings,
+    )
+    say(f"{printable(model.name)}, composite {explainer.composite.name}, {len(files)} image(s)")
+    if not classes.names:
+        say("The names of the classes are not known, numbers are shown instead (--classes FILE).")
+    began = time.perf_counter()
+    passes = 2 if look.scale == "run" else 1
+    if passes == 2:
+        say("--scale run: all relevance is computed twice, first for the scale, then for the pictures.")
+    with Bar(passes * len(files)) as bar, warnings.catch_warnings():
+        warnings.simplefilter("ignore", RelevanceWarning)  # told for each map
+        each = bar.tell_result if len(files) <= _EACH else (lambda rows: None)
+        outcome = job.run(
+            files,
+            resume=options.resume,
+            overwrite=options.overwrite,
+            progress=bar.advance,
+            tell=bar.tell_failure,
+            finished=each,
+            warn=bar.tell_absurd,
+        )
+    seconds = time.perf_counter() - began
+    say(
+        f"{outcome.done} explained in {seconds:.1f} s ({outcome.done / seconds:.2f} images/s), "
+        f"{outcome.failed} failed, {outcome.skipped} finished before. Results in {options.out}"
+    )
+    if outcome.scale is not None:
+        say(f"Full colour in every picture: |R| = {outcome.scale:.4g} ({options.out / run.SCALE})")
+    if outcome.done:
+        say(f"Fed to the model: {outcome.low:.4g} to {outcome.high:.4g} (--preprocess {preprocessing.name})")
+    if outcome.failed:
+        say(f"The failures and their reasons are in {options.out / run.FAILURES}", error=True)
+    if outcome.absurd:
+        say(f'{outcome.absurd} map(s) are absurd, see the column "warning". {ADVICE}', error=True)
+    return SOME_FAILED if outcome.failed or outcome.absurd else 0
+
+
+def _image_names(options: argparse.Namespace) -> list[str]:
+    """The images; `--target topK:3 cat.jpg` takes the file for a target, which is put right here."""
+    names = list(options.images)
+    if not names:
+        while len(options.target) > 1 and _is_file(options.target[-1]):
+            names.insert(0, options.target.pop())
+    if not names:
+        raise LoadError("expected IMAGE: a file, a folder, a glob pattern, - or @list.txt")
+    return names
+
+
+def _is_file(text: str) -> bool:
+    return text == "-" or text.startswith("@") or os.path.lexists(text) or any(c in text for c in "*?[")
+
+
+def _targets(options: argparse.Namespace, explainer: Explainer, classes: loading.Classes) -> list:
+    count = targets.class_count(explainer.graph)
+    classes.check(count)
+    count = count or np.iinfo(np.int32).max
+    tops = lambda text: text.lower().startswith("topk:") or text.lower() == "top1"  # noqa: E731
+    wanted = [text if tops(text) else classes.index(text, count) for text in options.target]
+    targets.ranked(wanted, explainer.graph)
+    return wanted
+
+
+def _load(options: argparse.Namespace) -> keras.Model:
+    if "" not in sys.path:
+        sys.path.insert(0, "")  # a console script does not see the folder where it is called
+    for module in options.modules:
+        importlib.import_module(module)
+    return loading.load_model(options.model, unsafe=options.unsafe)
+
+
+def _identity(path: Path) -> list:
+    stat = path.stat()
+    return [str(path), stat.st_size, stat.st_mtime_ns]
+
+
+def _preprocessing(options: argparse.Namespace, model: keras.Model) -> loading.Preprocessing:
+    """What was asked for; "none" where the model scales its input itself; never a guess."""
+    if options.preprocess is not None:
+        return loading.get_preprocessing(options.preprocess)
+    if forms.begins_with_scaling(Explainer(model, "epsilon", output=_output(options)).graph):
+        return loading.get_preprocessing("none")
+    raise LoadError(
+        f"--preprocess is missing, and {options.model} does not scale its input itself: a model that is fed other "
+        f"numbers than in training is confidently wrong. {loading.choices()}"
+    )
+
+
+def _classes(options: argparse.Namespace) -> loading.Classes:
+    return loading.load_classes(options.classes) if options.classes else loading.Classes()
+
+
+def _output(options: argparse.Namespace) -> int | str | None:
+    text = getattr(options, "output", None)
+    return int(text) if text is not None and text.lstrip("-").isdigit() else text
+
+
+def _needs_bounds(options: argparse.Namespace) -> bool:
+    """Whether the preset takes bounds of the input that the command line does not give."""
+    name, given = options.composite
+    return name in composites.PRESETS and composites.needs_bounds(name) and not {"low", "high"} <= set(given)
+
+
+def _bounds(options: argparse.Namespace, model: keras.Model, preprocessing: loading.Preprocessing) -> dict:
+    """low and high of z^B rules: what becomes of pixels 0 and 255."""
+    if not _needs_bounds(options):
+        return {}
+    form = forms.form(Explainer(model, "epsilon", output=_output(options)), options.size)
+    low, high = preprocessing.bounds(form.channels)
+    return {"low": low, "high": high}
+
+
+def _explainer(model: keras.Model, options: argparse.Namespace, bounds: dict) -> Explainer:
+    name, given = options.composite
+    if options.zero_bias and given.get("zero_bias", True) is not True:
+        raise LoadError(f"--zero-bias and --composite {options.composite} contradict one another. Expected one of them")
+    given = {key: rules.Relative(value) if isinstance(value, Relative) else value for key, value in given.items()}
+    zero_bias = {"zero_bias": True} if options.zero_bias else {}
+    return Explainer(
+        model, name, output=_output(options), relevance_filter=options.relevance_filter, **bounds | given | zero_bias
+    )
+
+
+COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
+    "explain": explain_command,
+    "summary": summary_command,
+    "report": report_command,
+    "check": check_command,
+    "export": export_command,
+    "composites": composites_command,
+}

@@ -1,0 +1,1 @@
+"""What a model is: steps, tensors, numbers, linear layers. No policy."""

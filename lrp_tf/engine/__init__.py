@@ -1,0 +1,1 @@
+"""From steps with rules to relevance: canonisation, propagation, compiled passes."""

@@ -1,0 +1,122 @@
+"""The two tables: which rule each step has, and what each step did with its relevance."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+from collections.abc import Callable
+from typing import Any
+
+from lrp_tf.core.graph import Graph, Step, shape_text
+from lrp_tf.terminal import printable
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """Rows under named columns; `str()` draws it.
+
+    Attributes:
+        title: one line above, may be empty.
+        columns: their names.
+        rows: one tuple a row; numbers stay numbers.
+        notes: lines below.
+    """
+
+    title: str
+    columns: tuple[str, ...]
+    rows: list[tuple]
+    notes: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        from rich import box
+        from rich.console import Console
+        from rich.table import Table as RichTable
+
+        table = RichTable(box=box.SIMPLE_HEAD)
+        for index, column in enumerate(self.columns):
+            numeric = any(isinstance(row[index], float) for row in self.rows)
+            table.add_column(column, justify="right" if numeric else "left", no_wrap=True)
+        for row in self.rows:
+            table.add_row(*[_cell(value) for value in row])
+        text = io.StringIO()
+        # A width that never wraps: tables go to files as often as to terminals.
+        console = Console(file=text, width=10_000, color_system=None, markup=False, highlight=False, emoji=False)
+        console.print(table)
+        lines = [line.rstrip() for line in text.getvalue().splitlines()]
+        # The title by itself: a table would break it to its own width.
+        return "\n".join([line for line in (printable(self.title), *lines) if line] + list(map(printable, self.notes)))
+
+    def __repr__(self) -> str:
+        return f"<Table {self.title!r}: {len(self.rows)} rows>"
+
+    def column(self, name: str) -> list:
+        """All values of a column."""
+        return [row[self.columns.index(name)] for row in self.rows]
+
+    def show(self, print_fn: Callable[[str], Any] | None) -> Table:
+        """Print through `print_fn`, unless it is None; returns the table."""
+        if print_fn is not None:
+            print_fn(str(self))
+        return self
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.6g}" if abs(value) >= 1e-3 or value == 0 else f"{value:.2e}"
+    return printable(value)
+
+
+def rule_table(graph: Graph, handlers: dict[Step, Any], composite: str) -> Table:
+    """Layer -> operation -> rule, in the order of the model; rewritten layers say what became of them."""
+    rows = [
+        (step.order, index, step.path, step.operation, shape_text(step.outputs[0].shape), _rule_text(step, rule))
+        for index, (step, rule) in enumerate(handlers.items())
+        if step.inputs  # not the constants
+    ]
+    rows += [(order, len(rows), path, operation, "", what) for order, path, operation, what in graph.rewrites]
+    rows.sort(key=lambda row: row[:2])
+    stripped = [f"The final {step.operation} ({step.path}) is stripped: relevance explains its input, the logit."
+                for step in graph.stripped]  # fmt: skip
+    title = f"{graph.model.name}, composite {composite}, computed in {graph.dtype}"
+    columns = ("layer", "operation", "output shape", "rule")
+    return Table(title, columns, [row[2:] for row in rows], tuple(stripped))
+
+
+def _rule_text(step: Step, rule: Any) -> str:
+    extra = [layer.name for layer in (*step.before, *step.after)]
+    return f"{rule!r}" + (f", with {', '.join(extra)}" if extra else "")
+
+
+REPORT_COLUMNS = (
+    *("layer", "operation", "rule", "relevance out", "relevance in"),
+    *("bias", "stabilizer", "other", "unexplained", "NaN/Inf"),
+)
+
+
+def report_table(
+    graph: Graph, handlers: dict[Step, Any], composite: str, samples: int, totals: dict, steps: Any
+) -> Table:
+    """What each step did with its relevance, from the output down; the last row is the whole model.
+
+    Args:
+        totals: sums over the batch of start, relevance, bias, stabilizer, other; "size" is the sum of |start|; with a
+            relevance filter "filter", what it dropped, which is part of "other".
+        steps: [S, 7] in the order of the backward pass: out, in, bias, stabilizer, other, filter, NaN and Inf entries.
+    """
+    size = totals["size"] or 1.0
+    rows = []
+    for step, values in zip(reversed(graph.steps), steps, strict=True):
+        if not step.inputs:  # the constants
+            continue
+        out, *shares, bad = map(float, values)
+        rest = (out - sum(shares)) / size
+        shares = shares if "filter" in totals else shares[:-1]
+        rows.append((step.path, step.operation, repr(handlers[step]), out, *shares, rest, int(bad)))
+    dropped = [totals["filter"]] if "filter" in totals else []
+    shares = [totals[name] for name in ("relevance", "bias", "stabilizer")]
+    shares += [totals["other"] - sum(dropped), *dropped]
+    rest = (totals["start"] - sum(shares)) / size
+    rows.append(("total", "", "", totals["start"], *shares, rest, sum(row[-1] for row in rows)))
+    title = f"{graph.model.name}, composite {composite}: relevance of {samples} sample(s), summed"
+    columns = (*REPORT_COLUMNS[:-2], *(["filter"] if dropped else []), *REPORT_COLUMNS[-2:])
+    return Table(title, columns, rows)

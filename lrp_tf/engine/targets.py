@@ -1,0 +1,316 @@
+"""What a caller passed -> checked tensors: inputs, targets, start relevance. Errors say expected, received, remedy."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+from keras import tree
+
+from lrp_tf.core.graph import Graph, Ref, shape_text
+
+
+class Start(NamedTuple):
+    """How the start relevance of a call is made.
+
+    Attributes:
+        mode: "top" (each sample's top class), "class" ([B]), "classes" ([B, k]), "ranked" ([B, k], where -1 is the
+            top class, -2 the next), "index" ([B, rank - 1]) or "given".
+        kind: "output" or "one", what stands at the target.
+        tensor: target (int32) or start relevance; None for "top".
+    """
+
+    mode: str
+    kind: str
+    tensor: tf.Tensor | None
+
+    @property
+    def many(self) -> bool:
+        """Whether there are k targets for each sample."""
+        return self.mode in ("classes", "ranked")
+
+    def part(self, rows: slice) -> Start:
+        """The same for some of the samples."""
+        return self if self.tensor is None else self._replace(tensor=self.tensor[rows])
+
+
+def inputs(graph: Graph, x: Any) -> list[tf.Tensor]:
+    """Flat tensors in the dtypes of the model's inputs.
+
+    Raises:
+        ValueError: wrong structure or shape, no batch axis, an empty batch.
+        TypeError: no numbers.
+    """
+    structure = graph.input_structure
+    if isinstance(structure, Ref):
+        x = _alone(x, structure, graph.input_names[0])
+    values: dict[Ref, Any] = {}
+    if not _match(structure, x, values):
+        expected = tree.map_structure(lambda ref: shape_text(ref.shape), structure)
+        received = sorted(x) if isinstance(x, dict) else len(x) if isinstance(x, (list, tuple)) else type(x).__name__
+        raise ValueError(f"Expected inputs in the structure of the model's: {expected}. Received: {received}")
+    names = dict(zip(graph.inputs, graph.input_names, strict=True))
+    tensors = [tensor(values[ref], ref.shape, ref.dtype, names[ref]) for ref in graph.inputs]
+    sizes = [t.shape[0] for t in tensors]
+    if len(set(sizes)) > 1:
+        raise ValueError(
+            f"All inputs need the same batch size. Received: {dict(zip(names.values(), sizes, strict=True))}"
+        )
+    return tensors
+
+
+def _alone(x: Any, ref: Ref, name: str) -> Any:
+    """Keras takes the one input of a model in a list or dict, too; [sample] is a batch of one sample, though."""
+    if isinstance(x, dict) and list(x) == [name]:
+        return x[name]
+    if isinstance(x, (list, tuple)) and len(x) == 1 and len(getattr(x[0], "shape", ())) == len(ref.shape) + 1:
+        return x[0]
+    return x
+
+
+def _match(structure: Any, x: Any, values: dict[Ref, Any]) -> bool:
+    """Collect the value of every ref of `structure`; False if x is built otherwise."""
+    if isinstance(structure, Ref):
+        values[structure] = x
+        return not isinstance(x, dict)
+    if isinstance(structure, dict):
+        return isinstance(x, dict) and set(x) == set(structure) and all(_match(structure[k], x[k], values) for k in x)
+    if not isinstance(x, (list, tuple)) or len(x) != len(structure):
+        return False
+    return all(_match(part, value, values) for part, value in zip(structure, x, strict=True))
+
+
+def _array(value: Any, name: str) -> Any:
+    """Tensors as they are; arrays and nested lists as arrays."""
+    if tf.is_tensor(value):
+        return value
+    try:
+        return np.asarray(value)
+    except ValueError as error:
+        raise ValueError(f"{name} must be an array; its rows differ in length. Received: {value!r}") from error
+
+
+def tensor(value: Any, shape: tuple, dtype: str, name: str, batch: int | None = None) -> tf.Tensor:
+    """`value` as a tensor of that dtype, its shape checked against (batch, *shape)."""
+    value = _array(value, name)
+    kind = None if value.dtype == object else tf.as_dtype(value.dtype)
+    if kind is None or not (kind.is_floating or kind.is_integer or kind.is_bool):
+        raise TypeError(f"{name} must be an array of numbers. Received: {value.dtype} of shape {value.shape}")
+    received = tuple(value.shape)
+    if len(received) != len(shape) + 1 or not all(map(_fits, (batch, *shape), received)):
+        expected = shape_text(shape) if batch is None else str((batch, *shape))
+        remedy = ""
+        if len(received) == len(shape) and all(map(_fits, shape, received)):
+            remedy = f" The batch axis is missing: pass {name}[None] for a single sample."
+        elif shape[-1:] == (1,) and len(received) == len(shape) and all(map(_fits, shape[:-1], received[1:])):
+            remedy = f" The channel axis is missing: pass {name}[..., None]."
+        raise ValueError(f"{name} has the wrong shape. Expected: {expected}. Received: {received}.{remedy}")
+    if received[0] == 0:
+        raise ValueError(f"{name} is an empty batch. Expected at least one sample. Received: shape {received}")
+    return tf.cast(value, dtype)
+
+
+def _fits(wanted: int | None, received: int | None) -> bool:
+    return wanted is None or received is None or wanted == received
+
+
+def start(graph: Graph, target: Any, start: Any, x: tf.Tensor) -> Start:
+    """Check `target` and `start` of a call on the samples x [B, ...].
+
+    Raises:
+        ValueError: a target out of range or of the wrong shape, a start that is neither a known word nor a tensor of
+            the output's shape, both given, or neither where the output has no classes.
+        TypeError: targets that are no integers.
+    """
+    shape, batch = graph.outputs[0].shape, x.shape[0]
+    if not isinstance(start, str):
+        if target is not None:
+            raise ValueError("start= as a tensor already says what is explained. Expected no target. Received: both.")
+        return Start("given", "given", tensor(start, shape, graph.dtype, "start", batch))
+    if start not in ("output", "one"):
+        raise ValueError(f'start must be "output", "one" or a tensor of shape {shape_text(shape)}. Received: {start!r}')
+    if (target is None or (isinstance(target, str) and target.lower() == "top1")) and len(shape) <= 1:
+        return Start("top", start, None)
+    if isinstance(target, str) or (isinstance(target, (list, tuple)) and any(isinstance(t, str) for t in target)):
+        codes = ranked([target] if isinstance(target, str) else target, graph)
+        many = tf.shape(x)[0] if batch is None else batch
+        return Start("ranked", start, tf.tile(tf.constant([codes], tf.int32), [many, 1]))
+    if len(shape) > 1:
+        remedy = (
+            f"The output has the shape {shape_text(shape)}, without a top class. Expected target= {len(shape)} "
+            f"integers, an index into it, for all samples or for each ([B, {len(shape)}]); or start= a tensor."
+        )
+    else:
+        remedy = "Expected an integer, [B] integers, or [B, k] integers for k targets of each sample."
+    target = _array(target, "target")
+    if target.dtype == object or not tf.as_dtype(target.dtype).is_integer:
+        raise TypeError(f"target must be integers. {remedy} Received: {target!r}")
+    mode, target = _mode(target, len(shape), x, remedy)
+    sizes = shape if len(shape) > 1 else (class_count(graph),)
+    _check_range(target, sizes, mode)
+    return Start(mode, start, tf.cast(target, "int32"))
+
+
+_TOP = re.compile(r"top(?:1|K:([1-9]\d*))", re.IGNORECASE)
+
+
+def ranked(targets: Iterable, graph: Graph) -> list[int]:
+    """Classes, and ranks as negative numbers: ["top1", 281] is [-1, 281].
+
+    Raises:
+        TypeError: something else. ValueError: a class or rank out of range, an output without a top class.
+    """
+    found: list[int] = []
+    for target in targets:
+        match = _TOP.fullmatch(target) if isinstance(target, str) else None
+        if match:
+            found += range(-1, -int(match[1] or 1) - 1, -1)
+        elif isinstance(target, (int, np.integer)) and not isinstance(target, bool):
+            _check_range(np.array([target]), (class_count(graph),), "classes")
+            found.append(int(target))
+        else:
+            raise TypeError(
+                'target must be integers, "top1" or "topK:3". Expected an integer or one of these for all samples. '
+                f"Received: {target!r}"
+            )
+    if len(graph.outputs[0].shape) > 1:
+        raise ValueError(f"The output has the shape {shape_text(graph.outputs[0].shape)}, without a top class.")
+    classes = class_count(graph)
+    if classes is not None and -min(found) > classes:
+        raise ValueError(
+            f"Expected at most topK:{classes}: the model has {classes} classes. Received: topK:{-min(found)}"
+        )
+    return found
+
+
+def for_all(targets: Sequence, graph: Graph, batch: int) -> Any:
+    """What `Explainer` takes for each of `targets` of every sample: a plain list of classes means one per sample there.
+
+    A single target comes back without a list, since it needs no axis of targets.
+    """
+    codes = ranked(targets, graph)
+    if len(codes) == 1:
+        return "top1" if codes[0] < 0 else codes[0]
+    return list(targets) if min(codes) < 0 else [codes] * batch
+
+
+def without_labels(graph: Graph, element: Any) -> Any:
+    """The inputs in an element of a dataset: of (x, y, ...) x, unless the model itself takes such a tuple."""
+    structure, values = graph.input_structure, dict[Ref, Any]()
+    if not isinstance(element, tuple) or not element:
+        return element
+    inputs = not isinstance(structure, Ref) and _match(structure, element, values)
+    return element if inputs and not any(isinstance(value, tuple) for value in values.values()) else element[0]
+
+
+def refuse_batches(graph: Graph, batch: int, element: Any) -> None:
+    """Raise ValueError where an element of a dataset, or the form of its elements, is a batch and no single sample."""
+    values: dict[Ref, Any] = {}
+    if not _match(graph.input_structure, without_labels(graph, element), values):
+        return  # other mistakes are told where the batch is checked
+    for ref, name in zip(graph.inputs, graph.input_names, strict=True):
+        value = values[ref] if hasattr(values[ref], "shape") else _array(values[ref], name)
+        shape = () if getattr(value.shape, "rank", 0) is None else tuple(value.shape)
+        if len(shape) == len(ref.shape) + 1 and all(map(_fits, ref.shape, shape[1:])):
+            raise ValueError(
+                f"map(batch={batch}) puts single samples together. Expected {name} of shape {tuple(ref.shape)}. "
+                f"Received: {shape}, which is a batch already. Remedy: leave batch out, or dataset.unbatch()"
+            )
+
+
+def class_count(graph: Graph) -> int | None:
+    """Number of targets; a single output unit has two, its negative and its value."""
+    shape = graph.outputs[0].shape
+    units = shape[0] if shape else 1
+    return 2 if units == 1 else units
+
+
+def _mode(target: Any, axes: int, x: tf.Tensor, remedy: str) -> tuple[str, Any]:
+    rank, shape, batch = len(target.shape), tuple(target.shape), x.shape[0]
+    many = tf.shape(x)[0] if batch is None else batch
+    if axes > 1:
+        if shape == (axes,):
+            return "index", target[None] + tf.zeros([many, 1], target.dtype)
+        if rank == 2 and shape[1] == axes and _fits(batch, shape[0]):
+            return "index", target
+    elif rank == 0:
+        return "class", target + tf.zeros([many], target.dtype)
+    elif rank == 1 and _fits(batch, shape[0]):
+        return "class", target
+    elif rank == 2 and _fits(batch, shape[0]) and shape[1] != 0:
+        return "classes", target
+    raise ValueError(f"target has the wrong shape for a batch of {batch}. {remedy} Received: shape {shape}")
+
+
+def _check_range(target: Any, sizes: tuple, mode: str) -> None:
+    if tf.is_tensor(target):
+        if not hasattr(target, "numpy"):
+            return  # symbolic: the compiled function checks it
+        target = target.numpy()
+    columns = target.T if mode == "index" else [target]
+    for axis, (column, size) in enumerate(zip(columns, sizes, strict=True)):
+        wrong = column[(column < 0) | (column >= (size or np.iinfo(np.int32).max))]
+        if wrong.size:
+            where = f" along axis {axis + 1} of the output" if mode == "index" else ""
+            raise ValueError(
+                f"target out of range{where}. Expected 0 to {(size or 0) - 1}. Received: {wrong[:5].tolist()}"
+            )
+
+
+def start_relevance(begin: Start, logits: tf.Tensor) -> tuple[tf.Tensor | None, tf.Tensor, tf.Tensor]:
+    """The relevance that goes in at the output.
+
+    Returns:
+        target: int32, None for a given start. start: the shape of `logits`, with k ahead of it for [B, k] targets.
+        in_range: scalar bool, for the sizes that only the call knows.
+    """
+    yes = tf.constant(True)
+    if begin.mode == "ranked":
+        begin = Start("classes", begin.kind, _classes_of_ranks(begin.tensor, logits))
+    if begin.mode == "given":
+        return None, begin.tensor, yes
+    size = tf.shape(logits)
+    one = tf.ones([], logits.dtype)
+    if begin.mode == "index":
+        flat, depth = tf.zeros_like(begin.tensor[:, 0]), tf.ones([], tf.int32)
+        for axis in range(logits.shape.rank - 1):
+            flat, depth = flat * size[axis + 1] + begin.tensor[:, axis], depth * size[axis + 1]
+        mask = tf.reshape(tf.one_hot(flat, depth, True, False, dtype=tf.bool), size)
+        in_range = tf.reduce_all((begin.tensor >= 0) & (begin.tensor < size[1:]))
+        return begin.tensor, _at(mask, logits, begin.kind), in_range
+    values = tf.reshape(logits, [size[0], -1])
+    if _single_unit(logits):
+        # A single unit: target 1 explains the value, 0 its negative.
+        target = tf.cast(values[:, 0] >= 0, tf.int32) if begin.mode == "top" else begin.tensor
+        signed = tf.where(target == 1, one, -one)
+        signed = tf.transpose(signed)[..., None] if begin.mode == "classes" else signed[:, None]
+        starts = signed * values if begin.kind == "output" else signed * tf.ones_like(values)
+        starts = tf.reshape(starts, tf.concat([tf.shape(starts)[:-2], size], axis=0))
+        return target, starts, tf.reduce_all((target >= 0) & (target < 2))
+    target = tf.argmax(values, axis=-1, output_type=tf.int32) if begin.mode == "top" else begin.tensor
+    mask = tf.one_hot(target, size[1], True, False, dtype=tf.bool)
+    starts = _at(mask, values[:, None] if begin.mode == "classes" else values, begin.kind)
+    if begin.mode == "classes":
+        starts = tf.transpose(starts, [1, 0, 2])  # transposing the integers, TensorFlow would log an error of oneDNN
+    return target, starts, tf.reduce_all((target >= 0) & (target < size[1]))
+
+
+def _classes_of_ranks(ranked: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+    values = tf.reshape(logits, [tf.shape(logits)[0], -1])
+    if _single_unit(logits):
+        values = tf.concat([-values, values], axis=1)
+    order = tf.argsort(values, axis=-1, direction="DESCENDING", stable=True)
+    return tf.where(ranked < 0, tf.gather(order, tf.maximum(-ranked - 1, 0), batch_dims=1), ranked)
+
+
+def _single_unit(logits: tf.Tensor) -> bool:
+    """Whether `logits` come from a single output unit."""
+    return logits.shape.rank == 1 or (logits.shape.rank == 2 and logits.shape[1] == 1)
+
+
+def _at(mask: tf.Tensor, logits: tf.Tensor, kind: str) -> tf.Tensor:
+    # where and not a product: an infinite logit of another class must not turn into NaN.
+    return tf.where(mask, logits if kind == "output" else tf.ones_like(logits), tf.zeros_like(logits))

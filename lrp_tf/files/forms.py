@@ -1,0 +1,62 @@
+"""What image a model takes, and whether it scales the pixels itself."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import cv2
+import keras
+import numpy as np
+
+from lrp_tf.core.graph import Graph, InputShift
+from lrp_tf.explainer import Explainer
+from lrp_tf.files.loading import LoadError
+
+
+class Form(NamedTuple):
+    """The image that a model takes: height, width, channels, and whether these come first."""
+
+    height: int
+    width: int
+    channels: int
+    channels_first: bool
+
+    def arrange(self, pixels: np.ndarray) -> np.ndarray:
+        """uint8 [H, W, 3] -> [H, W, C]: grey, where the model takes one channel."""
+        return cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)[..., None] if self.channels == 1 else pixels
+
+    def order(self, x: np.ndarray) -> np.ndarray:
+        """[B, H, W, C] -> the model's order of axes."""
+        return np.moveaxis(x, -1, 1) if self.channels_first else x
+
+
+def form(explainer: Explainer, size: tuple[int, int] | None = None) -> Form:
+    """What image the model of `explainer` takes.
+
+    Raises:
+        LoadError: it takes something else, or leaves its size open and `size` is not given.
+    """
+    graph = explainer.graph
+    shape = graph.inputs[0].shape
+    if len(graph.inputs) != 1 or len(shape) != 3:
+        shapes = [ref.shape for ref in graph.inputs]
+        raise LoadError(f"Expected a model of one image, (height, width, channels). Received inputs: {shapes}")
+    if len(graph.outputs[0].shape) > 1:
+        raise LoadError(f"Expected a model with classes as output. Received: output {graph.outputs[0].shape}")
+    first = shape[-1] not in (1, 3) and shape[0] in (1, 3)
+    channels, sides = (shape[0], shape[1:]) if first else (shape[2], shape[:2])
+    if channels not in (1, 3):
+        raise LoadError(f"Expected a model of images with 1 or 3 channels. Received: input {shape}")
+    if size is None and None in sides:
+        raise LoadError(f"The model leaves the size of its input open, {shape}. Remedy: --size HEIGHTxWIDTH")
+    wanted = size or sides
+    if any(side not in (None, given) for side, given in zip(sides, wanted, strict=True)):
+        raise LoadError(f"The model takes images of {sides[0]}x{sides[1]}. Received: --size {wanted[0]}x{wanted[1]}")
+    return Form(*wanted, channels, first)
+
+
+def begins_with_scaling(graph: Graph) -> bool:
+    """Whether the model itself begins with Rescaling, Normalization or their like."""
+    consumers = graph.consumers().get(graph.inputs[0], [])
+    scaling = (keras.layers.Rescaling, keras.layers.Normalization, InputShift)
+    return bool(consumers) and all(isinstance(step.op, scaling) for step in consumers)

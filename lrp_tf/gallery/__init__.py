@@ -1,0 +1,5 @@
+"""A list of image files -> pictures and tables."""
+
+from lrp_tf.gallery.run import Gallery
+
+__all__ = ["Gallery"]

@@ -1,0 +1,1 @@
+"""Tables about the library itself: which layers and which models it covers."""

@@ -1,0 +1,1 @@
+"""Keras model -> steps. Private Keras is used here alone."""

@@ -1,0 +1,433 @@
+"""Keras model -> graph of steps. Touches private Keras."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import inspect
+import math
+import re
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import tree
+from keras.src.backend.common.masking import get_keras_mask, set_keras_mask
+from keras.src.models.functional import Functional
+
+from lrp_tf.core.graph import (
+    BroadcastSamples,
+    Call,
+    Constants,
+    Graph,
+    MergeTime,
+    Ref,
+    SplitTime,
+    Step,
+    check_model,
+    symbol,
+    untracked,
+)
+from lrp_tf.tracing import decompositions
+from lrp_tf.tracing.changes import refuse_quantized
+from lrp_tf.tracing.probes import MixedSamplesError
+from lrp_tf.tracing.samples import places_behind
+from lrp_tf.tracing.symbolic import (
+    HALF,
+    NotBuiltError,
+    NotFollowedError,
+    batch_sizes,
+    distinct_names,
+    in_full_precision,
+    names_kept,
+    one_thread,
+    plain_indices,
+    recorded,
+    sublayers,
+    untouched,
+    used,
+    variables_give_way,
+)
+from lrp_tf.tracing.unfollowed import SIZES, unbuilt, untraceable
+
+# Whether a step stays as it is: rules or flows know it, or there is no use in looking into it.
+Keep = Callable[[Step], bool]
+
+
+def trace(model: keras.Model, keep: Keep = lambda step: True) -> Graph:
+    """Flatten `model` into steps. Never changes the model.
+
+    Args:
+        keep: which layers stay one step; the others are replaced by what their `call` computes.
+
+    Raises:
+        TypeError: not a Keras 3 model.
+        ValueError: a model that was never built, or whose `call` cannot be followed symbolically.
+        UnsupportedLayerError: a quantized layer.
+    """
+    check_model(model)
+    refuse_quantized(sublayers(model, itself=True))
+    graph = []
+
+    def build() -> list[tf.Tensor]:
+        tracer = _Tracer(keep)
+        graph.append(_trace(model, tracer))
+        return tracer.tensors
+
+    with one_thread(), names_kept(), variables_give_way(), plain_indices():
+        # What a `call` computes from variables alone belongs into this function, or it would freeze.
+        compute = tf.function(build, autograph=False).get_concrete_function()
+    (found,) = graph
+    for step in found.steps:
+        if isinstance(step.op, Constants):
+            step.op.compute = compute
+    return found
+
+
+def _trace(model: keras.Model, tracer: _Tracer) -> Graph:
+    function = _as_function(model)
+    if function is None:
+        arguments = _built_inputs(model)
+        tensors = tree.flatten(arguments)
+        inputs = [Ref(t.shape[1:], t.dtype) for t in tensors]
+        (structure,) = tree.pack_sequence_as(arguments, inputs)
+        found = tracer.expand(model, model.call, (structure,), {}, "")
+        tracer.followed.append(model.name)
+    else:
+        tensors = function.inputs
+        tracer.batch = next((t.shape[0] for t in tensors if t.shape[0] is not None), None)
+        inputs = [Ref(t.shape[1:], t.dtype) for t in tensors]
+        structure = _plain(function._inputs_struct, inputs)
+        found = tree.pack_sequence_as(untracked(function._outputs_struct), tracer.run(function, inputs, ""))
+    outputs = tree.flatten(found)
+    names = list(getattr(model, "output_names", None) or [])
+    keys = [".".join(map(str, keys)) for keys, _ in tree.flatten_with_path(found)]
+    return Graph(
+        model=model,
+        inputs=inputs,
+        outputs=outputs,
+        input_structure=structure,
+        input_names=[t.name for t in tensors],
+        output_names=names if len(names) == len(outputs) else [f"output_{i}" for i in range(len(outputs))],
+        output_keys=keys if isinstance(found, dict) else [],
+        steps=tracer.finish(),
+        dtype=tracer.dtype(inputs),
+        layers=tracer.layers,
+        calls=tracer.calls,
+        followed=tracer.followed,
+    )
+
+
+def _plain(structure: Any, leaves: list) -> Any:
+    """`structure` with `leaves`; a list of one is that one, as Keras returns it."""
+    if isinstance(structure, (list, tuple)) and len(structure) == 1:
+        structure = structure[0]
+    return tree.pack_sequence_as(untracked(structure), leaves)
+
+
+def _as_function(model: keras.Model) -> Any | None:
+    """The recorded graph of a functional or sequential model; None where its `call` was overridden or is opaque."""
+    if isinstance(model, keras.Sequential):
+        if type(model).call is keras.Sequential.call:
+            if model._functional is None:
+                raise ValueError(
+                    f"Sequential model {model.name!r} has no input shape yet. Expected a built model. Remedy: begin "
+                    "it with keras.Input(shape), call model.build(input_shape), or call it once on data."
+                )
+            return model._functional
+        return None
+    return model if isinstance(model, Functional) and type(model).call is Functional.call else None
+
+
+def _built_inputs(model: keras.Model) -> list:
+    """Symbolic arguments for the `call` of a subclassed model, from the shapes it was built with."""
+    recorded = model if isinstance(model, Functional) else getattr(model, "_functional", None)
+    if recorded is not None:
+        return [_plain(recorded._inputs_struct, [keras.KerasTensor(t.shape, t.dtype) for t in recorded.inputs])]
+    shapes = getattr(model, "_build_shapes_dict", None)
+    if not shapes or len(shapes) != 1:
+        called = model.built and all(layer.built for layer in sublayers(model))
+        # Keras records no shapes where its own symbolic run of `call` failed.
+        raise ValueError(untraceable(model, "Keras knows no input shapes") if called else unbuilt(model))
+    # Not in half precision: what the model casts is the rules' business, and the numbers of tokens must stay whole.
+    dtype = "float32" if model.input_dtype in HALF else model.input_dtype
+    make = lambda s: keras.KerasTensor((None, *s[1:]), dtype=dtype)  # noqa: E731
+    return [tree.map_shape_structure(make, untracked(next(iter(shapes.values()))))]
+
+
+def _by_name(function: Any, args: tuple, refs: list[Ref]) -> list[Ref]:
+    """The inputs of a recorded graph in its own order, where the call passed a dict to inputs that are none."""
+    if args and isinstance(args[0], dict) and not isinstance(function._inputs_struct, dict):
+        return [args[0][t.name] for t in function.inputs]
+    return refs
+
+
+def _sized(op: Any, args: tuple) -> Any:
+    """A reshape to (batch, ...), where the size of the batch was not known to the `call` that asked for it."""
+    if type(op).__name__ == "BroadcastTo" and None in op.shape:
+        if op.shape.index(None) > 0 or None in op.shape[1:] or len(op.shape) != len(args[0].shape) + args[0].batched:
+            raise NotFollowedError(
+                f"it broadcasts to {tuple(op.shape)}, with a size that is known at the call only", SIZES
+            )
+        return BroadcastSamples(tuple(op.shape[1:]))
+    shape = getattr(op, "newshape", None)
+    if not isinstance(shape, (tuple, list)) or None not in shape:
+        return op
+    sizes = [size for size in shape if size is not None]
+    if -1 in sizes and None not in args[0].shape:  # two unknown sizes: the batch stays, so that the other one follows
+        rest = math.prod(size for size in sizes if size != -1)
+        sizes = [math.prod(args[0].shape) // rest if size == -1 else size for size in sizes]
+    if -1 in sizes or len(shape) - len(sizes) > 1:
+        raise NotFollowedError(
+            f"it reshapes to {tuple(shape)}, with more than one size that is known at the call only", SIZES
+        )
+    values = iter(sizes)
+    return type(op)(tuple(-1 if size is None else next(values) for size in shape), name=op.name)
+
+
+def _cast_symbol(op: Any, value: Any) -> Any:
+    """The symbol of a ref in the dtype that `op` gets it in: layers cast floats, and half precision is none of ours."""
+    made = symbol(value)
+    if isinstance(made, keras.KerasTensor) and made.dtype.startswith(("float", "bfloat")):
+        dtype = op.compute_dtype if isinstance(op, keras.Layer) and op.autocast else made.dtype
+        made = keras.KerasTensor(made.shape, dtype="float32" if dtype in HALF or dtype[:5] != "float" else dtype)
+    return made
+
+
+def _ref(made: Any, place: tuple[int, int] | None) -> Ref:
+    """`place`: see `samples.places_behind`; None: there is no axis of samples, or none that can be trusted."""
+    if place is None:
+        return Ref(made.shape, made.dtype, batched=False)
+    axis, each = place
+    return Ref(made.shape[1:], made.dtype, axis=axis, each=each, rows=made.shape[0] if axis else None)
+
+
+class _Tracer:
+    """Collects the steps while the recorded graphs of a model and its sub-models are walked."""
+
+    def __init__(self, keep: Keep) -> None:
+        self.keep = keep
+        self.batch: int | None = None  # size of the batch, where the model fixes it
+        self.steps: list[Step] = []
+        self.layers: dict[str, list[tuple[Ref, ...]]] = {}
+        self.calls: list[Call] = []
+        self.followed: list[str] = []
+        self.within: tuple = ()
+        self.named: dict[str, list] | None = None  # operations met in the `call` that is followed
+        self.dtypes: set[str] = set()  # that layers compute in
+        self.tensors: list[tf.Tensor] = []  # values of the constants
+        self._constants: dict[int, tuple[Any, Ref]] = {}  # the value is kept, so that its id is not used again
+
+    def finish(self) -> list[Step]:
+        """The steps, with one ahead of them that makes the constants."""
+        if not self.tensors:
+            return self.steps
+        refs = tuple(ref for _, ref in self._constants.values())
+        return [Step(Constants(list), (), {}, refs, "constants", -1), *self.steps]
+
+    def dtype(self, inputs: list[Ref]) -> str:
+        return "float64" if "float64" in (self.dtypes or {ref.dtype for ref in inputs}) else "float32"
+
+    def constant(self, value: Any) -> Any:
+        """A ref in the place of a variable or array among the arguments of an operation."""
+        if not (tf.is_tensor(value) or isinstance(value, (np.ndarray, keras.Variable))):
+            return value
+        if id(value) not in self._constants:
+            tensor = tf.convert_to_tensor(value)
+            self._constants[id(value)] = (value, Ref(tensor.shape, tensor.dtype.name, batched=False))
+            self.tensors.append(tensor)
+        return self._constants[id(value)][1]
+
+    def run(self, function: Any, inputs: list[Ref], prefix: str) -> list[Ref]:
+        """Walk the recorded graph of `function` with refs in place of tensors."""
+        visit = lambda op, *args, **kwargs: self.visit(op, args, kwargs, prefix)  # noqa: E731
+        return tree.flatten(function._run_through_graph(inputs, operation_fn=lambda op: op, call_fn=visit))
+
+    def name(self, op: Any) -> str:
+        """The operation's name; Keras numbers those in a `call` anew at every trace, so they are numbered here."""
+        if self.named is None:
+            return op.name
+        plain = op.name if isinstance(op, keras.Layer) else re.sub(r"_\d+$", "", op.name)
+        same = self.named.setdefault(plain, [])  # the user may have given one name to two layers
+        if not any(known is op for known in same):
+            same.append(op)
+        number = next(i for i, known in enumerate(same) if known is op)
+        return f"{plain}_{number}" if number else plain
+
+    def visit(self, op: Any, args: tuple, kwargs: dict, prefix: str) -> Any:
+        path = prefix + self.name(op)
+        args, kwargs = tree.map_structure(self.constant, (args, dict(kwargs)))
+        kwargs.pop("training", None)  # a model may have recorded it for a layer that does not take it
+        own = op if isinstance(op, keras.Layer) else _sized(op, args)
+        if isinstance(op, keras.Layer):
+            self.dtypes.add(op.compute_dtype)
+            op = in_full_precision(op)
+            kwargs |= _masks_for(op, args, kwargs)
+        given = [a for a in tree.flatten((args, kwargs)) if isinstance(a, Ref)]
+        masks = {ref: ref.mask for ref in given if ref.mask is not None}
+        outputs = self.unfold(op, args, kwargs, path)
+        followed = path in self.followed
+        if followed or not isinstance(op, keras.Model):  # of other models the layers are called
+            self.calls.append(Call(path, own, args, kwargs, tuple(tree.flatten(outputs)), followed, masks))
+        self.layers.setdefault(path, []).append(tuple(tree.flatten(outputs)))
+        if isinstance(op, keras.Layer):
+            self.pass_mask_on(op, args, kwargs, tree.flatten(outputs))
+        return outputs
+
+    def unfold(self, op: Any, args: tuple, kwargs: dict, path: str) -> Any:
+        """The outputs of one call of `op`, as one step or as the steps that it consists of."""
+        if isinstance(op, keras.Model):
+            function = _as_function(op)
+            if function is None:
+                outputs = self.expand(op, op.call, args, kwargs, path + "/")
+                self.followed.append(path)
+                return outputs
+            refs = [a for a in tree.flatten((args, kwargs)) if isinstance(a, Ref)]
+            outputs = self.run(function, _by_name(function, args, refs)[: len(function.inputs)], path + "/")
+            return tree.pack_sequence_as(untracked(function._outputs_struct), outputs)
+        step = Step(_sized(op, args), args, kwargs, (), path, len(self.steps), self.within)
+        if self.keep(step):
+            return self.whole(step)
+        if decompositions.per_time_step(op):
+            return self.each_time_step(op, step, args[0] if args else kwargs["inputs"], path)
+        call = decompositions.lookup(step)
+        if call is None and not isinstance(op, keras.Layer):
+            return self.whole(step)  # an operation that nothing covers: the composite will say so
+        known = {name: len(calls) for name, calls in self.layers.items()}
+        lists = [(found, len(found)) for found in (self.steps, self.calls, self.followed)]
+        try:
+            outputs = self.expand(op, call or op.call, args, kwargs, path + "/")
+            if isinstance(op, keras.Layer):
+                self.followed.append(path)
+            return outputs
+        except ValueError as error:
+            for found, length in lists:
+                del found[length:]
+            self.layers = {name: calls[: known[name]] for name, calls in self.layers.items() if name in known}
+            return self.whole(dataclasses.replace(step, why=str(error)))
+
+    def whole(self, step: Step) -> Any:
+        """Keep the step in one piece; its outputs."""
+        args, kwargs = tree.map_structure(lambda a: _cast_symbol(step.op, a), (step.args, step.kwargs))
+        kwargs.pop("mask", None)
+        spec = step.op.compute_output_spec(*args, **kwargs)
+        made = tree.flatten(spec)
+        try:
+            places = iter(places_behind(step, made, self.batch))
+        except MixedSamplesError as error:
+            mixes = f"{step.path!r} ({step.operation}) {error.what}. Remedy: {error.remedy}."
+            step, places = dataclasses.replace(step, mixes=mixes), iter([None] * len(made))
+        outputs = tree.map_structure(lambda t: _ref(t, next(places)), spec)
+        self.steps.append(dataclasses.replace(step, outputs=tuple(tree.flatten(outputs))))
+        return outputs
+
+    def add(self, op: Any, args: tuple, shape: Iterable[int | None], path: str, each: int = 1) -> Ref:
+        """A step of one of our own operations."""
+        output = Ref(shape, args[0].dtype, each=each)
+        self.steps.append(Step(op, args, {}, (output,), f"{path}/{op.name}", len(self.steps), self.within))
+        return output
+
+    @contextlib.contextmanager
+    def inside(self, owner: Any) -> Iterator[None]:
+        """While the parts of `owner` are walked."""
+        outer = self.within, self.named
+        self.within = self.within if isinstance(owner, keras.Model) else (*self.within, owner)
+        self.named = {}
+        try:
+            yield
+        finally:
+            self.within, self.named = outer
+
+    def each_time_step(self, wrapper: Any, step: Step, x: Ref, path: str) -> Any:
+        """The layer in a TimeDistributed, with the time steps among the samples."""
+        time = x.shape[0]
+        each = x.each * (time or 1)
+        merged = self.add(MergeTime(), (x,), x.shape[1:], path, each)
+        mask = step.kwargs.get("mask")
+        if mask is not None:
+            merged.mask = self.add(MergeTime(), (mask,), mask.shape[1:], path, each)
+        with self.inside(wrapper):
+            outputs = self.visit(wrapper.layer, (merged,), {}, path + "/")
+        return tree.map_structure(lambda y: self.add(SplitTime(), (y, x), (time, *y.shape), path, x.each), outputs)
+
+    def expand(self, owner: Any, call: Callable, args: tuple, kwargs: dict, prefix: str) -> Any:
+        """The outputs of `call`, recorded on symbolic inputs and walked.
+
+        The records that this leaves on the user's layers are taken off again.
+        """
+        if "training" in inspect.signature(call).parameters:
+            kwargs = {**kwargs, "training": False}
+        refs = list(dict.fromkeys(a for a in tree.flatten((args, kwargs)) if isinstance(a, Ref)))
+        refs = list(dict.fromkeys([*refs, *(ref.mask for ref in refs if ref.mask is not None)]))
+        symbols = {ref: _cast_symbol(owner, ref) for ref in refs}
+        masked = [ref for ref in refs if ref.mask is not None]
+        for ref in masked:
+            set_keras_mask(symbols[ref], symbols[ref.mask])
+        spec_args, spec_kwargs = tree.map_structure(
+            lambda a: symbols.get(a, a) if isinstance(a, Ref) else a, (args, kwargs)
+        )
+        like = next((symbols[ref] for ref in refs if ref.batched), None)
+        layers = sublayers(owner, itself=True)
+        with untouched(layers), batch_sizes(like):
+            try:
+                with keras.StatelessScope():  # what a call assigns to variables stays without effect
+                    found = call(*spec_args, **spec_kwargs)
+                with distinct_names(layers):
+                    function = recorded(symbols, found)
+            except NotBuiltError as error:
+                raise ValueError(unbuilt(owner)) from error
+            except Exception as error:
+                reason = f"{type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0]}"
+                raise ValueError(untraceable(owner, reason, getattr(error, "remedy", ""))) from error
+        for ref in masked:
+            if get_keras_mask(symbols[ref]) is None:  # as attention layers do
+                ref.mask = None
+        with self.inside(owner):
+            return self.replay(function, symbols, found, prefix)
+
+    def replay(self, function: Any, symbols: dict[Ref, Any], found: Any, prefix: str) -> Any:
+        """Refs in the place of the tensors `found`, which `function` makes from `symbols`."""
+        known = {id(symbol): ref for ref, symbol in symbols.items()}
+        if function is not None:
+            outputs = self.run(function, used(symbols), prefix)
+            known |= {id(t): ref for t, ref in zip(function.outputs, outputs, strict=True)}
+        return tree.map_structure(lambda t: known.get(id(t), self.constant(t)), found)
+
+    def pass_mask_on(self, op: keras.Layer, args: tuple, kwargs: dict, outputs: list[Ref]) -> None:
+        """Give the outputs the mask that Keras would attach to them."""
+        if isinstance(op, keras.Model) or not op.supports_masking or all(ref.mask is not None for ref in outputs):
+            return
+        first = args[0] if args else next(iter(kwargs.values()))
+        previous = kwargs.get("mask")
+        if previous is None:
+            previous = tree.map_structure(lambda a: a.mask if isinstance(a, Ref) else None, first)
+        refs = list(dict.fromkeys(a for a in tree.flatten((first, previous)) if isinstance(a, Ref)))
+        symbols = {ref: symbol(ref) for ref in refs}
+        masks = op.compute_mask(
+            *tree.map_structure(lambda a: symbols.get(a) if isinstance(a, Ref) else a, (first, previous))
+        )
+        masks = self.replay(recorded(symbols, masks), symbols, masks, f"{op.name}/mask/")
+        for ref, mask in zip(outputs, tree.flatten(masks), strict=False):
+            ref.mask = ref.mask or mask
+
+
+def _masks_for(op: keras.Layer, args: tuple, kwargs: dict) -> dict[str, Any]:
+    """The mask arguments that Keras fills in from the masks of the tensors, as Layer.__call__ does."""
+    bound = inspect.signature(op.call).bind(*args, **kwargs)
+    bound.apply_defaults()
+    tensors = {}
+    for name, value in bound.arguments.items():
+        leaves = tree.flatten(value)
+        if leaves and all(isinstance(a, Ref) for a in leaves):
+            tensors[name] = value
+    names = (
+        {"mask": next(iter(tensors.values()))} if len(tensors) == 1 else {f"{k}_mask": v for k, v in tensors.items()}
+    )
+    found = {}
+    for name, value in names.items():
+        masks = tree.map_structure(lambda ref: ref.mask, value)
+        if bound.arguments.get(name, value) is None and any(m is not None for m in tree.flatten(masks)):
+            found[name] = masks
+    return found

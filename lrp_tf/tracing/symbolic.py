@@ -1,0 +1,257 @@
+"""Lets the `call` of a layer run on symbolic tensors, and undoes what that leaves behind. Touches private Keras.
+
+Functions and operators of Keras are replaced meanwhile, for the whole process. So one thread traces at a time, and the
+replacements act in that thread alone: another one that trains or predicts notices nothing.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import functools
+import inspect
+import threading
+from collections.abc import Callable, Iterator
+from types import ModuleType
+from typing import Any
+
+import keras
+from keras import tree
+from keras.src import backend
+from keras.src.backend.common import global_state
+from keras.src.backend.common.masking import set_keras_mask
+
+from lrp_tf.core.graph import EachSample, Ref
+
+HALF = ("float16", "bfloat16")
+
+
+# Re-entrant: a `call` that is followed may build an explainer of its own.
+_LOCK = threading.RLock()
+_here = threading.local()
+
+
+class NotBuiltError(Exception):
+    pass
+
+
+class NotFollowedError(ValueError):
+    """Why a `call` cannot be followed, with the remedy for it."""
+
+    def __init__(self, reason: str, remedy: str) -> None:
+        super().__init__(reason)
+        self.remedy = remedy
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Only one thread at a time changes what belongs to the process; what it replaces acts in this thread alone."""
+    with _LOCK:
+        outer = _follows()
+        _here.follows = True
+        try:
+            yield
+        finally:
+            _here.follows = outer
+
+
+def _follows() -> bool:
+    """Whether this thread is the one that traces."""
+    return getattr(_here, "follows", False)
+
+
+def _in_this_thread(ours: Callable, theirs: Callable) -> Callable:
+    """`ours` for the thread that traces, `theirs` for all others."""
+
+    @functools.wraps(theirs)
+    def function(*args: Any, **kwargs: Any) -> Any:
+        return (ours if _follows() else theirs)(*args, **kwargs)
+
+    return function
+
+
+@contextlib.contextmanager
+def untouched(layers: list[keras.Layer]) -> Iterator[None]:
+    """Removes the records that a symbolic run of `call` leaves on layers, builds none, and adds no losses."""
+    records = [(len(layer._inbound_nodes), len(layer._outbound_nodes)) for layer in layers]
+
+    def refuse(*args: Any, **kwargs: Any) -> None:
+        raise NotBuiltError
+
+    ours = [(layer, "build", refuse) for layer in layers if not layer.built]
+    ours += [(layer, "add_loss", lambda loss: None) for layer in layers]
+    theirs = [vars(layer).get(name) for layer, name, _ in ours]
+    for layer, name, method in ours:
+        object.__setattr__(layer, name, _in_this_thread(method, getattr(layer, name)))
+    try:
+        yield
+    finally:
+        for (layer, name, _), method in zip(ours, theirs, strict=True):
+            if method is None:
+                object.__delattr__(layer, name)
+            else:
+                object.__setattr__(layer, name, method)
+        for layer, (inbound, outbound) in zip(layers, records, strict=True):
+            del layer._inbound_nodes[inbound:]
+            del layer._outbound_nodes[outbound:]
+
+
+@contextlib.contextmanager
+def distinct_names(layers: list[keras.Layer]) -> Iterator[None]:
+    """Layers of one name get different ones while keras.Function is made, which wants it."""
+    counts = collections.Counter(layer.name for layer in layers)
+    names = {layer: layer.name for layer in layers if counts[layer.name] > 1}
+    for layer, name in names.items():
+        object.__setattr__(layer, "name", f"{name}_{id(layer)}")
+    try:
+        yield
+    finally:
+        for layer, name in names.items():
+            object.__setattr__(layer, "name", name)
+
+
+@contextlib.contextmanager
+def variables_give_way() -> Iterator[None]:
+    """self.gamma * x: Keras' variables know no symbolic tensors on their right, which know variables on their left."""
+    operators = {}
+    for cls in keras.Variable.__mro__:
+        for name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "lt", "le", "gt", "ge"):
+            if (method := vars(cls).get(f"__{name}__")) is not None and cls is not object:
+                operators[cls, f"__{name}__"] = method
+    for (cls, name), method in operators.items():
+        setattr(cls, name, _in_this_thread(_giving_way(method), method))
+    try:
+        yield
+    finally:
+        for (cls, name), method in operators.items():
+            setattr(cls, name, method)
+
+
+@contextlib.contextmanager
+def plain_indices() -> Iterator[None]:
+    """x[::-1] and x[None]: Keras' symbolic tensors want a tuple, which means the same."""
+    theirs = keras.KerasTensor.__getitem__
+
+    def ours(self: Any, key: Any) -> Any:
+        return theirs(self, (key,) if key is None or key is Ellipsis or isinstance(key, slice) else key)
+
+    keras.KerasTensor.__getitem__ = _in_this_thread(ours, theirs)
+    try:
+        yield
+    finally:
+        keras.KerasTensor.__getitem__ = theirs
+
+
+def _giving_way(method: Callable) -> Callable:
+    def operator(self: Any, other: Any) -> Any:
+        return NotImplemented if isinstance(other, keras.KerasTensor) else method(self, other)
+
+    return operator
+
+
+@contextlib.contextmanager
+def names_kept() -> Iterator[None]:
+    """Keras numbers whatever is made, symbolic tensors too: later layers get the names they would have without us."""
+    names = global_state.get_global_attribute("object_name_uids")
+    names = None if names is None else names.copy()
+    try:
+        yield
+    finally:
+        if names is not None:
+            global_state.set_global_attribute("object_name_uids", names)
+
+
+@contextlib.contextmanager
+def batch_sizes(like: keras.KerasTensor | None) -> Iterator[None]:
+    """ops.tile(self.token, (ops.shape(x)[0], 1, 1)): while a `call` runs, None as the first size is that of `like`."""
+    module: ModuleType = backend.numpy
+    makers = {
+        "zeros": lambda make, shape, *rest, **options: make((1, *shape[1:]), *rest, **options),
+        "broadcast_to": lambda make, x, shape: make(x, (1, *shape[1:])),
+        "tile": lambda make, x, repeats: make(x, (1, *repeats[1:])),
+        "repeat": lambda make, x, repeats, axis=None: x,
+    }
+    makers |= dict.fromkeys(["ones", "full", "empty"], makers["zeros"])
+    plain = {name: getattr(module, name) for name in (*makers, "arange")}
+    for name, one_sample in makers.items():
+        setattr(module, name, _in_this_thread(_for_each_sample(plain[name], one_sample, like), plain[name]))
+    fixed = like is not None and None not in like.shape[1:]
+    module.arange = _in_this_thread(_known_length(plain["arange"], fixed), plain["arange"])
+    try:
+        yield
+    finally:
+        for name, function in plain.items():
+            setattr(module, name, function)
+
+
+def _for_each_sample(function: Callable, one_sample: Callable, like: keras.KerasTensor | None) -> Callable:
+    def maker(*args: Any, **kwargs: Any) -> Any:
+        bound = inspect.signature(function).bind(*args, **kwargs)
+        sizes = bound.arguments.get("shape", bound.arguments.get("repeats"))
+        open_batch = isinstance(sizes, (tuple, list)) and len(sizes) > 0 and sizes[0] is None
+        if like is None or not (open_batch or (sizes is None and bound.arguments.get("axis") == 0)):
+            return function(*args, **kwargs)
+        value = keras.ops.convert_to_tensor(one_sample(function, *args, **kwargs))
+        if value.shape[0] != 1:
+            raise NotFollowedError(
+                f"ops.{function.__name__} gives each sample {value.shape[0]} rows of the first axis",
+                "give each sample one row, or do it along another axis",
+            )
+        return EachSample()(value, like)
+
+    return maker
+
+
+def _known_length(arange: Callable, fixed: bool) -> Callable:
+    """`fixed`: all sizes but the batch's are known, so that an unknown one can only be that."""
+    length = "build the model with that size, as in keras.Input((128,))"
+    batch = "index each sample along its own axes, as ops.take_along_axis does, not by its number in the batch"
+
+    def maker(start: Any, stop: Any = None, *rest: Any, **kwargs: Any) -> Any:
+        if start is None or (stop is None and isinstance(start, int) and start == 0):
+            of = "the size of the batch" if fixed else "a size"
+            raise NotFollowedError(f"ops.arange up to {of} that is known at the call only", batch if fixed else length)
+        return arange(start, stop, *rest, **kwargs)
+
+    return maker
+
+
+def in_full_precision(layer: keras.Layer) -> keras.Layer:
+    """The layer, sharing all that it has, with float32 in the place of a half precision that its `call` casts to."""
+    if layer.compute_dtype not in HALF or isinstance(layer, keras.Model):
+        return layer
+    twin = object.__new__(type(layer))
+    vars(twin).update(vars(layer))
+    vars(twin)["_dtype_policy"] = keras.DTypePolicy("float32")
+    return twin
+
+
+def with_mask(value: Any, mask: Any) -> Any:
+    """A tensor of the same values that carries a Keras mask."""
+    value = backend.numpy.copy(value)
+    set_keras_mask(value, mask)
+    return value
+
+
+def sublayers(owner: Any, itself: bool = False) -> list[keras.Layer]:
+    if not isinstance(owner, keras.Layer):  # an operation
+        return []
+    return list(owner._flatten_layers(include_self=itself, recursive=True))
+
+
+def recorded(symbols: dict[Ref, Any], found: Any) -> Any | None:
+    """The graph from `symbols` to the tensors in `found`; None if all of these are symbols or no symbolic tensors."""
+    given = {id(symbol) for symbol in symbols.values()}
+    for ref in used(symbols):
+        if symbols[ref]._keras_history.operation is not None:
+            raise NotFollowedError(
+                "a branch or loop hands on one of its arguments, and which one is known at the call only",
+                "write a branch on values as ops.where, and a loop as a Python loop",
+            )
+    made = [t for t in tree.flatten(found) if isinstance(t, keras.KerasTensor) and id(t) not in given]
+    return keras.Function([symbols[ref] for ref in used(symbols)], made, name="followed") if made else None
+
+
+def used(symbols: dict[Ref, Any]) -> list[Ref]:
+    """Those whose symbol an operation has read; Keras gives a history to no other."""
+    return [ref for ref, symbol in symbols.items() if hasattr(symbol, "_keras_history")]

@@ -1,0 +1,146 @@
+"""Composite: which rule or flow each step of a graph gets."""
+
+from __future__ import annotations
+
+import pickle
+import sys
+from collections.abc import Iterable
+
+import keras
+
+from lrp_tf import flows, rules
+from lrp_tf.composites.bounds import InputZBox
+from lrp_tf.composites.match import Match, Predicate, linear_steps
+from lrp_tf.core import unsupported
+from lrp_tf.core.graph import Graph, Step, UnsupportedLayerError, function_name
+
+Handler = rules.Rule | flows.Flow
+
+
+class Composite:
+    """An ordered list of (match, rule); the first match wins.
+
+    Args:
+        entries: pairs. A match is one of the functions of this module, a predicate on a step, or None for every
+            step. A `rules.Rule` applies to the linear steps among the matched ones, a `flows.Flow` to the others.
+        name: shown in tables.
+    """
+
+    def __init__(self, entries: Iterable[tuple[Match | Predicate | None, Handler]], name: str = "composite") -> None:
+        self.entries, self.name = list(entries), name
+        for entry in self.entries:
+            if not (isinstance(entry, tuple) and len(entry) == 2):
+                raise TypeError(f"Composite expects pairs (match, rule). Received: {entry!r}")
+            match, rule = entry
+            if not (match is None or isinstance(match, Match) or callable(match)) or isinstance(match, type):
+                raise TypeError(
+                    "A match is composites.first(), last(), first_convolution(), dense_like(), at(i), named(regex), "
+                    f"of_type(class), a function of a step, or None. Received: {match!r}"
+                )
+            if not isinstance(rule, Handler):
+                hint = f" Did you mean {rule.__name__}()?" if isinstance(rule, type) else ""
+                raise TypeError(f"Expected an instance of rules.Rule or flows.Flow. Received: {rule!r}.{hint}")
+
+    def __repr__(self) -> str:
+        return f"Composite({self.name}: {', '.join(f'{m} -> {r}' for m, r in self.entries)})"
+
+    def __reduce__(self) -> tuple:
+        for match, rule in () if _by_cloudpickle() else self.entries:
+            try:
+                pickle.dumps((match, rule))
+            except (pickle.PicklingError, AttributeError, TypeError) as error:
+                raise pickle.PicklingError(
+                    f"Composite {self.name!r} cannot be pickled: its entry {match} -> {rule} holds what has no name in "
+                    f"a module ({error}). Expected matches of lrp_tf.composites, and predicates and rules defined at "
+                    "the top of a module. Received: a lambda or a local definition. Remedy: define it there, or use "
+                    "cloudpickle, as Ray does."
+                ) from error
+        return type(self), (self.entries, self.name)
+
+    def __deepcopy__(self, memo: dict) -> Composite:
+        return type(self)(list(self.entries), self.name)  # rules and matches never change
+
+    def claims(self, step: Step) -> bool:
+        """Whether an entry gives this very step a flow, so that its layer must stay in one piece."""
+        flow_matches = [match for match, rule in self.entries if isinstance(rule, flows.Flow) and match is not None]
+        return any(m.accepts(step) if isinstance(m, Match) else m(step) for m in flow_matches)
+
+    def assign(self, graph: Graph) -> dict[Step, Handler]:
+        """A rule or flow for every step of a canonized graph.
+
+        Raises:
+            UnsupportedLayerError: a step that neither an entry nor a built-in flow covers.
+            ValueError: an entry by name or index that matches nothing.
+        """
+        linear = set(linear_steps(graph))
+        selected = [self._select(graph, match, linear, rule) for match, rule in self.entries]
+        return {step: self._handler(graph, step, step in linear, selected) for step in graph.steps}
+
+    def _select(self, graph: Graph, match: Match | Predicate | None, linear: set[Step], rule: Handler) -> set[Step]:
+        if match is None:
+            return set(graph.steps)
+        if not isinstance(match, Match):
+            return {step for step in graph.steps if match(step)}
+        steps = set(match.select(graph))
+        kind = "a linear step" if isinstance(rule, rules.Rule) else "a step without a kernel"
+        apt = [step for step in graph.steps if (step in linear) == isinstance(rule, rules.Rule)]
+        if match.must and not steps.intersection(apt):
+            raise ValueError(
+                f"{match} -> {rule} of composite {self.name!r} matches nothing in model {graph.model.name!r} that is "
+                f"{kind}. Expected one of: {', '.join(step.path for step in apt)}"
+            )
+        return steps
+
+    def _handler(self, graph: Graph, step: Step, linear: bool, selected: list[set[Step]]) -> Handler:
+        wanted = rules.Rule if linear else flows.Flow
+        for steps, (_, rule) in zip(selected, self.entries, strict=True):
+            if step in steps and isinstance(rule, wanted):
+                return rule.for_step(graph, step) if isinstance(rule, InputZBox) else rule
+        handler = None if linear else flows.lookup(step)
+        if handler is None:
+            raise UnsupportedLayerError(_unsupported(self, step, linear))
+        return handler
+
+
+def _by_cloudpickle() -> bool:
+    """Whether cloudpickle is at work, which takes lambdas and local classes by value."""
+    frame = sys._getframe()
+    while frame is not None:
+        if "cloudpickle" in frame.f_globals.get("__name__", "").split("."):
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _unsupported(composite: Composite, step: Step, linear: bool) -> str:
+    name = type(step.op).__name__
+    if linear:
+        return (
+            f"Layer {step.path!r} ({name}) gets no rule from {composite!r}. Expected a rule for every linear step. "
+            "Remedy: end the composite with (None, rules.Epsilon())."
+        )
+    if (text := unsupported.remedy(step.op)) is not None:
+        function = getattr(step.function, "__name__", "function")
+        return f"Layer {step.path!r} ({name}) is not supported: {text.format(function=function)}."
+    if step.function is not None:
+        function = function_name(step.function)
+        return (
+            f"Activation {function!r} of {step.path!r} is not built into Keras. Expected an element-wise function. "
+            f"Remedy, if it is one: lrp_tf.flows.register_activation({function})"
+        )
+    if step.why:
+        return (
+            f"Layer {step.path!r} ({name}) is not supported: no entry says how relevance passes it, and it could not "
+            f"be followed. {step.why}"
+        )
+    kind = step.kind if isinstance(step.kind, str) else name
+    remedy = f"lrp_tf.flows.register({kind!r}, flow) with a flow of lrp_tf.flows"
+    if isinstance(step.op, keras.layers.Layer):
+        remedy = (
+            f"lrp_tf.linear.register({name}, kernel=..., forward=...) if it is linear, "
+            f"lrp_tf.flows.register({name}, lrp_tf.flows.PassThrough()) if it is element-wise"
+        )
+    return (
+        f"Layer {step.path!r} ({name}) is not supported: no entry says how relevance passes it, and relevance never "
+        f"falls back to the gradient. Remedy: {remedy}; see docs/extending.md."
+    )

@@ -14,8 +14,7 @@ import keras
 import numpy as np
 import pytest
 
-REPOSITORY = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(REPOSITORY / "tests"))  # helpers: jacobian, nets
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # for helpers and references
 
 
 @pytest.fixture(autouse=True)
@@ -42,7 +41,7 @@ def double_precision() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A saved classifier of images."""
-    from pictures import classifier
+    from helpers.pictures import classifier
 
     path = tmp_path_factory.mktemp("model") / "small.keras"
     classifier().save(path)

@@ -10,9 +10,9 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from checking import randomize
-from conftest import REPOSITORY
-from pictures import photos, table
+from helpers import REPOSITORY
+from helpers.checking import randomize
+from helpers.pictures import photos, table
 
 import lrp_tf
 from lrp_tf import composites, rules

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from checking import dense_net, image_net, images, raises, randomize, vectors
+from helpers.checking import dense_net, image_net, images, raises, randomize, vectors
 from keras import layers as kl
 
 import lrp_tf

@@ -4,8 +4,8 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from checking import BOX, RULE, close, randomize, relevance
-from flowing import Flow, s, values
+from helpers.checking import BOX, RULE, close, randomize, relevance
+from helpers.flowing import Flow, s, values
 from keras import layers as kl
 from keras import ops
 

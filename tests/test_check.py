@@ -6,11 +6,11 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from checking import dense_net, image_net, images, randomize, sequential, vectors
-from custom_layers import Gate, Residual, gated_net, token_model, transformer
+from helpers.checking import dense_net, image_net, images, randomize, sequential, vectors
+from helpers.custom_layers import Gate, Residual, gated_net, token_model, transformer
+from helpers.pictures import classifier, photos
 from keras import layers as kl
 from keras import ops
-from pictures import classifier, photos
 
 import lrp_tf
 from lrp_tf import composites, flows, rules

@@ -11,11 +11,11 @@ import cv2
 import keras
 import numpy as np
 import pytest
-from broken import encoded
-from checking import randomize
-from conftest import REPOSITORY
+from helpers import REPOSITORY
+from helpers.broken import encoded
+from helpers.checking import randomize
+from helpers.pictures import classifier, photo, photos, rgb, table
 from keras import layers as kl
-from pictures import classifier, photo, photos, rgb, table
 
 import lrp_tf
 from lrp_tf import cli

@@ -7,8 +7,8 @@ import sys
 import time
 
 import pytest
-from conftest import REPOSITORY
-from pictures import photos, table
+from helpers import REPOSITORY
+from helpers.pictures import photos, table
 
 import lrp_tf
 from lrp_tf import cli, composites, heatmap, rules

@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
-from checking import check, randomize
+from helpers.checking import check, randomize
 
 import lrp_tf
 from lrp_tf import composites, flows, rules

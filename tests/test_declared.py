@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from checking import close, images, raises, randomize
+from helpers.checking import close, images, raises, randomize
 from keras import layers as kl
 
 import lrp_tf

@@ -9,8 +9,8 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import REPOSITORY
-from pictures import photos
+from helpers import REPOSITORY
+from helpers.pictures import photos
 
 import lrp_tf
 from lrp_tf import cli, flows, rules

@@ -15,10 +15,10 @@ import cv2
 import keras
 import numpy as np
 import pytest
-from checking import randomize
-from conftest import REPOSITORY
+from helpers import REPOSITORY
+from helpers.checking import randomize
+from helpers.pictures import classifier, photo, photos, rgb, table
 from keras import layers as kl
-from pictures import classifier, photo, photos, rgb, table
 
 import lrp_tf
 from lrp_tf import heatmap

@@ -9,8 +9,8 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from checking import dense_net, image_net, images, raises, randomize, vectors
-from custom_layers import Around, Encoder, Raw
+from helpers.checking import dense_net, image_net, images, raises, randomize, vectors
+from helpers.custom_layers import Around, Encoder, Raw
 from keras import layers as kl
 
 import lrp_tf

@@ -6,11 +6,11 @@ import functools
 import itertools
 from collections.abc import Callable
 
-import jacobian
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from helpers import jacobian
 
 import lrp_tf
 from lrp_tf import composites, rules

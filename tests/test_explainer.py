@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from checking import close, images, randomize, vectors
+from helpers.checking import close, images, randomize, vectors
 from keras import layers as kl
 from tensorflow.python.framework import ops
 

@@ -4,8 +4,8 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from checking import close, randomize, relevance
-from flowing import Flow, adaptive, moved, pooled, shared, strided, ties, to_all, to_first_maximum, values
+from helpers.checking import close, randomize, relevance
+from helpers.flowing import Flow, adaptive, moved, pooled, shared, strided, ties, to_all, to_first_maximum, values
 from keras import layers as kl
 from keras import ops
 

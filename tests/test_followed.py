@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from checking import RULE, check, close, images, raises, randomize, relevance, vectors, with_weights
+from helpers.checking import RULE, check, close, images, raises, randomize, relevance, vectors, with_weights
 from keras import layers as kl
 from keras import ops
 

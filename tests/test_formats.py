@@ -3,8 +3,8 @@
 import keras
 import numpy as np
 import pytest
-from checking import RULE, check, close, images, randomize, relevance, vectors, with_weights
-from custom_layers import Encoder, Gate, Residual, Scale, token_model, transformer
+from helpers.checking import RULE, check, close, images, randomize, relevance, vectors, with_weights
+from helpers.custom_layers import Encoder, Gate, Residual, Scale, token_model, transformer
 from keras import layers as kl
 from keras import ops
 

@@ -4,8 +4,8 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from checking import RULE, check, close, images, raises, randomize, relevance, vectors, with_weights
-from custom_layers import Encoder, Gate, Raw, Residual, Scale, gated_net, serializable, token_model, transformer
+from helpers.checking import RULE, check, close, images, raises, randomize, relevance, vectors, with_weights
+from helpers.custom_layers import Encoder, Gate, Raw, Residual, Scale, gated_net, serializable, token_model, transformer
 from keras import layers as kl
 from keras import ops
 

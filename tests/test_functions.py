@@ -6,8 +6,8 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from checking import RULE, check, close, dense_net, randomize, vectors
-from flowing import Flow, s, ties, values
+from helpers.checking import RULE, check, close, dense_net, randomize, vectors
+from helpers.flowing import Flow, s, ties, values
 from keras import layers as kl
 from keras import ops
 

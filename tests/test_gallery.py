@@ -10,9 +10,9 @@ import cv2
 import keras
 import numpy as np
 import pytest
-from broken import BROKEN
-from conftest import REPOSITORY
-from pictures import photo, photos, rgb, table
+from helpers import REPOSITORY
+from helpers.broken import BROKEN
+from helpers.pictures import photo, photos, rgb, table
 from PIL import Image
 
 import lrp_tf

@@ -3,7 +3,7 @@
 import keras
 import pytest
 import tensorflow as tf
-from checking import randomize
+from helpers.checking import randomize
 from keras import layers as kl
 from tensorflow.python.framework import kernels
 

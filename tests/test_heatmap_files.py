@@ -13,7 +13,7 @@ import cv2
 import matplotlib
 import numpy as np
 import pytest
-from conftest import REPOSITORY
+from helpers import REPOSITORY
 from matplotlib.figure import Figure
 
 from lrp_tf import heatmap

@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 import pytest
-from broken import BROKEN, POSTSCRIPT, encoded
+from helpers.broken import BROKEN, POSTSCRIPT, encoded
 from PIL import EpsImagePlugin, Image
 
 from lrp_tf.files import images

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from checking import RULE, close, randomize
+from helpers.checking import RULE, close, randomize
 from keras import layers as kl
 
 import lrp_tf

@@ -10,8 +10,8 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from checking import randomize
-from conftest import REPOSITORY
+from helpers import REPOSITORY
+from helpers.checking import randomize
 from keras import layers as kl
 
 import lrp_tf

@@ -7,8 +7,8 @@ import zipfile
 import keras
 import numpy as np
 import pytest
+from helpers.pictures import photos
 from keras import layers as kl
-from pictures import photos
 
 import lrp_tf
 from lrp_tf.files import loading

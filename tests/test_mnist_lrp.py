@@ -13,7 +13,7 @@ import cv2
 import keras
 import numpy as np
 import pytest
-from conftest import REPOSITORY
+from helpers import REPOSITORY
 from scipy.stats import spearmanr
 
 import lrp_tf

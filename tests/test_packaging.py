@@ -15,7 +15,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from conftest import REPOSITORY
+from helpers import REPOSITORY
 
 PROGRAM = """
 import keras, numpy, lrp_tf, pathlib
@@ -80,7 +80,7 @@ def files(folder: Path) -> set[str]:
 
 def test_the_source_archive_holds_the_repository(source: Path, tmp_path: Path) -> None:
     wanted = files(copied(tmp_path / "copy"))
-    assert {"tests/conftest.py", "tests/pictures.py", "docs/digits.png", "vgg/lrp.py", "Makefile"} <= wanted
+    assert {"tests/conftest.py", "tests/helpers/pictures.py", "docs/digits.png", "vgg/lrp.py", "Makefile"} <= wanted
     assert files(source) - {"PKG-INFO", "setup.cfg"} == wanted
 
 

@@ -7,7 +7,7 @@ from types import ModuleType
 import keras
 import numpy as np
 import pytest
-from conftest import REPOSITORY
+from helpers import REPOSITORY
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import cv2
 import keras
 import numpy as np
 import pytest
-from conftest import REPOSITORY
+from helpers import REPOSITORY
 
 import lrp_tf
 from lrp_tf import composites

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from checking import close, image_net, images, raises
+from helpers.checking import close, image_net, images, raises
 
 import lrp_tf
 from lrp_tf import composites, rules

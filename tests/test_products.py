@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from checking import RULE, close
-from flowing import Flow, s, shared, values
+from helpers.checking import RULE, close
+from helpers.flowing import Flow, s, shared, values
 from keras import layers as kl
 from keras import ops
 

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from checking import close, randomize
+from helpers.checking import close, randomize
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from keras import layers as kl

@@ -13,10 +13,10 @@ import threading
 
 import keras
 import pytest
-from conftest import REPOSITORY
+from helpers import REPOSITORY
+from helpers.pictures import classifier, photo, photos, table
 from hypothesis import given
 from hypothesis import strategies as st
-from pictures import classifier, photo, photos, table
 from PIL import Image
 
 import lrp_tf

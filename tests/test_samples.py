@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from checking import RULE, check, raises, randomize
+from helpers.checking import RULE, check, raises, randomize
 from keras import layers as kl
 from keras import ops
 

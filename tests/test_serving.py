@@ -10,10 +10,10 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from checking import randomize
+from helpers.checking import randomize
+from helpers.pictures import photo
+from helpers.served import huge_png, nodes, png, run_without_python, signatures
 from keras import layers as kl
-from pictures import photo
-from served import huge_png, nodes, png, run_without_python, signatures
 
 import lrp_tf
 from lrp_tf import heatmap, rules

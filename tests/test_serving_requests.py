@@ -14,9 +14,9 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import REPOSITORY
-from pictures import photo
-from served import huge_png, png
+from helpers import REPOSITORY
+from helpers.pictures import photo
+from helpers.served import huge_png, png
 from test_serving import digits, exact
 
 import lrp_tf

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from checking import BOX, RULE, check, close, images, randomize, relevance, sequential, vectors, with_weights
+from helpers.checking import BOX, RULE, check, close, images, randomize, relevance, sequential, vectors, with_weights
 from keras import layers as kl
 
 import lrp_tf

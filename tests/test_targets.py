@@ -5,7 +5,7 @@ import re
 import keras
 import numpy as np
 import pytest
-from pictures import photos, table
+from helpers.pictures import photos, table
 
 import lrp_tf
 from lrp_tf.cli import commands

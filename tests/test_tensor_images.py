@@ -4,9 +4,9 @@ import cv2
 import numpy as np
 import pytest
 import tensorflow as tf
-from pictures import photo
+from helpers.pictures import photo
+from helpers.served import png
 from PIL import Image
-from served import png
 
 from lrp_tf import heatmap
 from lrp_tf.files import images

@@ -6,7 +6,7 @@ import threading
 import keras
 import numpy as np
 import pytest
-from checking import randomize
+from helpers.checking import randomize
 from keras import layers as kl
 from keras import ops
 from keras.src import backend

@@ -7,8 +7,8 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from checking import dense_net, image_net, images, randomize, vectors
-from custom_layers import Around, Encoder, Raw, gated_net, token_model, transformer
+from helpers.checking import dense_net, image_net, images, randomize, vectors
+from helpers.custom_layers import Around, Encoder, Raw, gated_net, token_model, transformer
 from keras import layers as kl
 
 import lrp_tf

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 import test_exactness as exactness
-from checking import raises, randomize
+from helpers.checking import raises, randomize
 
 import lrp_tf
 from lrp_tf import composites, rules

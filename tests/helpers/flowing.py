@@ -5,10 +5,10 @@ import math
 
 import keras
 import numpy as np
-from checking import close, randomize
 from keras import layers as kl
 
 import lrp_tf
+from helpers.checking import close, randomize
 
 
 def values(*shape, seed=1):

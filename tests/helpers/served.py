@@ -11,8 +11,9 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-from conftest import REPOSITORY
 from PIL import Image
+
+from helpers import REPOSITORY
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -46,7 +47,7 @@ def run_without_python(path, requests, folder):
         runs.append({"feeds": feeds, "fetches": list(outputs.values())})
     job = {"libraries": str(LIBRARIES), "path": str(path), "runs": runs, "out": str(folder / "out.json")}
     (folder / "job.json").write_text(json.dumps(job), encoding="utf-8")
-    command = [sys.executable, str(REPOSITORY / "tests/serving_child.py"), str(folder / "job.json")]
+    command = [sys.executable, str(REPOSITORY / "tests/helpers/serving_child.py"), str(folder / "job.json")]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
     assert done.returncode == 0, done.stderr[-3000:]
     results = json.loads((folder / "out.json").read_text(encoding="utf-8"))

@@ -5,9 +5,10 @@ import csv
 import cv2
 import keras
 import numpy as np
-from checking import randomize
 from keras import layers as kl
 from PIL import Image
+
+from helpers.checking import randomize
 
 
 def photo(seed=0, height=48, width=64):

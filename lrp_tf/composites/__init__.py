@@ -4,16 +4,22 @@ from lrp_tf.composites.bounds import InputZBox
 from lrp_tf.composites.composite import Composite, Handler
 from lrp_tf.composites.match import (
     Match,
+    activation,
     at,
+    convolutions,
     dense_like,
     first,
     first_convolution,
+    first_half_of_convolutions,
+    first_n,
     last,
     linear_steps,
+    max_pooling,
     named,
     of_type,
+    span,
 )
-from lrp_tf.composites.presets import PRESETS, get, needs_bounds
+from lrp_tf.composites.presets import PRESETS, get, needs_bounds, register
 
 __all__ = [
     "PRESETS",
@@ -21,14 +27,21 @@ __all__ = [
     "Handler",
     "InputZBox",
     "Match",
+    "activation",
     "at",
+    "convolutions",
     "dense_like",
     "first",
     "first_convolution",
+    "first_half_of_convolutions",
+    "first_n",
     "get",
     "last",
     "linear_steps",
+    "max_pooling",
     "named",
     "needs_bounds",
     "of_type",
+    "register",
+    "span",
 ]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import pickle
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import keras
 
@@ -15,27 +16,45 @@ from lrp_tf.core import unsupported
 from lrp_tf.core.graph import Graph, Step, UnsupportedLayerError, function_name
 
 Handler = rules.Rule | flows.Flow
+Canonizer = Callable[[Graph], Graph]
+Entry = tuple[Match | Predicate | None, Handler]
 
 
 class Composite:
     """An ordered list of (match, rule); the first match wins.
 
+        Composite([(composites.first(), rules.Flat()), (None, rules.Epsilon())])
+
+    `str(composite)` is its text, which `composites.parse` reads.
+
     Args:
-        entries: pairs. A match is one of the functions of this module, a predicate on a step, or None for every
+        entries: pairs. A match is one of the functions of `lrp_tf.composites`, a predicate on a step, or None for every
             step. A `rules.Rule` applies to the linear steps among the matched ones, a `flows.Flow` to the others.
         name: shown in tables.
+        canonizers: functions graph -> graph that rewrite the steps before rules are assigned, in this order, instead
+            of `lrp_tf.engine.canonize.PASSES`; None: these.
+
+    Raises:
+        TypeError: an entry that is no such pair, or a canonizer that is no function.
     """
 
-    def __init__(self, entries: Iterable[tuple[Match | Predicate | None, Handler]], name: str = "composite") -> None:
+    def __init__(
+        self,
+        entries: Iterable[Entry],
+        name: str = "composite",
+        *,
+        canonizers: Iterable[Canonizer] | None = None,
+    ) -> None:
         self.entries, self.name = list(entries), name
+        self.canonizers = _checked_canonizers(canonizers)
         for entry in self.entries:
             if not (isinstance(entry, tuple) and len(entry) == 2):
                 raise TypeError(f"Composite expects pairs (match, rule). Received: {entry!r}")
             match, rule = entry
             if not (match is None or isinstance(match, Match) or callable(match)) or isinstance(match, type):
                 raise TypeError(
-                    "A match is composites.first(), last(), first_convolution(), dense_like(), at(i), named(regex), "
-                    f"of_type(class), a function of a step, or None. Received: {match!r}"
+                    "A match is one of the functions of lrp_tf.composites (first(), last(), at(3), named(regex), "
+                    f"of_type(class), ...), a function of a step, or None. Received: {match!r}"
                 )
             if not isinstance(rule, Handler):
                 hint = f" Did you mean {rule.__name__}()?" if isinstance(rule, type) else ""
@@ -45,20 +64,34 @@ class Composite:
         return f"Composite({self.name}: {', '.join(f'{m} -> {r}' for m, r in self.entries)})"
 
     def __reduce__(self) -> tuple:
-        for match, rule in () if _by_cloudpickle() else self.entries:
+        for part, shown in () if _by_cloudpickle() else self._parts():
             try:
-                pickle.dumps((match, rule))
+                pickle.dumps(part)
             except (pickle.PicklingError, AttributeError, TypeError) as error:
                 raise pickle.PicklingError(
-                    f"Composite {self.name!r} cannot be pickled: its entry {match} -> {rule} holds what has no name in "
-                    f"a module ({error}). Expected matches of lrp_tf.composites, and predicates and rules defined at "
-                    "the top of a module. Received: a lambda or a local definition. Remedy: define it there, or use "
+                    f"Composite {self.name!r} cannot be pickled: its {shown} holds what has no name in a module "
+                    f"({error}). Expected matches of lrp_tf.composites, and predicates, rules and canonizers defined "
+                    "at the top of a module. Received: a lambda or a local definition. Remedy: define it there, or use "
                     "cloudpickle, as Ray does."
                 ) from error
-        return type(self), (self.entries, self.name)
+        return type(self), (self.entries, self.name), self._fields()
+
+    def __copy__(self) -> Composite:
+        copied = type(self)(list(self.entries), self.name)  # rules and matches never change
+        copied.__dict__.update(self._fields())
+        return copied
 
     def __deepcopy__(self, memo: dict) -> Composite:
-        return type(self)(list(self.entries), self.name)  # rules and matches never change
+        return copy.copy(self)
+
+    def _fields(self) -> dict[str, object]:
+        """What a copy takes beside entries and name."""
+        return {"canonizers": self.canonizers}
+
+    def _parts(self) -> list[tuple[object, str]]:
+        """All that it holds, each with words for it."""
+        entries: list[tuple[object, str]] = [(entry, f"entry {entry[0]} -> {entry[1]}") for entry in self.entries]
+        return entries + [(canonizer, f"canonizer {canonizer}") for canonizer in self.canonizers or ()]
 
     def claims(self, step: Step) -> bool:
         """Whether an entry gives this very step a flow, so that its layer must stay in one piece."""
@@ -100,6 +133,20 @@ class Composite:
         if handler is None:
             raise UnsupportedLayerError(_unsupported(self, step, linear))
         return handler
+
+
+def _checked_canonizers(canonizers: Iterable[Canonizer] | None) -> tuple[Canonizer, ...] | None:
+    if canonizers is None:
+        return None
+    found = tuple(canonizers) if isinstance(canonizers, Iterable) and not isinstance(canonizers, (str, type)) else None
+    wrong = [c for c in found if not callable(c) or isinstance(c, type)] if found is not None else [canonizers]
+    if wrong:
+        hint = f" Did you mean canonizers=[{wrong[0]!r}]?" if found is None and callable(wrong[0]) else ""
+        raise TypeError(
+            "canonizers expects a sequence of functions graph -> graph, as [*lrp_tf.engine.canonize.PASSES, my_pass], "
+            f"or None for those PASSES. Received: {wrong[0]!r}.{hint}"
+        )
+    return found
 
 
 def _by_cloudpickle() -> bool:

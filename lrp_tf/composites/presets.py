@@ -1,68 +1,80 @@
-"""The named presets."""
+"""The named presets, and the door by which a user adds one."""
 
 from __future__ import annotations
 
+import copy
 import difflib
 import inspect
-import math
-from collections.abc import Callable
-from typing import Any
+import re
+from collections.abc import Callable, Sequence
+from typing import TypeVar, overload
+
+import numpy as np
 
 from lrp_tf import flows, rules
 from lrp_tf.composites.bounds import InputZBox
-from lrp_tf.composites.composite import Composite
-from lrp_tf.composites.match import Match, dense_like, first, first_convolution, linear_steps
-from lrp_tf.core.graph import Graph, Step
+from lrp_tf.composites.composite import Composite, Entry
+from lrp_tf.composites.match import (
+    convolutions,
+    dense_like,
+    first,
+    first_convolution,
+    first_half_of_convolutions,
+    max_pooling,
+)
+
+Stabilizer = float | rules.Relative
+Bound = float | Sequence[float] | np.ndarray
+Preset = Callable[..., list[Entry] | Composite]
+_F = TypeVar("_F", bound=Preset)
 
 
-def _maxima(graph: Graph) -> list[Step]:
-    return [s for s in graph.steps if isinstance(flows.lookup(s), flows.MAXIMA)]
+def _preset(convolution: rules.Rule, dense: rules.Rule, ahead: tuple[Entry, ...] = ()) -> list[Entry]:
+    return [*ahead, (dense_like(), dense), (convolutions(), convolution), (None, dense)]
 
 
-def _convolutions(graph: Graph) -> list[Step]:
-    return [s for s in linear_steps(graph) if s.linear.convolution]
-
-
-def _first_half(graph: Graph) -> list[Step]:
-    convolutions = _convolutions(graph)
-    return convolutions[: math.ceil(len(convolutions) / 2)]
-
-
-_FIRST_HALF = Match(_first_half, "first half of convolutions")
-_MAXIMA = Match(_maxima, "max pooling")
-_CONVOLUTION = Match(_convolutions, "convolutions")
-
-
-def _preset(convolution: rules.Rule, dense: rules.Rule, ahead: tuple = ()) -> list:
-    return [*ahead, (dense_like(), dense), (_CONVOLUTION, convolution), (None, dense)]
-
-
-def _epsilon(epsilon=1e-6, zero_bias=False):
+def _epsilon(epsilon: Stabilizer = 1e-6, zero_bias: bool = False) -> list[Entry]:
     dense = rules.Epsilon(epsilon, zero_bias)
     return _preset(dense, dense)
 
 
-def _epsilon_plus(epsilon=1e-6, stabilizer=1e-6, zero_bias=False, when_empty="absorb"):
+def _epsilon_plus(
+    epsilon: Stabilizer = 1e-6, stabilizer: Stabilizer = 1e-6, zero_bias: bool = False, when_empty: str = "absorb"
+) -> list[Entry]:
     return _preset(rules.ZPlus(stabilizer, zero_bias, when_empty), rules.Epsilon(epsilon, zero_bias))
 
 
-def _epsilon_plus_flat(epsilon=1e-6, stabilizer=1e-6, zero_bias=False, when_empty="absorb"):
+def _epsilon_plus_flat(
+    epsilon: Stabilizer = 1e-6, stabilizer: Stabilizer = 1e-6, zero_bias: bool = False, when_empty: str = "absorb"
+) -> list[Entry]:
     flat = (first_convolution(), rules.Flat(stabilizer))
     return _preset(rules.ZPlus(stabilizer, zero_bias, when_empty), rules.Epsilon(epsilon, zero_bias), (flat,))
 
 
-def _epsilon_alpha2_beta1(epsilon=1e-6, stabilizer=1e-6, zero_bias=False, when_empty="absorb"):
+def _epsilon_alpha2_beta1(
+    epsilon: Stabilizer = 1e-6, stabilizer: Stabilizer = 1e-6, zero_bias: bool = False, when_empty: str = "absorb"
+) -> list[Entry]:
     return _preset(rules.AlphaBeta(2.0, 1.0, stabilizer, zero_bias, when_empty), rules.Epsilon(epsilon, zero_bias))
 
 
-def _epsilon_alpha2_beta1_flat(epsilon=1e-6, stabilizer=1e-6, zero_bias=False, when_empty="absorb"):
+def _epsilon_alpha2_beta1_flat(
+    epsilon: Stabilizer = 1e-6, stabilizer: Stabilizer = 1e-6, zero_bias: bool = False, when_empty: str = "absorb"
+) -> list[Entry]:
     return [
         (first_convolution(), rules.Flat(stabilizer)),
         *_epsilon_alpha2_beta1(epsilon, stabilizer, zero_bias, when_empty),
     ]
 
 
-def _epsilon_gamma_box(low, high, gamma=0.25, epsilon=1e-6, stabilizer=1e-6, zero_bias=False, when_empty="absorb"):
+def _epsilon_gamma_box(
+    low: Bound,
+    high: Bound,
+    gamma: float = 0.25,
+    epsilon: Stabilizer = 1e-6,
+    stabilizer: Stabilizer = 1e-6,
+    zero_bias: bool = False,
+    when_empty: str = "absorb",
+) -> list[Entry]:
     box = (first(), InputZBox(low, high, stabilizer))
     return _preset(rules.Gamma(gamma, stabilizer, zero_bias, when_empty), rules.Epsilon(epsilon, zero_bias), (box,))
 
@@ -70,17 +82,25 @@ def _epsilon_gamma_box(low, high, gamma=0.25, epsilon=1e-6, stabilizer=1e-6, zer
 _RELATIVE = rules.Relative(0.25)
 
 
-def _tutorial(low, high, gamma=0.25, epsilon=_RELATIVE, stabilizer=1e-6, zero_bias=False, when_empty="absorb"):
+def _tutorial(
+    low: Bound,
+    high: Bound,
+    gamma: float = 0.25,
+    epsilon: Stabilizer = _RELATIVE,
+    stabilizer: Stabilizer = 1e-6,
+    zero_bias: bool = False,
+    when_empty: str = "absorb",
+) -> list[Entry]:
     return [
         (first(), InputZBox(low, high, stabilizer)),
-        (_FIRST_HALF, rules.Gamma(gamma, stabilizer, zero_bias, when_empty)),
-        (_CONVOLUTION, rules.Epsilon(epsilon, zero_bias)),
+        (first_half_of_convolutions(), rules.Gamma(gamma, stabilizer, zero_bias, when_empty)),
+        (convolutions(), rules.Epsilon(epsilon, zero_bias)),
         (None, rules.Zero(stabilizer, zero_bias)),
-        (_MAXIMA, flows.MaxAsAverage()),
+        (max_pooling(), flows.MaxAsAverage()),
     ]
 
 
-PRESETS: dict[str, Callable[..., list]] = {
+PRESETS: dict[str, Preset] = {
     "epsilon": _epsilon,
     "epsilon_plus": _epsilon_plus,
     "epsilon_plus_flat": _epsilon_plus_flat,
@@ -89,14 +109,79 @@ PRESETS: dict[str, Callable[..., list]] = {
     "epsilon_gamma_box": _epsilon_gamma_box,
     "tutorial": _tutorial,
 }
+_BUILT_IN = frozenset(PRESETS)
+_OPEN = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD, inspect.Parameter.POSITIONAL_ONLY)
+
+
+@overload
+def register(name: str, *, overwrite: bool = ...) -> Callable[[_F], _F]: ...
+@overload
+def register(name: str, function: _F, *, overwrite: bool = ...) -> _F: ...
+def register(name: str, function: _F | None = None, *, overwrite: bool = False) -> _F | Callable[[_F], _F]:
+    """Make a preset of your own known by name to `get`, `Explainer`, `PRESETS` and the command line.
+
+        @composites.register("gamma_everywhere")
+        def gamma_everywhere(gamma=0.25, epsilon=1e-6):
+            return [(composites.dense_like(), rules.Epsilon(epsilon)), (None, rules.Gamma(gamma))]
+
+        lrp_tf.Explainer(model, "gamma_everywhere", gamma=0.5)
+
+    A name that a user registered before is replaced without a word, as `keras.saving.register_keras_serializable` does
+    it, so that a notebook's cell can run twice. A built-in preset is replaced with `overwrite=True` alone.
+    `lrp-tf --import MODULE` imports the module that registers.
+
+    Args:
+        name: letters, digits, "_" and "-".
+        function: takes options by keyword and returns a list of entries, (match, rule), or a `Composite`. With `low`
+            and `high` among its options and no default of theirs, it is a preset that needs the bounds of the input.
+        overwrite: whether a built-in preset may be replaced.
+
+    Returns:
+        `function`; without it, a decorator.
+
+    Raises:
+        TypeError: no function, or one with positional-only parameters, *args or **kwargs.
+        ValueError: a name with other characters, or that of a built-in preset.
+    """
+    if not isinstance(name, str) or not re.fullmatch(r"[^\W\d][\w-]*", name):
+        raise ValueError(
+            "register expects the name of a preset, of letters, digits, _ and -, as in register('gamma_everywhere'). "
+            f"Received: {name!r}"
+        )
+    if name in _BUILT_IN and not overwrite:
+        raise ValueError(
+            f"{name!r} is a built-in preset. Expected another name. Received: register({name!r}). "
+            f"Remedy, if it is to be replaced: register({name!r}, overwrite=True)"
+        )
+
+    def keep(function: _F) -> _F:
+        if not callable(function) or isinstance(function, Composite):
+            raise TypeError(
+                "register expects a function that takes options and returns a list of (match, rule) or a Composite. "
+                f"Received: {function!r}"
+            )
+        if closed := [str(p) for p in inspect.signature(function).parameters.values() if p.kind in _OPEN]:
+            raise TypeError(
+                f"The options of preset {name!r} are the parameters of its function, each given by keyword. Expected "
+                f"named parameters. Received: {', '.join(closed)}"
+            )
+        PRESETS[name] = function
+        return function
+
+    return keep if function is None else keep(function)
 
 
 def needs_bounds(name: str) -> bool:
-    """Whether the preset takes `low` and `high`, the bounds of the model's input."""
-    return "low" in inspect.signature(PRESETS[name]).parameters
+    """Whether the preset must be given `low` and `high`, the bounds of the model's input."""
+    return {"low", "high"} <= set(_required(name))
 
 
-def get(identifier: str | Composite | rules.Rule, **options: Any) -> Composite:
+def _required(name: str) -> list[str]:
+    parameters = inspect.signature(PRESETS[name]).parameters.values()
+    return [p.name for p in parameters if p.default is inspect.Parameter.empty]
+
+
+def get(identifier: str | Composite | rules.Rule, **options: object) -> Composite:
     """A composite from a preset's name, a `Composite`, or one `Rule` for every linear step.
 
     Args:
@@ -110,20 +195,9 @@ def get(identifier: str | Composite | rules.Rule, **options: Any) -> Composite:
         TypeError: neither name, composite nor rule, or an option that the preset does not take.
     """
     if isinstance(identifier, str):
-        if identifier not in PRESETS:
-            near = difflib.get_close_matches(identifier, PRESETS, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
-            raise ValueError(f"Unknown composite. Expected one of {list(PRESETS)}. Received: {identifier!r}.{hint}")
-        known = inspect.signature(PRESETS[identifier]).parameters
-        if unknown := sorted(set(options) - set(known)):
-            raise TypeError(f"Composite {identifier!r} takes the options {', '.join(known)}. Received: {unknown}")
-        if missing := {"low", "high"} & set(known) - {k for k, v in options.items() if v is not None}:
-            raise ValueError(
-                f"Composite {identifier!r} needs {' and '.join(sorted(missing, reverse=True))}, the bounds of the "
-                f"model's input as fed: composites.get({identifier!r}, low=0.0, high=1.0) for images in [0, 1]. "
-                f"Received: {options}"
-            )
-        return Composite(PRESETS[identifier](**options), identifier)
+        _check_name(identifier)
+        _check_options(identifier, options)
+        return _named(identifier, PRESETS[identifier](**options))
     if options:
         raise TypeError(
             f"Options go with a preset's name, as in get('epsilon', epsilon=0.1); an instance has its own. Expected no "
@@ -135,3 +209,44 @@ def get(identifier: str | Composite | rules.Rule, **options: Any) -> Composite:
         return Composite([(None, identifier)], repr(identifier))
     hint = f" Did you mean {identifier.__name__}()?" if isinstance(identifier, type) else ""
     raise TypeError(f"Expected a composite's name, a Composite or a Rule. Received: {identifier!r}.{hint}")
+
+
+def _check_name(name: str) -> None:
+    if name in PRESETS:
+        return
+    near = difflib.get_close_matches(name, PRESETS, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    if name.endswith(".toml"):
+        hint = f" Remedy: composites.load({name!r})"
+    elif ":" in name:
+        hint = f" Remedy, if it is the text of a composite: composites.parse({name!r})"
+    raise ValueError(f"Unknown composite. Expected one of {list(PRESETS)}. Received: {name!r}.{hint}")
+
+
+def _check_options(name: str, options: dict[str, object]) -> None:
+    known = inspect.signature(PRESETS[name]).parameters
+    if unknown := sorted(set(options) - set(known)):
+        raise TypeError(f"Composite {name!r} takes the options {', '.join(known)}. Received: {unknown}")
+    given = {key for key, value in options.items() if value is not None or key not in ("low", "high")}
+    missing = [key for key in _required(name) if key not in given]
+    if bounds := [key for key in ("low", "high") if key in missing]:
+        raise ValueError(
+            f"Composite {name!r} needs {' and '.join(bounds)}, the bounds of the model's input as fed: "
+            f"composites.get({name!r}, low=0.0, high=1.0) for images in [0, 1]. Received: {options}"
+        )
+    if missing:
+        raise TypeError(f"Composite {name!r} needs the options {', '.join(missing)}. Received: {options}")
+
+
+def _named(name: str, made: list[Entry] | Composite) -> Composite:
+    """What the function of a preset returned, as a composite of this name."""
+    if isinstance(made, Composite):
+        made = copy.copy(made)  # it may be the user's own
+        made.name = name
+        return made
+    if isinstance(made, (list, tuple)):
+        return Composite(made, name)
+    raise TypeError(
+        f"The function of preset {name!r} returned {made!r}. Expected a list of (match, rule), or a Composite. "
+        f"Received: {type(made).__name__}"
+    )

@@ -13,8 +13,10 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # for helpers and references
+pytest.register_assert_rewrite("helpers")  # so that a failing assert in a helper shows its values
 
 
 @pytest.fixture(autouse=True)
@@ -36,6 +38,14 @@ def double_precision() -> Iterator[None]:
     yield
     keras.config.set_floatx(floatx)
     keras.config.set_dtype_policy(policy)
+
+
+@pytest.fixture(params=["eager", pytest.param("compiled", marks=pytest.mark.slow)])
+def mode(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Functions run eagerly, which takes a fraction of the time, and in the slow tests compiled."""
+    tf.config.run_functions_eagerly(request.param == "eager")
+    yield
+    tf.config.run_functions_eagerly(False)
 
 
 @pytest.fixture(scope="session")

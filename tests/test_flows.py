@@ -3,23 +3,16 @@
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 from helpers.checking import close, randomize, relevance
 from helpers.flowing import Flow, adaptive, moved, pooled, shared, strided, ties, to_all, to_first_maximum, values
 from keras import layers as kl
 from keras import ops
 
 pytestmark = [
+    pytest.mark.usefixtures("mode"),
     pytest.mark.usefixtures("double_precision"),
     pytest.mark.filterwarnings("ignore:NotImplemented should not be used:DeprecationWarning"),  # Keras 3.12 on trace
 ]
-
-
-@pytest.fixture(autouse=True, params=["eager", pytest.param("compiled", marks=pytest.mark.slow)])
-def mode(request):
-    tf.config.run_functions_eagerly(request.param == "eager")
-    yield
-    tf.config.run_functions_eagerly(False)
 
 
 # --- maxima ------------------------------------------------------------------------------------

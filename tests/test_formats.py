@@ -4,20 +4,11 @@ import keras
 import numpy as np
 import pytest
 from helpers.checking import RULE, check, close, images, randomize, relevance, vectors, with_weights
-from helpers.custom_layers import Encoder, Gate, Residual, Scale, token_model, transformer
+from helpers.custom_layers import SEQUENCES, Encoder, Gate, Residual, Scale, token_model, tokens, transformer
 from keras import layers as kl
 from keras import ops
 
 import lrp_tf
-
-SEQUENCES = np.random.default_rng(3).normal(size=(3, 6, 4))
-
-
-def tokens(largest=10, seed=0):
-    """Numbers of tokens [3, 6]; two samples end in padding, which is 0."""
-    x = np.random.default_rng(seed).integers(1, largest + 1, (3, 6)).astype("int32")
-    x[0, 4:] = x[1, 2:] = 0
-    return x
 
 
 @pytest.fixture

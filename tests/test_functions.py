@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from helpers.checking import RULE, check, close, dense_net, randomize, vectors
+from helpers.custom_layers import Followed
 from helpers.flowing import Flow, s, ties, values
 from keras import layers as kl
 from keras import ops
@@ -15,16 +16,10 @@ import lrp_tf
 from lrp_tf import rules
 
 pytestmark = [
+    pytest.mark.usefixtures("mode"),
     pytest.mark.usefixtures("double_precision"),
     pytest.mark.filterwarnings("ignore:NotImplemented should not be used:DeprecationWarning"),
 ]
-
-
-@pytest.fixture(autouse=True, params=["eager", pytest.param("compiled", marks=pytest.mark.slow)])
-def mode(request):
-    tf.config.run_functions_eagerly(request.param == "eager")
-    yield
-    tf.config.run_functions_eagerly(False)
 
 
 def numbers(*shape, seed=1):
@@ -209,15 +204,6 @@ def test_a_minimum_with_a_negative_constant_is_not_said_to_be_nonnegative():
     positive = dense_net(kl.Dense(4), kl.ReLU(), raised, kl.Dense(2))
     clone = lrp_tf.clone_with_rules(positive, RULE)
     assert next(step for step in clone.graph.steps if step.op is positive.layers[-2]).nonnegative
-
-
-class Followed(kl.Layer):
-    def __init__(self, function, **options):
-        super().__init__(**options)
-        self.function = function
-
-    def call(self, x):
-        return self.function(x)
 
 
 # --- what linear steps read --------------------------------------------------------------------

@@ -10,15 +10,11 @@ from keras import ops
 
 import lrp_tf
 
-pytestmark = pytest.mark.usefixtures("double_precision")
+pytestmark = [
+    pytest.mark.usefixtures("mode"),
+    pytest.mark.usefixtures("double_precision"),
+]
 C = np.linspace(-1, 2, 4)
-
-
-@pytest.fixture(autouse=True, params=["eager", pytest.param("compiled", marks=pytest.mark.slow)])
-def mode(request):
-    tf.config.run_functions_eagerly(request.param == "eager")
-    yield
-    tf.config.run_functions_eagerly(False)
 
 
 # --- products ----------------------------------------------------------------------------------

@@ -3,42 +3,27 @@
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 from helpers.checking import RULE, check, raises, randomize
+from helpers.custom_layers import Followed
 from keras import layers as kl
 from keras import ops
 
 import lrp_tf
 
-pytestmark = pytest.mark.filterwarnings("ignore:NotImplemented should not be used:DeprecationWarning")  # of Keras
+pytestmark = [
+    pytest.mark.usefixtures("mode"),
+    pytest.mark.filterwarnings("ignore:NotImplemented should not be used:DeprecationWarning"),  # of Keras
+]
 X = np.random.default_rng(0).normal(size=(3, 6, 4)).astype("float32")
 V = np.random.default_rng(1).normal(size=(3, 4)).astype("float32")
 SQUARE = np.random.default_rng(2).normal(size=(3, 4, 4)).astype("float32")
 W = np.random.default_rng(3).normal(size=(4, 4)).astype("float32")
 
 
-@pytest.fixture(autouse=True, params=["eager", pytest.param("compiled", marks=pytest.mark.slow)])
-def mode(request):
-    tf.config.run_functions_eagerly(request.param == "eager")
-    yield
-    tf.config.run_functions_eagerly(False)
-
-
-class Own(kl.Layer):
-    """Followed: nothing knows it."""
-
-    def __init__(self, function, **options):
-        super().__init__(**options)
-        self.function = function
-
-    def call(self, x):
-        return self.function(x)
-
-
 def model_of(function, x, behind=True):
     """Functions of h, which is x on the way."""
     i = keras.Input(x.shape[1:])
-    y = Own(function, name="own")(kl.Activation("linear")(i))
+    y = Followed(function, name="own")(kl.Activation("linear")(i))
     if behind:
         y = kl.Dense(2)(kl.Flatten()(y))
     return randomize(keras.Model(i, y))

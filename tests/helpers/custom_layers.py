@@ -1,9 +1,12 @@
 """Layers of one's own that several test files take: what users write, and what lrp_tf follows through `call`."""
 
 import keras
+import numpy as np
 import tensorflow as tf
 from keras import layers as kl
 from keras import ops
+
+from helpers.checking import images, randomize
 
 serializable = keras.saving.register_keras_serializable("tests")
 
@@ -94,6 +97,17 @@ class Encoder(kl.Layer):
         return {**super().get_config(), "heads": self.heads, "size": self.size}
 
 
+class Followed(kl.Layer):
+    """A layer that calls a function of one tensor. lrp_tf has no rule for it, so it follows the call."""
+
+    def __init__(self, function, **options):
+        super().__init__(**options)
+        self.function = function
+
+    def call(self, x):
+        return self.function(x)
+
+
 @serializable
 class Raw(kl.Layer):
     """No Keras operation to follow."""
@@ -138,3 +152,19 @@ def token_model(vocabulary=11, tokens=6, units=4, masked=True):
     h = kl.Embedding(vocabulary, units, mask_zero=masked, name="embedding")(i)
     h = Encoder(name="encoder")(h)
     return keras.Model(i, kl.Dense(3, name="logits")(kl.GlobalAveragePooling1D()(h)))
+
+
+IMAGES = images(channels=3)
+SEQUENCES = np.random.default_rng(3).normal(size=(3, 6, 4))
+
+
+def tokens(largest=10, seed=0):
+    """Numbers of tokens [3, 6]; two samples end in padding, which is 0."""
+    x = np.random.default_rng(seed).integers(1, largest + 1, (3, 6)).astype("int32")
+    x[0, 4:] = x[1, 2:] = 0
+    return x
+
+
+def pooled(i, h, units=2):
+    pool = kl.GlobalAveragePooling2D() if h.ndim == 4 else kl.GlobalAveragePooling1D()
+    return randomize(keras.Model(i, kl.Dense(units, name="logits")(pool(h))))

@@ -13,22 +13,13 @@ import tensorflow as tf
 from helpers import REPOSITORY
 from helpers.checking import randomize
 from helpers.pictures import photos, table
+from helpers.small_nets import deep_net
 
 import lrp_tf
 from lrp_tf import composites, rules
 
 layers = keras.layers
 DATA = REPOSITORY.parent / "shared" / "data"
-
-
-def deep_net(blocks: int = 12) -> keras.Model:
-    """Convolutions with BatchNormalization, whose sums cancel once its shifts are left out."""
-    inputs = x = keras.Input((8, 8, 3))
-    for _ in range(blocks):
-        x = layers.Conv2D(6, 3, padding="same", use_bias=False)(x)
-        x = layers.ReLU()(layers.BatchNormalization()(x))
-    x = layers.GlobalAveragePooling2D()(x)
-    return randomize(keras.Model(inputs, layers.Dense(4, activation="softmax")(x)))
 
 
 @pytest.fixture

@@ -1,46 +1,23 @@
-"""mnist/data.py and mnist/train.py: every source of digits, every way it can fail, and one short training."""
+"""mnist/data.py: every source of digits, and every way it can fail."""
 
 from __future__ import annotations
 
-import importlib.util
-import os
-import re
 import shutil
 import socket
-import subprocess
 import sys
 import threading
 import time
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 
-import keras
 import numpy as np
 import pytest
+from helpers.mnist_scripts import blocks, cut_off, data, npz
 
 # Keras reads a variable through np.array, and TensorFlow's variables do not know NumPy 2's `copy`.
 pytestmark = pytest.mark.filterwarnings(
     "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning:keras.*"
 )
-
-FOLDER = Path(__file__).resolve().parents[1] / "mnist"
-
-
-def _module(name: str) -> ModuleType:
-    """A script of mnist/, under a name that cannot clash: they are no package and are called `data` and `train`."""
-    spec = importlib.util.spec_from_file_location(f"mnist_{name}", FOLDER / f"{name}.py")
-    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-data = _module("data")
-
-
-@pytest.fixture
-def train(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.setitem(sys.modules, "data", data)
-    return _module("train")
 
 
 @pytest.fixture
@@ -58,10 +35,7 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def unreachable(monkeypatch: pytest.MonkeyPatch) -> None:
     """No network, and a download that is begun all the same fails the test."""
-    import tensorflow_datasets as tfds
-
-    monkeypatch.setattr(data, "probe", lambda: "example.org: no answer")
-    monkeypatch.setattr(tfds, "builder", lambda *args, **kwargs: pytest.fail("began a download"))
+    cut_off(monkeypatch)
 
 
 @pytest.fixture(scope="module")
@@ -84,22 +58,6 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
         data_dir=directory,
     )
     return directory
-
-
-def _blocks(count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Images that are easy to tell apart, sorted by class: a bright bar whose row is the class, on noise."""
-    labels = np.sort(np.arange(count) % 10).astype(np.uint8)
-    images = np.random.default_rng(count).integers(0, 60, (count, 28, 28), dtype=np.uint8)
-    for image, label in zip(images, labels, strict=True):
-        image[2 * label + 3 : 2 * label + 6] = 250
-    return images, labels
-
-
-def _npz(path: Path, train: int = 640, test: int = 50, **changes: np.ndarray | None) -> str:
-    """Writes a file in the layout of mnist.npz; `changes` replaces an array or, with None, leaves it out."""
-    arrays = dict(zip(data.KEYS, (*_blocks(train), *_blocks(test)), strict=True)) | changes
-    np.savez(path, **{key: value for key, value in arrays.items() if value is not None})
-    return str(path)
 
 
 def _assert_sound(digits: object) -> None:
@@ -147,9 +105,9 @@ def test_digits_are_split_evenly_and_always_alike():
 
 
 def test_npz(tmp_path: Path):
-    images, labels = _blocks(100)
+    images, labels = blocks(100)
     order = np.random.default_rng(0).permutation(100)
-    file = _npz(tmp_path / "mine.npz", x_train=images[order], y_train=labels[order])
+    file = npz(tmp_path / "mine.npz", x_train=images[order], y_train=labels[order])
     digits = data.load(file)
     _assert_sound(digits)
     assert digits.name == "mine.npz"
@@ -173,7 +131,7 @@ def test_npz(tmp_path: Path):
     ],
 )
 def test_npz_of_another_layout(tmp_path: Path, changes: dict, message: str):
-    file = _npz(tmp_path / "odd.npz", **changes)
+    file = npz(tmp_path / "odd.npz", **changes)
     with pytest.raises(data.DataError, match=message) as caught:
         data.load(file)
     text = str(caught.value)
@@ -192,14 +150,14 @@ def test_unreadable_file(tmp_path: Path, content: bytes):
 
 
 def test_truncated_file(tmp_path: Path):
-    file = Path(_npz(tmp_path / "short.npz"))
+    file = Path(npz(tmp_path / "short.npz"))
     file.write_bytes(file.read_bytes()[:-2000])
     with pytest.raises(data.DataError, match="unreadable"):
         data.load(str(file))
 
 
 def test_damaged_compression(tmp_path: Path):
-    np.savez_compressed(tmp_path / "flipped.npz", **dict(zip(data.KEYS, (*_blocks(64), *_blocks(10)), strict=True)))
+    np.savez_compressed(tmp_path / "flipped.npz", **dict(zip(data.KEYS, (*blocks(64), *blocks(10)), strict=True)))
     content = bytearray((tmp_path / "flipped.npz").read_bytes())
     content[200:400] = bytes(255 - byte for byte in content[200:400])
     (tmp_path / "flipped.npz").write_bytes(content)
@@ -356,122 +314,3 @@ def test_probe_does_not_hang(monkeypatch: pytest.MonkeyPatch):
     assert data.probe(seconds=0.2) == "storage.googleapis.com: no answer within 0.2 s"
     assert time.monotonic() - start < 10
     release.set()
-
-
-# --- training ---
-
-
-def test_training_from_another_folder(tmp_path: Path):
-    """A file sorted by class is learned in two epochs, so it was shuffled; and nothing but the model is left behind."""
-    file = _npz(tmp_path / "bars.npz")
-    run = subprocess.run(
-        [sys.executable, FOLDER / "train.py", "--dataset", file, "--epochs", "2", "--out", "logs"],
-        cwd=tmp_path,
-        env=os.environ | {"CUDA_VISIBLE_DEVICES": "-1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert run.returncode == 0, run.stderr
-    assert "dataset: bars.npz, 640 training and 50 test images" in run.stdout
-    accuracy = re.search(r"^test accuracy: (\d\.\d{4}) on 50 images$", run.stdout, re.MULTILINE)
-    assert accuracy, run.stdout
-    assert float(accuracy[1]) > 0.9
-    assert run.stdout.splitlines()[-1] == f"model: {Path('logs', 'model.keras')}"
-    assert run.stdout.isascii()  # no progress bar where there is no terminal
-    assert [path.name for path in (tmp_path / "logs").iterdir()] == ["model.keras"]
-    model = keras.models.load_model(tmp_path / "logs" / "model.keras")
-    images = data.load(file).x_test
-    probabilities = model.predict(images, verbose=0)
-    np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-5)
-    assert (probabilities.argmax(axis=1) == data.load(file).y_test).mean() == pytest.approx(float(accuracy[1]))
-
-
-def test_seed_decides(train: ModuleType, tmp_path: Path):
-    file = _npz(tmp_path / "bars.npz", train=64, test=10)
-
-    def kernels(seed: str, out: str) -> list[np.ndarray]:
-        train.main(["--dataset", file, "--epochs", "1", "--seed", seed, "--out", str(tmp_path / out)])
-        return keras.models.load_model(tmp_path / out / "model.keras").get_weights()
-
-    first, again, other = kernels("1", "a"), kernels("1", "a"), kernels("2", "b")  # "a" is overwritten
-    for x, y in zip(first, again, strict=True):
-        np.testing.assert_allclose(x, y, atol=1e-6)
-    assert np.abs(first[0] - other[0]).max() > 1e-2
-
-
-def test_mixed_precision(train: ModuleType, tmp_path: Path):
-    model = train.build(mixed=True)
-    assert {layer.compute_dtype for layer in model.layers[:-1]} == {"float16"}
-    assert model.layers[-1].compute_dtype == "float32"
-    digits = data.load(_npz(tmp_path / "bars.npz", train=16, test=10))
-    train.train(model, digits, epochs=1, mixed=True)
-    assert isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
-    train.save(model, tmp_path / "model.keras")
-    output = keras.models.load_model(tmp_path / "model.keras").predict(digits.x_test, verbose=0)
-    assert output.dtype == np.float32
-    assert np.isfinite(output).all()
-    assert keras.config.dtype_policy().name == "float32"
-
-
-@pytest.mark.parametrize(("images", "epochs"), [(60_000, 4), (1437, 10), (1, 10), (1_000_000, 4)])
-def test_default_epochs(train: ModuleType, images: int, epochs: int):
-    assert train.default_epochs(images) == epochs
-
-
-def test_failed_save_keeps_the_old_model(train: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    path = tmp_path / "model.keras"
-    path.write_bytes(b"old")
-
-    def fail(self: keras.Model, target: Path) -> None:
-        target.write_bytes(b"half")
-        raise OSError("disk full")
-
-    monkeypatch.setattr(keras.Model, "save", fail)
-    with pytest.raises(OSError, match="disk full"):
-        train.save(train.build(), path)
-    assert path.read_bytes() == b"old"
-    assert list(tmp_path.iterdir()) == [path]
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--epochs", "0"], "--epochs: expected a whole number from 1, received '0'"),
-        (["--epochs", "-3"], "--epochs"),
-        (["--epochs", "two"], "received 'two'"),
-        (["--seed", "-1"], "--seed: expected a whole number from 0"),
-        (["--dataset", "missing.npz"], "missing.npz, which is no file"),
-        (["--dataset", "digits", "--out", "file/logs"], "--out: expected a folder that can be written"),
-        (["--dataset", "digits", "--out", "taken"], "which a model file cannot replace"),
-        (["--nonsense"], "unrecognized arguments: --nonsense"),
-    ],
-)
-def test_wrong_arguments(
-    train: ModuleType,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture,
-    arguments: list[str],
-    message: str,
-):
-    monkeypatch.chdir(tmp_path)
-    Path("file").write_text("")
-    Path("taken/model.keras").mkdir(parents=True)
-    out = [] if "--out" in arguments else ["--out", "logs"]
-    with pytest.raises(SystemExit) as caught:
-        train.main([*arguments, *out])
-    assert caught.value.code == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert message in line
-
-
-def test_unavailable_mnist_ends_the_driver_in_one_line(
-    train: ModuleType, unreachable: None, tmp_path: Path, capsys: pytest.CaptureFixture
-):
-    with pytest.raises(SystemExit) as caught:
-        train.main(["--dataset", "mnist", "--data-dir", str(tmp_path / "data"), "--out", str(tmp_path)])
-    assert caught.value.code == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert "MNIST is not available" in line
-    assert "--dataset digits" in line

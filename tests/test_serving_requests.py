@@ -16,8 +16,7 @@ import pytest
 import tensorflow as tf
 from helpers import REPOSITORY
 from helpers.pictures import photo
-from helpers.served import huge_png, png
-from test_serving import digits, exact
+from helpers.served import digits, exact, huge_png, png
 
 import lrp_tf
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
-import test_exactness as exactness
+from helpers import exactness
 from helpers.checking import raises, randomize
 
 import lrp_tf

@@ -10,10 +10,14 @@ import sys
 import warnings
 from pathlib import Path
 
+import keras
 import numpy as np
+import tensorflow as tf
+from keras import layers as kl
 from PIL import Image
 
 from helpers import REPOSITORY
+from helpers.checking import randomize
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -87,3 +91,26 @@ def huge_png(side=13_000):
     with contextlib.closing(Image.new("L", (side, side))) as image:
         image.save(buffer, "PNG", compress_level=9)
     return buffer.getvalue()
+
+
+IMAGE = ("explain_image", "explain_image_rest")
+
+
+def digits():
+    stack = [kl.Conv2D(8, 3, activation="relu"), kl.Conv2D(16, 3, activation="relu"), kl.MaxPooling2D(), kl.Flatten()]
+    stack += [kl.Dense(32, activation="relu"), kl.Dropout(0.5), kl.Dense(10, activation="softmax")]
+    return randomize(keras.Sequential([keras.Input((28, 28, 1), name="digit"), *stack], name="mnist"))
+
+
+def exact(found, wanted):
+    """Bit for bit, NaN equal to NaN."""
+    wanted = np.asarray(wanted)
+    assert found.dtype == wanted.dtype
+    assert found.shape == wanted.shape
+    assert found.tobytes() == np.ascontiguousarray(wanted).tobytes()
+
+
+def call(loaded, signature, **inputs):
+    return {
+        k: v.numpy() for k, v in loaded.signatures[signature](**{k: tf.constant(v) for k, v in inputs.items()}).items()
+    }

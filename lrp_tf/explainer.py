@@ -14,8 +14,10 @@ from keras import tree
 
 from lrp_tf import composites, flows
 from lrp_tf.composites import Composite
+from lrp_tf.core.account import Account
 from lrp_tf.core.graph import Graph, Ref, Step
-from lrp_tf.core.numerics import Account, sample_sum, sealed
+from lrp_tf.core.numerics import sample_sum
+from lrp_tf.core.sealing import sealed
 from lrp_tf.engine import check as checks
 from lrp_tf.engine import diagnosis, streams, tables, targets
 from lrp_tf.engine.canonize import canonize

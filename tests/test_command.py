@@ -82,7 +82,7 @@ def test_options_know_the_names_that_their_modules_own():
     assert drawing.STYLES == options.STYLES
     assert drawing.FORMATS == options.FORMATS
     assert heatmap.PALETTES == options.PALETTES
-    assert rules.lrp.WHEN_EMPTY == options.WHEN_EMPTY
+    assert rules.base.WHEN_EMPTY == options.WHEN_EMPTY
 
 
 def test_the_driver_of_vgg_offers_the_nets_that_loading_has():

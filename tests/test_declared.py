@@ -27,7 +27,7 @@ def positive_images():
 
 
 def nonnegative_steps(explainer):
-    return {step.name for step in explainer.graph.steps if step.linear is not None and step.nonnegative}
+    return {step.name for step in explainer.graph.steps if step.linear is not None and step.marks.nonnegative}
 
 
 @pytest.mark.parametrize("preset", ["epsilon_plus", "epsilon_alpha2_beta1", "epsilon_gamma_box"])

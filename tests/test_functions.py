@@ -198,12 +198,12 @@ def test_a_minimum_with_a_negative_constant_is_not_said_to_be_nonnegative():
     model = dense_net(kl.Dense(4), kl.ReLU(), Followed(lambda t: ops.min(t[:, :, None], axis=2, initial=-0.7)), dense)
     found = check(model, vectors(), RULE, target=0)
     clone = lrp_tf.clone_with_rules(model, RULE)
-    assert not next(step for step in clone.graph.steps if step.op is model.layers[-2]).nonnegative
+    assert not next(step for step in clone.graph.steps if step.op is model.layers[-2]).marks.nonnegative
     assert np.all(np.isfinite(found.relevance))
     raised = Followed(lambda t: ops.max(t[:, :, None], axis=2, initial=0.1))
     positive = dense_net(kl.Dense(4), kl.ReLU(), raised, kl.Dense(2))
     clone = lrp_tf.clone_with_rules(positive, RULE)
-    assert next(step for step in clone.graph.steps if step.op is positive.layers[-2]).nonnegative
+    assert next(step for step in clone.graph.steps if step.op is positive.layers[-2]).marks.nonnegative
 
 
 # --- what linear steps read --------------------------------------------------------------------

@@ -287,6 +287,6 @@ def test_what_is_said_to_be_nonnegative_is(behind):
     found = clone.forward([tf.constant(x)]).values
     steps = {name: next(s for s in clone.graph.steps if s.op is head) for name, head in heads.items()}
     lowest = {name: np.min(found[step.inputs[step.signals[0]]]) for name, step in steps.items()}
-    assert not [name for name, step in steps.items() if step.nonnegative and lowest[name] < 0]
+    assert not [name for name, step in steps.items() if step.marks.nonnegative and lowest[name] < 0]
     if behind in ("pad", "cumsum", "maximum", "product", "reciprocal"):
-        assert steps["relu"].nonnegative
+        assert steps["relu"].marks.nonnegative

@@ -10,13 +10,13 @@ from keras import layers as kl
 import lrp_tf
 from lrp_tf import composites, flows, rules
 from lrp_tf.engine import diagnosis
-from lrp_tf.engine.savings import positivity, rematerialization
-from lrp_tf.rules import operators
+from lrp_tf.engine.savings import switched_off
+from lrp_tf.rules import kernels
 
 
-def quiet(explainer):
+def positive_only(explainer):
     """Names of the steps whose negative outputs have no relevance."""
-    return {step.name for step in explainer.graph.steps if step.quiet}
+    return {step.name for step in explainer.graph.steps if step.marks.positive_only}
 
 
 def network(*, pooling=None, residual=False, activation="relu"):
@@ -59,8 +59,8 @@ def test_where_negative_outputs_have_no_relevance(model, composite, expected):
     else:
         composite = composites.Composite(composite)
     explainer = lrp_tf.Explainer(model, composite)
-    assert quiet(explainer) == expected
-    for name in quiet(explainer):  # and it is so
+    assert positive_only(explainer) == expected
+    for name in positive_only(explainer):  # and it is so
         step = next(s for s in explainer.graph.steps if s.name == name)
         forward = explainer.clone.forward([keras.ops.cast(images(dtype="float32"), "float32")])
         start = explainer.clone.output(forward)
@@ -89,7 +89,7 @@ def test_kinds_of_relu(function, expected):
     x = function(kl.Conv2D(4, 3, name="first")(inputs))
     model = randomize(keras.Model(inputs, kl.Dense(3, name="logits")(kl.Flatten()(x))))
     explainer = lrp_tf.Explainer(model, rules.Gamma())
-    assert ("first" in quiet(explainer)) == expected
+    assert ("first" in positive_only(explainer)) == expected
     x = images(dtype="float32")
     forward = explainer.clone.forward([keras.ops.convert_to_tensor(x)])
     step = next(s for s in explainer.graph.steps if s.name == "first")
@@ -100,12 +100,12 @@ def test_kinds_of_relu(function, expected):
     close(explainer.explain(x).output, model(x), 1e-5)  # only a plain ReLU is computed once for two steps
 
 
-def test_outputs_that_are_explained_are_never_quiet():
+def test_outputs_that_are_explained_are_never_positive_only():
     """The start relevance may lie anywhere."""
     inputs = keras.Input((8, 8, 2))
     model = randomize(keras.Model(inputs, kl.Conv2D(3, 3, activation="relu", name="only")(inputs)))
     explainer = lrp_tf.Explainer(model, rules.Gamma())
-    assert quiet(explainer) == set()
+    assert positive_only(explainer) == set()
 
 
 class Given(rules.Rule):
@@ -117,7 +117,7 @@ class Given(rules.Rule):
 
 def test_rules_of_ones_own_are_taken_for_the_worst():
     composite = composites.Composite([(composites.named("third"), Given()), (None, rules.Gamma())])
-    assert "second" not in quiet(lrp_tf.Explainer(network(), composite))
+    assert "second" not in positive_only(lrp_tf.Explainer(network(), composite))
 
 
 def test_a_flow_of_ones_own_is_taken_for_the_worst():
@@ -127,17 +127,17 @@ def test_a_flow_of_ones_own_is_taken_for_the_worst():
 
     composite = composites.Composite([(composites.of_type(kl.Flatten), Spread()), (None, rules.Gamma())])
     model = network()
-    assert "third" not in quiet(lrp_tf.Explainer(model, composites.Composite([*composite.entries])))
+    assert "third" not in positive_only(lrp_tf.Explainer(model, composites.Composite([*composite.entries])))
 
 
 @pytest.mark.parametrize("preset", ["epsilon_gamma_box", "epsilon_plus_flat", "tutorial", "epsilon_alpha2_beta1_flat"])
 @pytest.mark.parametrize("residual", [False, True])
-def test_numbers_stay_without_the_branch(preset, residual, monkeypatch):
+def test_numbers_stay_without_the_branch(preset, residual):
     model, x = network(residual=residual), images(dtype="float32")
     bounds = {"low": -5.0, "high": 5.0} if composites.needs_bounds(preset) else {}
     found = lrp_tf.Explainer(model, composites.get(preset, **bounds)).explain(x)
-    monkeypatch.setattr(positivity, "mark_quiet", lambda graph, handlers: (graph, handlers))
-    whole = lrp_tf.Explainer(model, composites.get(preset, **bounds)).explain(x)
+    with switched_off():
+        whole = lrp_tf.Explainer(model, composites.get(preset, **bounds)).explain(x)
     close(found.relevance, whole.relevance, 1e-6)
     close(found.conservation.other, whole.conservation.other, 1e-6)
 
@@ -219,16 +219,16 @@ def composite_of(preset):
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
 @pytest.mark.parametrize("preset", composites.PRESETS)
-def test_the_summand_that_is_not_kept(preset, order, monkeypatch):
+def test_the_summand_that_is_not_kept(preset, order):
     """Behind a ReLU a summand is the sum less the other: for the sum's own shares and for the rule that made it."""
     model, values, composite = residual(order), images(dtype="float32"), composite_of(preset)
     explainer = lrp_tf.Explainer(model, composite)
-    spare = [step.spare for step in explainer.graph.steps if step.name.startswith("sum")]
+    spare = [step.marks.recomputed_summand for step in explainer.graph.steps if step.name.startswith("sum")]
     # A relative stabiliser, which tutorial has in the second half, reads outputs that relevance does not reach.
     assert spare == [order.index(1), *[None if preset == "tutorial" else order.index(1)] * 2]
     found = explainer.explain(values)
-    monkeypatch.setattr(rematerialization, "mark", lambda graph, handlers: (graph, handlers))
-    kept = lrp_tf.Explainer(model, composite).explain(values)
+    with switched_off():
+        kept = lrp_tf.Explainer(model, composite).explain(values)
     close(found.relevance, kept.relevance, 1e-5)
     assert np.abs(found.conservation.unexplained).max() < 1e-5
 
@@ -239,7 +239,7 @@ def test_a_summand_that_others_read_is_kept():
     y = kl.Conv2D(4, 3, padding="same")(x)
     x = kl.Concatenate()([kl.ReLU()(kl.Add()([x, y])), kl.ReLU()(y)])
     explainer = lrp_tf.Explainer(randomize(keras.Model(inputs, kl.Dense(3)(kl.Flatten()(x)))), "epsilon_plus")
-    assert [step.spare for step in explainer.graph.steps if step.name.startswith("add")] == [None]
+    assert [step.marks.recomputed_summand for step in explainer.graph.steps if step.name.startswith("add")] == [None]
 
 
 @pytest.mark.parametrize("build", [network, residual])
@@ -268,10 +268,10 @@ def test_kernels_larger_than_outputs_are_not_folded(preset, monkeypatch):
         x = kl.ZeroPadding2D()(x)
     model = randomize(keras.Model(inputs, kl.Dense(3)(kl.Flatten()(x))))
     values, composite = images(size=4, dtype="float32"), composite_of(preset)
-    monkeypatch.setattr(operators, "_HEAVY", 0)
+    monkeypatch.setattr(kernels, "_ENTRIES_PER_OUTPUT", 0)
     scaled = lrp_tf.Explainer(model, composite).explain(values)
-    monkeypatch.setattr(operators, "_HEAVY", np.inf)
-    folded = lrp_tf.Explainer(model, composite).explain(values)
+    with switched_off():
+        folded = lrp_tf.Explainer(model, composite).explain(values)
     close(scaled.relevance, folded.relevance, 1e-5)
     close(scaled.output, folded.output, 1e-5)
     assert np.abs(scaled.conservation.unexplained).max() < 1e-5

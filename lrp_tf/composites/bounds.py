@@ -9,7 +9,7 @@ import tensorflow as tf
 from lrp_tf import flows, rules
 from lrp_tf.composites.match import transparent
 from lrp_tf.core.graph import Graph, Ref, Step
-from lrp_tf.rules.lrp import shape_bound
+from lrp_tf.rules.boxes import shape_bound
 
 
 def _input_chain(graph: Graph, step: Step) -> list[Step]:
@@ -59,7 +59,7 @@ class _CarriedZBox(rules.ZBox):
         sizes = [1, *(size or 1 for size in source.shape)]
         axis = op.entry.channel_axis(op.layer) if len(sizes) == op.x.shape.rank else -1
         ends = []
-        for name, bound in self._pair():
+        for name, bound in (("low", self.low), ("high", self.high)):
             value = tf.ones(sizes, op.x.dtype)
             value *= shape_bound(bound, name, value, axis)
             for step in self.chain:

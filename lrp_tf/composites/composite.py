@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterable
 import keras
 
 from lrp_tf import flows, rules
-from lrp_tf.composites.bounds import InputZBox
 from lrp_tf.composites.match import Match, Predicate, linear_steps
 from lrp_tf.core import unsupported
-from lrp_tf.core.graph import Graph, Step, UnsupportedLayerError, function_name
+from lrp_tf.core.graph import Graph, Step, UnsupportedLayerError
+from lrp_tf.core.operations import function_name
 
 Handler = rules.Rule | flows.Flow
 Canonizer = Callable[[Graph], Graph]
@@ -128,7 +128,7 @@ class Composite:
         wanted = rules.Rule if linear else flows.Flow
         for steps, (_, rule) in zip(selected, self.entries, strict=True):
             if step in steps and isinstance(rule, wanted):
-                return rule.for_step(graph, step) if isinstance(rule, InputZBox) else rule
+                return rule.for_step(graph, step)
         handler = None if linear else flows.lookup(step)
         if handler is None:
             raise UnsupportedLayerError(_unsupported(self, step, linear))

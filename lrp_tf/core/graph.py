@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -13,10 +12,10 @@ import keras
 import tensorflow as tf
 from keras import tree
 
-Shape = tuple[int | None, ...]
+from lrp_tf.core.operations import ActivationFunction, activation_name
 
-# glu halves its axis: no element-wise function.
-_ACTIVATIONS = {name for name in dir(keras.activations) if name.islower()} - {"glu", "get", "serialize", "deserialize"}
+Shape = tuple[int | None, ...]
+Interval = tuple[float, float]  # bounds that every value of a tensor is known to keep
 
 
 class UnsupportedLayerError(ValueError):
@@ -54,6 +53,27 @@ class Ref:
         return f"Ref{self.shape}"
 
 
+@dataclasses.dataclass(frozen=True)
+class Marks:
+    """What savings know of one step. With the defaults nothing is saved, and every number is the formula's own.
+
+    Attributes:
+        savings: shortcuts may be taken at all.
+        nonnegative: the input of the kernel is known to be >= 0.
+        positive_only: relevance arrives only where the output is above zero.
+        recomputed_summand: position of the summand of a sum that is not kept; the sum less the other gives it.
+        memory_heavy: the output is a great part of all that the model computes.
+        bfloat16: the rule's own convolutions run in bfloat16.
+    """
+
+    savings: bool = False
+    nonnegative: bool = False
+    positive_only: bool = False
+    recomputed_summand: int | None = None
+    memory_heavy: bool = False
+    bfloat16: bool = False
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Step:
     """One operation of the model in one call.
@@ -74,12 +94,10 @@ class Step:
     before: tuple = ()  # layers absorbed ahead of the kernel: padding, BatchNormalization
     after: tuple = ()  # BatchNormalization layers folded into the kernel
     addend: Ref | None = None  # constant that is added to the outputs of the kernel
-    held: tuple[int, ...] = ()  # inputs held constant, which relevance never enters
-    nonnegative: bool = False  # the input of the kernel is known to be >= 0
-    quiet: bool = False  # no relevance arrives where the output is negative
-    spare: int | None = None  # of two summands the one that is not kept: the sum less the other gives it back
-    large: bool = False  # the output is a great part of all that the model computes
-    fast: bool = False  # the rule's own convolutions run in bfloat16
+    constant: tuple[int, ...] = ()  # inputs that no input of the model can change
+    gates: tuple[int, ...] = ()  # inputs in [0, 1] by a sigmoid or softmax, beside a signal
+    held: tuple[int, ...] = ()  # inputs that relevance never enters, by the handler's decision
+    marks: Marks = Marks()
 
     @property
     def name(self) -> str:
@@ -145,101 +163,6 @@ class Step:
         return self.op.call(*args, **kwargs)
 
 
-@dataclasses.dataclass(frozen=True)
-class ActivationFunction:
-    """An activation split from the layer that held it as an argument."""
-
-    function: Callable
-    owner: str
-
-    @property
-    def name(self) -> str:
-        return f"{self.owner}:{self.label}"
-
-    @property
-    def label(self) -> str:
-        return activation_name(self) or function_name(self.function)
-
-    def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        return self.function(inputs)
-
-
-class Constants:
-    """Variables and arrays that the model computes with; read, and computed from one another, at every call."""
-
-    name = label = "constants"
-
-    def __init__(self, compute: Callable[[], list[tf.Tensor]]) -> None:
-        self.compute = compute
-
-    def call(self) -> list[tf.Tensor]:
-        return list(self.compute())
-
-
-@dataclasses.dataclass(frozen=True)
-class InputShift:
-    """A constant added to the model's input (x / 127.5 - 1): scaling of the input, which absorbs no relevance."""
-
-    operation: Any
-
-    label = "input shift"
-
-    def call(self, *args: Any, **kwargs: Any) -> Any:
-        return self.operation.call(*args, **kwargs)
-
-
-class EachSample(keras.Operation):
-    """[1, ...] -> [B, ...]: a value for every sample of the second argument, as a class token is one."""
-
-    label = "each sample"
-
-    def call(self, value: tf.Tensor, samples: tf.Tensor) -> tf.Tensor:
-        return tf.broadcast_to(value, tf.concat([tf.shape(samples)[:1], tf.shape(value)[1:]], 0))
-
-    def compute_output_spec(self, value: Any, samples: Any) -> keras.KerasTensor:
-        return keras.KerasTensor((None, *value.shape[1:]), dtype=keras.backend.standardize_dtype(value.dtype))
-
-
-@dataclasses.dataclass(frozen=True)
-class BroadcastSamples:
-    """ops.broadcast_to(x, (batch, *shape)), where the size of the batch is that of x."""
-
-    shape: tuple[int, ...]
-
-    name = "broadcast_to"
-    label = "BroadcastTo"
-
-    def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        return tf.broadcast_to(inputs, tf.concat([tf.shape(inputs)[:1], self.shape], 0))
-
-    def compute_output_spec(self, inputs: Any) -> keras.KerasTensor:
-        return keras.KerasTensor((None, *self.shape), dtype=inputs.dtype)
-
-
-class MergeTime:
-    """[B, T, ...] -> [B T, ...]: every time step becomes a sample, for the layer in a TimeDistributed."""
-
-    name = label = "merge_time"
-
-    def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        shape = tf.shape(inputs)
-        merged = tf.reshape(inputs, tf.concat([[shape[0] * shape[1]], shape[2:]], 0))
-        merged.set_shape([None, *inputs.shape[2:]])
-        return merged
-
-
-class SplitTime:
-    """[B T, ...] -> [B, T, ...]; the second argument is the tensor [B, T, ...] that was merged."""
-
-    name = label = "split_time"
-
-    def call(self, inputs: tf.Tensor, unmerged: tf.Tensor) -> tf.Tensor:
-        shape = tf.concat([tf.shape(unmerged)[:2], tf.shape(inputs)[1:]], 0)
-        split = tf.reshape(inputs, shape)
-        split.set_shape([None, unmerged.shape[1], *inputs.shape[1:]])
-        return split
-
-
 @dataclasses.dataclass(frozen=True, eq=False)
 class Call:
     """One call of a layer or operation as the model makes it, before it became steps.
@@ -284,6 +207,7 @@ class Graph:
     aliases: dict[Ref, Ref] = dataclasses.field(default_factory=dict)  # tensors that canonize took out
     constants: set[Ref] = dataclasses.field(default_factory=set)  # tensors that no input can change
     padded: dict[Ref, Step] = dataclasses.field(default_factory=dict)  # which of them a padding layer made
+    bounds: dict[Ref, Interval] = dataclasses.field(default_factory=dict)  # that every value of a tensor keeps
 
     def resolve(self, ref: Ref) -> tuple[Ref, list[Step]]:
         """The tensor that stands for `ref` after canonization, and the padding that leads from it to `ref`."""
@@ -350,32 +274,3 @@ def untracked(structure: Any) -> Any:
 def shape_text(shape: Iterable[int | None]) -> str:
     """A shape that leaves out the batch axis, as Keras writes it with one."""
     return f"({', '.join(['None', *map(str, shape)])})"
-
-
-def is_operation_of_keras(op: Any) -> bool:
-    return type(op).__module__.startswith(("keras.src.ops", "keras.src.activations"))
-
-
-def function_name(function: Any) -> str:
-    """What a user would call it: the name of a function, or of what a functools.partial wraps."""
-    inner = getattr(function, "func", None)
-    return getattr(function, "__name__", None) or getattr(inner, "__name__", None) or type(function).__name__
-
-
-def activation_name(op: Any) -> str | None:
-    """Name of the built-in element-wise function (or softmax) that `op` applies; None for anything else."""
-    if isinstance(op, ActivationFunction):
-        function = op.function
-    elif isinstance(op, keras.layers.Softmax) and type(op).call is keras.layers.Softmax.call:
-        return "softmax"
-    elif isinstance(op, keras.layers.Activation) and type(op).call is keras.layers.Activation.call:
-        function = op.activation
-    elif is_operation_of_keras(op):
-        if type(op).__name__ == "ReLU":  # what keras.activations.relu records; keras.ops.relu records Relu
-            return "relu"
-        name = "".join("_" + c.lower() if c.isupper() else c for c in type(op).__name__).lstrip("_")
-        return name if name in _ACTIVATIONS else None
-    else:
-        return None
-    module, name = getattr(function, "__module__", ""), re.sub(r"_v\d$", "", getattr(function, "__name__", ""))
-    return name if module.split(".")[0] in ("keras", "tensorflow") and name in _ACTIVATIONS else None

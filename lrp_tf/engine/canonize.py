@@ -15,7 +15,8 @@ import keras
 
 from lrp_tf import flows
 from lrp_tf.core import linear
-from lrp_tf.core.graph import ActivationFunction, Graph, InputShift, Ref, SplitTime, Step, UnsupportedLayerError
+from lrp_tf.core.graph import Graph, Ref, Step, UnsupportedLayerError
+from lrp_tf.core.operations import ActivationFunction, InputShift, SplitTime
 
 _STRIPPED = {"softmax", "sigmoid"}
 
@@ -289,8 +290,8 @@ def _same_axis(norm: Step, axis: int) -> bool:
 
 
 def _mark_bounds(graph: Graph, nonnegative: bool) -> None:
-    """Which kernels read what is >= 0, and which factor of a product is a gate: what a sigmoid or softmax gave."""
-    intervals: dict[Ref, flows.Interval] = dict.fromkeys(graph.inputs if nonnegative else (), (0, math.inf))
+    """What bounds the values keep, and which factor of a product is a gate: what a sigmoid or softmax gave."""
+    intervals = graph.bounds = dict.fromkeys(graph.inputs if nonnegative else (), (0, math.inf))
     gates: set[Ref] = set()
     scaled = set(graph.inputs)
     for position, step in enumerate(graph.steps):
@@ -298,11 +299,7 @@ def _mark_bounds(graph: Graph, nonnegative: bool) -> None:
             step = graph.steps[position] = dataclasses.replace(step, op=InputShift(step.op))
         known = [intervals.get(ref, flows.UNBOUNDED) for ref in step.inputs]
         flow = flows.lookup(step)
-        if step.linear is not None:
-            low, _ = known[step.signals[0]] if step.signals else flows.UNBOUNDED
-            graph.steps[position] = dataclasses.replace(step, nonnegative=low >= 0)
-            continue
-        if flow is None:
+        if step.linear is not None or flow is None:
             continue
         if flow.transparent and scaled.issuperset(step.inputs[i] for i in step.signals):
             scaled.update(step.outputs)

@@ -16,8 +16,8 @@ import numpy as np
 import tensorflow as tf
 from keras import tree
 
+from lrp_tf.core.account import Account
 from lrp_tf.core.graph import Graph, Ref, Step
-from lrp_tf.core.numerics import Account
 from lrp_tf.engine import diagnosis
 from lrp_tf.engine.clone import Clone, Forward
 from lrp_tf.engine.tables import Table
@@ -366,7 +366,7 @@ def _finite(clone: Clone, forward: Forward, relevances: list[tf.Tensor]) -> Find
 def _books(clone: Clone, rests: dict[Step, float]) -> Finding:
     # Contributions that cancel round by 1e-4 in float32 (MobileNetV3Small, untrained); TensorFlow resizes in it always.
     limit = 1e-6 if clone.graph.dtype == "float64" else 1e-3
-    if any(step.fast for step in clone.graph.steps):
+    if any(step.marks.bfloat16 for step in clone.graph.steps):
         limit = 0.05
     if not rests:
         return Finding("books", 0.0, limit, "relevance reaches no step")

@@ -12,11 +12,15 @@ from keras import tree
 from tensorflow.python.eager import record
 
 from lrp_tf.composites import Composite
+from lrp_tf.core.account import Account
 from lrp_tf.core.graph import Graph, Ref, Step
-from lrp_tf.core.numerics import Account, keep_largest, sealed
-from lrp_tf.engine.savings import bfloat16 as fast_marks
+from lrp_tf.core.numerics import keep_largest
+from lrp_tf.core.protocol import Propagator, Saved
+from lrp_tf.core.sealing import sealed
+from lrp_tf.engine.hidden import hidden_tensors, hidden_weights
 from lrp_tf.engine.savings import positivity, rematerialization
-from lrp_tf.rules.operators import folded_after
+from lrp_tf.engine.savings.marks import mark
+from lrp_tf.rules import Rule
 from lrp_tf.tracing.changes import Snapshot
 
 # How many linear steps ahead of its use a kernel may be folded.
@@ -70,13 +74,12 @@ class Clone:
         self.relevance_filter = _fraction(relevance_filter)
         self.nonnegative = nonnegative  # what the graph was canonized with
         self.composite = composite
-        marked = rematerialization.mark(*positivity.mark_quiet(graph, composite.assign(graph)))
-        self.graph, self.handlers = fast_marks.mark(*marked, fast)
-        self._relus = positivity.relus(self.graph, self.handlers)
+        self.graph, self.handlers = mark(graph, composite.assign(graph), fast=fast)
+        self._rectifiers = positivity.shared_rectifiers(self.graph, self.handlers)
         self.heads = _heads(self.graph, self.handlers)
         self._makers = {ref: step for step in self.graph.steps for ref in step.outputs}
-        self.hidden = positivity.hidden(self.graph, self.handlers)
-        self.hidden_weights = positivity.hidden_weights(self.graph, self.handlers)
+        self.hidden = hidden_tensors(self.graph, self.handlers)
+        self.hidden_weights = hidden_weights(self.graph, self.handlers)
         self.reached: set[Ref] = set()  # tensors that relevance was seen to reach
         # How to make the same clone anew, and what of; None: it was made of a graph.
         self.recipe: Callable[[], Clone] | None = None
@@ -150,10 +153,15 @@ class Clone:
             tensors = [forward.values[ref] for ref in step.inputs]
             # The shape: a ReLU that others wait for would not be fused with its convolution.
             read += [tf.shape(tensors[0])] if step.linear is not None and (step.before or step.after) else []
-            with tf.name_scope(_scope(step)), folded_after(read[-_AHEAD:][:1]):
-                known = getattr(forward.saved.get(self._relus.get(step)), "above", None)
+            with tf.name_scope(_scope(step)):
+                source = forward.saved.get(self._rectifiers.get(step))
+                known = source.rectified if isinstance(source, Saved) else None
                 if known is None:
-                    outputs, forward.saved[step] = self.handlers[step].forward(step, tensors)
+                    handler = self.handlers[step]
+                    options = {}
+                    if isinstance(handler, Rule) and (step.before or step.after):
+                        options["fold_no_earlier_than"] = read[-_AHEAD:][:1]
+                    outputs, forward.saved[step] = handler.forward(step, tensors, **options)
                 else:  # the same tensor, for TensorFlow does not always see that two are one
                     outputs, forward.saved[step] = [known], (tensors, [known])
             # Variables of a model with a mixed policy, say.
@@ -183,7 +191,8 @@ class Clone:
                 continue
             with tf.name_scope(_scope(step)):
                 found[step] = self.handlers[step].backward(step, forward.saved[step])
-                getattr(found[step], "prepare", list)()
+                if isinstance(found[step], Propagator):
+                    found[step].precompute()
         return found
 
     def relevance(
@@ -231,9 +240,9 @@ class Clone:
                 if propagate is None:
                     # Not before the relevance arrives: the memory of one layer serves the next.
                     with tf.control_dependencies(kept):
-                        if step.spare is not None:
-                            maker = self._makers[step.inputs[step.spare]]
-                            saved[step], saved[maker] = rematerialization.given_back(step, saved[step], saved[maker])
+                        if step.marks.recomputed_summand is not None:
+                            maker = self._makers[step.inputs[step.marks.recomputed_summand]]
+                            saved[step], saved[maker] = rematerialization.recompute(step, saved[step], saved[maker])
                         propagate = self.handlers[step].backward(step, saved[step])
                 sent = propagate(kept, account)
             self._check_shapes(step, forward, sent)

@@ -8,7 +8,8 @@ import cv2
 import keras
 import numpy as np
 
-from lrp_tf.core.graph import Graph, InputShift
+from lrp_tf.core.graph import Graph
+from lrp_tf.core.operations import InputShift
 from lrp_tf.explainer import Explainer
 from lrp_tf.files.loading import LoadError
 

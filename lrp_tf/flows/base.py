@@ -11,16 +11,16 @@ import keras
 import tensorflow as tf
 
 from lrp_tf.core import linear, unsupported
+from lrp_tf.core.graph import Interval
 from lrp_tf.core.linear import computes_as
 from lrp_tf.core.numerics import vjp
-from lrp_tf.rules.lrp import Propagate
+from lrp_tf.core.protocol import Handler, Propagate
 from lrp_tf.tracing.elementwise import is_elementwise
 
-Interval = tuple[float, float]  # bounds that every value of a tensor is known to keep
 UNBOUNDED: Interval = (-math.inf, math.inf)
 
 
-class Flow:
+class Flow(Handler):
     """Base class: the protocol of a rule (`forward`, `backward`, see rules.py) for a step without a kernel.
 
     Attributes:

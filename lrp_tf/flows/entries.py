@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import keras
 
-from lrp_tf.core.graph import BroadcastSamples, Constants, EachSample, InputShift, MergeTime, SplitTime
+from lrp_tf.core.operations import BroadcastSamples, Constants, EachSample, InputShift, MergeTime, SplitTime
 from lrp_tf.flows.base import Flow, Identity, PassThrough, register
 from lrp_tf.flows.functions import Angle, Homogeneous, ProductOver, Ranked, Remainder, Replacement, SoftMaximum
 from lrp_tf.flows.moves import Cast, Detached, Gather, InputScaling, Lookup, Move, Pad, Select, normalize, rescale

@@ -8,11 +8,12 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from lrp_tf.core.numerics import Account, offset, vjp
+from lrp_tf.core.account import Account
+from lrp_tf.core.numerics import offset, vjp
+from lrp_tf.core.protocol import Propagate
 from lrp_tf.flows.base import UNBOUNDED, Flow, Interval, replaced, scatter
 from lrp_tf.flows.moves import Detached, Move
 from lrp_tf.flows.sums import Product, Quotient
-from lrp_tf.rules.lrp import Propagate
 
 
 class Homogeneous(Flow):

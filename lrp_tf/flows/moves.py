@@ -9,7 +9,9 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from lrp_tf.core.numerics import Account, vjp
+from lrp_tf.core.account import Account
+from lrp_tf.core.numerics import vjp
+from lrp_tf.core.protocol import Propagate
 from lrp_tf.flows.base import (
     UNBOUNDED,
     Flow,
@@ -22,7 +24,6 @@ from lrp_tf.flows.base import (
     scatter,
     unbroadcast,
 )
-from lrp_tf.rules.lrp import Propagate
 
 
 @dataclasses.dataclass(frozen=True, repr=False)

@@ -9,9 +9,10 @@ from typing import Any
 
 import tensorflow as tf
 
-from lrp_tf.core.numerics import Account, offset
+from lrp_tf.core.account import Account
+from lrp_tf.core.numerics import offset
+from lrp_tf.core.protocol import Propagate
 from lrp_tf.flows.base import Flow, PassThrough
-from lrp_tf.rules.lrp import Propagate
 
 
 class Centered(Flow):

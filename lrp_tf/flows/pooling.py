@@ -10,11 +10,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from lrp_tf.core.account import Account
 from lrp_tf.core.linear import channels_first, each
-from lrp_tf.core.numerics import Account
+from lrp_tf.core.protocol import Propagate
 from lrp_tf.flows.base import Flow, Interval, lookup
 from lrp_tf.flows.sums import Share
-from lrp_tf.rules.lrp import Propagate
 
 
 def _to_last(x: tf.Tensor) -> tf.Tensor:

@@ -5,24 +5,26 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
 import tensorflow as tf
 
 from lrp_tf import rules
-from lrp_tf.core.numerics import Account, offset, vjp
+from lrp_tf.core.account import Account
+from lrp_tf.core.numerics import offset, vjp
+from lrp_tf.core.protocol import Propagate, Saved
 from lrp_tf.flows.base import UNBOUNDED, Flow, Interval, aligned, hull, numbers, replaced, scatter, unbroadcast
 from lrp_tf.flows.moves import Pad
-from lrp_tf.rules.lrp import Propagate
 
 
-class Summed(NamedTuple):
-    """What a sum keeps. above: its output where that is above zero, 0 elsewhere; None where all of it matters."""
+@dataclasses.dataclass(frozen=True)
+class Summed(Saved):
+    """What a sum keeps. rectified: its output where that is above zero, 0 elsewhere; None where all of it matters."""
 
     inputs: list[tf.Tensor]
     output: tf.Tensor
-    above: tf.Tensor | None
+    rectified: tf.Tensor | None
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -50,7 +52,7 @@ class Share(Flow):
         return step.has_constants and not self.multiplies
 
     def _quiet(self, step: Any) -> bool:
-        return step.quiet and type(self).linear_map is Share.linear_map
+        return step.marks.positive_only and type(self).linear_map is Share.linear_map
 
     def forward(self, step: Any, inputs: list[tf.Tensor]) -> tuple[list[tf.Tensor], Any]:
         outputs, (inputs, _) = super().forward(step, inputs)
@@ -58,7 +60,7 @@ class Share(Flow):
         return outputs, Summed(inputs, outputs[0], tf.nn.relu(outputs[0]) if self._quiet(step) else None)
 
     def backward(self, step: Any, saved: Summed) -> Propagate:
-        inputs, output = saved.inputs, saved.output if saved.above is None else saved.above
+        inputs, output = saved.inputs, saved.output if saved.rectified is None else saved.rectified
         signals = step.signals
         dtype = tf.float64 if getattr(step.op, "compute_dtype", None) == "float64" else tf.float32  # of uint8 images
         inputs = [x if x.dtype.is_floating or i in step.held else tf.cast(x, dtype) for i, x in enumerate(inputs)]

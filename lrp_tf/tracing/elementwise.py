@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import keras
 
-from lrp_tf.core.graph import activation_name, is_operation_of_keras
+from lrp_tf.core.operations import activation_name, is_operation_of_keras
 from lrp_tf.tracing.samples import ELEMENTWISE
 from lrp_tf.tracing.symbolic import names_kept
 

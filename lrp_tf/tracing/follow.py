@@ -17,19 +17,8 @@ from keras import tree
 from keras.src.backend.common.masking import get_keras_mask, set_keras_mask
 from keras.src.models.functional import Functional
 
-from lrp_tf.core.graph import (
-    BroadcastSamples,
-    Call,
-    Constants,
-    Graph,
-    MergeTime,
-    Ref,
-    SplitTime,
-    Step,
-    check_model,
-    symbol,
-    untracked,
-)
+from lrp_tf.core.graph import Call, Graph, Ref, Step, check_model, symbol, untracked
+from lrp_tf.core.operations import BroadcastSamples, Constants, MergeTime, SplitTime
 from lrp_tf.tracing import decompositions
 from lrp_tf.tracing.changes import refuse_quantized
 from lrp_tf.tracing.probes import MixedSamplesError

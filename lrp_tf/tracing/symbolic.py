@@ -21,7 +21,8 @@ from keras.src import backend
 from keras.src.backend.common import global_state
 from keras.src.backend.common.masking import set_keras_mask
 
-from lrp_tf.core.graph import EachSample, Ref
+from lrp_tf.core.graph import Ref
+from lrp_tf.core.operations import EachSample
 
 HALF = ("float16", "bfloat16")
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
-from typing import Any
 
 import tensorflow as tf
 
-from lrp_tf.core.graph import Graph, Step
-from lrp_tf.rules import ZPlus
+from lrp_tf.core.graph import Step
+from lrp_tf.core.protocol import Handler
 
 _CPU_FLAGS = {"avx512_bf16", "amx_bf16"}
 _GPU_CAPABILITY = (8, 0)
@@ -27,26 +25,23 @@ def obstacle() -> str | None:
     return None if flags & _CPU_FLAGS else "its CPU has neither avx512_bf16 nor amx_bf16"
 
 
-def mark(graph: Graph, handlers: dict[Step, Any], fast: str | None) -> tuple[Graph, dict[Step, Any]]:
-    """Mark the convolutions under ZPlus, whose sums have one sign: nothing cancels there.
+def chosen(handlers: dict[Step, Handler], fast: str | None) -> set[Step]:
+    """The convolutions whose rule has contributions of one sign, so that nothing cancels; none, unless `fast` is given.
 
     Raises:
         ValueError: an unknown `fast`, a machine where it does not pay, or no such convolution.
     """
     if fast is None:
-        return graph, handlers
+        return set()
     if fast != "bfloat16":
         raise ValueError(f'fast expects "bfloat16" or None. Received: {fast!r}')
     reason = obstacle()
     if reason is not None:
         raise ValueError(f'fast="bfloat16" would be slower than float32 on this machine: {reason}. Leave it out.')
-    found = {}
-    for step, rule in handlers.items():
-        suits = step.linear is not None and step.linear.convolution and isinstance(rule, ZPlus)
-        found[dataclasses.replace(step, fast=True) if suits else step] = rule
-    if not any(step.fast for step in found):
+    found = {s for s, rule in handlers.items() if s.linear is not None and s.linear.convolution and rule.one_sided}
+    if not found:
         raise ValueError(
             'fast="bfloat16" concerns convolutions under ZPlus only, as in the presets epsilon_plus and '
             "epsilon_plus_flat. Received: a model and composite without any."
         )
-    return dataclasses.replace(graph, steps=list(found)), found
+    return found

@@ -1,0 +1,30 @@
+"""The account of what a step absorbs."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from lrp_tf.core.numerics import sample_sum
+
+
+class Account:
+    """What one step absorbed, per sample, by named mechanisms; each a tensor of shape [B], float64 unless told.
+
+    `bias`: sum of R b / s(z). `stabilizer`: sum of R epsilon sign(z) / s(z). `other`: named mechanisms
+    only, see docs/conservation.md. `filter`: what a relevance filter dropped.
+    """
+
+    NAMES = ("bias", "stabilizer", "other", "filter")
+
+    def __init__(self, batch: tf.Tensor | None = None, axis: int = 0, dtype: tf.DType = tf.float64) -> None:
+        self.batch, self.axis, self.dtype = batch, axis, dtype  # axis: that the samples lie on
+        self.shares: dict[str, tf.Tensor] = {}
+
+    def add(self, name: str, values: tf.Tensor) -> None:
+        """Book the sum of `values` over each sample under `name`."""
+        if name not in self.NAMES:
+            raise ValueError(f"An account has the shares {self.NAMES}. Received: {name!r}")
+        if self.axis:
+            values = tf.transpose(values, [self.axis, *(i for i in range(values.shape.rank) if i != self.axis)])
+        share = sample_sum(values, self.batch, self.dtype)
+        self.shares[name] = self.shares[name] + share if name in self.shares else share

@@ -1,0 +1,138 @@
+"""Our own small operations, and the names of activations."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+# glu halves its axis: no element-wise function.
+_ACTIVATIONS = {name for name in dir(keras.activations) if name.islower()} - {"glu", "get", "serialize", "deserialize"}
+
+
+@dataclasses.dataclass(frozen=True)
+class ActivationFunction:
+    """An activation split from the layer that held it as an argument."""
+
+    function: Callable
+    owner: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.owner}:{self.label}"
+
+    @property
+    def label(self) -> str:
+        return activation_name(self) or function_name(self.function)
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        return self.function(inputs)
+
+
+class Constants:
+    """Variables and arrays that the model computes with; read, and computed from one another, at every call."""
+
+    name = label = "constants"
+
+    def __init__(self, compute: Callable[[], list[tf.Tensor]]) -> None:
+        self.compute = compute
+
+    def call(self) -> list[tf.Tensor]:
+        return list(self.compute())
+
+
+@dataclasses.dataclass(frozen=True)
+class InputShift:
+    """A constant added to the model's input (x / 127.5 - 1): scaling of the input, which absorbs no relevance."""
+
+    operation: Any
+
+    label = "input shift"
+
+    def call(self, *args: Any, **kwargs: Any) -> Any:
+        return self.operation.call(*args, **kwargs)
+
+
+class EachSample(keras.Operation):
+    """[1, ...] -> [B, ...]: a value for every sample of the second argument, as a class token is one."""
+
+    label = "each sample"
+
+    def call(self, value: tf.Tensor, samples: tf.Tensor) -> tf.Tensor:
+        return tf.broadcast_to(value, tf.concat([tf.shape(samples)[:1], tf.shape(value)[1:]], 0))
+
+    def compute_output_spec(self, value: Any, samples: Any) -> keras.KerasTensor:
+        return keras.KerasTensor((None, *value.shape[1:]), dtype=keras.backend.standardize_dtype(value.dtype))
+
+
+@dataclasses.dataclass(frozen=True)
+class BroadcastSamples:
+    """ops.broadcast_to(x, (batch, *shape)), where the size of the batch is that of x."""
+
+    shape: tuple[int, ...]
+
+    name = "broadcast_to"
+    label = "BroadcastTo"
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        return tf.broadcast_to(inputs, tf.concat([tf.shape(inputs)[:1], self.shape], 0))
+
+    def compute_output_spec(self, inputs: Any) -> keras.KerasTensor:
+        return keras.KerasTensor((None, *self.shape), dtype=inputs.dtype)
+
+
+class MergeTime:
+    """[B, T, ...] -> [B T, ...]: every time step becomes a sample, for the layer in a TimeDistributed."""
+
+    name = label = "merge_time"
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        shape = tf.shape(inputs)
+        merged = tf.reshape(inputs, tf.concat([[shape[0] * shape[1]], shape[2:]], 0))
+        merged.set_shape([None, *inputs.shape[2:]])
+        return merged
+
+
+class SplitTime:
+    """[B T, ...] -> [B, T, ...]; the second argument is the tensor [B, T, ...] that was merged."""
+
+    name = label = "split_time"
+
+    def call(self, inputs: tf.Tensor, unmerged: tf.Tensor) -> tf.Tensor:
+        shape = tf.concat([tf.shape(unmerged)[:2], tf.shape(inputs)[1:]], 0)
+        split = tf.reshape(inputs, shape)
+        split.set_shape([None, unmerged.shape[1], *inputs.shape[1:]])
+        return split
+
+
+def is_operation_of_keras(op: Any) -> bool:
+    return type(op).__module__.startswith(("keras.src.ops", "keras.src.activations"))
+
+
+def function_name(function: Any) -> str:
+    """What a user would call it: the name of a function, or of what a functools.partial wraps."""
+    inner = getattr(function, "func", None)
+    return getattr(function, "__name__", None) or getattr(inner, "__name__", None) or type(function).__name__
+
+
+def activation_name(op: Any) -> str | None:
+    """Name of the built-in element-wise function (or softmax) that `op` applies; None for anything else."""
+    if isinstance(op, ActivationFunction):
+        function = op.function
+    elif isinstance(op, keras.layers.Softmax) and type(op).call is keras.layers.Softmax.call:
+        return "softmax"
+    elif isinstance(op, keras.layers.Activation) and type(op).call is keras.layers.Activation.call:
+        function = op.activation
+    elif is_operation_of_keras(op):
+        if type(op).__name__ == "ReLU":  # what keras.activations.relu records; keras.ops.relu records Relu
+            return "relu"
+        name = "".join("_" + c.lower() if c.isupper() else c for c in type(op).__name__).lstrip("_")
+        return name if name in _ACTIVATIONS else None
+    else:
+        return None
+    module, name = getattr(function, "__module__", ""), re.sub(r"_v\d$", "", getattr(function, "__name__", ""))
+    return name if module.split(".")[0] in ("keras", "tensorflow") and name in _ACTIVATIONS else None

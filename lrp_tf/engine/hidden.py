@@ -1,0 +1,60 @@
+"""Which tensors and weights may hold NaN or Inf that neither the output nor the relevance shows."""
+
+from __future__ import annotations
+
+import math
+
+import keras
+
+from lrp_tf.core.graph import Graph, Ref, Step
+from lrp_tf.core.operations import Constants
+from lrp_tf.core.protocol import Handler, ZeroInput
+from lrp_tf.engine.savings.positivity import cuts, relevance_readers
+
+# Weights of up to this many entries are read at every call, whether or not the relevance shows what they hold.
+_SMALL = 4096
+
+
+def hidden_tensors(graph: Graph, handlers: dict[Step, Handler]) -> list[Ref]:
+    """Outputs of linear steps, or of the ReLUs behind them, whose NaN or Inf may not show in the relevance.
+
+    Where all that reads a tensor multiplies it with what arrives, NaN and Inf show; max pooling may hide them.
+    """
+    readers = relevance_readers(graph, handlers)
+
+    def search(ref: Ref) -> list[Ref]:
+        above = readers.get(ref, [])
+        if above and ref not in graph.outputs:
+            if all(handlers[step].at_zero == ZeroInput.NONE for step in above):
+                return []
+            if all(cuts(step, handlers[step]) for step in above):
+                return [found for step in above for found in search(step.outputs[0])]
+        return [ref]
+
+    refs = [found for step in graph.steps if step.linear is not None for found in search(step.outputs[0])]
+    return list(dict.fromkeys(refs))
+
+
+def hidden_weights(graph: Graph, handlers: dict[Step, Handler]) -> list[keras.Variable | Ref]:
+    """Weights, variables or constants of the graph, whose NaN or Inf may not show in the relevance or the output.
+
+    A ReLU that is computed together with its convolution makes 0 of NaN. Kernels show in the relevance, which their
+    transpose carries, unless the rule leaves the kernel out (Flat) or relevance never enters the layer (a gate).
+    Biases and other small weights are all read: that is cheap.
+    """
+    reached = set(graph.outputs)
+    for step in reversed(graph.steps):
+        if reached.intersection(step.outputs) and not getattr(handlers[step], "detached", False):
+            reached.update(step.inputs[i] for i in step.signals)
+    constants = {ref for step in graph.steps if isinstance(step.op, Constants) for ref in step.outputs}
+    found: dict[int, keras.Variable | Ref] = {}
+    for step in graph.steps:
+        if isinstance(step.op, keras.layers.Embedding):  # rows that are not looked up concern nobody
+            continue
+        shows = reached.issuperset(step.outputs) and handlers[step].shows_kernel
+        layers = [weight for layer in (step.op, *step.before, *step.after) for weight in getattr(layer, "weights", [])]
+        for weight in (*layers, *constants.intersection(step.inputs)):
+            size = math.prod(size or 1 for size in weight.shape)
+            if "float" in str(weight.dtype) and (size <= _SMALL or (step.linear is not None and not shows)):
+                found[id(weight)] = weight
+    return list(found.values())

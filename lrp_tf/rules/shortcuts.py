@@ -1,0 +1,169 @@
+"""Savings: for each rule the cheaper way to the same denominators, from what is known about the step.
+
+A shortcut takes (rule, step, op, terms). It gives the terms with their denominators, or a propagator of its own, or
+None where nothing can be saved. It changes no number beyond rounding, and `engine.savings.switched_off` leaves it out.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+
+import numpy as np
+import tensorflow as tf
+
+from lrp_tf.core.account import Account
+from lrp_tf.core.graph import Step
+from lrp_tf.core.numerics import Relative, negative, offset, positive, ratio
+from lrp_tf.core.protocol import Propagator
+from lrp_tf.rules.base import Rule, at_signal, denominator_of, shortcut_for
+from lrp_tf.rules.kernels import present
+from lrp_tf.rules.lrp import AlphaBeta, Epsilon, Flat, Gamma, Magnitude, WSquare, Zero, ZPlus
+from lrp_tf.rules.operators import Operator
+from lrp_tf.rules.terms import Denominator, Term
+
+Pairs = list[tuple[Term, Denominator]]
+
+# From this fan-in on, compute z+ as z - z-. With fewer summands a convolution is cheap, and the books close better.
+_LARGE_FAN_IN = 512
+
+
+@shortcut_for(Epsilon, Zero)
+def by_the_rectified_output(rule: Rule, step: Step, op: Operator, terms: list[Term]) -> Pairs | None:
+    """s(z) = relu(z) + epsilon where relevance arrives only above zero: the ReLU's own output, so z is not kept."""
+    rectified, epsilon = op.rectified, rule.stabilizer
+    if rectified is None or isinstance(epsilon, Relative):
+        return None
+    denominator = Denominator(lambda: op.output, epsilon, sign=1, stabilized=lambda: rectified + epsilon)
+    return [(terms[0], denominator)]
+
+
+@shortcut_for(AlphaBeta)
+def by_the_other_sign(rule: AlphaBeta, step: Step, op: Operator, terms: list[Term]) -> Pairs | None:
+    """z+ = z - z- saves a convolution.
+
+    Relevance arrives only where z > 0. There z - z- adds two positive numbers and never cancels, whereas z- = z - z+
+    would lose a small z- altogether.
+    """
+    rectified = op.rectified
+    if len(terms) < 2 or rectified is None or not _has_large_fan_in(op):
+        return by_one_sign(rule, step, op, terms)
+    gains, losses = terms
+
+    @functools.cache
+    def below() -> tf.Tensor:
+        return op.total(losses.pairs, losses.bias)
+
+    return [
+        (gains, Denominator(lambda: rectified - below(), rule.stabilizer, sign=1)),
+        (losses, Denominator(below, rule.stabilizer, sign=-1)),
+    ]
+
+
+@shortcut_for(ZPlus, WSquare, Magnitude)
+def by_one_sign(rule: Rule, step: Step, op: Operator, terms: list[Term]) -> Pairs | None:
+    """z + (b + epsilon) where the sign is known: TensorFlow adds a bias together with the convolution."""
+    stabilizer = rule.stabilizer
+    if isinstance(stabilizer, Relative):
+        return None
+
+    def stabilized(term: Term, sign: int) -> tf.Tensor:
+        epsilon = _as_bias(op, sign * stabilizer)
+        return op.sum(term.pairs) + (term.bias + epsilon if present(term.bias) else epsilon)
+
+    def denominator(term: Term) -> Denominator:
+        sign = -1 if term.weight < 0 else 1
+        total = functools.partial(op.total, term.pairs, term.bias)
+        return Denominator(total, stabilizer, sign=sign, stabilized=functools.partial(stabilized, term, sign))
+
+    return [(term, denominator(term)) for term in terms]
+
+
+@shortcut_for(Gamma)
+def by_the_boost(rule: Gamma, step: Step, op: Operator, terms: list[Term]) -> Pairs | None:
+    """Both branches from z and the boost z+ = x+ w+ + x- w- + b+, which they share.
+
+    Where z > 0 the sum is z + gamma z+; where z < 0 it is z + gamma z- with z- = z - z+. Nothing cancels in either.
+    """
+    up, down = terms
+    gamma, stabilizer = float(rule.gamma), rule.stabilizer
+    if op.positive_only:  # the branch z < 0 gets no relevance, and none arrives at z = 0
+        term = dataclasses.replace(up, where=None)
+        if isinstance(stabilizer, Relative):
+            return [(term, denominator_of(op, term, stabilizer))]
+        total = functools.cache(lambda: op.total(term.pairs, term.bias))
+        return [(term, Denominator(total, stabilizer, sign=1, stabilized=lambda: positive(total()) + stabilizer))]
+    if isinstance(stabilizer, Relative):
+        return None
+    z = op.explained
+
+    @functools.cache
+    def boost() -> tf.Tensor:
+        pairs = [(op.positive, gamma * op.w_positive), (op.negative, gamma * op.w_negative)]
+        total = op.sum([(x, w) for x, w in pairs if x is not None])
+        return total + (gamma * positive(op.b) + _as_bias(op, stabilizer))
+
+    def above() -> tf.Tensor:
+        return positive(z) + boost()
+
+    def below() -> tf.Tensor:
+        return (1 + gamma) * negative(z) - boost()
+
+    totals = [functools.partial(op.total, term.pairs, term.bias) for term in terms]
+    return [
+        (up, Denominator(totals[0], stabilizer, sign=1, stabilized=above)),
+        (down, Denominator(totals[1], stabilizer, sign=-1, stabilized=below)),
+    ]
+
+
+@shortcut_for(Flat)
+def by_a_box_filter(rule: Flat, step: Step, op: Operator, terms: list[Term]) -> Propagator | Pairs | None:
+    """Every channel sees and gets the same: a filter of ones over the sum of the channels."""
+    return _BoxFilter(step, op, rule.stabilizer) if op.mixes else by_one_sign(rule, step, op, terms)
+
+
+@dataclasses.dataclass(frozen=True)
+class _BoxFilter(Propagator):
+    step: Step
+    op: Operator
+    stabilizer: float | Relative
+
+    def __call__(self, relevances: list[tf.Tensor], account: Account | None) -> list[tf.Tensor | None]:
+        op, axis = self.op, self.op.channels
+        seen, epsilon = self._seen
+        g = ratio(tf.reduce_sum(relevances[0], axis, keepdims=True), seen + epsilon, self.stabilizer)
+        if account is not None:
+            nothing = tf.zeros_like(g)  # an output that sees only padding has nothing to share
+            account.add("other", tf.where(seen == 0, g * epsilon, nothing))
+            account.add("stabilizer", tf.where(seen == 0, nothing, g * epsilon))
+        part = op.transpose_at(_first_channel(op, op.x), g, self._box)
+        return at_signal(self.step, tf.broadcast_to(part, tf.shape(op.x)))
+
+    def precompute(self) -> None:
+        self._seen  # noqa: B018
+
+    @functools.cached_property
+    def _box(self) -> tf.Tensor:
+        return tf.ones_like(self.op.w[..., :1, :1])
+
+    @functools.cached_property
+    def _seen(self) -> tuple[tf.Tensor, tf.Tensor]:
+        """How many inputs each output sees, and the stabiliser of that number."""
+        op = self.op
+        seen = op.forward(_first_channel(op, op.ones()), self._box) * op.x.shape[op.channels]
+        return seen, offset(seen, self.stabilizer)
+
+
+def _first_channel(op: Operator, x: tf.Tensor) -> tf.Tensor:
+    return tf.gather(x, [0], axis=op.channels)
+
+
+def _has_large_fan_in(op: Operator) -> bool:
+    return op.entry.fan_in is not None and op.entry.fan_in(op.w) >= _LARGE_FAN_IN
+
+
+def _as_bias(op: Operator, value: float) -> tf.Tensor:
+    """A number in the form of a bias: TensorFlow adds it together with the convolution."""
+    shape = [1] * op.z.shape.rank
+    shape[op.channels] = op.z.shape[op.channels] or 1
+    return tf.constant(np.full(shape, value), op.z.dtype)

@@ -128,7 +128,7 @@ class Operator(Saved):
     def sum(self, pairs: list[Pair]) -> tf.Tensor:
         """Sum over pairs of forward(x', w'), in the shape of z."""
         total = None
-        for x, w in side_by_side(self, pairs)[0]:
+        for x, w in self._together(pairs)[0]:
             known = x is self.x and w is self.w
             z = self.z if known else self._in_chosen_precision(self.forward, self._filled(x), w)
             total = z if total is None else total + z
@@ -145,7 +145,7 @@ class Operator(Saved):
     def share(self, pairs: list[Pair], g: tf.Tensor) -> tf.Tensor:
         """Sum over pairs of x' transpose(g, w'), in the shape of x."""
         total = None
-        pairs, parts = side_by_side(self, pairs)
+        pairs, parts = self._together(pairs)
         for x, w in pairs:
             part = self.transpose_at(x, g, w) if parts > 1 else self.transpose(g, w)
             part = part if isinstance(x, float) else x * part
@@ -153,6 +153,11 @@ class Operator(Saved):
         if total is None:
             return tf.zeros_like(self.x)
         return tf.add_n(tf.split(total, parts, self.channels)) if parts > 1 else total
+
+    def _together(self, pairs: list[Pair]) -> tuple[list[Pair], int]:
+        """The pairs that are not empty; where it pays as one, and how many that one holds."""
+        pairs = [(x, w) for x, w in pairs if x is not None]
+        return side_by_side(self.x, pairs, self.channels) if self.marks.savings and self.mixes else (pairs, 1)
 
     # --- shapes --------------------------------------------------------------------------------
 

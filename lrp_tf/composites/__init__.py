@@ -20,6 +20,7 @@ from lrp_tf.composites.match import (
     span,
 )
 from lrp_tf.composites.presets import PRESETS, get, needs_bounds, register
+from lrp_tf.composites.text import load, parse
 
 __all__ = [
     "PRESETS",
@@ -38,10 +39,12 @@ __all__ = [
     "get",
     "last",
     "linear_steps",
+    "load",
     "max_pooling",
     "named",
     "needs_bounds",
     "of_type",
+    "parse",
     "register",
     "span",
 ]

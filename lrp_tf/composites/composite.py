@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 import keras
 
 from lrp_tf import flows, rules
+from lrp_tf.composites import words
 from lrp_tf.composites.match import Match, Predicate, linear_steps
 from lrp_tf.core import unsupported
 from lrp_tf.core.graph import Graph, Step, UnsupportedLayerError
@@ -62,6 +63,25 @@ class Composite:
 
     def __repr__(self) -> str:
         return f"Composite({self.name}: {', '.join(f'{m} -> {r}' for m, r in self.entries)})"
+
+    def __str__(self) -> str:
+        """The text that `composites.parse` reads; what no word says stands in <>, and makes `parse` refuse it."""
+        parts = [words.written(*entry) for entry in self.entries]
+        if self.canonizers is not None:
+            parts.append(f"<canonizers: {', '.join(getattr(c, '__name__', repr(c)) for c in self.canonizers)}>")
+        return "; ".join(parts)
+
+    def __eq__(self, other: object) -> bool:
+        """Whether entries and canonizers are the same; names do not count."""
+        if not isinstance(other, Composite):
+            return NotImplemented
+        same = (
+            type(self) is type(other) and self._fields() == other._fields() and len(self.entries) == len(other.entries)
+        )
+        return same and all(map(_same, self.entries, other.entries))
+
+    def __hash__(self) -> int:
+        return hash((type(self), len(self.entries)))
 
     def __reduce__(self) -> tuple:
         for part, shown in () if _by_cloudpickle() else self._parts():
@@ -133,6 +153,15 @@ class Composite:
         if handler is None:
             raise UnsupportedLayerError(_unsupported(self, step, linear))
         return handler
+
+
+def _same(one: Entry, other: Entry) -> bool:
+    """Whether two entries are, by their words, or identical where there are none."""
+    pairs = (
+        (one[0], other[0], words.matcher_text),
+        (one[1], other[1], words.handler_text),
+    )
+    return all(a is b or (text(a) is not None and text(a) == text(b)) for a, b, text in pairs)
 
 
 def _checked_canonizers(canonizers: Iterable[Canonizer] | None) -> tuple[Canonizer, ...] | None:

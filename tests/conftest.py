@@ -79,5 +79,5 @@ def lrp(tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.Monke
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest modules first, so that no process waits for another at the end."""
-    longest = ["test_serving.py", "test_exactness.py"]
+    longest = ["test_serving.py", "test_exactness.py", "test_layers.py"]
     items.sort(key=lambda item: longest.index(item.path.name) if item.path.name in longest else len(longest))

@@ -45,6 +45,7 @@ benchmark: $(VENV)/.test
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(RUN) -m mypy
 
 format: $(VENV)/.test
 	$(BIN)/ruff check --fix .
@@ -61,4 +62,4 @@ $(VENV)/pyvenv.cfg:
 	"$(PYTHON)" -m venv $(VENV)
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis

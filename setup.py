@@ -44,7 +44,7 @@ HEIF = ["pillow-heif>=1.0"]
 # Its releases follow TensorFlow's; for the warm-up requests.
 SERVING = ["tensorflow-serving-api>=2.20"]
 TEST = [*MNIST, *SERVING, *HEIF, "pytest>=8.3", "pytest-xdist>=3.7", "hypothesis>=6.100", "scipy>=1.11", "ruff==0.17.5"]
-TEST += ["setuptools>=68", "wheel"]
+TEST += ["mypy==2.4.1", "setuptools>=68", "wheel"]
 
 setup(
     name="lrp_tf",

@@ -270,7 +270,7 @@ def _conv_transpose(layer: Any, x: tf.Tensor, w: tf.Tensor) -> tf.Tensor:
     )
 
 
-_CONVOLUTION = {
+_CONVOLUTION: dict[str, Any] = {
     "forward": _conv,
     "scale_outputs": _scale_last,
     "scale_inputs": _scale_conv_inputs,
@@ -278,14 +278,14 @@ _CONVOLUTION = {
     "mixes": True,  # unless in groups
     "transpose": _transposed_conv,
 }
-_DEPTHWISE = {
+_DEPTHWISE: dict[str, Any] = {
     "forward": _depthwise,
     "transpose": _transposed_depthwise,
     # w is [..., C, M] and output channel c M + m.
     "scale_outputs": lambda layer, w, a: w * tf.reshape(a, w.shape[-2:]),
     "scale_inputs": lambda layer, w, a: w * a[:, None],
 }
-_TRANSPOSED = {  # w is [..., F, C]
+_TRANSPOSED: dict[str, Any] = {  # w is [..., F, C]
     "forward": _conv_transpose,
     "scale_outputs": lambda layer, w, a: w * a[:, None],
     "scale_inputs": _scale_last,

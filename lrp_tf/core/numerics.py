@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import tensorflow as tf
 
-Number = float | tf.Tensor
+Number: TypeAlias = float | tf.Tensor
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from types import FrameType
 from typing import Any
 
 import tensorflow as tf
@@ -47,7 +48,7 @@ def _refuse() -> None:
 
 def _asked_for() -> set[int] | None:
     """The ids of what the caller of `tape.gradient` asks for; None: unknown. TensorFlow tells no gradient function."""
-    frame = sys._getframe()
+    frame: FrameType | None = sys._getframe()
     while frame is not None and frame.f_code.co_name != "imperative_grad":
         frame = frame.f_back
     sources = None if frame is None else frame.f_locals.get("sources")
@@ -60,8 +61,9 @@ def _refuse_unless_zero(op: Any, gradient: tf.Tensor) -> Any:
     if not isinstance(op, tf.Operation):
         asked, skipped = _asked_for(), op.skip_input_indices or ()
         for index, source in enumerate(op.inputs):
-            variable = asked is not None and source.dtype == tf.resource  # which nothing computes
-            if index not in skipped and (not variable or id(source) in asked):
+            # A variable is computed from nothing: it counts only where the caller asked for it.
+            unasked = asked is not None and source.dtype == tf.resource and id(source) not in asked
+            if index not in skipped and not unasked:
                 _refuse()
         return [None] * len(op.inputs)
     if op.graph is tf.compat.v1.get_default_graph():

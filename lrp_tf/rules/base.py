@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import tensorflow as tf
 
@@ -99,7 +99,7 @@ class Rule(Handler):
         return _Shared(step, op, pairs, self.stabilizer, hand_on)
 
     def __repr__(self) -> str:
-        fields = dataclasses.fields(self) if dataclasses.is_dataclass(self) else ()
+        fields: tuple[dataclasses.Field, ...] = dataclasses.fields(self) if dataclasses.is_dataclass(self) else ()
         shown = [short(getattr(self, f.name)) for f in fields if f.metadata.get("always")]
         rest = [f for f in fields if not f.metadata.get("always") and getattr(self, f.name) != f.default]
         shown += [f"{f.name}={short(getattr(self, f.name))}" for f in rest]
@@ -149,7 +149,8 @@ class _Shared(Propagator):
         if account is not None or self.hand_on is not None:
             left += self._uncovered(arrived, account)
         if left and self.hand_on is not None:
-            total += self.hand_on([tf.add_n(left)], account)[self.step.signals[0]]
+            more = self.hand_on([tf.add_n(left)], account)[self.step.signals[0]]
+            total = more if total is None else total + more
         return at_signal(self.step, tf.zeros_like(self.op.x) if total is None else total)
 
     def _uncovered(self, arrived: tf.Tensor, account: Account | None) -> list[tf.Tensor]:
@@ -199,15 +200,16 @@ def short(value: Any) -> str:
 
 # (rule, step, op, terms) -> terms with cheaper denominators, or a whole propagator, or None where nothing is saved
 Shortcut = Callable[
-    [Any, Step, Operator, list[Term]], "list[tuple[Term, Denominator]] | Propagator | None"
+    [Any, Step, Operator, list[Term]], list[tuple[Term, Denominator]] | Propagator | None
 ]  # Any: each takes its own rules
+_Declared = TypeVar("_Declared", bound=Shortcut)
 _SHORTCUTS: dict[type[Rule], Shortcut] = {}
 
 
-def shortcut_for(*rule_classes: type[Rule]) -> Callable[[Shortcut], Shortcut]:
+def shortcut_for(*rule_classes: type[Rule]) -> Callable[[_Declared], _Declared]:
     """Declare a function to be the shortcut of these rules, see shortcuts.py."""
 
-    def declare(shortcut: Shortcut) -> Shortcut:
+    def declare(shortcut: _Declared) -> _Declared:
         _SHORTCUTS.update(dict.fromkeys(rule_classes, shortcut))
         return shortcut
 

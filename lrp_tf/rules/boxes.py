@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
 from lrp_tf.core import linear
 
-Bound = float | npt.ArrayLike | tf.Tensor  # a number, one per channel, or one sample's shape
+Bound: TypeAlias = float | npt.ArrayLike | tf.Tensor | None  # a number, one per channel, or one sample's shape
 
 
 def checked_bound(bound: Bound, name: str) -> np.ndarray | None:

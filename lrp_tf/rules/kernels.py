@@ -115,7 +115,9 @@ class FoldedKernel:
     def _fold_ahead(self, norm: keras.Layer, w: tf.Tensor, b: tf.Tensor | float) -> tuple[tf.Tensor, tf.Tensor]:
         """BatchNormalization -> linear: A(a x + c) = A_a(x) + A(c); A(c) is a map, less at a padded border."""
         scale, shift = self._read(norm, flat=True)
-        axis = linear.lookup(norm).channel_axis(norm)
+        entry = linear.lookup(norm)
+        assert entry is not None
+        axis = entry.channel_axis(norm)
         shift_map = linear.along(shift, axis, self._x.shape.rank) * one_sample(self._x)
         self.output_scale = None
         return self._fold(self._map.entry.scale_inputs, w, scale), b + self._map.forward(shift_map, w)
@@ -128,6 +130,8 @@ class FoldedKernel:
     def _read(self, layer: keras.Layer, flat: bool = False) -> tuple[tf.Tensor, tf.Tensor | float]:
         """Kernel and bias of a layer; a bias of shape [C] broadcasts to z unless `flat`."""
         entry = linear.lookup(layer)
+        assert entry is not None
+        assert entry.kernel is not None
         w = self._read_once(entry.kernel(layer))
         b = entry.bias(layer) if entry.bias_given is None else entry.bias_given(layer, w)
         if b is None:

@@ -52,7 +52,7 @@ class Operator(Saved):
         self.rectified = tf.nn.relu(self.output) if self.positive_only else None
 
     def _with_bias(self, z: tf.Tensor) -> tf.Tensor:
-        b = self.bias
+        b: tf.Tensor = self.bias
         if not present(b):
             return z
         if b.shape.rank == z.shape.rank and b.shape.num_elements() == b.shape[-1] == z.shape[-1]:

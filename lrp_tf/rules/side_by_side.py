@@ -20,7 +20,7 @@ def side_by_side(x: tf.Tensor, pairs: list[Pair], channels: int) -> tuple[list[P
     """
     if len(pairs) < 2 or x.shape[channels] > _FEW:
         return pairs, 1
-    if any(isinstance(part, float) or part.shape.rank != x.shape.rank for part, _ in pairs):
+    if any(part is None or isinstance(part, float) or part.shape.rank != x.shape.rank for part, _ in pairs):
         return pairs, 1
     parts = tf.concat([tf.broadcast_to(part, tf.shape(x)) for part, _ in pairs], channels)
     return [(parts, tf.concat([w for _, w in pairs], -2))], len(pairs)

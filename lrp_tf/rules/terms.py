@@ -11,12 +11,13 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable
+from typing import TypeAlias
 
 import tensorflow as tf
 
 from lrp_tf.core.numerics import Relative, offset
 
-Pair = tuple[tf.Tensor | float | None, tf.Tensor]  # x', w'
+Pair: TypeAlias = tuple[tf.Tensor | float | None, tf.Tensor]  # x', w'
 
 
 @dataclasses.dataclass(frozen=True)

@@ -58,8 +58,10 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--data-dir", metavar="DIR", help="where tensorflow-datasets keeps MNIST")
     parser.add_argument("--digits", type=int, nargs="+", default=list(range(CLASSES)), choices=range(CLASSES),
                         metavar="D", help="which digits to explain; default: all ten")  # fmt: skip
-    parser.add_argument("--composite", default="epsilon_plus", metavar="NAME",
-                        help=f"one of {', '.join(composites.PRESETS)}; default: epsilon_plus")  # fmt: skip
+    parser.add_argument("--composite", default="epsilon_plus", metavar="NAME|TEXT|FILE.toml",
+                        help=f"one of {', '.join(composites.PRESETS)}; or entries of your own, as in "
+                        '"first: flat; all: epsilon", or a file with them (docs/composites.md); '
+                        "default: epsilon_plus")  # fmt: skip
     parser.add_argument("--target", default="top", choices=["top", "label", *map(str, range(CLASSES))],
                         help="the class to explain: the predicted one, the true one, or a digit")  # fmt: skip
     parser.add_argument("--out", type=Path, default=OUT, metavar="DIR", help="default: mnist/results")
@@ -98,7 +100,11 @@ def kind(dataset: str) -> str:
 
 
 def make_composite(name: str) -> composites.Composite:
-    """The preset; those with a z^B rule get the range of the images."""
+    """What the name of a preset, a text or a .toml file says; presets with a z^B rule get the range of the images."""
+    if name.endswith(".toml"):
+        return composites.load(name)
+    if ":" in name:
+        return composites.parse(name, name=name)
     bounds = {"low": LOW, "high": HIGH} if name in composites.PRESETS and composites.needs_bounds(name) else {}
     return composites.get(name, **bounds)
 

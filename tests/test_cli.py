@@ -190,12 +190,12 @@ def test_composite_with_options(text, name, options):
 @pytest.mark.parametrize(
     "text",
     [
-        "a:gamma",
+        "epsilon:gamma",
         "a:gamma=",
-        "a:0.5",
+        "epsilon:0.5",
         "a:gamma=x",
         "a:gamma='x'",
-        "a:**{}",
+        "epsilon:**{}",
         "a:gamma=f(1)",
         "a:gamma=1)+(2",
         "a:g=1,g=2",

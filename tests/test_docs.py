@@ -13,12 +13,19 @@ from helpers import REPOSITORY
 from helpers.pictures import photos
 
 import lrp_tf
-from lrp_tf import cli, flows, rules
+from lrp_tf import cli, composites, flows, rules
 from lrp_tf.core import linear
 from lrp_tf.serving import signatures
 from lrp_tf.tools import layer_table
 
-PAGES = ["README.md", "docs/rules.md", "docs/extending.md", "docs/photographs.md", "docs/check.md"]
+PAGES = [
+    "README.md",
+    "docs/rules.md",
+    "docs/composites.md",
+    "docs/extending.md",
+    "docs/photographs.md",
+    "docs/check.md",
+]
 
 
 def blocks(page: str) -> list[str]:
@@ -47,6 +54,7 @@ def test_examples_run(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(linear, "_REGISTRY", dict(linear._REGISTRY))
     monkeypatch.setattr(flows.base, "_REGISTRY", dict(flows.base._REGISTRY))
+    monkeypatch.setattr(composites.presets, "PRESETS", dict(composites.PRESETS))
     model = network()
     model.save("model.keras")
     names = {"model": model, "x": np.random.default_rng(0).uniform(size=(4, 12, 12, 1)).astype("float32")}
@@ -65,11 +73,30 @@ def test_examples_run(
         handlers = lrp_tf.Explainer(model, names["composite"]).clone.handlers
         used = {step.name: repr(rule) for step, rule in handlers.items() if isinstance(rule, rules.Rule)}
         assert used == {"block1_conv": "Flat()", "conv2": "ZPlus()", "dense": "Epsilon(1e-06)", "head": "WSquare()"}
+    if page == "docs/composites.md":
+        check_composites(names)
     if page == "docs/photographs.md":
         assert names["outcome"].done == 2
         assert (tmp_path / "results" / "photo1.png").exists()
     if page == "docs/extending.md":
         check_extensions(names)
+
+
+def check_composites(names: dict) -> None:
+    """Each row of the tables says the same in Python and as text."""
+    assert names["R"].shape == names["x"].shape
+    table = (REPOSITORY / "docs/composites.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (`[^|]+`) \| (`[^|]+) \|", table, re.MULTILINE)
+    known = {**vars(composites), **vars(rules), **vars(keras.layers), "flows": flows}
+    for left, right in rows:
+        python, text = (re.findall("`(.+?)`", cell) for cell in (left, right))
+        if "(" in right:  # the table of rules has Python on its right
+            python, text = [f"(None, {code})" for code in text], [f"all: {code}" for code in python]
+        else:
+            python, text = [f"({code}, rules.Flat())" for code in python], [f"{code}: flat" for code in text]
+        for code, written in zip(python, text, strict=True):
+            assert composites.Composite([eval(code, {**known, "rules": rules})]) == composites.parse(written), written
+    assert len(rows) == 22
 
 
 def check_extensions(names: dict) -> None:

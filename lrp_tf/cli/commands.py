@@ -17,7 +17,7 @@ import keras
 import numpy as np
 
 from lrp_tf import composites, heatmap, rules
-from lrp_tf.cli.options import Relative
+from lrp_tf.cli.options import Relative, Written
 from lrp_tf.cli.progress import Bar
 from lrp_tf.engine import targets
 from lrp_tf.engine.diagnosis import ADVICE, RelevanceWarning
@@ -100,16 +100,18 @@ def export_command(options: argparse.Namespace) -> int:
 
 
 def composites_command(options: argparse.Namespace) -> int:
+    _import_modules(options)
     for name in composites.PRESETS:
-        bounds = {"low": 0.0, "high": 1.0} if composites.needs_bounds(name) else {}
-        say(f"{name}")
-        for match, rule in composites.get(name, **bounds).entries:
-            say(f"    {_match_text(match)}: {rule!r}")
+        say(name)
+        try:
+            bounds = {"low": 0.0, "high": 1.0} if composites.needs_bounds(name) else {}
+            entries = composites.get(name, **bounds).entries
+        except (TypeError, ValueError) as error:  # a user's preset that cannot do without options
+            say(printable(f"    {error}"))
+            continue
+        for entry in entries:
+            say(printable(f"    {composites.Composite([entry])}"))
     return 0
-
-
-def _match_text(match: Any) -> str:
-    return "every other linear step" if match is None else getattr(match, "__name__", None) or repr(match)
 
 
 def explain_images(
@@ -135,7 +137,7 @@ def explain_images(
     shown = ("zero_bias", "relevance_filter", "output", "resize", "size", "save_relevance")
     settings = {name: getattr(options, name, None) for name in shown}
     settings |= {
-        "composite": str(options.composite),
+        "composite": str(explainer.composite if isinstance(options.composite, Written) else options.composite),
         "model": identity,
         "preprocess": preprocessing.name,
         "target": chosen,
@@ -216,11 +218,16 @@ def _targets(options: argparse.Namespace, explainer: Explainer, classes: loading
 
 
 def _load(options: argparse.Namespace) -> keras.Model:
+    _import_modules(options)
+    _written(options)  # its mistakes come before the model, which takes longer
+    return loading.load_model(options.model, unsafe=options.unsafe)
+
+
+def _import_modules(options: argparse.Namespace) -> None:
     if "" not in sys.path:
         sys.path.insert(0, "")  # a console script does not see the folder where it is called
     for module in options.modules:
         importlib.import_module(module)
-    return loading.load_model(options.model, unsafe=options.unsafe)
 
 
 def _identity(path: Path) -> list:
@@ -251,6 +258,8 @@ def _output(options: argparse.Namespace) -> int | str | None:
 
 def _needs_bounds(options: argparse.Namespace) -> bool:
     """Whether the preset takes bounds of the input that the command line does not give."""
+    if isinstance(options.composite, Written):
+        return False
     name, given = options.composite
     return name in composites.PRESETS and composites.needs_bounds(name) and not {"low", "high"} <= set(given)
 
@@ -265,14 +274,28 @@ def _bounds(options: argparse.Namespace, model: keras.Model, preprocessing: load
 
 
 def _explainer(model: keras.Model, options: argparse.Namespace, bounds: dict) -> Explainer:
+    chosen = {"output": _output(options), "relevance_filter": options.relevance_filter}
+    if (composite := _written(options)) is not None:
+        return Explainer(model, composite, **chosen)
     name, given = options.composite
     if options.zero_bias and given.get("zero_bias", True) is not True:
         raise LoadError(f"--zero-bias and --composite {options.composite} contradict one another. Expected one of them")
     given = {key: rules.Relative(value) if isinstance(value, Relative) else value for key, value in given.items()}
     zero_bias = {"zero_bias": True} if options.zero_bias else {}
-    return Explainer(
-        model, name, output=_output(options), relevance_filter=options.relevance_filter, **bounds | given | zero_bias
-    )
+    return Explainer(model, name, **chosen, **bounds | given | zero_bias)
+
+
+def _written(options: argparse.Namespace) -> composites.Composite | None:
+    """The composite that the command line writes out, in a text or a file; None if it names a preset."""
+    if not isinstance(options.composite, Written):
+        return None
+    if options.zero_bias:
+        raise LoadError(
+            "--zero-bias is an option of presets. Expected one of them beside it. Received: --composite "
+            f"{options.composite.text}. Remedy: zero_bias=true behind its rules, as in 'all: epsilon zero_bias=true'"
+        )
+    text = options.composite.text
+    return composites.load(text) if options.composite.is_file else composites.parse(text, name=text)
 
 
 COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import re
 import sys
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -92,7 +93,8 @@ def parser() -> argparse.ArgumentParser:
     export.add_argument("--top-k", type=_count, metavar="K", help="explain_top_k too: the K top classes of a sample")
     export.add_argument("--no-warmup", action="store_true", help="write no warm-up requests (extra: serving)")
 
-    commands.add_parser("composites", help="the presets and their rules")
+    listing = commands.add_parser("composites", help="the presets and their rules, as text for --composite")
+    add_imports(listing)
     return parser
 
 
@@ -103,8 +105,12 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", type=Path, metavar="MODEL", help="saved Keras model, .keras or .h5")
     parser.add_argument("--output", help="name or index of the output to explain, of a model with several")
     parser.add_argument("--unsafe", action="store_true", help="run Python code that the file carries (Lambda layers)")
+    add_imports(parser)
+
+
+def add_imports(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--import", dest="modules", action="append", default=[], metavar="MODULE",
-                        help="Python module that registers the model's own layers; may be repeated")  # fmt: skip
+                        help="Python module that registers layers or presets of your own; may be repeated")  # fmt: skip
 
 
 def add_images(parser: argparse.ArgumentParser) -> None:
@@ -119,9 +125,11 @@ def add_preprocessing(parser: argparse.ArgumentParser) -> None:
 
 
 def add_rule_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--composite", type=preset, default="epsilon_plus_flat", metavar="NAME[:OPTION=VALUE,...]",
-                        help=f"{', '.join(PRESETS)}; with options as in epsilon_gamma_box:gamma=0.5,low=-1,high=1; "
-                        "default: %(default)s")  # fmt: skip
+    parser.add_argument("--composite", type=composite, default="epsilon_plus_flat",
+                        metavar="NAME[:OPTION=VALUE,...]|TEXT|FILE.toml",
+                        help=f"{', '.join(PRESETS)}; with options as in epsilon_gamma_box:gamma=0.5,low=-1,high=1; or "
+                        'entries of your own, as in "first: flat; Conv2D: gamma 0.25; Dense: epsilon", or a file with '
+                        "them (docs/composites.md); default: %(default)s")  # fmt: skip
     parser.add_argument("--zero-bias", action="store_true", help="biases absorb no relevance. Outputs that only "
                         "a bias makes positive, of which nets with BatchNormalization have many, absorb it then (as "
                         "other), unless --composite NAME:when_empty=magnitude hands it on. Not for epsilon, which then "
@@ -219,6 +227,31 @@ class Preset(NamedTuple):
     def __str__(self) -> str:
         listed = ",".join(f"{name}={value}" for name, value in sorted(self.options.items()))
         return f"{self.name}:{listed}" if listed else self.name
+
+
+class Written(NamedTuple):
+    """A composite that is written out: its text, or the path of a .toml file."""
+
+    text: str
+
+    @property
+    def is_file(self) -> bool:
+        return self.text.endswith(".toml")
+
+
+def composite(text: str) -> Preset | Written:
+    """A preset's name with options, the text of a composite, or the path of a .toml file.
+
+    What follows the first colon tells name and text apart: an option of a preset is OPTION=VALUE, whereas every entry
+    of a text has a rule there. Text and file are read later, since that needs TensorFlow.
+    """
+    name, colon, rest = text.partition(":")
+    if text.endswith(".toml"):
+        return Written(text)
+    options = re.fullmatch(r"\s*[\w-]+\s*", name) and re.match(r"\s*($|\w+\s*=)", rest)
+    if not colon or name.strip() in PRESETS or options:
+        return preset(text)
+    return Written(text)
 
 
 def preset(text: str) -> Preset:

@@ -136,6 +136,16 @@ def test_activation_of_an_argument(graph, name, found) -> None:
     assert names(activation(name), graph) == found
 
 
+def test_every_name_of_keras_is_known(graph) -> None:
+    known = composites.match.activations()
+    assert {"relu", "gelu", "silu", "swish", "tanh", "sigmoid", "softmax", "elu", "leaky_relu"} <= set(known)
+    for name in known:
+        inputs = keras.Input((3,))
+        hidden = kl.Dense(4, activation=name, name="hidden")(inputs)
+        found = lrp_tf.Explainer(keras.Model(inputs, kl.Dense(2)(hidden)), "epsilon").graph
+        assert next(step.name for step in activation(name).select(found)) == "hidden", name
+
+
 def test_activation_that_follows_as_a_layer() -> None:
     inputs = keras.Input((8, 8, 3))
     x = kl.ReLU(name="relu_b")(kl.BatchNormalization()(kl.Conv2D(4, 3, name="b")(inputs)))

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import tensorflow as tf
 
 from lrp_tf import flows, rules
 from lrp_tf.composites.match import transparent
 from lrp_tf.core.graph import Graph, Ref, Step
-from lrp_tf.rules.boxes import shape_bound
+from lrp_tf.rules.boxes import Bound, shape_bound
 
 
 def _input_chain(graph: Graph, step: Step) -> list[Step]:
@@ -46,7 +44,11 @@ class InputZBox(rules.ZBox):
 
 
 class _CarriedZBox(rules.ZBox):
-    def __init__(self, low: Any, high: Any, stabilizer: Any, chain: list[Step]) -> None:
+    """ZBox whose bounds pass through the steps between the model's input and this one, `chain`."""
+
+    chain: list[Step]
+
+    def __init__(self, low: Bound, high: Bound, stabilizer: float | rules.Relative, chain: list[Step]) -> None:
         super().__init__(low, high, stabilizer)
         object.__setattr__(self, "chain", chain)
 
@@ -63,7 +65,9 @@ class _CarriedZBox(rules.ZBox):
             value = tf.ones(sizes, op.x.dtype)
             value *= shape_bound(bound, name, value, axis)
             for step in self.chain:
-                (value,), _ = flows.lookup(step).forward(step, [value])
+                flow = flows.lookup(step)
+                assert flow is not None  # or the step were not transparent
+                (value,), _ = flow.forward(step, [value])
             ends.append(value * op.ones())
         # A negative scale turns the box around.
         return tf.minimum(*ends), tf.maximum(*ends)

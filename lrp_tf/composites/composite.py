@@ -6,13 +6,14 @@ import copy
 import pickle
 import sys
 from collections.abc import Callable, Iterable
+from types import FrameType
 
 import keras
 
 from lrp_tf import flows, rules
 from lrp_tf.composites import words
 from lrp_tf.composites.match import Match, Predicate, linear_steps
-from lrp_tf.core import unsupported
+from lrp_tf.core import protocol, unsupported
 from lrp_tf.core.graph import Graph, Step, UnsupportedLayerError
 from lrp_tf.core.operations import function_name
 
@@ -118,7 +119,7 @@ class Composite:
         flow_matches = [match for match, rule in self.entries if isinstance(rule, flows.Flow) and match is not None]
         return any(m.accepts(step) if isinstance(m, Match) else m(step) for m in flow_matches)
 
-    def assign(self, graph: Graph) -> dict[Step, Handler]:
+    def assign(self, graph: Graph) -> dict[Step, protocol.Handler]:
         """A rule or flow for every step of a canonized graph.
 
         Raises:
@@ -144,7 +145,7 @@ class Composite:
             )
         return steps
 
-    def _handler(self, graph: Graph, step: Step, linear: bool, selected: list[set[Step]]) -> Handler:
+    def _handler(self, graph: Graph, step: Step, linear: bool, selected: list[set[Step]]) -> protocol.Handler:
         wanted = rules.Rule if linear else flows.Flow
         for steps, (_, rule) in zip(selected, self.entries, strict=True):
             if step in steps and isinstance(rule, wanted):
@@ -157,11 +158,9 @@ class Composite:
 
 def _same(one: Entry, other: Entry) -> bool:
     """Whether two entries are, by their words, or identical where there are none."""
-    pairs = (
-        (one[0], other[0], words.matcher_text),
-        (one[1], other[1], words.handler_text),
-    )
-    return all(a is b or (text(a) is not None and text(a) == text(b)) for a, b, text in pairs)
+    match, handler = words.matcher_text(one[0]), words.handler_text(one[1])
+    same_steps = one[0] is other[0] or (match is not None and match == words.matcher_text(other[0]))
+    return same_steps and (one[1] is other[1] or (handler is not None and handler == words.handler_text(other[1])))
 
 
 def _checked_canonizers(canonizers: Iterable[Canonizer] | None) -> tuple[Canonizer, ...] | None:
@@ -180,7 +179,7 @@ def _checked_canonizers(canonizers: Iterable[Canonizer] | None) -> tuple[Canoniz
 
 def _by_cloudpickle() -> bool:
     """Whether cloudpickle is at work, which takes lambdas and local classes by value."""
-    frame = sys._getframe()
+    frame: FrameType | None = sys._getframe()
     while frame is not None:
         if "cloudpickle" in frame.f_globals.get("__name__", "").split("."):
             return True

@@ -6,10 +6,8 @@ import copy
 import difflib
 import inspect
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TypeVar, overload
-
-import numpy as np
 
 from lrp_tf import flows, rules
 from lrp_tf.composites.bounds import InputZBox
@@ -22,9 +20,9 @@ from lrp_tf.composites.match import (
     first_half_of_convolutions,
     max_pooling,
 )
+from lrp_tf.rules.boxes import Bound
 
 Stabilizer = float | rules.Relative
-Bound = float | Sequence[float] | np.ndarray
 Preset = Callable[..., list[Entry] | Composite]
 _F = TypeVar("_F", bound=Preset)
 

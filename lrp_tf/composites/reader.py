@@ -15,6 +15,7 @@ from lrp_tf.composites.match import End, Match, activation, at, first_n, named, 
 from lrp_tf.composites.presets import PRESETS
 from lrp_tf.composites.words import EVERY, FLOWS, KINDS, PHRASES, RULES, Option, layer_class, options_of
 
+Kind = Callable[..., rules.Rule | flows.Flow]  # their classes
 _T = TypeVar("_T")
 _TOKEN = re.compile(
     r"""(?P<space>[ \t]+)
@@ -162,7 +163,7 @@ class Reader:
         return match
 
     def classes(self) -> list[type]:
-        found = []
+        found: list[type] = []
         while not found or self.took(","):
             token = self.peek()
             cls = None if token is None or token.kind not in ("word", "string") else layer_class(_content(token))
@@ -180,12 +181,12 @@ class Reader:
     # --- rules and flows
 
     def handler(self) -> rules.Rule | flows.Flow:
-        cls, values = self.call()
-        return self.made(cls, **passed(values))
+        make, values = self.call()
+        return self.made(make, **passed(values))
 
-    def call(self) -> tuple[type[rules.Rule] | type[flows.Flow], dict[str, object]]:
+    def call(self) -> tuple[Kind, dict[str, object]]:
         """The class of a rule or flow, and the options that are given."""
-        known: dict[str, type[rules.Rule] | type[flows.Flow]] = {**RULES, **FLOWS}
+        known: dict[str, Kind] = {**RULES, **FLOWS}
         token = self.peek()
         if token is None or token.kind != "word" or token.text not in known:
             self.refuse(f"a rule ({listed(RULES)}) or the class of a flow", known)

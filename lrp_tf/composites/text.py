@@ -79,7 +79,7 @@ def load(path: str | os.PathLike, name: str | None = None) -> Composite:
 
 
 def _entries(text: str, source: str) -> list[Entry]:
-    entries = []
+    entries: list[Entry] = []
     for tokens in split(tokens_of(text, source)):
         piece = text[tokens[0].start : tokens[-1].end]
         entries.append(Reader(tokens, piece, f"{source}, entry {len(entries) + 1} ({short(piece)})").entry())

@@ -7,7 +7,7 @@ import inspect
 import math
 import re
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import NamedTuple, TypeGuard
 
 import keras
 import numpy as np
@@ -98,7 +98,7 @@ class Option(NamedTuple):
         return (self.kind == "flag" and isinstance(value, bool)) or (self.kind == "word" and isinstance(value, str))
 
 
-def options_of(cls: type) -> dict[str, Option]:
+def options_of(cls: Callable[..., object]) -> dict[str, Option]:
     """The options of a rule or flow, in the order of its parameters."""
     fields = {field.name: field for field in dataclasses.fields(cls)} if dataclasses.is_dataclass(cls) else {}
     found = {}
@@ -120,7 +120,7 @@ def _kind(name: str, default: object) -> str:
     return "number" if is_number(default) else "places"
 
 
-def is_number(value: object) -> bool:
+def is_number(value: object) -> TypeGuard[int | float]:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
@@ -213,7 +213,8 @@ def _value_text(kind: str, value: object) -> str | None:
         return str(value).lower() if isinstance(value, bool) else None
     if kind == "word":
         return _word_text(value) if isinstance(value, str) else None
-    return _list_text(value) if kind == "places" or np.ndim(value) else _number_text(value)
+    several = isinstance(value, (list, tuple)) or len(getattr(value, "shape", ())) > 0
+    return _list_text(value) if kind == "places" or several else _number_text(value)
 
 
 def _word_text(value: str) -> str:
@@ -233,11 +234,10 @@ def _number_text(value: object) -> str | None:
 
 def _list_text(values: object) -> str | None:
     """A list of numbers; None for anything else, an array of several axes too."""
-    if not isinstance(values, (list, tuple)):
-        values = np.asarray(values).tolist()
-    if not values or not all(is_number(v) and math.isfinite(v) for v in values):
+    listed = list(values) if isinstance(values, (list, tuple)) else np.asarray(values).tolist()
+    if not listed or not all(is_number(v) and math.isfinite(v) for v in listed):
         return None
-    return f"[{', '.join(repr(v if isinstance(v, int) else float(v)) for v in values)}]"
+    return f"[{', '.join(repr(v if isinstance(v, int) else float(v)) for v in listed)}]"
 
 
 def quoted(text: str) -> str:

@@ -20,6 +20,7 @@ from lrp_tf.tools import layer_table
 
 PAGES = [
     "README.md",
+    "CONTRIBUTING.md",
     "docs/rules.md",
     "docs/composites.md",
     "docs/extending.md",

@@ -9,6 +9,7 @@ from keras import layers as kl
 
 import lrp_tf
 from lrp_tf import composites, flows, rules
+from lrp_tf.core.graph import Marks
 from lrp_tf.engine import diagnosis
 from lrp_tf.engine.savings import switched_off
 from lrp_tf.rules import kernels
@@ -231,6 +232,53 @@ def test_the_summand_that_is_not_kept(preset, order):
         kept = lrp_tf.Explainer(model, composite).explain(values)
     close(found.relevance, kept.relevance, 1e-5)
     assert np.abs(found.conservation.unexplained).max() < 1e-5
+
+
+@pytest.mark.parametrize("build", [network, pytest.param(residual, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("preset", composites.PRESETS)
+@pytest.mark.usefixtures("double_precision")
+def test_without_any_saving_every_number_stays(preset, build):
+    model, values = build(), images()
+    saving = lrp_tf.Explainer(model, composite_of(preset))
+    with switched_off():
+        plain = lrp_tf.Explainer(model, composite_of(preset))
+    assert any(step.marks.savings for step in saving.graph.steps)
+    assert all(step.marks == Marks() for step in plain.graph.steps)
+    found, want = saving.explain(values, [[0, 2]] * len(values)), plain.explain(values, [[0, 2]] * len(values))
+    close(found.relevance, want.relevance, 1e-11)
+    for share, wanted in zip(found.conservation[:-1], want.conservation[:-1], strict=True):
+        assert np.abs(share - wanted).max() <= 1e-9 * np.abs(want.conservation.start).max()
+
+
+def test_the_switch_is_read_when_an_explainer_is_built():
+    model, values = network(), images(dtype="float32")
+    before = lrp_tf.Explainer(model, "epsilon_plus")
+    with switched_off():
+        with switched_off():
+            pass
+        inside = lrp_tf.Explainer(model, "epsilon_plus")
+        assert any(step.marks.savings for step in before.graph.steps)
+    after = lrp_tf.Explainer(model, "epsilon_plus")
+    assert [any(s.marks.savings for s in e.graph.steps) for e in (before, inside, after)] == [True, False, True]
+    close(before(values), inside(values), 1e-5)
+
+
+class PositiveWeights(rules.ZPlus):
+    """A subclass with a formula of its own: no shortcut of its parent's may replace it."""
+
+    def terms(self, op):
+        return [rules.Term([(op.x, rules.positive(op.w))], bias=rules.positive(op.b))]
+
+
+def test_a_subclass_with_its_own_terms_takes_no_shortcut():
+    model, values = residual(), images(dtype="float32")
+    found = lrp_tf.Explainer(model, PositiveWeights())(values)
+    with switched_off():
+        close(found, lrp_tf.Explainer(model, PositiveWeights())(values), 1e-5)
+    assert not PositiveWeights().local
+    assert not PositiveWeights().one_sided
+    assert rules.AlphaBeta(1, 0).one_sided
+    assert not rules.AlphaBeta().one_sided
 
 
 def test_a_summand_that_others_read_is_kept():

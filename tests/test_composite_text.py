@@ -255,7 +255,7 @@ def is_head(step) -> bool:
 )
 def test_what_has_no_words_is_shown_and_refused(composite, shown) -> None:
     assert str(composite) == shown
-    with pytest.raises(ValueError, match=r"what stands in <> has no words.*Received: '<.*Remedy: build the Composite"):
+    with pytest.raises(ValueError, match=r"a part in <> has no words.*Received: '<.*Remedy: build the Composite"):
         again(composite)
 
 

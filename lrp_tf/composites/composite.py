@@ -66,14 +66,14 @@ class Composite:
         return f"Composite({self.name}: {', '.join(f'{m} -> {r}' for m, r in self.entries)})"
 
     def __str__(self) -> str:
-        """The text that `composites.parse` reads; what no word says stands in <>, and makes `parse` refuse it."""
+        """The text that `composites.parse` reads. A part that has no words is shown in <>, which `parse` refuses."""
         parts = [words.written(*entry) for entry in self.entries]
         if self.canonizers is not None:
             parts.append(f"<canonizers: {', '.join(getattr(c, '__name__', repr(c)) for c in self.canonizers)}>")
         return "; ".join(parts)
 
     def __eq__(self, other: object) -> bool:
-        """Whether entries and canonizers are the same; names do not count."""
+        """Whether entries and canonizers are the same. Names do not count."""
         if not isinstance(other, Composite):
             return NotImplemented
         same = (
@@ -106,11 +106,11 @@ class Composite:
         return copy.copy(self)
 
     def _fields(self) -> dict[str, object]:
-        """What a copy takes beside entries and name."""
+        """What a copy needs besides entries and name."""
         return {"canonizers": self.canonizers}
 
     def _parts(self) -> list[tuple[object, str]]:
-        """All that it holds, each with words for it."""
+        """Everything it holds, each with a description."""
         entries: list[tuple[object, str]] = [(entry, f"entry {entry[0]} -> {entry[1]}") for entry in self.entries]
         return entries + [(canonizer, f"canonizer {canonizer}") for canonizer in self.canonizers or ()]
 
@@ -157,7 +157,7 @@ class Composite:
 
 
 def _same(one: Entry, other: Entry) -> bool:
-    """Whether two entries are, by their words, or identical where there are none."""
+    """Whether two entries have the same text, or are identical where they have none."""
     match, handler = words.matcher_text(one[0]), words.handler_text(one[1])
     same_steps = one[0] is other[0] or (match is not None and match == words.matcher_text(other[0]))
     return same_steps and (one[1] is other[1] or (handler is not None and handler == words.handler_text(other[1])))

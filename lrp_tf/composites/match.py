@@ -276,7 +276,7 @@ def activation(name: str) -> Match:
             f"activation expects a name of keras.activations, one of {', '.join(known)}. Received: {name!r}.{hint}"
             " Remedy, for a function or layer of your own: composites.of_type(class) or composites.named(regex)."
         )
-    wanted = keras.activations.get(name).__name__  # of several names the one that functions bear: silu for swish
+    wanted = keras.activations.get(name).__name__  # the function's own name: silu for swish
 
     def applies(step: Step) -> bool:
         return wanted in (step.activation, *(n for cls, n in _LAYERS.items() if isinstance(step.op, cls)))

@@ -124,14 +124,14 @@ def register(name: str, function: _F | None = None, *, overwrite: bool = False) 
 
         lrp_tf.Explainer(model, "gamma_everywhere", gamma=0.5)
 
-    A name that a user registered before is replaced without a word, as `keras.saving.register_keras_serializable` does
-    it, so that a notebook's cell can run twice. A built-in preset is replaced with `overwrite=True` alone.
+    A name that a user registered before is replaced silently, as by `keras.saving.register_keras_serializable`, so that
+    a cell of a notebook can run twice. A built-in preset is replaced only with `overwrite=True`.
     `lrp-tf --import MODULE` imports the module that registers.
 
     Args:
         name: letters, digits, "_" and "-".
-        function: takes options by keyword and returns a list of entries, (match, rule), or a `Composite`. With `low`
-            and `high` among its options and no default of theirs, it is a preset that needs the bounds of the input.
+        function: takes options by keyword and returns a list of entries, (match, rule), or a `Composite`. If `low`
+            and `high` are among its options without a default, the preset needs the bounds of the input.
         overwrite: whether a built-in preset may be replaced.
 
     Returns:

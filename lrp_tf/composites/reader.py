@@ -61,8 +61,8 @@ def _refuse_character(rest: str, where: str) -> NoReturn:
         refuse(where, f"a second {rest[0]} that closes the quotation", short(rest))
     if rest[0] == "<":
         raise ValueError(
-            f"{where}: what stands in <> has no words: a function, an array of several axes, or a rule or flow of your "
-            f"own. Received: {short(rest)}. Remedy: build the Composite in Python, or composites.register it."
+            f"{where}: a part in <> has no words: it is a function, an array of several axes, or a rule or flow of "
+            f"your own. Received: {short(rest)}. Remedy: build the Composite in Python, or composites.register it."
         )
     refuse(where, "words, numbers, strings in quotes, and the signs : ; = , .. ( ) [ ]", short(rest))
 
@@ -96,7 +96,7 @@ class Reader:
 
     @classmethod
     def of(cls, text: str, where: str) -> Reader:
-        """Of a string in TOML."""
+        """A reader of a string in TOML."""
         where = f"{where} ({short(text)})"
         return cls([token for token in tokens_of(text, where) if token.kind != "end"], text, where)
 
@@ -209,7 +209,7 @@ class Reader:
         return cls, values
 
     def option(self, word: str, options: dict[str, Option]) -> Option | None:
-        """The option that `name=` ahead names; None if there is none ahead."""
+        """The option that the next tokens, `name=`, name; None if they are others."""
         token, *rest = self.tokens[self.position : self.position + 2]
         if not rest or rest[0].text != "=":
             return None
@@ -263,7 +263,7 @@ class Reader:
         return self.tokens[self.position] if self.position < len(self.tokens) else None
 
     def took(self, mark: str) -> bool:
-        """Whether this sign is ahead; if so, it is read."""
+        """Whether this sign is next; if so, it is read."""
         token = self.peek()
         found = token is not None and token.kind == "mark" and token.text == mark
         self.position += found
@@ -291,7 +291,7 @@ class Reader:
         return made(self.where, make, *arguments, **options)
 
     def refuse(self, expected: str, near: Iterable[str] = (), ahead: bool = False) -> NoReturn:
-        """Raise ValueError; `near`: the words that the next one or, with `ahead`, all up to the colon may be meant."""
+        """Raise ValueError; the hint is the nearest of `near` to the next word or, with `ahead`, to all up to the colon."""
         token = self.peek()
         shown = "the end of the entry" if token is None else repr(token.text)
         words = [self.text.split(":")[0].strip()] if ahead else []
@@ -299,7 +299,7 @@ class Reader:
 
 
 def made(where: str, make: Callable[..., _T], *arguments: object, **options: object) -> _T:
-    """What `make` returns; its own complaint names the entry too."""
+    """What `make` returns. If it refuses its arguments, the message names the entry."""
     try:
         return make(*arguments, **options)
     except (TypeError, ValueError) as error:
@@ -307,7 +307,7 @@ def made(where: str, make: Callable[..., _T], *arguments: object, **options: obj
 
 
 def passed(values: dict[str, object]) -> dict[str, object]:
-    """Options as rules and flows take them: what tells places is a tuple."""
+    """Options as rules and flows take them: positions are a tuple, bounds a list."""
     return {name: tuple(v) if isinstance(v, list) and name not in ("low", "high") else v for name, v in values.items()}
 
 
@@ -332,7 +332,7 @@ def listed(words: Iterable[str]) -> str:
 
 
 def refuse(where: str, expected: str, received: str, words: Iterable[str] = (), near: Iterable[str] = ()) -> NoReturn:
-    """Raise ValueError: what was expected, what came, and the first of `near` that one of `words` may be a slip of."""
+    """Raise ValueError: what was expected, what came, and which of `near` is closest to one of `words`."""
     known = {word.lower(): word for word in near}
     close = [known[found] for word in words for found in difflib.get_close_matches(word.lower(), known, n=1)]
     hint = f" Did you mean {close[0]!r}?" if close and close[0] not in words else ""

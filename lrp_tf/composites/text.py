@@ -27,7 +27,7 @@ def parse(text: str, name: str | None = None) -> Composite:
         class   = a class of keras.layers | STRING with the name "package>Class" that is registered with Keras
         handler = word { value } { WORD "=" value }
         value   = NUMBER | "relative" NUMBER | "true" | "false" | WORD | STRING | "[" NUMBER { "," NUMBER } "]"
-        STRING  = characters in "" or in ''; the quote itself is doubled, nothing else is special
+        STRING  = characters in "" or in ''; the quote itself is doubled, nothing else has a meaning
 
     The word of a handler is zero, epsilon, zplus, alphabeta, gamma, flat, wsquare, box, zbox, pass or magnitude for a
     rule (box: bounds of the model's input, carried to the step; zbox: of the step's own), or the class of a flow. A
@@ -45,7 +45,7 @@ def parse(text: str, name: str | None = None) -> Composite:
         name: of the composite; None: what the TOML says, or "composite".
 
     Raises:
-        ValueError: a text that is none. The message has the entry, what was expected and the nearest known word.
+        ValueError: not the text of a composite. The message names the entry, what was expected and the nearest word.
         TypeError: no string.
     """
     if not isinstance(text, str):

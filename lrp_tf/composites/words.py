@@ -1,4 +1,4 @@
-"""The words of a composite's text, and composites written in them; `text` reads what this file writes."""
+"""The words of a composite's text, and entries written in them; `reader` reads what this file writes."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ KINDS = {
 
 
 class Option(NamedTuple):
-    """An option of a rule or flow. positional: its value may stand without its name."""
+    """An option of a rule or flow. positional: its value may be given without its name."""
 
     name: str
     kind: str
@@ -136,7 +136,7 @@ def layer_class(name: str) -> type | None:
 
 
 def written(match: Match | Predicate | None, handler: rules.Rule | flows.Flow) -> str:
-    """An entry as text; what no word says stands in <>, and `parse` refuses it."""
+    """An entry as text. A part that has no words is shown in <>, which `parse` refuses."""
     left, right = matcher_text(match), handler_text(handler)
     if left is None:
         left = f"<{match!r}>" if isinstance(match, Match) else f"<{getattr(match, '__name__', match)}>"
@@ -144,7 +144,7 @@ def written(match: Match | Predicate | None, handler: rules.Rule | flows.Flow) -
 
 
 def matcher_text(match: Match | Predicate | None) -> str | None:
-    """A match as text, or None if no word says it."""
+    """A match as text, or None if it has no words."""
     if match is None:
         return EVERY
     if not isinstance(match, Match) or match.recipe is None:
@@ -184,7 +184,7 @@ def _class_text(cls: type) -> str | None:
 
 
 def handler_text(handler: rules.Rule | flows.Flow) -> str | None:
-    """A rule or flow as text, or None if no word says it."""
+    """A rule or flow as text, or None if it has no words."""
     cls = type(handler)
     words = {known: word for word, known in (*RULES.items(), *FLOWS.items())}
     if cls not in words:
@@ -241,5 +241,5 @@ def _list_text(values: object) -> str | None:
 
 
 def quoted(text: str) -> str:
-    """`text` in quotes; a quote in it is doubled, all else stays as it is."""
+    """`text` in quotes. A quote in it is doubled; nothing else changes."""
     return '"' + text.replace('"', '""') + '"'

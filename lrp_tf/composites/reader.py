@@ -291,7 +291,7 @@ class Reader:
         return made(self.where, make, *arguments, **options)
 
     def refuse(self, expected: str, near: Iterable[str] = (), ahead: bool = False) -> NoReturn:
-        """Raise ValueError; the hint is the nearest of `near` to the next word or, with `ahead`, to all up to the colon."""
+        """Raise ValueError; the hint is the nearest of `near` to the next word, with `ahead` to all up to the colon."""
         token = self.peek()
         shown = "the end of the entry" if token is None else repr(token.text)
         words = [self.text.split(":")[0].strip()] if ahead else []

@@ -5,8 +5,8 @@ from __future__ import annotations
 import keras
 import pytest
 
-from lrp_tf import composites, rules
-from lrp_tf.composites import load, parse
+from lrp_tf import composites, flows, rules
+from lrp_tf.composites import load, parse, words
 
 kl = keras.layers
 TOML = """
@@ -104,5 +104,6 @@ def test_files_that_cannot_be_read(tmp_path) -> None:
 def test_options_are_those_of_the_rule() -> None:
     composite = parse('[[entry]]\nmatch = "all"\nrule = "alphabeta"\nalpha = 1\nbeta = 0\nstabilizer = 1e-9')
     assert composite == composites.Composite([(None, rules.AlphaBeta(1, 0, 1e-9))])
-    composite = parse('[[entry]]\nmatch = "Flatten"\nrule = "Move"\nenters = [0]')
-    assert vars(composite.entries[0][1]) == {"enters": (0,)}
+    (moved,) = words.options_of(flows.Move)
+    composite = parse(f'[[entry]]\nmatch = "Flatten"\nrule = "Move"\n{moved} = [0]')
+    assert vars(composite.entries[0][1]) == {moved: (0,)}

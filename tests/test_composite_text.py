@@ -30,6 +30,9 @@ class OwnRule(rules.Epsilon):
     pass
 
 
+(MOVED,) = words.options_of(flows.Move)
+
+
 def again(composite: composites.Composite) -> composites.Composite:
     return parse(str(composite))
 
@@ -161,7 +164,7 @@ def test_every_flow(name: str) -> None:
     [
         (flows.PassThrough(transparent=True), "PassThrough transparent=true"),
         (flows.Share("hull"), "Share bounds=hull"),
-        (flows.Move(enters=(0, 1)), "Move enters=[0, 1]"),
+        (flows.Move((0, 1)), f"Move {MOVED}=[0, 1]"),
         (flows.GlobalWinnerTakesAll(smallest=True), "GlobalWinnerTakesAll smallest=true"),
     ],
     ids=repr,
@@ -310,7 +313,7 @@ def test_equality() -> None:
         ("all: box [] 0", r"expected a number in the list.*Received: '\]'"),
         ("all: box [1 2] 0", r"expected ',' or '\]' in the list\. Received: '2'"),
         ("all: box [1, [2]] 0", r"expected a number in the list.*Received: '\['"),
-        ("all: Move enters=[0.5]", r"expected a list of whole numbers, as \[0\] for enters"),
+        (f"all: Move {MOVED}=[0.5]", r"expected a list of whole numbers, as \[0\] for \w+\."),
         ("all: Identity 1", r"expected nothing behind Identity\. Received: '1'"),
         ("all: Identity a=1", r"an option of Identity: it has none"),
         ("all: flat flat", r"Received: 'flat'"),

@@ -1,4 +1,4 @@
-"""Notices that a layer of a model has changed what it computes since an explainer was built. Cheap: at every call."""
+"""Notices at every call, cheaply, that a layer has changed what it computes since an explainer was built."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ _PARTS = (keras.Variable, keras.Layer, keras.DTypePolicy, types.FunctionType, ty
 
 
 class Snapshot:
-    """What the layers of a model were: their weights (which, not their values), activations, parts and settings.
+    """What the layers of a model were: which weights they had (not their values), activations, parts and settings.
 
-    Settings (numbers, flags, strings) count for Keras' own layers. Of the user's layers only flags do, for these may
-    well keep a counter.
+    Settings (numbers, flags, strings) count for Keras' own layers. Of the user's layers only flags do, since these
+    may keep a counter.
     """
 
     def __init__(self, model: keras.Model) -> None:
@@ -39,14 +39,14 @@ class Snapshot:
             attributes = [(vars(layer), _deciding(layer)) for layer in layers]
         self._readers = [(operator.itemgetter(*names, names[0]), values) for values, names in attributes if names]
         self._known = self._ids()
-        # Kept, so that no later value has the id of one that is gone.
+        # Kept, so that no new value takes the id of a value that is gone.
         self._values = (layers, [[values[name] for name in names] for values, names in attributes])
 
     def outdated(self) -> bool:
-        """Whether a layer has other weights, parts or settings than it had, or the model other layers."""
+        """Whether a layer has other weights, parts or settings than before, or the model has other layers."""
         try:
             return self._layers != list(map(id, sublayers(self._model, itself=True))) or self._known != self._ids()
-        except KeyError:  # an attribute that is gone
+        except KeyError:  # an attribute is gone
             return True
 
     def _ids(self) -> list[int]:

@@ -1,4 +1,4 @@
-"""Whether a function, as the activation of a layer, acts on every entry alone: it is run on a symbolic tensor."""
+"""Whether an activation function acts on every entry alone, found by a run on a symbolic tensor."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _ALONG_AN_AXIS = ("softmax", "log_softmax", "sparsemax")
 def is_elementwise(function: Callable) -> bool:
     """Whether `function` consists of keras.ops that act on every entry alone, as a `functools.partial` of gelu does."""
     try:
-        return _consists_of_such(function)
+        return _consists_of_elementwise(function)
     except TypeError:  # not hashable
-        return _consists_of_such.__wrapped__(function)
+        return _consists_of_elementwise.__wrapped__(function)
 
 
 @functools.lru_cache(maxsize=256)
-def _consists_of_such(function: Callable) -> bool:
+def _consists_of_elementwise(function: Callable) -> bool:
     shape = (None, 3, 5)
     try:
         with names_kept():

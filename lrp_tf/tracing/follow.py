@@ -15,12 +15,12 @@ import numpy as np
 import tensorflow as tf
 from keras import tree
 from keras.src.backend.common.masking import get_keras_mask, set_keras_mask
-from keras.src.models.functional import Functional
 
 from lrp_tf.core.graph import Call, Graph, Ref, Step, check_model, symbol, untracked
 from lrp_tf.core.operations import BroadcastSamples, Constants, MergeTime, SplitTime
 from lrp_tf.tracing import decompositions
 from lrp_tf.tracing.changes import refuse_quantized
+from lrp_tf.tracing.inputs import as_function, built_inputs, by_name, plain
 from lrp_tf.tracing.probes import MixedSamplesError
 from lrp_tf.tracing.samples import places_behind
 from lrp_tf.tracing.symbolic import (
@@ -41,7 +41,7 @@ from lrp_tf.tracing.symbolic import (
 )
 from lrp_tf.tracing.unfollowed import SIZES, unbuilt, untraceable
 
-# Whether a step stays as it is: rules or flows know it, or there is no use in looking into it.
+# Whether a step stays as it is: rules or flows know it, or looking into it would lead nowhere.
 Keep = Callable[[Step], bool]
 
 
@@ -76,9 +76,9 @@ def trace(model: keras.Model, keep: Keep = lambda step: True) -> Graph:
 
 
 def _trace(model: keras.Model, tracer: _Tracer) -> Graph:
-    function = _as_function(model)
+    function = as_function(model)
     if function is None:
-        arguments = _built_inputs(model)
+        arguments = built_inputs(model)
         tensors = tree.flatten(arguments)
         inputs = [Ref(t.shape[1:], t.dtype) for t in tensors]
         (structure,) = tree.pack_sequence_as(arguments, inputs)
@@ -88,7 +88,7 @@ def _trace(model: keras.Model, tracer: _Tracer) -> Graph:
         tensors = function.inputs
         tracer.batch = next((t.shape[0] for t in tensors if t.shape[0] is not None), None)
         inputs = [Ref(t.shape[1:], t.dtype) for t in tensors]
-        structure = _plain(function._inputs_struct, inputs)
+        structure = plain(function._inputs_struct, inputs)
         found = tree.pack_sequence_as(untracked(function._outputs_struct), tracer.run(function, inputs, ""))
     outputs = tree.flatten(found)
     names = list(getattr(model, "output_names", None) or [])
@@ -109,52 +109,8 @@ def _trace(model: keras.Model, tracer: _Tracer) -> Graph:
     )
 
 
-def _plain(structure: Any, leaves: list) -> Any:
-    """`structure` with `leaves`; a list of one is that one, as Keras returns it."""
-    if isinstance(structure, (list, tuple)) and len(structure) == 1:
-        structure = structure[0]
-    return tree.pack_sequence_as(untracked(structure), leaves)
-
-
-def _as_function(model: keras.Model) -> Any | None:
-    """The recorded graph of a functional or sequential model; None where its `call` was overridden or is opaque."""
-    if isinstance(model, keras.Sequential):
-        if type(model).call is keras.Sequential.call:
-            if model._functional is None:
-                raise ValueError(
-                    f"Sequential model {model.name!r} has no input shape yet. Expected a built model. Remedy: begin "
-                    "it with keras.Input(shape), call model.build(input_shape), or call it once on data."
-                )
-            return model._functional
-        return None
-    return model if isinstance(model, Functional) and type(model).call is Functional.call else None
-
-
-def _built_inputs(model: keras.Model) -> list:
-    """Symbolic arguments for the `call` of a subclassed model, from the shapes it was built with."""
-    recorded = model if isinstance(model, Functional) else getattr(model, "_functional", None)
-    if recorded is not None:
-        return [_plain(recorded._inputs_struct, [keras.KerasTensor(t.shape, t.dtype) for t in recorded.inputs])]
-    shapes = getattr(model, "_build_shapes_dict", None)
-    if not shapes or len(shapes) != 1:
-        called = model.built and all(layer.built for layer in sublayers(model))
-        # Keras records no shapes where its own symbolic run of `call` failed.
-        raise ValueError(untraceable(model, "Keras knows no input shapes") if called else unbuilt(model))
-    # Not in half precision: what the model casts is the rules' business, and the numbers of tokens must stay whole.
-    dtype = "float32" if model.input_dtype in HALF else model.input_dtype
-    make = lambda s: keras.KerasTensor((None, *s[1:]), dtype=dtype)  # noqa: E731
-    return [tree.map_shape_structure(make, untracked(next(iter(shapes.values()))))]
-
-
-def _by_name(function: Any, args: tuple, refs: list[Ref]) -> list[Ref]:
-    """The inputs of a recorded graph in its own order, where the call passed a dict to inputs that are none."""
-    if args and isinstance(args[0], dict) and not isinstance(function._inputs_struct, dict):
-        return [args[0][t.name] for t in function.inputs]
-    return refs
-
-
 def _sized(op: Any, args: tuple) -> Any:
-    """A reshape to (batch, ...), where the size of the batch was not known to the `call` that asked for it."""
+    """The operation, where it reshapes or broadcasts to (batch, ...) with a batch size that only the call knows."""
     if type(op).__name__ == "BroadcastTo" and None in op.shape:
         if op.shape.index(None) > 0 or None in op.shape[1:] or len(op.shape) != len(args[0].shape) + args[0].batched:
             raise NotFollowedError(
@@ -177,7 +133,7 @@ def _sized(op: Any, args: tuple) -> Any:
 
 
 def _cast_symbol(op: Any, value: Any) -> Any:
-    """The symbol of a ref in the dtype that `op` gets it in: layers cast floats, and half precision is none of ours."""
+    """The symbol of a ref in the dtype that `op` gets it in: layers cast floats, and never to half precision here."""
     made = symbol(value)
     if isinstance(made, keras.KerasTensor) and made.dtype.startswith(("float", "bfloat")):
         dtype = op.compute_dtype if isinstance(op, keras.Layer) and op.autocast else made.dtype
@@ -220,7 +176,7 @@ class _Tracer:
         return "float64" if "float64" in (self.dtypes or {ref.dtype for ref in inputs}) else "float32"
 
     def constant(self, value: Any) -> Any:
-        """A ref in the place of a variable or array among the arguments of an operation."""
+        """A ref instead of a variable or array among the arguments of an operation."""
         if not (tf.is_tensor(value) or isinstance(value, (np.ndarray, keras.Variable))):
             return value
         if id(value) not in self._constants:
@@ -230,7 +186,7 @@ class _Tracer:
         return self._constants[id(value)][1]
 
     def run(self, function: Any, inputs: list[Ref], prefix: str) -> list[Ref]:
-        """Walk the recorded graph of `function` with refs in place of tensors."""
+        """Walk the recorded graph of `function` with refs instead of tensors."""
         visit = lambda op, *args, **kwargs: self.visit(op, args, kwargs, prefix)  # noqa: E731
         return tree.flatten(function._run_through_graph(inputs, operation_fn=lambda op: op, call_fn=visit))
 
@@ -258,7 +214,7 @@ class _Tracer:
         masks = {ref: ref.mask for ref in given if ref.mask is not None}
         outputs = self.unfold(op, args, kwargs, path)
         followed = path in self.followed
-        if followed or not isinstance(op, keras.Model):  # of other models the layers are called
+        if followed or not isinstance(op, keras.Model):  # of other models only its layers are called
             self.calls.append(Call(path, own, args, kwargs, tuple(tree.flatten(outputs)), followed, masks))
         self.layers.setdefault(path, []).append(tuple(tree.flatten(outputs)))
         if isinstance(op, keras.Layer):
@@ -268,13 +224,13 @@ class _Tracer:
     def unfold(self, op: Any, args: tuple, kwargs: dict, path: str) -> Any:
         """The outputs of one call of `op`, as one step or as the steps that it consists of."""
         if isinstance(op, keras.Model):
-            function = _as_function(op)
+            function = as_function(op)
             if function is None:
                 outputs = self.expand(op, op.call, args, kwargs, path + "/")
                 self.followed.append(path)
                 return outputs
             refs = [a for a in tree.flatten((args, kwargs)) if isinstance(a, Ref)]
-            outputs = self.run(function, _by_name(function, args, refs)[: len(function.inputs)], path + "/")
+            outputs = self.run(function, by_name(function, args, refs)[: len(function.inputs)], path + "/")
             return tree.pack_sequence_as(untracked(function._outputs_struct), outputs)
         step = Step(_sized(op, args), args, kwargs, (), path, len(self.steps), self.within)
         if self.keep(step):
@@ -344,16 +300,16 @@ class _Tracer:
     def expand(self, owner: Any, call: Callable, args: tuple, kwargs: dict, prefix: str) -> Any:
         """The outputs of `call`, recorded on symbolic inputs and walked.
 
-        The records that this leaves on the user's layers are taken off again.
+        Keras records the run on the user's layers; these records are removed.
         """
         if "training" in inspect.signature(call).parameters:
             kwargs = {**kwargs, "training": False}
         refs = list(dict.fromkeys(a for a in tree.flatten((args, kwargs)) if isinstance(a, Ref)))
         refs = list(dict.fromkeys([*refs, *(ref.mask for ref in refs if ref.mask is not None)]))
         symbols = {ref: _cast_symbol(owner, ref) for ref in refs}
-        masked = [ref for ref in refs if ref.mask is not None]
-        for ref in masked:
-            set_keras_mask(symbols[ref], symbols[ref.mask])
+        masks = {ref: ref.mask for ref in refs if ref.mask is not None}
+        for ref, mask in masks.items():
+            set_keras_mask(symbols[ref], symbols[mask])
         spec_args, spec_kwargs = tree.map_structure(
             lambda a: symbols.get(a, a) if isinstance(a, Ref) else a, (args, kwargs)
         )
@@ -370,14 +326,14 @@ class _Tracer:
             except Exception as error:
                 reason = f"{type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0]}"
                 raise ValueError(untraceable(owner, reason, getattr(error, "remedy", ""))) from error
-        for ref in masked:
+        for ref in masks:
             if get_keras_mask(symbols[ref]) is None:  # as attention layers do
                 ref.mask = None
         with self.inside(owner):
             return self.replay(function, symbols, found, prefix)
 
     def replay(self, function: Any, symbols: dict[Ref, Any], found: Any, prefix: str) -> Any:
-        """Refs in the place of the tensors `found`, which `function` makes from `symbols`."""
+        """Refs instead of the tensors `found`, which `function` makes from `symbols`."""
         known = {id(symbol): ref for ref, symbol in symbols.items()}
         if function is not None:
             outputs = self.run(function, used(symbols), prefix)

@@ -28,13 +28,13 @@ def rank_of(ref: Ref) -> int:
     return len(ref.shape) + ref.batched
 
 
-_FIRST_ID = 1 << 20  # no number of a model's own, and whole in single precision
+_FIRST_ID = 1 << 20  # above the numbers of a model, and exact in single precision
 _BATCHES = (3, 2, 4, 5, 7, 9, 16)
-_UNKNOWN = (4, 16, 12, 7, 60)  # sizes to try for what is known at the call only
+_UNKNOWN = (4, 16, 12, 7, 60)  # tried for sizes that only the call knows
 
 
 def places_moved_to(step: Step, outputs: list[Any], size: int | None) -> list[tuple[int, int]]:
-    """Moves the numbers of the samples as the step moves their entries, and looks where they are.
+    """Moves the numbers of the samples as the step moves their entries, and finds them again.
 
     See `samples.places_behind`.
     """
@@ -68,7 +68,7 @@ def _is_behind_the_first_axis(step: Step) -> bool:
     if name == "Reshape":
         shape = op.newshape
         known = isinstance(shape, (tuple, list)) and shape[0] == -1 and -1 not in shape[1:] and None not in x.shape
-        return known and math.prod(shape[1:]) == math.prod(x.shape)
+        return known and math.prod(shape[1:]) == math.prod(n or 0 for n in x.shape)
     if name == "GetItem":
         key = step.args[1] if len(step.args) > 1 else step.kwargs["key"]
         return isinstance(key, tuple) and bool(key) and key[0] == slice(None) and len(step.inputs) == 1
@@ -86,8 +86,8 @@ def _sizes(step: Step, outputs: list[Any], size: int | None) -> Iterator[tuple[i
 
 
 def _whole_shape(ref: Ref, batch: int, unknown: int) -> list[int]:
-    shape = [*([ref.rows] if ref.batched else []), *ref.shape]
-    shape = [unknown if n is None else n for n in shape]
+    sizes = [*([ref.rows] if ref.batched else []), *ref.shape]
+    shape = [unknown if n is None else n for n in sizes]
     if ref.batched:
         shape[ref.axis] = batch * ref.each
     return shape
@@ -130,12 +130,12 @@ def _find(ids: np.ndarray, batch: int, axis: int) -> tuple[int, int]:
 
 
 def try_some(step: Step, size: int | None) -> None:
-    """An operation of which nothing is known: whether one of some random samples depends on the others."""
+    """Try an unknown operation on random samples: MixedSamplesError if one depends on the others."""
     if (
         any(None in ref.shape or ref.each > 1 for ref in step.inputs)
-        or sum(math.prod(ref.shape) for ref in step.inputs) > 1 << 20
+        or sum(math.prod(n or 1 for n in ref.shape) for ref in step.inputs) > 1 << 20
     ):
-        return  # `Explainer.check` is left
+        return  # `Explainer.check` still compares the samples
     rng, batch = np.random.default_rng(0), size or 3
 
     def drawn(ref: Ref, count: int) -> np.ndarray:

@@ -21,7 +21,7 @@ Rule = Callable[[Step, list[Ref]], int]
 def places_behind(step: Step, outputs: list[Any], size: int | None = None) -> list[tuple[int, int] | None]:
     """Where the samples lie in each output of a step: the axis, and how many of its entries each sample has.
 
-    None: in none of its inputs there are any.
+    None where no input of the step holds samples.
 
     Args:
         outputs: the symbolic outputs.
@@ -34,7 +34,7 @@ def places_behind(step: Step, outputs: list[Any], size: int | None = None) -> li
     if not signals:
         return [None] * len(outputs)
     if isinstance(step.kind, str) and step.kind.removeprefix("ops.") in _MOVES.split():
-        return places_moved_to(step, outputs, size)
+        return list(places_moved_to(step, outputs, size))
     _same(ref.each for ref in signals)
     return [(_axis_behind(step, signals, size), signals[0].each)] * len(outputs)
 
@@ -58,7 +58,7 @@ def _numbers(value: Any) -> list[int]:
 
 
 def _check(axes: Any, ref: Ref) -> list[int]:
-    """Axes that an operation computes over, counted from 0; the samples must not lie on one. None: on all."""
+    """The axes that an operation computes over, counted from 0; None means all. Samples must not lie on one of them."""
     rank = rank_of(ref)
     found = list(range(rank)) if axes is None else [a % rank for a in _numbers(axes)]
     if ref.batched and ref.axis in found:
@@ -73,7 +73,7 @@ _WITH_AXIS = (
     *(keras.layers.GroupNormalization, keras.layers.Softmax, keras.layers.Concatenate),
     *(getattr(keras.layers, name) for name in ("RMSNormalization",) if hasattr(keras.layers, name)),
 )
-# These do to every entry the same, wherever the samples lie.
+# These do the same to every entry, wherever the samples lie.
 _ANYWHERE = (
     *(keras.layers.Activation, keras.layers.ReLU, keras.layers.LeakyReLU, keras.layers.ELU, keras.layers.Softmax),
     *(keras.layers.Dropout, keras.layers.GaussianDropout, keras.layers.GaussianNoise, keras.layers.Identity),
@@ -110,7 +110,7 @@ _ALONG_LAST = ("softmax", "log_softmax", "sparsemax")
 
 
 def _along(step: Step, signals: list[Ref]) -> int:
-    """Softmax, cumsum, sort, ...: the entries of an axis depend on one another."""
+    """Softmax, cumsum, sort and the like: entries along an axis depend on one another."""
     (ref, *others) = signals
     _check(getattr(step.op, "axis", -1), ref)
     if any(other.axis != ref.axis or rank_of(other) != rank_of(ref) for other in others):
@@ -119,7 +119,7 @@ def _along(step: Step, signals: list[Ref]) -> int:
 
 
 def _reduced(step: Step, signals: list[Ref]) -> int:
-    """Sum, max, norm, ...: axes are left out."""
+    """Sum, max, norm and the like: axes are left out."""
     (ref, *others) = signals
     axes = _check(step.op.axes if hasattr(step.op, "axes") else step.op.axis, ref)
     if any(other.axis != ref.axis or rank_of(other) != rank_of(ref) for other in others):  # weights of an average
@@ -133,7 +133,7 @@ def _quantile(step: Step, signals: list[Ref]) -> int:
     wanted = step.args[1] if len(step.args) > 1 else step.kwargs.get("q")
     if len(signals) > 1:
         raise MixedSamplesError
-    ahead = rank_of(wanted) if isinstance(wanted, Ref) else np.ndim(wanted)
+    ahead = rank_of(wanted) if isinstance(wanted, Ref) else np.ndim(np.asarray(wanted))
     return _reduced(step, signals) + ahead
 
 
@@ -154,7 +154,7 @@ def _mixed(step: Step, signals: list[Ref]) -> int:
 def _first(step: Step, signals: list[Ref]) -> int:
     """Convolutions, pooling, images: the first axis is the batch, whatever it holds."""
     ref = step.inputs[0]
-    if len(signals) > 1 or not ref.batched or rank_of(ref) < _LEAST_RANK.get(step.kind, 3):
+    if len(signals) > 1 or not ref.batched or rank_of(ref) < _LEAST_RANK.get(str(step.kind), 3):
         raise MixedSamplesError
     if ref.axis:
         raise MixedSamplesError(*_elsewhere(ref.axis, "it takes the first axis for the batch"))
@@ -203,7 +203,7 @@ def _cross(step: Step, signals: list[Ref]) -> int:
 
 
 def _taken(step: Step, signals: list[Ref]) -> int:
-    """take(x, indices): the axes of the indices take the place of one of x."""
+    """take(x, indices): the axes of the indices replace one axis of x."""
     x, indices, axis = step.args[0], (*step.args, step.kwargs.get("indices"))[1], step.op.axis
     of_indices = isinstance(indices, Ref)
     rank = rank_of(indices) if of_indices else np.ndim(indices)
@@ -216,7 +216,7 @@ def _taken(step: Step, signals: list[Ref]) -> int:
 
 
 def _einsum(equation: str, refs: list[Ref]) -> int:
-    """The letter of the samples must be the same everywhere, and be left in the output."""
+    """The letter of the samples must be the same in all tensors, and remain in the output."""
     equation = equation.replace(" ", "")
     left, arrow, right = equation.partition("->")
     terms = left.split(",")
@@ -229,14 +229,14 @@ def _einsum(equation: str, refs: list[Ref]) -> int:
     )
     ellipsis = [f"<{i}>" for i in range(width)]
 
-    def letters(term: str, rank: int) -> list[str]:
+    def named(term: str, rank: int) -> list[str]:
         ahead, dots, behind = term.partition("...")
         inner = ellipsis[width - (rank - len(ahead) - len(behind)) :] if dots else []
         return [*ahead, *inner, *behind]
 
-    names = [letters(term, rank_of(ref)) for term, ref in zip(terms, refs, strict=True)]
+    names = [named(term, rank_of(ref)) for term, ref in zip(terms, refs, strict=True)]
     found = {row[ref.axis] for row, ref in zip(names, refs, strict=True) if ref.batched}
-    output = letters(right, len(right.replace("...", "")) + width if "..." in right else len(right))
+    output = named(right, len(right.replace("...", "")) + width if "..." in right else len(right))
     signals = [row for row, ref in zip(names, refs, strict=True) if ref.batched]
     (letter, *others) = found
     if others or letter not in output or any(row.count(letter) > 1 for row in signals):
@@ -254,8 +254,9 @@ def _matmul_equation(ranks: list[int]) -> str:
     return f"{ahead[0]}{row}x,{ahead[1]}x{column}->{ahead[0] or ahead[1]}{row}{column}"
 
 
-def _pair_equation(first: int, second: int, over: list[tuple[int, int]]) -> str:
-    """Sums over pairs of axes; all axes that are left stand behind one another."""
+def _pair_equation(ranks: list[int], over: list[tuple[int, int]]) -> str:
+    """A product of two tensors that sums over pairs of axes; the remaining axes follow one another."""
+    first, second = ranks
     a, b = list(_LETTERS[:first]), list(_LETTERS[first : first + second])
     for i, j in over:
         b[j] = a[i]
@@ -271,21 +272,21 @@ def _equation(step: Step, ranks: list[int]) -> str:
     if name == "Matmul":
         return _matmul_equation(ranks)
     if 0 in ranks:
-        return _pair_equation(*ranks, [])
+        return _pair_equation(ranks, [])
     if name == "Dot":
-        return _pair_equation(*ranks, [(ranks[0] - 1, max(ranks[1] - 2, 0))])
+        return _pair_equation(ranks, [(ranks[0] - 1, max(ranks[1] - 2, 0))])
     if name == "Inner":
-        return _pair_equation(*ranks, [(ranks[0] - 1, ranks[1] - 1)])
+        return _pair_equation(ranks, [(ranks[0] - 1, ranks[1] - 1)])
     axes = step.op.axes
     if isinstance(axes, int):
-        return _pair_equation(*ranks, [(ranks[0] - axes + i, i) for i in range(axes)])
+        return _pair_equation(ranks, [(ranks[0] - axes + i, i) for i in range(axes)])
     first, second = map(_numbers, axes)
-    return _pair_equation(*ranks, [(i % ranks[0], j % ranks[1]) for i, j in zip(first, second, strict=True)])
+    return _pair_equation(ranks, [(i % ranks[0], j % ranks[1]) for i, j in zip(first, second, strict=True)])
 
 
 def _contracted(step: Step, signals: list[Ref]) -> int:
     refs = list(step.inputs)
-    if len(refs) < 2 and type(step.op).__name__ != "Einsum":  # the other one is a number or a list
+    if len(refs) < 2 and type(step.op).__name__ != "Einsum":  # the other factor is a number or a list
         raise MixedSamplesError(remedy="give both factors as tensors")
     axis = _einsum(_equation(step, [rank_of(ref) for ref in refs]), refs)
     if len(refs) > len(signals) and (axis or signals[0].axis):  # a kernel, whose rules keep books by the first axis

@@ -1,7 +1,7 @@
 """Lets the `call` of a layer run on symbolic tensors, and undoes what that leaves behind. Touches private Keras.
 
-Functions and operators of Keras are replaced meanwhile, for the whole process. So one thread traces at a time, and the
-replacements act in that thread alone: another one that trains or predicts notices nothing.
+Meanwhile functions and operators of Keras are replaced for the whole process. So one thread traces at a time, and the
+replacements act in that thread alone: a thread that trains or predicts notices nothing.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import functools
 import inspect
 import threading
 from collections.abc import Callable, Iterator
-from types import ModuleType
 from typing import Any
 
 import keras
@@ -33,7 +32,7 @@ _here = threading.local()
 
 
 class NotBuiltError(Exception):
-    pass
+    """A layer would be built by the symbolic run, which must not change it."""
 
 
 class NotFollowedError(ValueError):
@@ -79,8 +78,11 @@ def untouched(layers: list[keras.Layer]) -> Iterator[None]:
     def refuse(*args: Any, **kwargs: Any) -> None:
         raise NotBuiltError
 
+    def ignore(loss: Any) -> None:
+        pass
+
     ours = [(layer, "build", refuse) for layer in layers if not layer.built]
-    ours += [(layer, "add_loss", lambda loss: None) for layer in layers]
+    ours += [(layer, "add_loss", ignore) for layer in layers]
     theirs = [vars(layer).get(name) for layer, name, _ in ours]
     for layer, name, method in ours:
         object.__setattr__(layer, name, _in_this_thread(method, getattr(layer, name)))
@@ -99,7 +101,7 @@ def untouched(layers: list[keras.Layer]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def distinct_names(layers: list[keras.Layer]) -> Iterator[None]:
-    """Layers of one name get different ones while keras.Function is made, which wants it."""
+    """Layers that share a name get different names while keras.Function is made, which requires that."""
     counts = collections.Counter(layer.name for layer in layers)
     names = {layer: layer.name for layer in layers if counts[layer.name] > 1}
     for layer, name in names.items():
@@ -113,7 +115,9 @@ def distinct_names(layers: list[keras.Layer]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def variables_give_way() -> Iterator[None]:
-    """self.gamma * x: Keras' variables know no symbolic tensors on their right, which know variables on their left."""
+    """For self.gamma * x: a Keras variable cannot be multiplied by a KerasTensor on its right; the KerasTensor's
+    reflected operator can.
+    """
     operators = {}
     for cls in keras.Variable.__mro__:
         for name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "lt", "le", "gt", "ge"):
@@ -130,7 +134,7 @@ def variables_give_way() -> Iterator[None]:
 
 @contextlib.contextmanager
 def plain_indices() -> Iterator[None]:
-    """x[::-1] and x[None]: Keras' symbolic tensors want a tuple, which means the same."""
+    """For x[::-1] and x[None]: a KerasTensor takes no bare slice or None as index, but a tuple that holds it."""
     theirs = keras.KerasTensor.__getitem__
 
     def ours(self: Any, key: Any) -> Any:
@@ -152,7 +156,7 @@ def _giving_way(method: Callable) -> Callable:
 
 @contextlib.contextmanager
 def names_kept() -> Iterator[None]:
-    """Keras numbers whatever is made, symbolic tensors too: later layers get the names they would have without us."""
+    """Keras numbers all that is made, symbolic tensors too. Later layers keep the names they would have without us."""
     names = global_state.get_global_attribute("object_name_uids")
     names = None if names is None else names.copy()
     try:
@@ -164,9 +168,13 @@ def names_kept() -> Iterator[None]:
 
 @contextlib.contextmanager
 def batch_sizes(like: keras.KerasTensor | None) -> Iterator[None]:
-    """ops.tile(self.token, (ops.shape(x)[0], 1, 1)): while a `call` runs, None as the first size is that of `like`."""
-    module: ModuleType = backend.numpy
-    makers = {
+    """For ops.tile(self.token, (ops.shape(x)[0], 1, 1)): while a `call` runs, a first size None is the batch size.
+
+    Args:
+        like: a tensor that holds the samples; None: there is none.
+    """
+    module: Any = backend.numpy
+    makers: dict[str, Callable] = {
         "zeros": lambda make, shape, *rest, **options: make((1, *shape[1:]), *rest, **options),
         "broadcast_to": lambda make, x, shape: make(x, (1, *shape[1:])),
         "tile": lambda make, x, repeats: make(x, (1, *repeats[1:])),
@@ -204,7 +212,11 @@ def _for_each_sample(function: Callable, one_sample: Callable, like: keras.Keras
 
 
 def _known_length(arange: Callable, fixed: bool) -> Callable:
-    """`fixed`: all sizes but the batch's are known, so that an unknown one can only be that."""
+    """`arange`, refused for a length that only the call knows.
+
+    Args:
+        fixed: all sizes but the batch's are known, so that an unknown size can only be that of the batch.
+    """
     length = "build the model with that size, as in keras.Input((128,))"
     batch = "index each sample along its own axes, as ops.take_along_axis does, not by its number in the batch"
 
@@ -218,7 +230,7 @@ def _known_length(arange: Callable, fixed: bool) -> Callable:
 
 
 def in_full_precision(layer: keras.Layer) -> keras.Layer:
-    """The layer, sharing all that it has, with float32 in the place of a half precision that its `call` casts to."""
+    """A twin that shares all that the layer has, and casts to float32 instead of half precision."""
     if layer.compute_dtype not in HALF or isinstance(layer, keras.Model):
         return layer
     twin = object.__new__(type(layer))
@@ -235,13 +247,14 @@ def with_mask(value: Any, mask: Any) -> Any:
 
 
 def sublayers(owner: Any, itself: bool = False) -> list[keras.Layer]:
+    """All layers inside a layer or model; none for an operation."""
     if not isinstance(owner, keras.Layer):  # an operation
         return []
     return list(owner._flatten_layers(include_self=itself, recursive=True))
 
 
 def recorded(symbols: dict[Ref, Any], found: Any) -> Any | None:
-    """The graph from `symbols` to the tensors in `found`; None if all of these are symbols or no symbolic tensors."""
+    """The graph from `symbols` to the tensors in `found`; None if no operation made any of them."""
     given = {id(symbol) for symbol in symbols.values()}
     for ref in used(symbols):
         if symbols[ref]._keras_history.operation is not None:
@@ -254,5 +267,5 @@ def recorded(symbols: dict[Ref, Any], found: Any) -> Any | None:
 
 
 def used(symbols: dict[Ref, Any]) -> list[Ref]:
-    """Those whose symbol an operation has read; Keras gives a history to no other."""
+    """The refs whose symbol an operation has read: Keras gives a history to these alone."""
     return [ref for ref, symbol in symbols.items() if hasattr(symbol, "_keras_history")]

@@ -10,6 +10,7 @@ SIZES = "build the model with all sizes but the batch's, as in keras.Input((128,
 
 
 def unbuilt(model: keras.Model) -> str:
+    """The message for a model whose layers have no weights yet."""
     return (
         f"Subclassed model {model.name!r} ({type(model).__name__}) cannot be traced: its layers are not built. "
         "Expected a model with one input argument that has been called. Remedy: call it once on a batch of data, "
@@ -18,6 +19,7 @@ def unbuilt(model: keras.Model) -> str:
 
 
 def untraceable(model: keras.Layer, reason: str, remedy: str = "") -> str:
+    """The message for a layer or model whose `call` does not run on symbolic tensors."""
     kind = "Model" if isinstance(model, keras.Model) else "Layer"
     remedy = remedy or (
         "replace np.* by keras.ops.*"

@@ -20,7 +20,7 @@ from lrp_tf.core.numerics import sample_sum
 from lrp_tf.core.sealing import sealed
 from lrp_tf.engine import check as checks
 from lrp_tf.engine import diagnosis, streams, tables, targets
-from lrp_tf.engine.canonize import canonize
+from lrp_tf.engine.canonize import canonize, choose_output
 from lrp_tf.engine.check import Check
 from lrp_tf.engine.clone import BELOW_ZERO, Clone, Forward
 from lrp_tf.engine.tables import Table
@@ -113,7 +113,7 @@ def clone_with_rules(
     graph = trace(model, lambda step: flows.keeps(step) or composite.claims(step))
     snapshot = Snapshot(model)
     nonnegative = bool(nonnegative)
-    graph = canonize(graph, output, nonnegative)
+    graph = canonize(graph, [choose_output(graph, output)], nonnegative, composite.canonizers)
     clone = Clone(graph, composite, relevance_filter, nonnegative=nonnegative, fast=fast)
     return clone.made_by(recipe, snapshot)
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import functools
 import inspect
 import math
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from typing import ParamSpec, Union
 
 import keras
 
 from lrp_tf import flows
-from lrp_tf.core.graph import Graph, Step
+from lrp_tf.core.entering import decide
+from lrp_tf.core.graph import Graph, Ref, Step
+from lrp_tf.core.protocol import Handler
 
 Predicate = Callable[[Step], bool]
 End = Union[int, str, "Match"]  # of a span
@@ -79,11 +82,12 @@ def first() -> Match:
 
     def select(graph: Graph) -> list[Step]:
         linear, touched, found = set(linear_steps(graph)), set(graph.inputs), []
+        _, ended = decide(graph, _by_registry)
         for step in graph.steps:
             if touched.intersection(step.inputs):
                 if step in linear:
                     found.append(step)
-                elif transparent(step):
+                elif transparent(step, ended):
                     touched.update(step.outputs)
         return found
 
@@ -357,7 +361,22 @@ def _half(steps: list[Step]) -> list[Step]:
     return steps[: math.ceil(len(steps) / 2)]
 
 
-def transparent(step: Step) -> bool:
-    """Whether `first()` looks through a step: it moves or scales values and mixes none."""
+def transparent(step: Step, ended: Container[Ref] = ()) -> bool:
+    """Whether `first()` looks through a step: it moves or scales values and mixes none.
+
+    Args:
+        ended: tensors that relevance could not leave; a factor among them only scales.
+    """
     flow = flows.lookup(step) if step.linear is None else None
-    return flow is not None and flow.transparent and not (flow.multiplies and len(step.signals) > 1)
+    if flow is None or not flow.transparent:
+        return False
+    if not isinstance(flow, flows.Product):
+        return True
+    live = dataclasses.replace(step, held=tuple(i for i, ref in enumerate(step.inputs) if ref in ended))
+    return len(flows.factors(live, flow.gates)) < 2
+
+
+def _by_registry(step: Step) -> Callable[[Step], tuple[int, ...]]:
+    """What a step lets relevance enter if no entry of a composite gives it another flow."""
+    flow = flows.lookup(step) if step.linear is None else None
+    return (flow or Handler()).enters

@@ -78,7 +78,8 @@ class Marks:
 class Step:
     """One operation of the model in one call.
 
-    `args` and `kwargs` hold `Ref`s in place of tensors. The fields from `linear` on are what `canonize` fills in.
+    `args` and `kwargs` hold `Ref`s where the model passes tensors. `canonize` fills in the facts from `linear` to
+    `gates`; `held` is decided by the handler that a composite assigned, see `entering.hold`.
     """
 
     op: Any  # keras.Layer, a keras.ops operation, or one of the small operations of this file
@@ -95,8 +96,8 @@ class Step:
     after: tuple = ()  # BatchNormalization layers folded into the kernel
     addend: Ref | None = None  # constant that is added to the outputs of the kernel
     constant: tuple[int, ...] = ()  # inputs that no input of the model can change
-    gates: tuple[int, ...] = ()  # inputs in [0, 1] by a sigmoid or softmax, beside a signal
-    held: tuple[int, ...] = ()  # inputs that relevance never enters, by the handler's decision
+    gates: tuple[int, ...] = ()  # inputs in [0, 1] by a sigmoid or softmax, or scales by rsqrt or reciprocal
+    held: tuple[int, ...] = ()  # inputs that relevance never enters; constants alone until handlers are assigned
     marks: Marks = Marks()
 
     @property
@@ -143,12 +144,12 @@ class Step:
 
     @property
     def has_constants(self) -> bool:
-        """Whether constants stand beside the signals: x + 3, Add()([x, array])."""
+        """Whether the step also reads numbers or held inputs, as x + 3 and Add()([x, array]) do."""
         numbers = [a for a in tree.flatten(self.args) if not isinstance(a, Ref)]
         return bool(self.held) or (isinstance(self.kind, str) and bool(numbers))
 
     def bind(self, tensors: Iterable[tf.Tensor]) -> tuple[tuple, dict]:
-        """The arguments with `tensors` in place of the refs, in the order of `inputs`."""
+        """The arguments with `tensors` for the refs, in the order of `inputs`."""
         supply = iter(tensors)
         return tree.map_structure(lambda a: next(supply) if isinstance(a, Ref) else a, (self.args, self.kwargs))
 
@@ -205,9 +206,15 @@ class Graph:
     rewrites: list[tuple[int, str, str, str]] = dataclasses.field(default_factory=list)  # order, path, operation, what
     stripped: list[Step] = dataclasses.field(default_factory=list)  # what leads from `outputs` to the model's output
     aliases: dict[Ref, Ref] = dataclasses.field(default_factory=dict)  # tensors that canonize took out
-    constants: set[Ref] = dataclasses.field(default_factory=set)  # tensors that no input can change
+    constants: set[Ref] = dataclasses.field(default_factory=set)  # tensors that no relevance passes: no input can
+    # change them, or, once handlers are assigned, a handler on the way to every input keeps relevance out
     padded: dict[Ref, Step] = dataclasses.field(default_factory=dict)  # which of them a padding layer made
     bounds: dict[Ref, Interval] = dataclasses.field(default_factory=dict)  # that every value of a tensor keeps
+
+    def copy(self) -> Graph:
+        """The graph with containers of its own: changing them leaves this graph as it is."""
+        fields = ("outputs", "steps", "rewrites", "stripped", "aliases", "constants", "padded", "bounds")
+        return dataclasses.replace(self, **{name: getattr(self, name).copy() for name in fields})
 
     def resolve(self, ref: Ref) -> tuple[Ref, list[Step]]:
         """The tensor that stands for `ref` after canonization, and the padding that leads from it to `ref`."""

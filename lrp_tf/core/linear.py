@@ -6,10 +6,13 @@ import dataclasses
 import math
 import types
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import tensorflow as tf
+
+if TYPE_CHECKING:
+    from lrp_tf.core.graph import Step
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,12 +81,12 @@ def register_operation(kind: str, *, forward: Callable, **options: Any) -> None:
     _REGISTRY[kind] = LinearLayer(kernel=None, forward=forward, bias=lambda op: None, **options)
 
 
-def lookup_operation(step: Any) -> LinearLayer | None:
-    """Entry of an operation of keras.ops whose one argument is a signal and the other held constant, or None."""
+def lookup_operation(step: Step) -> LinearLayer | None:
+    """Entry of an operation of keras.ops that reads a signal and a constant, which is its kernel; or None."""
     entry = _REGISTRY.get(step.kind) if isinstance(step.kind, str) else None
-    if entry is None or len(step.inputs) != 2 or len(step.held) != 1:
+    if entry is None or len(step.inputs) != 2 or len(step.constant) != 1:
         return None
-    if step.held == (1,):
+    if step.constant == (1,):
         return entry
     if entry.convolution:  # a convolution of constants with a kernel that depends on the input
         return None

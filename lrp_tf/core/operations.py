@@ -13,6 +13,13 @@ import tensorflow as tf
 # glu halves its axis: no element-wise function.
 _ACTIVATIONS = {name for name in dir(keras.activations) if name.islower()} - {"glu", "get", "serialize", "deserialize"}
 
+# Operations whose values change in steps: a small change of an input changes nothing.
+STEPWISE = (
+    *("ops.Equal", "ops.NotEqual", "ops.Greater", "ops.GreaterEqual", "ops.Less", "ops.LessEqual", "ops.Isnan"),
+    *("ops.Isfinite", "ops.LogicalAnd", "ops.LogicalOr", "ops.LogicalNot", "ops.LogicalXor", "ops.Any", "ops.All"),
+    *("ops.Argmax", "ops.Argmin", "ops.Argsort", "ops.CountNonzero"),
+)
+
 
 @dataclasses.dataclass(frozen=True)
 class ActivationFunction:
@@ -107,6 +114,13 @@ class SplitTime:
         split = tf.reshape(inputs, shape)
         split.set_shape([None, unmerged.shape[1], *inputs.shape[1:]])
         return split
+
+
+# Of these operations, the positions of the tensors that give a shape alone: no value of theirs matters.
+SHAPE_ONLY: dict[type | str, tuple[int, ...]] = {
+    **dict.fromkeys(("ops.OnesLike", "ops.ZerosLike", "ops.FullLike", "ops.Size"), (0,)),
+    EachSample: (1,),
+}
 
 
 def is_operation_of_keras(op: Any) -> bool:

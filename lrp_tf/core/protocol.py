@@ -68,8 +68,12 @@ class Handler:
     one_sided: bool = False
 
     def enters(self, step: Step) -> tuple[int, ...]:
-        """Positions in `step.inputs` that relevance enters; by default all but the constants."""
-        return tuple(i for i in range(len(step.inputs)) if i not in step.constant)
+        """Positions in `step.inputs` that relevance enters; by default all of `step.signals`.
+
+        When this is asked, `step.held` lists the inputs that relevance could not leave again: constants, and tensors
+        that other handlers keep it out of. Relevance enters none of them, whatever is returned.
+        """
+        return tuple(step.signals)
 
     def for_step(self, graph: Graph, step: Step) -> Handler:
         """The handler for one step of one graph; itself, unless it needs to know where it is."""

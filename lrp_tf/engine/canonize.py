@@ -1,7 +1,7 @@
 """Rewrites the steps into the form that the rules expect; the function that is computed stays the same.
 
-Strips a softmax or sigmoid at the output, splits built-in activations off, folds BatchNormalization, biases and padding
-into linear steps, and marks what relevance never enters and which linear steps read a non-negative tensor.
+It states facts alone: which tensors are constant, which factor of a product is a gate, what bounds values keep, which
+operations are linear. What relevance enters is decided later, by the handlers that a composite assigns.
 """
 
 from __future__ import annotations
@@ -9,30 +9,38 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
 
 import keras
 
 from lrp_tf import flows
 from lrp_tf.core import linear
-from lrp_tf.core.graph import Graph, Ref, Step, UnsupportedLayerError
-from lrp_tf.core.operations import ActivationFunction, InputShift, SplitTime
+from lrp_tf.core.graph import Graph, Interval, Ref, Step, UnsupportedLayerError
+from lrp_tf.core.operations import SHAPE_ONLY, STEPWISE, ActivationFunction, InputShift, SplitTime
+
+Canonizer = Callable[[Graph], Graph]
 
 _STRIPPED = {"softmax", "sigmoid"}
 
 
-def canonize(graph: Graph, output: int | str | None = None, nonnegative: bool = False) -> Graph:
+def canonize(
+    graph: Graph,
+    outputs: Sequence[Ref],
+    nonnegative: bool = False,
+    passes: Iterable[Canonizer] | None = None,
+) -> Graph:
     """A new graph, rewritten; `graph` is left as it was.
 
     Args:
-        output: name or index of the output to explain; may be None if there is only one.
+        outputs: the tensors to explain, see `choose_output`; what they do not need is left out.
         nonnegative: no input is ever below zero.
+        passes: functions graph -> graph, run in this order; None: `PASSES`.
 
     Raises:
-        ValueError: no such output, or several and none chosen.
+        TypeError: a pass that returns no Graph.
         UnsupportedLayerError: a step that mixes the samples of a batch.
     """
-    chosen = _choose_output(graph, output)
+    first = outputs[0]
     graph = dataclasses.replace(
         graph,
         steps=list(graph.steps),
@@ -41,23 +49,30 @@ def canonize(graph: Graph, output: int | str | None = None, nonnegative: bool = 
         padded={},
         constants=set(),
         stripped=[],
-        outputs=[chosen],
-        output_index=graph.outputs.index(chosen),
+        outputs=list(outputs),
+        output_index=graph.outputs.index(first) if first in graph.outputs else 0,
+        bounds=dict.fromkeys(graph.inputs if nonnegative else (), (0, math.inf)),
     )
-    _split_activations(graph)
-    _strip_output(graph)
-    _prune(graph)
-    _check_samples(graph)
-    _mark_constants(graph)
-    _fold_addends(graph)
-    _fold_behind(graph)
-    _fold_ahead(graph)
-    _mark_bounds(graph, nonnegative)
+    for rewrite in PASSES if passes is None else passes:
+        found = rewrite(graph)
+        if not isinstance(found, Graph):
+            name = getattr(rewrite, "__name__", repr(rewrite))
+            raise TypeError(
+                f"A canonizer returns the graph that it makes. Received from {name}: {type(found).__name__}. "
+                "Remedy: graph = graph.copy(), change the copy, return it."
+            )
+        graph = found
+    graph = check_samples(graph).copy()  # once more: passes of a user's may leave the check out
     graph.rewrites.sort()
     return graph
 
 
-def _choose_output(graph: Graph, output: int | str | None) -> Ref:
+def choose_output(graph: Graph, output: int | str | None) -> Ref:
+    """The output of the model with this name or index; None: the only one.
+
+    Raises:
+        ValueError: no such output, or several and none chosen.
+    """
     names, count = graph.output_names, len(graph.outputs)
     if output is None and count == 1:
         return graph.outputs[0]
@@ -74,8 +89,9 @@ def _choose_output(graph: Graph, output: int | str | None) -> Ref:
     )
 
 
-def _split_activations(graph: Graph) -> None:
-    steps = []
+def split_activations(graph: Graph) -> Graph:
+    """Make the activation that a linear layer holds as an argument a step of its own."""
+    graph, steps = graph.copy(), []
     for step in graph.steps:
         entry = linear.lookup(step.op)
         if entry is not None:  # a mask means something in training only
@@ -94,6 +110,7 @@ def _split_activations(graph: Graph) -> None:
         steps.append(dataclasses.replace(step, outputs=(inner,)))
         steps.append(Step(op, (inner,), {}, step.outputs, path, step.order))
     graph.steps = steps
+    return graph
 
 
 def _built(layer: keras.Layer, step: Step) -> keras.Layer:
@@ -106,8 +123,11 @@ def _built(layer: keras.Layer, step: Step) -> keras.Layer:
     )
 
 
-def _strip_output(graph: Graph) -> None:
-    """Explain what goes into a final softmax or sigmoid; the clone puts it back to give the model's output."""
+def strip_output(graph: Graph) -> Graph:
+    """Explain the input of a final softmax or sigmoid, if there is one output. `Clone.finish` applies it again."""
+    graph = graph.copy()
+    if len(graph.outputs) > 1:
+        return graph
     producers = {ref: step for step in graph.steps for ref in step.outputs}
     _split_time_first(graph, producers)
     ref, removed = graph.outputs[0], []
@@ -121,10 +141,11 @@ def _strip_output(graph: Graph) -> None:
         graph.stripped = list(reversed(removed))
         for step in graph.stripped:
             graph.rewrites.append((step.order, step.path, step.operation, "stripped: the value before it is explained"))
+    return graph
 
 
 def _split_time_first(graph: Graph, producers: dict[Ref, Step]) -> None:
-    """A softmax in a TimeDistributed at the output: apply it behind, to all time steps at once."""
+    """Move the softmax of a TimeDistributed at the output behind it, where it applies to all time steps at once."""
     split = producers.get(graph.outputs[0])
     if split is None or not isinstance(split.op, SplitTime):
         return
@@ -139,8 +160,10 @@ def _split_time_first(graph: Graph, producers: dict[Ref, Step]) -> None:
     producers.update({between: moved, split.outputs[0]: last})
 
 
-def _prune(graph: Graph) -> None:
-    needed, kept = {graph.outputs[0], *(ref for step in graph.stripped for ref in step.inputs[1:])}, []
+def prune(graph: Graph) -> Graph:
+    """Leave out the steps that no output needs."""
+    graph = graph.copy()
+    needed, kept = {*graph.outputs, *(ref for step in graph.stripped for ref in step.inputs[1:])}, []
     for step in reversed(graph.steps):
         if needed.intersection(step.outputs):
             kept.append(step)
@@ -149,48 +172,52 @@ def _prune(graph: Graph) -> None:
     for step in graph.stripped:
         if step not in kept:  # relevance of what was stripped is that of its input
             graph.aliases[step.outputs[0]] = step.inputs[0]
+    return graph
 
 
-def _check_samples(graph: Graph) -> None:
-    """Relevance is that of a sample: none of the steps may let one depend on another."""
+def check_samples(graph: Graph) -> Graph:
+    """Refuse steps that let one sample of a batch depend on another, since relevance is that of a sample."""
     for step in (*graph.steps, *graph.stripped):
         if step.mixes:
             raise UnsupportedLayerError(step.mixes)
-    output = graph.outputs[0]
-    if output.axis != 0:
-        raise UnsupportedLayerError(
-            f"The output of {graph.model.name!r} has the samples of a batch on axis {output.axis}. Expected: on the "
-            "first one. Remedy: transpose it in the model."
-        )
-    if output.each != 1:
-        raise UnsupportedLayerError(
-            f"The output of {graph.model.name!r} has {output.each} rows of its first axis for each sample. Expected: "
-            f"one. Remedy: reshape it in the model, keras.ops.reshape(y, (-1, {output.each}, ...))."
-        )
+    for output in graph.outputs:
+        if output.axis != 0:
+            raise UnsupportedLayerError(
+                f"The output of {graph.model.name!r} has the samples of a batch on axis {output.axis}. Expected: on "
+                "the first one. Remedy: transpose it in the model."
+            )
+        if output.each != 1:
+            raise UnsupportedLayerError(
+                f"The output of {graph.model.name!r} has {output.each} rows of its first axis for each sample. "
+                f"Expected: one. Remedy: reshape it in the model, keras.ops.reshape(y, (-1, {output.each}, ...))."
+            )
+    return graph
 
 
-def _mark_constants(graph: Graph) -> None:
-    """What no input can change takes no relevance; with a constant kernel, an operation is a linear step."""
+def mark_constants(graph: Graph) -> Graph:
+    """Mark the tensors that no input can change, and operations whose kernel is one of them as linear."""
+    graph = graph.copy()
     for position, step in enumerate(graph.steps):
-        held = tuple(i for i, ref in enumerate(step.inputs) if ref in graph.constants)
-        step = dataclasses.replace(step, held=held)
+        constant = tuple(i for i, ref in enumerate(step.inputs) if ref in graph.constants)
+        step = dataclasses.replace(step, constant=constant, held=constant)
         entry = linear.lookup_operation(step)
-        if entry is not None and not step.inputs[held[0]].batched:
+        if entry is not None and not step.inputs[constant[0]].batched:
             step = dataclasses.replace(step, linear=entry)
         graph.steps[position] = step
-        flow = flows.lookup(step)
-        if not step.signals or (flow is not None and flow.detached):
+        if len(step.inputs) == len({*constant, *SHAPE_ONLY.get(step.kind, ())}):
             graph.constants.update(step.outputs)
+    return graph
 
 
-def _fold_addends(graph: Graph) -> None:
-    """linear operation -> + constant: that is its bias."""
+def fold_addends(graph: Graph) -> Graph:
+    """Make the constant that is added to the output of a linear operation its bias."""
+    graph = graph.copy()
     producers = {ref: step for step in graph.steps for ref in step.outputs}
     consumers = graph.consumers()
     for add in [s for s in graph.steps if s.kind in ("ops.Add", keras.layers.Add) and len(s.inputs) == 2]:
-        if len(add.held) != 1:
+        if len(add.constant) != 1:
             continue
-        ref, constant = add.inputs[1 - add.held[0]], add.inputs[add.held[0]]
+        ref, constant = add.inputs[1 - add.constant[0]], add.inputs[add.constant[0]]
         step = producers.get(ref)
         if (
             step is None
@@ -203,13 +230,14 @@ def _fold_addends(graph: Graph) -> None:
             or add.outputs[0].shape != ref.shape
         ):
             continue
-        held = (*step.held, len(step.inputs))
-        merged = dataclasses.replace(step, outputs=add.outputs, addend=constant, held=held)
-        graph.steps.remove(step)  # to the place of the sum: what makes the constant may stand between them
+        constants = (*step.constant, len(step.inputs))
+        merged = dataclasses.replace(step, outputs=add.outputs, addend=constant, constant=constants, held=constants)
+        graph.steps.remove(step)  # it runs where the sum ran: steps that make the constant may lie between them
         _replace(graph, add, merged)
         producers[add.outputs[0]] = merged
         graph.aliases[ref] = add.outputs[0]
         graph.rewrites.append((add.order, add.path, add.operation, f"the bias of {step.path}"))
+    return graph
 
 
 def _replace(graph: Graph, old: Step, new: Step | None) -> None:
@@ -217,8 +245,9 @@ def _replace(graph: Graph, old: Step, new: Step | None) -> None:
     graph.steps[position : position + 1] = [] if new is None else [new]
 
 
-def _fold_behind(graph: Graph) -> None:
-    """linear -> BatchNormalization: scale the outputs of the kernel."""
+def fold_behind(graph: Graph) -> Graph:
+    """Fold a BatchNormalization behind a linear step into the outputs of its kernel."""
+    graph = graph.copy()
     producers = {ref: step for step in graph.steps for ref in step.outputs}
     consumers = graph.consumers()
     for norm in [s for s in graph.steps if s.linear is not None and s.linear.elementwise]:
@@ -239,19 +268,22 @@ def _fold_behind(graph: Graph) -> None:
         producers[norm.outputs[0]] = merged
         graph.aliases[ref] = norm.outputs[0]
         graph.rewrites.append((norm.order, norm.path, norm.operation, f"folded into {step.path}"))
+    return graph
 
 
-def _fold_ahead(graph: Graph) -> None:
-    """ZeroPadding -> linear and BatchNormalization -> linear: both are linear, so is the whole."""
+def fold_ahead(graph: Graph) -> Graph:
+    """Fold padding and BatchNormalization ahead of linear steps into them."""
+    graph = graph.copy()
     for step in reversed(list(graph.steps)):
         if _is_padding(step):
             _absorb(graph, step, lambda user: user.linear.convolution and not _has_norm(user), "absorbed into")
         elif step.linear is not None and step.linear.elementwise:
             _absorb(graph, step, functools.partial(_takes_norm, step), "folded into")
+    return graph
 
 
 def _has_norm(step: Step) -> bool:
-    """Whether a BatchNormalization was folded in from ahead: padding before that one is no zero to the kernel."""
+    """Whether a BatchNormalization was folded in from ahead. It makes padding ahead of it differ from zero."""
     return any(linear.lookup(layer) is not None for layer in step.before)
 
 
@@ -260,7 +292,7 @@ def _takes_norm(norm: Step, user: Step) -> bool:
     return scalable and _same_axis(norm, user.linear.channel_axis(user.op))
 
 
-def _absorb(graph: Graph, step: Step, fits: Any, verb: str) -> None:
+def _absorb(graph: Graph, step: Step, fits: Callable[[Step], bool], verb: str) -> None:
     (source,), target = step.inputs, step.outputs[0]
     users = graph.consumers().get(target, [])
     if target in graph.outputs or not users or any(u.linear is None or u.linear.elementwise for u in users):
@@ -289,26 +321,49 @@ def _same_axis(norm: Step, axis: int) -> bool:
     return norm.linear.channel_axis(norm.op) % rank == axis % rank
 
 
-def _mark_bounds(graph: Graph, nonnegative: bool) -> None:
-    """What bounds the values keep, and which factor of a product is a gate: what a sigmoid or softmax gave."""
-    intervals = graph.bounds = dict.fromkeys(graph.inputs if nonnegative else (), (0, math.inf))
+def mark_bounds(graph: Graph) -> Graph:
+    """Mark what bounds the values keep, which factors are gates, and shifts of the model's input."""
+    graph = graph.copy()
     gates: set[Ref] = set()
-    scaled = set(graph.inputs)
+    scaled = set(graph.inputs)  # inputs of the model, moved or scaled
+    stepwise = set(graph.constants)  # a small change of an input changes nothing
     for position, step in enumerate(graph.steps):
-        if step.kind in ("ops.Add", "ops.Subtract") and [step.inputs[i] in scaled for i in step.signals] == [True]:
+        signals = [i for i in range(len(step.inputs)) if i not in step.constant]
+        if step.kind in ("ops.Add", "ops.Subtract") and [step.inputs[i] in scaled for i in signals] == [True]:
             step = graph.steps[position] = dataclasses.replace(step, op=InputShift(step.op))
-        known = [intervals.get(ref, flows.UNBOUNDED) for ref in step.inputs]
+        if step.kind in STEPWISE or stepwise.issuperset(step.inputs):
+            stepwise.update(step.outputs)
         flow = flows.lookup(step)
         if step.linear is not None or flow is None:
             continue
-        if flow.transparent and scaled.issuperset(step.inputs[i] for i in step.signals):
+        found = tuple(i for i, ref in enumerate(step.inputs) if ref in gates)
+        if found:
+            graph.steps[position] = dataclasses.replace(step, gates=found)
+        values = [step.inputs[i] for i in signals if step.inputs[i] not in stepwise]
+        if flow.transparent and scaled.issuperset(values):
             scaled.update(step.outputs)
-        if flow.multiplies:
-            gated = [i for i in step.signals if step.inputs[i] in gates]
-            if gated and len(gated) < len(step.signals):
-                graph.steps[position] = dataclasses.replace(step, held=tuple(sorted({*step.held, *gated})))
-        interval = flow.interval(step, known)
-        intervals.update(dict.fromkeys(step.outputs, interval))
-        passed = flow.transparent and step.signals and all(step.inputs[i] in gates for i in step.signals)
-        if (interval[0] >= 0 and interval[1] <= 1 + 1e-6) or passed or step.kind in ("ops.Rsqrt", "ops.Reciprocal"):
+        interval = flow.interval(step, [graph.bounds.get(ref, flows.UNBOUNDED) for ref in step.inputs])
+        graph.bounds.update(dict.fromkeys(step.outputs, interval))
+        if _is_gate(step, interval) or (flow.transparent and values and gates.issuperset(values)):
             gates.update(step.outputs)
+    return graph
+
+
+def _is_gate(step: Step, interval: Interval) -> bool:
+    """Whether a step gives values in [0, 1], or scales, as 1/sigma is one."""
+    bounded = interval[0] >= 0 and interval[1] <= 1 + 1e-6
+    return bounded or step.kind in ("ops.Rsqrt", "ops.Reciprocal")
+
+
+# Each pass relies on what those before it did.
+PASSES: tuple[Canonizer, ...] = (
+    split_activations,  # first: an activation must be a step before it can be stripped; finds the linear layers
+    strip_output,  # before `prune`: it chooses the tensor that is explained
+    prune,  # before `check_samples`: a step that no output needs may do what it likes
+    check_samples,  # before anything folds: a folded step no longer says what it mixed
+    mark_constants,  # before `fold_addends`: a linear operation is one with a constant kernel
+    fold_addends,  # before `fold_behind`: a BatchNormalization scales the bias, too
+    fold_behind,  # before `fold_ahead`: between two linear steps, a BatchNormalization scales outputs, which is cheaper
+    fold_ahead,  # before `mark_bounds`: the bounds are those of the tensors that remain
+    mark_bounds,  # last: it reads the final steps
+)

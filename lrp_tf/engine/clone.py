@@ -13,6 +13,7 @@ from tensorflow.python.eager import record
 
 from lrp_tf.composites import Composite
 from lrp_tf.core.account import Account
+from lrp_tf.core.entering import hold
 from lrp_tf.core.graph import Graph, Ref, Step
 from lrp_tf.core.numerics import keep_largest
 from lrp_tf.core.protocol import Propagator, Saved
@@ -74,7 +75,8 @@ class Clone:
         self.relevance_filter = _fraction(relevance_filter)
         self.nonnegative = nonnegative  # what the graph was canonized with
         self.composite = composite
-        self.graph, self.handlers = mark(graph, composite.assign(graph), fast=fast)
+        graph, handlers = hold(graph, composite.assign(graph))
+        self.graph, self.handlers = mark(graph, handlers, fast=fast)
         self._rectifiers = positivity.shared_rectifiers(self.graph, self.handlers)
         self.heads = _heads(self.graph, self.handlers)
         self._makers = {ref: step for step in self.graph.steps for ref in step.outputs}

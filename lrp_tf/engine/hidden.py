@@ -44,7 +44,7 @@ def hidden_weights(graph: Graph, handlers: dict[Step, Handler]) -> list[keras.Va
     """
     reached = set(graph.outputs)
     for step in reversed(graph.steps):
-        if reached.intersection(step.outputs) and not getattr(handlers[step], "detached", False):
+        if reached.intersection(step.outputs):
             reached.update(step.inputs[i] for i in step.signals)
     constants = {ref for step in graph.steps if isinstance(step.op, Constants) for ref in step.outputs}
     found: dict[int, keras.Variable | Ref] = {}

@@ -1,7 +1,7 @@
-"""Relevance through everything without a kernel: sums, products, pooling, data movement, activations, normalisation.
+"""Flows: rules of layers without weights (sums, products, pooling, moved entries, activations, normalisation).
 
-A flow has the protocol of a rule (`forward`, `backward`, see rules.py). One entry of the registry makes a layer or
-operation known; conservation is accounted for as in the rules. The entries stand in entries.py.
+A flow has the protocol of a rule, `enters`, `forward` and `backward`, and keeps the same books. One entry in entries.py
+makes a layer or operation known.
 """
 
 from lrp_tf.flows import entries as entries
@@ -27,7 +27,7 @@ from lrp_tf.flows.pooling import (
     MaxAsAverage,
     WinnerTakesAll,
 )
-from lrp_tf.flows.sums import Affine, Contraction, Product, Quotient, Share, Winner
+from lrp_tf.flows.sums import Affine, Contraction, Product, Quotient, Share, Winner, factors
 
 __all__ = [
     "MAXIMA",
@@ -65,6 +65,7 @@ __all__ = [
     "Winner",
     "WinnerTakesAll",
     "entry",
+    "factors",
     "keeps",
     "lookup",
     "register",

@@ -1,44 +1,40 @@
-"""What a flow is, the registry of flows, and the two that every other file needs."""
+"""What a flow is, the registry of flows, and the two flows that every other file needs."""
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import keras
 import tensorflow as tf
 
 from lrp_tf.core import linear, unsupported
-from lrp_tf.core.graph import Interval
+from lrp_tf.core.account import Account
+from lrp_tf.core.graph import Interval, Step
 from lrp_tf.core.linear import computes_as
-from lrp_tf.core.numerics import vjp
-from lrp_tf.core.protocol import Handler, Propagate
+from lrp_tf.core.numerics import Relative, check_stabilizer, vjp
+from lrp_tf.core.protocol import Handler, Propagate, ZeroInput
+from lrp_tf.rules.base import short
 from lrp_tf.tracing.elementwise import is_elementwise
 
 UNBOUNDED: Interval = (-math.inf, math.inf)
 
 
 class Flow(Handler):
-    """Base class: the protocol of a rule (`forward`, `backward`, see rules.py) for a step without a kernel.
+    """Base class: says how relevance passes a step without a kernel.
+
+    A flow of your own defines `backward`, and `enters` where relevance does not enter every signal.
 
     Attributes:
         transparent: it moves or scales values but mixes none; `composites.first()` looks through it.
-        multiplies: an input that is a gate (in [0, 1] by a sigmoid or softmax) is held constant.
-        detached: relevance never enters; the outputs count as constants.
-        at_zero: relevance of an input that is zero: "none"; what the output has, which is zero too ("moves"); what the
-            output has, a function of this input alone ("element"); or "unknown".
-        divides: by a sum that may cancel, so that relevance can grow.
     """
 
-    transparent = False
-    multiplies = False
-    detached = False
-    at_zero = "unknown"
-    divides = False
+    transparent: bool = False
 
-    def forward(self, step: Any, inputs: list[tf.Tensor]) -> tuple[list[tf.Tensor], Any]:
+    def forward(self, step: Step, inputs: list[tf.Tensor]) -> tuple[list[tf.Tensor], Any]:
         """Outputs of the step, and what `backward` needs."""
         outputs = list(keras.tree.flatten(step.call(*inputs)))
         dtype = next((x.dtype for x in inputs if x.dtype.is_floating), None)
@@ -46,67 +42,99 @@ class Flow(Handler):
             # Layers with a mixed policy may cast to half precision; relevance does not.
             outputs = [tf.cast(y, dtype) if y.dtype.is_floating else y for y in outputs]
         for y, ref in zip(outputs, step.outputs, strict=True):
-            if y.shape.rank is None:  # as Keras' average leaves it
+            if y.shape.rank is None:  # keras.ops.average loses the static shape
                 y.set_shape([ref.rows, *ref.shape] if ref.batched else ref.shape)
         return outputs, (inputs, outputs)
 
-    def backward(self, step: Any, saved: Any) -> Propagate:
-        """A function: (relevance of the outputs, account or None) -> relevance of the inputs; None: none enters."""
-        raise NotImplementedError(f"{type(self).__name__} defines no backward()")
-
-    def interval(self, step: Any, intervals: list[Interval]) -> Interval:
+    def interval(self, step: Step, intervals: list[Interval]) -> Interval:
         """Bounds of the outputs, from those of the inputs."""
         return UNBOUNDED
 
+    def with_stabilizer(self, stabilizer: float | Relative) -> Flow:
+        """This flow with another `stabilizer`; the flow itself if it has none.
+
+        Raises:
+            ValueError: no number >= 0 and no `Relative`.
+        """
+        check_stabilizer(stabilizer)
+        if not hasattr(self, "stabilizer"):
+            return self
+        changed = copy.copy(self)
+        object.__setattr__(changed, "stabilizer", stabilizer)  # flows are frozen
+        return changed
+
     def __repr__(self) -> str:
-        return type(self).__name__
+        fields = dataclasses.fields(self) if dataclasses.is_dataclass(self) else ()
+        changed = [f.name for f in fields if f.repr and getattr(self, f.name) != f.default]
+        shown = ", ".join(f"{name}={short(getattr(self, name))}" for name in changed)
+        return f"{type(self).__name__}({shown})" if shown else type(self).__name__
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class PassThrough(Flow):
-    """R unchanged, for activations and other element-wise steps (Bach et al. 2015)."""
+    """R unchanged, for activations and other element-wise steps (Bach et al. 2015).
 
-    transparent: bool = False
-    at_zero = "element"
+    Of several signals the first gets all.
+    """
 
-    def backward(self, step: Any, saved: Any) -> Propagate:
+    transparent: bool = dataclasses.field(default=False, repr=False)
+    at_zero = ZeroInput.ELEMENT
+
+    def enters(self, step: Step) -> tuple[int, ...]:
+        return tuple(step.signals[:1])
+
+    def backward(self, step: Step, saved: Any) -> Propagate:
         return lambda relevances, account: at_signals(step, relevances[0])
 
-    def interval(self, step: Any, intervals: list[Interval]) -> Interval:
+    def interval(self, step: Step, intervals: list[Interval]) -> Interval:
         return activation_interval(step)
 
 
 class Identity(PassThrough):
-    """Dropout and the like, in inference mode whatever the call stored."""
+    """Dropout and the like, in inference mode even if the model's call stored `training=True`."""
 
-    at_zero = "moves"
+    at_zero = ZeroInput.MOVES
 
     def __init__(self) -> None:
         super().__init__(transparent=True)
 
-    def forward(self, step: Any, inputs: list[tf.Tensor]) -> tuple[list[tf.Tensor], Any]:
+    def forward(self, step: Step, inputs: list[tf.Tensor]) -> tuple[list[tf.Tensor], Any]:
         return [inputs[0]], None
 
-    def interval(self, step: Any, intervals: list[Interval]) -> Interval:
+    def interval(self, step: Step, intervals: list[Interval]) -> Interval:
         return intervals[0]
 
 
 # --- shared by the flows -----------------------------------------------------------------------
 
 
-def at_signals(step: Any, relevance: tf.Tensor) -> list[tf.Tensor | None]:
+def at_signals(step: Step, relevance: tf.Tensor) -> list[tf.Tensor | None]:
     """`relevance` for the first signal of the step, none for its other inputs."""
     first = step.signals[0]
     return [relevance if i == first else None for i in range(len(step.inputs))]
 
 
-def scatter(step: Any, positions: list[int], relevances: list[tf.Tensor]) -> list[tf.Tensor | None]:
+def scatter(step: Step, positions: list[int], relevances: list[tf.Tensor]) -> list[tf.Tensor | None]:
     """`relevances` for the inputs at `positions`, none for the others."""
     found = dict(zip(positions, relevances, strict=True))
     return [found.get(i) for i in range(len(step.inputs))]
 
 
-def replaced(inputs: list[tf.Tensor], positions: list[int], values: Any) -> list[tf.Tensor]:
+def book_division(
+    account: Account,
+    relevance: tf.Tensor,
+    g: tf.Tensor,
+    denominator: tf.Tensor,
+    epsilon: tf.Tensor,
+    stabilizer: float | Relative,
+) -> None:
+    """Book what g = relevance / denominator absorbs by its epsilon, and what an empty denominator leaves over."""
+    account.add("stabilizer", g * epsilon)
+    if isinstance(stabilizer, Relative) or stabilizer == 0:  # then a denominator may be exactly 0, and g is 0 there
+        account.add("other", tf.where(denominator == 0, relevance, tf.zeros_like(relevance)))
+
+
+def replaced(inputs: list[tf.Tensor], positions: list[int], values: Iterable[tf.Tensor]) -> list[tf.Tensor]:
     """`inputs` with `values` at `positions`."""
     full = list(inputs)
     for position, value in zip(positions, values, strict=True):
@@ -114,16 +142,16 @@ def replaced(inputs: list[tf.Tensor], positions: list[int], values: Any) -> list
     return full
 
 
-def aligned(step: Any, x: tf.Tensor, rank: int) -> tf.Tensor:
-    """x as it is broadcast: merging layers insert the axes that are missing behind the batch axis."""
+def aligned(step: Step, x: tf.Tensor, rank: int) -> tf.Tensor:
+    """x in the rank that it is broadcast in: merging layers insert missing axes behind the batch axis."""
     if not isinstance(step.op, keras.Layer) or x.shape.rank == rank:
         return x
     size = tf.shape(x)
     return tf.reshape(x, tf.concat([size[:1], [1] * (rank - x.shape.rank), size[1:]], 0))
 
 
-def unbroadcast(step: Any, relevance: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
-    """Relevance of x from that of a tensor that x was broadcast to: copies add up."""
+def unbroadcast(step: Step, relevance: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
+    """Relevance of x from that of a tensor that x was broadcast to: that of its copies is summed."""
     moved = any(ref.axis for ref in step.outputs)  # then the first axis may be one that x was broadcast along
     if not moved and x.shape[1:].is_fully_defined() and x.shape[1:] == relevance.shape[1:]:
         return relevance
@@ -132,7 +160,7 @@ def unbroadcast(step: Any, relevance: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
     return vjp(lambda t: tf.broadcast_to(aligned(step, t, rank), tf.shape(relevance)), [x], relevance)[0]
 
 
-def numbers(step: Any) -> list[float]:
+def numbers(step: Step) -> list[float]:
     """The numbers among the arguments: 2 in x * 2."""
     flat = keras.tree.flatten((step.args, step.kwargs))
     return [float(a) for a in flat if isinstance(a, (int, float)) and not isinstance(a, bool)]
@@ -153,7 +181,7 @@ _BOUNDS: dict[str, Interval] = {
 }
 
 
-def activation_interval(step: Any) -> Interval:
+def activation_interval(step: Step) -> Interval:
     """Bounds of what an activation can return."""
     name, op = step.activation, step.op
     if name == "relu" or type(op) is keras.layers.ReLU:
@@ -161,7 +189,7 @@ def activation_interval(step: Any) -> Interval:
             top = getattr(op, "max_value", None)
             return 0, math.inf if top is None else float(top)
         return UNBOUNDED
-    return _BOUNDS.get(name, UNBOUNDED)
+    return UNBOUNDED if name is None else _BOUNDS.get(name, UNBOUNDED)
 
 
 # --- registry ----------------------------------------------------------------------------------
@@ -176,7 +204,7 @@ def register(kind: type | str, flow: Flow, tensors: int | None = None) -> None:
     Args:
         kind: subclass of keras.Layer, or "ops.Add" for the operation of keras.ops.add.
         flow: an instance of `Flow`.
-        tensors: the entry holds only for calls with so many tensor arguments (x * 2 has one).
+        tensors: the number of tensor arguments of the calls that the entry is for (x * 2 has one); None: any.
 
     Raises:
         TypeError: `flow` is not a Flow.
@@ -193,7 +221,7 @@ def register_activation(function: Callable) -> None:
     _ACTIVATIONS.append(function)
 
 
-def lookup(step: Any) -> Flow | None:
+def lookup(step: Step) -> Flow | None:
     """The flow of a step, or None. A subclass that overrides what is computed needs an entry of its own."""
     if step.activation is not None or any(step.function is known for known in _ACTIVATIONS):
         return PassThrough()
@@ -213,8 +241,8 @@ def entry(kind: type | str) -> Flow | None:
     return _REGISTRY.get((kind, None))
 
 
-def keeps(step: Any) -> bool:
-    """Whether a layer stays one step: it has an entry, or looking into it would lead nowhere."""
+def keeps(step: Step) -> bool:
+    """Whether a layer stays one step: it has an entry, or following its `call` would not help."""
     known = linear.lookup(step.op) is not None or lookup(step) is not None
     opaque = step.function is not None or unsupported.remedy(step.op) is not None
     return known or opaque or (isinstance(step.kind, str) and step.kind in linear.operations())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import keras
 
-from lrp_tf.core.operations import BroadcastSamples, Constants, EachSample, InputShift, MergeTime, SplitTime
+from lrp_tf.core.operations import STEPWISE, BroadcastSamples, Constants, EachSample, InputShift, MergeTime, SplitTime
 from lrp_tf.flows.base import Flow, Identity, PassThrough, register
 from lrp_tf.flows.functions import Angle, Homogeneous, ProductOver, Ranked, Remainder, Replacement, SoftMaximum
 from lrp_tf.flows.moves import Cast, Detached, Gather, InputScaling, Lookup, Move, Pad, Select, normalize, rescale
@@ -20,7 +20,7 @@ _AUGMENTATION = """
     RandomShear RandomTranslation RandomZoom Solarization"""
 
 _ENTRIES: list[tuple[Flow, str]] = [
-    # activations and other functions of one entry each
+    # activations and other element-wise functions
     (PassThrough(), "ReLU LeakyReLU PReLU ELU Softmax Masking UnitNormalization RMSNormalization"),
     (
         PassThrough(),
@@ -43,7 +43,7 @@ _ENTRIES: list[tuple[Flow, str]] = [
     (Move(), "ops.Flip ops.Fliplr ops.Flipud ops.Rot90 ops.Roll ops.Repeat ops.Tile ops.Moveaxis ops.Swapaxes"),
     (Move(), "ops.Ravel ops.BroadcastTo ops.Diagonal ops.Rearrange ops.CropImages"),
     (Move(), "ops.DepthToSpace ops.SpaceToDepth"),
-    (Gather(enters=(0,)), "ops.Take ops.TakeAlongAxis ops.Slice"),
+    (Gather(moved=(0,)), "ops.Take ops.TakeAlongAxis ops.Slice"),
     (Pad(), "ZeroPadding1D ZeroPadding2D ZeroPadding3D ops.Pad ops.PadImages ops.Tril ops.Triu"),
     (Pad(), "ops.ExtractPatches ops.Unfold"),
     (Move(), "ops.Sort"),
@@ -86,19 +86,18 @@ _ENTRIES: list[tuple[Flow, str]] = [
     (LayerNorm(), "LayerNormalization"),
     (GroupNorm(), "GroupNormalization"),
     # no relevance enters
-    (Detached(), "ops.Equal ops.NotEqual ops.Greater ops.GreaterEqual ops.Less ops.LessEqual ops.Isnan ops.Isfinite"),
-    (Detached(), "ops.LogicalAnd ops.LogicalOr ops.LogicalNot ops.LogicalXor ops.Any ops.All ops.Argmax ops.Argmin"),
-    (Detached(), "ops.Argsort ops.OnesLike ops.ZerosLike ops.FullLike ops.Size ops.CountNonzero ops.Var ops.Std"),
+    (Detached(), " ".join(STEPWISE)),
+    (Detached(), "ops.OnesLike ops.ZerosLike ops.FullLike ops.Size ops.Var ops.Std"),
 ]
 for _flow, _names in _ENTRIES:
     for _name in _names.split():
         if _name.startswith("ops."):
             register(_name, _flow)
-        elif hasattr(keras.layers, _name):  # younger layers than the oldest Keras that we run on
+        elif hasattr(keras.layers, _name):  # the oldest Keras that we support lacks some layers
             register(getattr(keras.layers, _name), _flow)
-# the small operations of our own
+# our own small operations
 register(MergeTime, Move())
-register(SplitTime, Move(enters=(0,)))
+register(SplitTime, Move(moved=(0,)))
 register(InputShift, PassThrough(transparent=True))
 register(Constants, Detached())
 register(EachSample, Detached())

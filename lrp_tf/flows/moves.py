@@ -1,17 +1,19 @@
-"""Relevance moves with the values: reshaping, slicing, padding, casts, look-ups; and where it ends."""
+"""Relevance moves with the values: reshaping, slicing, padding, casts, look-ups; or ends at the step."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
 import tensorflow as tf
 
 from lrp_tf.core.account import Account
+from lrp_tf.core.graph import Ref, Step
 from lrp_tf.core.numerics import vjp
-from lrp_tf.core.protocol import Propagate
+from lrp_tf.core.protocol import Propagate, ZeroInput
 from lrp_tf.flows.base import (
     UNBOUNDED,
     Flow,
@@ -33,23 +35,28 @@ class Move(Flow):
     Where an entry comes from a constant (a class token, say), its relevance is booked as "bias".
 
     Args:
-        enters: positions of the inputs that are moved, where others only say whereto; None: all.
+        moved: positions of the inputs whose entries are moved, if others only say where to; None: all.
     """
 
-    enters: tuple[int, ...] | None = None
+    moved: tuple[int, ...] | None = dataclasses.field(default=None, repr=False)
     transparent = True
-    at_zero = "moves"
+    at_zero = ZeroInput.MOVES
 
-    def backward(self, step: Any, saved: Any) -> Propagate:
+    def _sources(self, step: Step) -> Sequence[int]:
+        return range(len(step.inputs)) if self.moved is None else self.moved
+
+    def enters(self, step: Step) -> tuple[int, ...]:
+        return tuple(i for i in self._sources(step) if i in step.signals)
+
+    def backward(self, step: Step, saved: Any) -> Propagate:
         inputs, _ = saved
-        moved = range(len(inputs)) if self.enters is None else self.enters
-        signals, constants = ([i for i in moved if (i in step.held) == held] for held in (False, True))
+        signals, constants = ([i for i in self._sources(step) if (i in step.held) == held] for held in (False, True))
 
         def function(positions: list[int]) -> Callable:
             return lambda *values: keras.tree.flatten(step.call(*replaced(inputs, positions, values)))
 
         def propagate(relevances: list[tf.Tensor], account: Account | None) -> list[tf.Tensor | None]:
-            # uint8 images are moved about too, and a product with integers has no transpose.
+            # Integers, as of uint8 images, have no gradient: the transpose needs floats.
             floats = [tf.cast(inputs[i], relevances[0].dtype) for i in signals]
             if account is not None and constants:
                 marks = [tf.zeros_like(x) for x in floats] + [tf.ones_like(inputs[i]) for i in constants]
@@ -60,16 +67,17 @@ class Move(Flow):
 
         return propagate
 
-    def interval(self, step: Any, intervals: list[Interval]) -> Interval:
-        return hull([intervals[i] for i in (range(len(intervals)) if self.enters is None else self.enters)])
+    def interval(self, step: Step, intervals: list[Interval]) -> Interval:
+        return hull([intervals[i] for i in self._sources(step)])
 
 
 class Pad(Move):
-    """Padding: R moves with its entries; what lands on the padding is booked "other"."""
+    """Padding: R moves with its entries; relevance of the padding is booked as "other"."""
 
-    enters: tuple[int, ...] | None = (0,)
+    def __init__(self) -> None:
+        super().__init__(moved=(0,))
 
-    def backward(self, step: Any, saved: Any) -> Propagate:
+    def backward(self, step: Step, saved: Any) -> Propagate:
         move = super().backward(step, saved)
         x, *rest = saved[0]
 
@@ -83,27 +91,27 @@ class Pad(Move):
 
         return propagate
 
-    def interval(self, step: Any, intervals: list[Interval]) -> Interval:
+    def interval(self, step: Step, intervals: list[Interval]) -> Interval:
         values = getattr(step.op, "constant_values", None)
         return hull([intervals[0], (0, 0)]) if values in (None, 0) and not numbers(step) else UNBOUNDED
 
 
 class Cast(Identity):
-    """A change of dtype; the rules keep their own, so that floats stay as they are."""
+    """A change of dtype. Floats stay as they are: relevance is computed in one precision throughout."""
 
-    def forward(self, step: Any, inputs: list[tf.Tensor]) -> tuple[list[tf.Tensor], Any]:
+    def forward(self, step: Step, inputs: list[tf.Tensor]) -> tuple[list[tf.Tensor], Any]:
         wanted = tf.as_dtype(step.outputs[0].dtype)
         (x,) = inputs
         return [x if x.dtype.is_floating and wanted.is_floating else tf.cast(x, wanted)], None
 
-    def interval(self, step: Any, intervals: list[Interval]) -> Interval:
+    def interval(self, step: Step, intervals: list[Interval]) -> Interval:
         return (0, 1) if step.inputs[0].dtype == "bool" else intervals[0]  # a mask, which gates
 
 
 class Lookup(Flow):
     """Embedding: the relevance of a vector, summed, is that of its token."""
 
-    def backward(self, step: Any, saved: Any) -> Propagate:
+    def backward(self, step: Step, saved: Any) -> Propagate:
         inputs, _ = saved
         (tokens,) = step.signals
 
@@ -118,18 +126,27 @@ class Lookup(Flow):
 class Gather(Move):
     """Slices chosen by indices; from a table that is constant, the indices take the relevance, as in an Embedding."""
 
-    def backward(self, step: Any, saved: Any) -> Propagate:
+    def enters(self, step: Step) -> tuple[int, ...]:
+        return tuple(step.signals) if 0 in step.held else super().enters(step)
+
+    def backward(self, step: Step, saved: Any) -> Propagate:
         return Lookup().backward(step, saved) if 0 in step.held and step.signals else super().backward(step, saved)
 
 
 class Select(Flow):
     """where(condition, a, b): each takes the relevance of the entries that it gave; numbers and constants as "bias"."""
 
-    def backward(self, step: Any, saved: Any) -> Propagate:
+    def _positions(self, step: Step) -> list[int | None]:
+        """Where condition, a and b are in `step.inputs`; None for numbers."""
+        places = itertools.count()
+        return [next(places) if isinstance(a, Ref) else None for a in step.args]
+
+    def enters(self, step: Step) -> tuple[int, ...]:
+        return tuple(i for i in self._positions(step)[1:] if i in step.signals)
+
+    def backward(self, step: Step, saved: Any) -> Propagate:
         inputs, _ = saved
-        condition, *branches = step.args
-        values = iter(range(len(inputs)))
-        positions = [next(values) if a in step.inputs else None for a in (condition, *branches)]
+        condition, positions = step.args[0], self._positions(step)
 
         def propagate(relevances: list[tf.Tensor], account: Account | None) -> list[tf.Tensor | None]:
             (r,) = relevances
@@ -145,17 +162,18 @@ class Select(Flow):
 
         return propagate
 
-    def interval(self, step: Any, intervals: list[Interval]) -> Interval:
+    def interval(self, step: Step, intervals: list[Interval]) -> Interval:
         branches = [intervals[i] for i, ref in enumerate(step.inputs) if any(ref is a for a in step.args[1:])]
         return hull([*branches, *((n, n) for n in numbers(step))])
 
 
 class Detached(Flow):
-    """Relevance never enters: comparisons, statistics, indices."""
+    """Relevance never enters: comparisons, statistics, indices. What arrives is booked as "bias"."""
 
-    detached = True
+    def enters(self, step: Step) -> tuple[int, ...]:
+        return ()
 
-    def backward(self, step: Any, saved: Any) -> Propagate:
+    def backward(self, step: Step, saved: Any) -> Propagate:
         def propagate(relevances: list[tf.Tensor], account: Account | None) -> list[tf.Tensor | None]:
             if account is not None:
                 account.add("bias", relevances[0])
@@ -168,17 +186,17 @@ class Detached(Flow):
 class InputScaling(PassThrough):
     """Rescaling and Normalization: R unchanged. `affine`: (layer, x) -> the value, in x's own precision."""
 
-    transparent: bool = True
-    at_zero = "unknown"
-    affine: Callable[[Any, tf.Tensor], tf.Tensor] = None  # type: ignore[assignment]
+    transparent: bool = dataclasses.field(default=True, repr=False)
+    at_zero = ZeroInput.UNKNOWN
+    affine: Callable[[Any, tf.Tensor], tf.Tensor] = dataclasses.field(kw_only=True, repr=False)
 
-    def forward(self, step: Any, inputs: list[tf.Tensor]) -> tuple[list[tf.Tensor], Any]:
+    def forward(self, step: Step, inputs: list[tf.Tensor]) -> tuple[list[tf.Tensor], Any]:
         (x,) = inputs
         if not x.dtype.is_floating:  # uint8 images
             x = tf.cast(x, "float64" if step.op.compute_dtype == "float64" else "float32")
         return [self.affine(step.op, x)], None
 
-    def interval(self, step: Any, intervals: list[Interval]) -> Interval:
+    def interval(self, step: Step, intervals: list[Interval]) -> Interval:
         return UNBOUNDED
 
 

@@ -5,31 +5,43 @@ The identity rule (Ali et al. 2022 leave it open) is `PassThrough()`, by a compo
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import tensorflow as tf
 
 from lrp_tf.core.account import Account
-from lrp_tf.core.numerics import offset
+from lrp_tf.core.graph import Step
+from lrp_tf.core.numerics import Relative, check_stabilizer, offset, ratio
 from lrp_tf.core.protocol import Propagate
-from lrp_tf.flows.base import Flow, PassThrough
+from lrp_tf.flows.base import Flow, PassThrough, book_division
 
 
+@dataclasses.dataclass(frozen=True, repr=False)
 class Centered(Flow):
     """z = (x - mean) scale + shift with mean and 1/sigma over some axes: LayerNormalization, GroupNormalization.
 
-    R_i = x_i (c_i - mean(c)) with c = scale R / s(z): Epsilon(1e-6) over the contributions of x, 1/sigma held
+    R_i = x_i (c_i - mean(c)) with c = scale R / s(z): Epsilon over the contributions of x, 1/sigma held
     (Ali et al. 2022, "XAI for Transformers"). The shift absorbs its share as a bias does.
+
+    Args:
+        stabilizer: epsilon of s(z) = z + epsilon sign(z), a number >= 0 or `Relative`.
     """
 
-    epsilon = 1e-6
+    stabilizer: float | Relative = 1e-6
     divides = True
 
-    def parts(self, step: Any, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, list[int]]:
+    def __post_init__(self) -> None:
+        check_stabilizer(self.stabilizer)
+
+    def enters(self, step: Step) -> tuple[int, ...]:
+        return tuple(i for i in step.signals if i == 0)
+
+    def parts(self, step: Step, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, list[int]]:
         """x with its groups on axes of their own, gamma and beta that broadcast to it, and the axes of the mean."""
         raise NotImplementedError
 
-    def backward(self, step: Any, saved: Any) -> Propagate:
+    def backward(self, step: Step, saved: Any) -> Propagate:
         inputs, _ = saved
         shape = tf.shape(inputs[0])
         x, gamma, beta, axes = self.parts(step, inputs[0])
@@ -37,12 +49,14 @@ class Centered(Flow):
         variance = tf.reduce_mean(tf.square(x - mean), axes, keepdims=True)
         scale = gamma * tf.math.rsqrt(variance + tf.constant(step.op.epsilon, x.dtype))
         z = (x - mean) * scale + beta
-        epsilon = offset(z, self.epsilon)
+        epsilon = offset(z, self.stabilizer)
 
         def propagate(relevances: list[tf.Tensor], account: Account | None) -> list[tf.Tensor | None]:
-            g = tf.reshape(relevances[0], tf.shape(x)) / (z + epsilon)
+            arrived = tf.reshape(relevances[0], tf.shape(x))
+            g = ratio(arrived, z + epsilon, self.stabilizer)
             if account is not None:
-                account.add("stabilizer", tf.reshape(g * epsilon, shape))
+                flat = [tf.reshape(t, shape) for t in (arrived, g, z + epsilon, epsilon)]
+                book_division(account, *flat, self.stabilizer)
                 account.add("bias", tf.reshape(g * beta, shape))
             c = g * scale
             r = x * (c - tf.reduce_mean(c, axes, keepdims=True))
@@ -54,12 +68,12 @@ class Centered(Flow):
 class LayerNorm(Centered):
     """keras.layers.LayerNormalization."""
 
-    def backward(self, step: Any, saved: Any) -> Propagate:
-        # With rms_scaling (of older Keras) nothing is centered: a scale alone passes R unchanged.
-        flow = PassThrough() if getattr(step.op, "rms_scaling", False) else super()
-        return flow.backward(step, saved)
+    def backward(self, step: Step, saved: Any) -> Propagate:
+        if getattr(step.op, "rms_scaling", False):  # of older Keras: nothing is centered, and a scale passes R
+            return PassThrough().backward(step, saved)
+        return super().backward(step, saved)
 
-    def parts(self, step: Any, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, list[int]]:
+    def parts(self, step: Step, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, list[int]]:
         layer, rank = step.op, x.shape.rank
         axes = sorted(a % rank for a in ([layer.axis] if isinstance(layer.axis, int) else layer.axis))
         gamma, beta = (_shaped(w, x, axes) for w in (layer.gamma, layer.beta))
@@ -76,7 +90,7 @@ def _shaped(weight: Any, x: tf.Tensor, axes: list[int]) -> tf.Tensor | None:
 class GroupNorm(Centered):
     """keras.layers.GroupNormalization."""
 
-    def parts(self, step: Any, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, list[int]]:
+    def parts(self, step: Step, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, list[int]]:
         layer, rank = step.op, x.shape.rank
         axis, channels = layer.axis % rank, x.shape[layer.axis % rank]
         groups = channels if layer.groups == -1 else layer.groups

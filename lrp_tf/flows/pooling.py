@@ -1,7 +1,8 @@
-"""Max pooling of every kind: windows, whole maps, adaptive, along axes. Averages are sums, see sums.py."""
+"""Max pooling of every kind: windows, whole maps, adaptive, along axes. Averages are sums and live in sums.py."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 from typing import Any
@@ -11,8 +12,9 @@ import numpy as np
 import tensorflow as tf
 
 from lrp_tf.core.account import Account
+from lrp_tf.core.graph import Step
 from lrp_tf.core.linear import channels_first, each
-from lrp_tf.core.protocol import Propagate
+from lrp_tf.core.protocol import Propagate, ZeroInput
 from lrp_tf.flows.base import Flow, Interval, lookup
 from lrp_tf.flows.sums import Share
 
@@ -28,9 +30,9 @@ def _to_first(x: tf.Tensor) -> tf.Tensor:
 class WinnerTakesAll(Flow):
     """Max pooling: R goes to the first maximum of each window, in row-major order."""
 
-    at_zero = "moves"
+    at_zero = ZeroInput.MOVES
 
-    def backward(self, step: Any, saved: Any) -> Propagate:
+    def backward(self, step: Step, saved: Any) -> Propagate:
         (x,), (y,) = saved
         op, rank = step.op, x.shape.rank - 2
         sizes = each(op.pool_size, rank)
@@ -45,10 +47,10 @@ class WinnerTakesAll(Flow):
 
         return propagate
 
-    def interval(self, step: Any, intervals: list[Interval]) -> Interval:
+    def interval(self, step: Step, intervals: list[Interval]) -> Interval:
         return intervals[0]
 
-    def average(self, step: Any) -> Callable[[tf.Tensor], tf.Tensor]:
+    def average(self, step: Step) -> Callable[[tf.Tensor], tf.Tensor]:
         """Average pooling of the same windows."""
         op = step.op
         rank = len(step.inputs[0].shape) - 1
@@ -89,20 +91,20 @@ def _max_pool_grad_2d(x: tf.Tensor, y: tf.Tensor, r: tf.Tensor, sizes: list, str
     return tf.raw_ops.MaxPoolGrad(orig_input=x, orig_output=y, grad=r, **window)
 
 
+@dataclasses.dataclass(frozen=True, repr=False)
 class GlobalWinnerTakesAll(Flow):
     """Maximum over axes: R goes to the first maximum, in row-major order. Global max pooling, keras.ops.max.
 
     `initial` of keras.ops.max is one more entry, the last one: where it wins, R is booked as "bias".
 
-    `smallest`: the minimum instead.
+    Args:
+        smallest: the minimum instead.
     """
 
-    at_zero = "moves"
+    smallest: bool = dataclasses.field(default=False, repr=False)
+    at_zero = ZeroInput.MOVES
 
-    def __init__(self, smallest: bool = False) -> None:
-        self.smallest = smallest
-
-    def backward(self, step: Any, saved: Any) -> Propagate:
+    def backward(self, step: Step, saved: Any) -> Propagate:
         (x,), _ = saved
         rank, axes = x.shape.rank, _axes(step)
         order = [*[i for i in range(rank) if i not in axes], *axes]
@@ -126,7 +128,7 @@ class GlobalWinnerTakesAll(Flow):
 
         return propagate
 
-    def _won(self, step: Any, flat: tf.Tensor) -> tf.Tensor | None:
+    def _won(self, step: Step, flat: tf.Tensor) -> tf.Tensor | None:
         """Where an entry, and not `initial`, gave the value; None: there is no `initial`."""
         initial = _initial(step)
         if initial is None:
@@ -134,26 +136,26 @@ class GlobalWinnerTakesAll(Flow):
         top = tf.reduce_min(flat, -1) if self.smallest else tf.reduce_max(flat, -1)
         return top <= tf.cast(initial, top.dtype) if self.smallest else top >= tf.cast(initial, top.dtype)
 
-    def interval(self, step: Any, intervals: list[Interval]) -> Interval:
+    def interval(self, step: Step, intervals: list[Interval]) -> Interval:
         ((low, high),) = intervals
         if (initial := _initial(step)) is None:
             return low, high
         choose = min if self.smallest else max
         return choose(low, initial), choose(high, initial)
 
-    def average(self, step: Any) -> Callable[[tf.Tensor], tf.Tensor]:
+    def average(self, step: Step) -> Callable[[tf.Tensor], tf.Tensor]:
         """The mean over the same axes."""
         axes = _axes(step)
         return lambda x: tf.reduce_mean(x, axes, keepdims=step.op.keepdims)
 
 
-def _initial(step: Any) -> float | None:
+def _initial(step: Step) -> float | None:
     """The number that keras.ops.max takes for one more entry, or None."""
     initial = getattr(step.op, "initial", None)
     return None if initial is None else float(initial)
 
 
-def _axes(step: Any) -> list[int]:
+def _axes(step: Step) -> list[int]:
     """The axes that a global pooling or reduction takes together; ascending."""
     rank = len(step.inputs[0].shape) + 1
     if isinstance(step.kind, str):
@@ -166,12 +168,12 @@ def _axes(step: Any) -> list[int]:
 class AdaptiveWinnerTakesAll(Flow):
     """Adaptive max pooling: R goes to the first maximum of each window, in row-major order."""
 
-    def backward(self, step: Any, saved: Any) -> Propagate:
+    def backward(self, step: Step, saved: Any) -> Propagate:
         (x,), _ = saved
         op, rank = step.op, x.shape.rank - 2
         first = channels_first(op)
         axes = range(2, rank + 2) if first else range(1, rank + 1)
-        # Axis by axis, the last one first: of equal maxima the first in row-major order is left.
+        # Axis by axis from the last one: of equal maxima, the first in row-major order remains.
         stages = []
         for axis, size in reversed(list(zip(axes, each(op.output_size, rank), strict=True))):
             x, found = _adaptive_max(x, axis, size)
@@ -187,10 +189,10 @@ class AdaptiveWinnerTakesAll(Flow):
 
         return propagate
 
-    def interval(self, step: Any, intervals: list[Interval]) -> Interval:
+    def interval(self, step: Step, intervals: list[Interval]) -> Interval:
         return intervals[0]
 
-    def average(self, step: Any) -> Callable[[tf.Tensor], tf.Tensor]:
+    def average(self, step: Step) -> Callable[[tf.Tensor], tf.Tensor]:
         """Average pooling of the same windows."""
         op = step.op
         return lambda x: keras.ops.adaptive_average_pool(x, op.output_size, op.data_format)
@@ -210,7 +212,7 @@ def _adaptive_max(x: tf.Tensor, axis: int, windows: int) -> tuple[tf.Tensor, tup
     size = x.shape[axis]
     starts = np.array([math.floor(i * size / windows) for i in range(windows)])
     ends = np.array([math.ceil((i + 1) * size / windows) for i in range(windows)])
-    # The last entry of a window again where the window is shorter than others: it comes after itself.
+    # Shorter windows repeat their last entry. It comes after the original, so it is never the first maximum.
     entries = np.minimum(starts[:, None] + np.arange((ends - starts).max())[None, :], ends[:, None] - 1)
     gathered = tf.gather(_axis_last(x, axis), entries, axis=-1)  # [..., windows, entries of one]
     place = tf.argmax(gathered, -1, output_type=tf.int32)
@@ -224,7 +226,7 @@ MAXIMA = (WinnerTakesAll, GlobalWinnerTakesAll, AdaptiveWinnerTakesAll)
 class MaxAsAverage(Share):
     """Max pooling propagated as average pooling of the same windows (the LRP tutorial's choice)."""
 
-    def linear_map(self, step: Any, inputs: list[tf.Tensor]) -> Callable[..., tf.Tensor]:
+    def linear_map(self, step: Step, inputs: list[tf.Tensor]) -> Callable[..., tf.Tensor]:
         flow = lookup(step)
         if not isinstance(flow, MAXIMA):
             raise ValueError(
@@ -233,6 +235,6 @@ class MaxAsAverage(Share):
             )
         return flow.average(step)
 
-    def interval(self, step: Any, intervals: list[Interval]) -> Interval:
+    def interval(self, step: Step, intervals: list[Interval]) -> Interval:
         flow = lookup(step)
         return intervals[0] if flow is None else flow.interval(step, intervals)

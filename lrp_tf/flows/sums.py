@@ -12,9 +12,21 @@ import tensorflow as tf
 
 from lrp_tf import rules
 from lrp_tf.core.account import Account
-from lrp_tf.core.numerics import offset, vjp
-from lrp_tf.core.protocol import Propagate, Saved
-from lrp_tf.flows.base import UNBOUNDED, Flow, Interval, aligned, hull, numbers, replaced, scatter, unbroadcast
+from lrp_tf.core.graph import Step
+from lrp_tf.core.numerics import Relative, check_stabilizer, offset, ratio, vjp
+from lrp_tf.core.protocol import Handler, Propagate, Saved, ZeroInput
+from lrp_tf.flows.base import (
+    UNBOUNDED,
+    Flow,
+    Interval,
+    aligned,
+    book_division,
+    hull,
+    numbers,
+    replaced,
+    scatter,
+    unbroadcast,
+)
 from lrp_tf.flows.moves import Pad
 
 
@@ -29,37 +41,44 @@ class Summed(Saved):
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Share(Flow):
-    """Epsilon(1e-6) over the true contributions of an affine step: Add, Average, average pooling.
+    """Epsilon over the true contributions of an affine step: Add, Average, average pooling.
 
-    A constant among the arguments (x + 3) absorbs its share as a bias does.
+    R_i = c_i R / s(z), where z is the sum of the contributions c_i. A constant among the arguments (x + 3) absorbs its
+    share as a bias does.
 
     Args:
         bounds: how the bounds of the output follow from those of the inputs: "sum", "hull", "sign" (what is >= 0 stays
             so), or "", unknown.
+        stabilizer: epsilon of s(z) = z + epsilon sign(z), a number >= 0 or `Relative`.
     """
 
-    bounds: str = ""
-    epsilon = 1e-6
-    at_zero = "none"
+    bounds: str = dataclasses.field(default="", repr=False)
+    stabilizer: float | Relative = 1e-6
+    at_zero = ZeroInput.NONE
     divides = True
 
-    def linear_map(self, step: Any, inputs: list[tf.Tensor]) -> Callable[..., tf.Tensor] | None:
+    def __post_init__(self) -> None:
+        check_stabilizer(self.stabilizer)
+
+    def linear_map(self, step: Step, inputs: list[tf.Tensor]) -> Callable[..., tf.Tensor] | None:
         """The map whose contributions are shared; None: the step's own."""
         return None
 
-    def has_offset(self, step: Any) -> bool:
+    def has_offset(self, step: Step) -> bool:
         """Whether the map is affine and not linear."""
-        return step.has_constants and not self.multiplies
+        return step.has_constants
 
-    def _quiet(self, step: Any) -> bool:
-        return step.marks.positive_only and type(self).linear_map is Share.linear_map
+    def parts(self, step: Step) -> int:
+        """The number of signals, each of which alone makes the whole sum; 1 for a sum of their contributions."""
+        return 1
 
-    def forward(self, step: Any, inputs: list[tf.Tensor]) -> tuple[list[tf.Tensor], Any]:
+    def forward(self, step: Step, inputs: list[tf.Tensor]) -> tuple[list[tf.Tensor], Any]:
         outputs, (inputs, _) = super().forward(step, inputs)
-        # Of z what is above zero matters: the ReLU's own output, so that z need not be kept.
-        return outputs, Summed(inputs, outputs[0], tf.nn.relu(outputs[0]) if self._quiet(step) else None)
+        # Only z above zero matters: relu(z), which the ReLU behind the step reuses, is kept instead of z.
+        above = step.marks.positive_only and keeps_rectified(self)
+        return outputs, Summed(inputs, outputs[0], tf.nn.relu(outputs[0]) if above else None)
 
-    def backward(self, step: Any, saved: Summed) -> Propagate:
+    def backward(self, step: Step, saved: Summed) -> Propagate:
         inputs, output = saved.inputs, saved.output if saved.rectified is None else saved.rectified
         signals = step.signals
         dtype = tf.float64 if getattr(step.op, "compute_dtype", None) == "float64" else tf.float32  # of uint8 images
@@ -68,14 +87,14 @@ class Share(Flow):
         z = output if call is None else call(*inputs)
         function = lambda *values: (call or step.call)(*replaced(inputs, signals, values))  # noqa: E731
         values = [inputs[i] for i in signals]
-        epsilon = tf.constant(self.epsilon, z.dtype) if self._quiet(step) else offset(z, self.epsilon)
-        parts = len(signals) if self.multiplies else 1
+        epsilon = offset(z, self.stabilizer) if saved.rectified is None else tf.constant(self.stabilizer, z.dtype)
+        parts = self.parts(step)
         plain = is_plain_sum(step)
 
         def propagate(relevances: list[tf.Tensor], account: Account | None) -> list[tf.Tensor | None]:
-            g = relevances[0] / (z + epsilon)
+            g = ratio(relevances[0], z + epsilon, self.stabilizer)
             if account is not None:
-                account.add("stabilizer", g * epsilon)
+                book_division(account, relevances[0], g, z + epsilon, epsilon, self.stabilizer)
                 if self.has_offset(step):
                     account.add("bias", g * function(*[tf.zeros_like(x) for x in values]))
             shares = [g] * len(values) if plain else vjp(function, values, g / parts if parts > 1 else g)
@@ -83,7 +102,7 @@ class Share(Flow):
 
         return propagate
 
-    def interval(self, step: Any, intervals: list[Interval]) -> Interval:
+    def interval(self, step: Step, intervals: list[Interval]) -> Interval:
         intervals = [*intervals, *((n, n) for n in numbers(step))]
         if self.bounds == "sum":
             return sum(low for low, _ in intervals), sum(high for _, high in intervals)
@@ -92,7 +111,15 @@ class Share(Flow):
         return hull(intervals) if self.bounds == "hull" else UNBOUNDED
 
 
-def is_plain_sum(step: Any) -> bool:
+def keeps_rectified(handler: Handler) -> bool:
+    """Whether a flow needs no more of its sum z than relu(z): a `Relative` stabiliser needs all of z."""
+    if not isinstance(handler, Share) or isinstance(handler.stabilizer, Relative):
+        return False
+    own = type(handler)
+    return own.linear_map is Share.linear_map and own.forward is Share.forward and own.backward is Share.backward
+
+
+def is_plain_sum(step: Step) -> bool:
     """Whether a step adds tensors of one shape: relevance of each is then its own value times what is common."""
     if step.kind not in ("ops.Add", keras.layers.Add):
         return False
@@ -103,36 +130,54 @@ def is_plain_sum(step: Any) -> bool:
 class Resample(Share):
     """Resizing and upsampling: nearest neighbours move R with the values, interpolation shares it."""
 
-    def linear_map(self, step: Any, inputs: list[tf.Tensor]) -> Callable[..., tf.Tensor] | None:
-        # TensorFlow interpolates in float32 whatever it is given, and some of its gradients take nothing else.
+    def linear_map(self, step: Step, inputs: list[tf.Tensor]) -> Callable[..., tf.Tensor] | None:
+        # TensorFlow interpolates in float32 for every input dtype, and some of its gradients accept nothing else.
         return lambda x: tf.cast(step.call(tf.cast(x, tf.float32)), x.dtype)
 
-    def backward(self, step: Any, saved: Any) -> Propagate:
+    def backward(self, step: Step, saved: Any) -> Propagate:
         if self.moves(step):
             return Pad().backward(step, (saved.inputs, [saved.output]))
         return super().backward(step, saved)
 
-    def moves(self, step: Any) -> bool:
+    def moves(self, step: Step) -> bool:
         """Whether the step only moves values."""
         if isinstance(step.op, keras.layers.CenterCrop):  # what is smaller than the crop is resized
             pairs = zip(step.inputs[0].shape, step.outputs[0].shape, strict=True)
             return all(before is not None and after is not None and before >= after for before, after in pairs)
         return step.op.interpolation == "nearest"
 
-    def has_offset(self, step: Any) -> bool:
+    def has_offset(self, step: Step) -> bool:
         return getattr(step.op, "pad_to_aspect_ratio", False)  # with fill_value
 
 
+@dataclasses.dataclass(frozen=True, repr=False)
 class Contraction(Share):
     """A product that sums, of two signals: matmul, einsum, Dot. They share R equally, each in proportion.
 
-    A gate, as the weights of an attention, is held constant and leaves all to the other.
+    z_j = sum_i x_i w_ij with x and w both signals: R_i = x_i sum_j w_ij R_j / (2 s(z_j)), and likewise for w.
+
+    Args:
+        gates: "held": a gate (in [0, 1] by a sigmoid or softmax, as the weights of an attention) gets nothing and
+            leaves all to the other signal; "share": it shares like any signal.
     """
 
-    multiplies = True
-    at_zero = "unknown"
+    gates: str = "held"
+    at_zero = ZeroInput.UNKNOWN
 
-    def linear_map(self, step: Any, inputs: list[tf.Tensor]) -> Callable[..., tf.Tensor] | None:
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_gates(self.gates)
+
+    def enters(self, step: Step) -> tuple[int, ...]:
+        return factors(step, self.gates)
+
+    def has_offset(self, step: Step) -> bool:
+        return False
+
+    def parts(self, step: Step) -> int:
+        return len(step.signals)
+
+    def linear_map(self, step: Step, inputs: list[tf.Tensor]) -> Callable[..., tf.Tensor] | None:
         layer = step.op
         if not getattr(layer, "normalize", False):
             return None
@@ -146,28 +191,54 @@ class Contraction(Share):
         return lambda *values: dot.call([x * scale for x, scale in zip(values, scales, strict=True)])
 
 
+GATES = ("held", "share")
+
+
+def check_gates(gates: str) -> None:
+    """Raise ValueError unless `gates` is "held" or "share"."""
+    if gates not in GATES:
+        raise ValueError(f"gates expects one of {GATES}. Received: {gates!r}")
+
+
+def factors(step: Step, gates: str) -> tuple[int, ...]:
+    """The signals of a product that take relevance: a gate does not if it is "held" and a signal is no gate."""
+    others = [i for i in step.signals if i not in step.gates]
+    return tuple(others if others and gates == "held" else step.signals)
+
+
+def shared_equally(step: Step, inputs: list[tf.Tensor], positions: list[int]) -> Propagate:
+    """R / n for each of the n inputs at `positions`."""
+
+    def propagate(relevances: list[tf.Tensor], account: Account | None) -> list[tf.Tensor | None]:
+        r = relevances[0] / len(positions) if len(positions) > 1 else relevances[0]
+        return scatter(step, positions, [unbroadcast(step, r, inputs[i]) for i in positions])
+
+    return propagate
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
 class Product(Flow):
-    """An element-wise product. A gate or a constant is held, R goes to the signal; several signals share it equally."""
+    """An element-wise product: several signals share R equally, a constant gets none.
 
-    multiplies = True
+    Args:
+        gates: "held": a gate (in [0, 1] by a sigmoid or softmax) gets nothing, all goes to the other signals; "share":
+            it shares like any signal.
+    """
+
+    gates: str = "held"
     transparent = True
-    at_zero = "moves"
+    at_zero = ZeroInput.MOVES
 
-    def backward(self, step: Any, saved: Any) -> Propagate:
-        inputs, _ = saved
-        signals = self.takers(step)
+    def __post_init__(self) -> None:
+        check_gates(self.gates)
 
-        def propagate(relevances: list[tf.Tensor], account: Account | None) -> list[tf.Tensor | None]:
-            r = relevances[0] / len(signals) if len(signals) > 1 else relevances[0]
-            return scatter(step, signals, [unbroadcast(step, r, inputs[i]) for i in signals])
+    def enters(self, step: Step) -> tuple[int, ...]:
+        return factors(step, self.gates)
 
-        return propagate
+    def backward(self, step: Step, saved: Any) -> Propagate:
+        return shared_equally(step, saved[0], step.signals)
 
-    def takers(self, step: Any) -> list[int]:
-        """Positions of the inputs that relevance goes to."""
-        return step.signals
-
-    def interval(self, step: Any, intervals: list[Interval]) -> Interval:
+    def interval(self, step: Step, intervals: list[Interval]) -> Interval:
         low, high = 1.0, 1.0
         for a, b in (*intervals, *((n, n) for n in numbers(step))):
             ends = [0.0 if 0 in (p, q) else p * q for p in (low, high) for q in (a, b)]
@@ -178,18 +249,21 @@ class Product(Flow):
 class Negation(Product):
     """-x: R unchanged."""
 
-    def interval(self, step: Any, intervals: list[Interval]) -> Interval:
+    def interval(self, step: Step, intervals: list[Interval]) -> Interval:
         ((low, high),) = intervals
         return -high, -low
 
 
 class Quotient(Product):
-    """x / y: R goes to the numerator; the denominator is held constant like the scale of a normalisation."""
+    """x / y: R goes to the numerator; the denominator is held constant like the scale of a normalisation.
 
-    def takers(self, step: Any) -> list[int]:
-        return step.signals[:1]
+    With `gates="held"` and a gate as numerator, R goes to the denominator.
+    """
 
-    def interval(self, step: Any, intervals: list[Interval]) -> Interval:
+    def enters(self, step: Step) -> tuple[int, ...]:
+        return super().enters(step)[:1]
+
+    def interval(self, step: Step, intervals: list[Interval]) -> Interval:
         divisors = numbers(step)
         if len(intervals) == 1 and len(divisors) == 1 and not isinstance(step.args[0], (int, float)) and divisors[0]:
             low, high = sorted(end / divisors[0] for end in intervals[0])
@@ -198,23 +272,38 @@ class Quotient(Product):
         return (0, math.inf) if positive else UNBOUNDED
 
 
+@dataclasses.dataclass(frozen=True, repr=False)
 class Affine(Flow):
-    """An affine step that no neighbour could take in (BatchNormalization after a sum, say): Epsilon(1e-6)."""
+    """Epsilon for an affine step that folds into no neighbour, for example BatchNormalization after a sum.
 
-    rule = rules.Epsilon()
+    Args:
+        stabilizer: epsilon of s(z) = z + epsilon sign(z), a number >= 0 or `Relative`.
+    """
+
+    stabilizer: float | Relative = 1e-6
     divides = True
 
-    def forward(self, step: Any, inputs: list[tf.Tensor]) -> tuple[list[tf.Tensor], Any]:
+    def __post_init__(self) -> None:
+        check_stabilizer(self.stabilizer)
+
+    @property
+    def rule(self) -> rules.Epsilon:
+        return rules.Epsilon(self.stabilizer)
+
+    def enters(self, step: Step) -> tuple[int, ...]:
+        return self.rule.enters(step)
+
+    def forward(self, step: Step, inputs: list[tf.Tensor]) -> tuple[list[tf.Tensor], Any]:
         return self.rule.forward(step, inputs)
 
-    def backward(self, step: Any, saved: Any) -> Propagate:
+    def backward(self, step: Step, saved: Any) -> Propagate:
         return self.rule.backward(step, saved)
 
 
 class Winner(Flow):
     """Element-wise maximum or minimum: R goes to the first of the inputs that gave the value."""
 
-    def backward(self, step: Any, saved: Any) -> Propagate:
+    def backward(self, step: Step, saved: Any) -> Propagate:
         inputs, (y,) = saved
 
         def propagate(relevances: list[tf.Tensor], account: Account | None) -> list[tf.Tensor | None]:
@@ -236,5 +325,5 @@ class Winner(Flow):
 
         return propagate
 
-    def interval(self, step: Any, intervals: list[Interval]) -> Interval:
+    def interval(self, step: Step, intervals: list[Interval]) -> Interval:
         return hull([*intervals, *((n, n) for n in numbers(step))])

@@ -69,7 +69,7 @@ def relevance_readers(graph: Graph, handlers: dict[Step, Handler]) -> dict[Ref, 
     readers: dict[Ref, list[Step]] = {}
     for step in graph.steps:
         for position, ref in enumerate(step.inputs):
-            if position not in step.held and not getattr(handlers[step], "detached", False):
+            if position not in step.held:
                 readers.setdefault(ref, []).append(step)
     return readers
 

@@ -8,7 +8,7 @@ import math
 from lrp_tf.core.graph import Graph, Step
 from lrp_tf.core.numerics import Relative
 from lrp_tf.core.protocol import Handler
-from lrp_tf.flows.sums import Summed, is_plain_sum
+from lrp_tf.flows.sums import Summed, is_plain_sum, keeps_rectified
 from lrp_tf.rules.operators import Operator
 
 # A step is memory-heavy above this share of the outputs of all linear steps. Below it memory is no burden, and two
@@ -27,6 +27,8 @@ def recomputed_summands(graph: Graph, handlers: dict[Step, Handler], positive_on
     found: dict[Step, int] = {}
     for step in positive_only:
         if not is_plain_sum(step) or len(step.inputs) != 2 or step.held or step.inputs[0] is step.inputs[1]:
+            continue
+        if not keeps_rectified(handlers[step]):
             continue
         for position in (1, 0):
             ref = step.inputs[position]

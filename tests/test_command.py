@@ -14,7 +14,7 @@ import lrp_tf
 from lrp_tf import cli, composites, heatmap, rules
 from lrp_tf.cli import options
 from lrp_tf.files import images
-from lrp_tf.gallery import drawing
+from lrp_tf.heatmap import look
 
 WAYS_IN = [
     ["-m", "lrp_tf"],
@@ -79,8 +79,8 @@ def test_options_know_the_names_that_their_modules_own():
     assert tuple(composites.PRESETS) == options.PRESETS
     assert images.FITS == options.FITS
     assert images.MAX_PIXELS == options.MAX_PIXELS
-    assert drawing.STYLES == options.STYLES
-    assert drawing.FORMATS == options.FORMATS
+    assert look.STYLES == options.STYLES
+    assert look.FORMATS == options.FORMATS
     assert heatmap.PALETTES == options.PALETTES
     assert rules.base.WHEN_EMPTY == options.WHEN_EMPTY
 
@@ -136,7 +136,7 @@ def test_another_backend_is_refused_before_keras_is_imported():
 
 def filtered(body, **environment):
     """What arrives on standard error of a process that writes inside the filter."""
-    code = f"import os, sys, signal\nfrom lrp_tf import quiet\nwith quiet._without_greetings():\n    {body}\n"
+    code = f"import os, sys, signal\nfrom lrp_tf.cli import quiet\nwith quiet._without_greetings():\n    {body}\n"
     return run(code=["-c", code], **environment)
 
 

@@ -19,8 +19,9 @@ from keras import layers as kl
 import lrp_tf
 from lrp_tf import heatmap
 from lrp_tf.files import images, loading
-from lrp_tf.gallery import drawing, run
-from lrp_tf.gallery.drawing import Look, where_it_went
+from lrp_tf.gallery import draw, run
+from lrp_tf.gallery.draw import where_it_went
+from lrp_tf.heatmap.look import Look
 
 FIT = images.Fit(32, 32, "squash")
 SIZE = (48, 64)  # of the photographs
@@ -89,7 +90,7 @@ def test_weak_maps_say_what_took_the_rest(lrp, tmp_path, monkeypatch):
         np.testing.assert_allclose(float(row["arrived"]), share, rtol=1e-3)
         first, second, *_, last = title.splitlines()
         assert first == f"{row['target_name']}, p = {float(row['probability']):.3f}, logit {float(row['logit']):.2f}"
-        assert second.startswith(f"{drawing._share(share)} of the score arrives at the pixels, biases absorb ")
+        assert second.startswith(f"{draw._share(share)} of the score arrives at the pixels, biases absorb ")
         assert second.split("pixels")[1] in out
         assert last.startswith("full colour: |R| = ")
         assert float(last.split("= ")[1]) == pytest.approx(float(row["largest_relevance"]), rel=0.5)
@@ -333,4 +334,4 @@ def test_a_gallery_checks_its_look():
 )
 def test_the_first_stride(stack, stride):
     model = keras.Sequential([keras.Input((32, 32, 3)), *stack, kl.Flatten(), kl.Dense(2)])
-    assert drawing.first_stride(lrp_tf.Explainer(model)) == stride
+    assert draw.first_stride(lrp_tf.Explainer(model)) == stride

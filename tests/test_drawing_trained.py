@@ -16,8 +16,8 @@ from helpers.pictures import rgb, table
 import lrp_tf
 from lrp_tf import heatmap
 from lrp_tf.files import images
-from lrp_tf.gallery import drawing
-from lrp_tf.gallery.drawing import Look
+from lrp_tf.gallery.draw import first_stride
+from lrp_tf.heatmap.look import STYLES, Look
 
 DATA = REPOSITORY.parent / "shared" / "data"
 
@@ -61,7 +61,7 @@ def test_the_command_on_photographs(mobilenet, tmp_path):
         largest = max(largest, np.abs(values).max())
         photograph = images.read(row["file"])
         full = fit.restore(values, photograph.shape[:2])
-        made = {style: rgb(out / f"{row['result']}.{style}.{k + 1}.png").astype(int) for style in drawing.STYLES[1:]}
+        made = {style: rgb(out / f"{row['result']}.{style}.{k + 1}.png").astype(int) for style in STYLES[1:]}
         assert np.abs(made["heatmap"] - heatmap.to_rgb(full, scale=scale)).max() <= 2
         assert np.abs(made["overlay"] - heatmap.overlay(photograph, full, scale=scale)).max() <= 2
     assert scale == pytest.approx(largest, rel=1e-4)
@@ -75,7 +75,7 @@ def test_auto_removes_the_lattice_of_mobilenet_and_keeps_the_sum(mobilenet):
     files = sorted((DATA / "photos").glob("*.jpg"))
     x = keras.applications.mobilenet.preprocess_input(np.stack([fit.apply(images.read(f)) for f in files]) * 1.0)
     maps = explainer(x.astype("float32"), target="top1").numpy().astype(float).sum(-1)
-    assert drawing.first_stride(explainer) == 2
+    assert first_stride(explainer) == 2
     smooth = np.stack([Look(smooth="auto").paint(2).values(m) for m in maps])
     np.testing.assert_allclose(smooth.sum((1, 2)), maps.sum((1, 2)), rtol=1e-12)
 

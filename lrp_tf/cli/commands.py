@@ -22,10 +22,12 @@ from lrp_tf.cli.progress import Bar
 from lrp_tf.engine import targets
 from lrp_tf.engine.diagnosis import ADVICE, RelevanceWarning
 from lrp_tf.explainer import Explainer
-from lrp_tf.files import forms, images, loading
+from lrp_tf.files import images, loading
+from lrp_tf.files.form import begins_with_scaling, form_of
 from lrp_tf.files.loading import LoadError
-from lrp_tf.gallery import drawing, run
-from lrp_tf.gallery.run import Gallery, Look
+from lrp_tf.gallery import run
+from lrp_tf.gallery.run import Gallery
+from lrp_tf.heatmap.look import STYLES, Look
 from lrp_tf.serving import saved_model
 from lrp_tf.terminal import printable, say
 
@@ -62,7 +64,7 @@ def _fed(options: argparse.Namespace) -> tuple[Explainer, np.ndarray]:
     model = _load(options)
     preprocessing = _preprocessing(options, model)
     explainer = _explainer(model, options, _bounds(options, model, preprocessing))
-    form = forms.form(explainer, options.size)
+    form = form_of(explainer, options.size)
     try:
         image = images.read(options.image, options.max_pixels)
     except images.ImageError as error:
@@ -129,7 +131,7 @@ def explain_images(
     skipped = lambda path, reason: say(f"skipped: {path!a}: {reason}", error=True)  # noqa: E731
     files = list(images.find(_image_names(options), skipped=skipped))
     explainer = _explainer(model, options, _bounds(options, model, preprocessing))
-    styles = drawing.STYLES if options.style == "all" else (options.style,)
+    styles = STYLES if options.style == "all" else (options.style,)
     display = ("cmap", "reduce", "scale", "show", "smooth", "colorbar", "dpi", "format")
     look = Look(styles, gamma=options.color_gamma, **{name: getattr(options, name) for name in display})
     look.check()
@@ -239,7 +241,7 @@ def _preprocessing(options: argparse.Namespace, model: keras.Model) -> loading.P
     """What was asked for; "none" where the model scales its input itself; never a guess."""
     if options.preprocess is not None:
         return loading.get_preprocessing(options.preprocess)
-    if forms.begins_with_scaling(Explainer(model, "epsilon", output=_output(options)).graph):
+    if begins_with_scaling(Explainer(model, "epsilon", output=_output(options)).graph):
         return loading.get_preprocessing("none")
     raise LoadError(
         f"--preprocess is missing, and {options.model} does not scale its input itself: a model that is fed other "
@@ -268,7 +270,7 @@ def _bounds(options: argparse.Namespace, model: keras.Model, preprocessing: load
     """low and high of z^B rules: what becomes of pixels 0 and 255."""
     if not _needs_bounds(options):
         return {}
-    form = forms.form(Explainer(model, "epsilon", output=_output(options)), options.size)
+    form = form_of(Explainer(model, "epsilon", output=_output(options)), options.size)
     low, high = preprocessing.bounds(form.channels)
     return {"low": low, "high": high}
 

@@ -10,7 +10,8 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from lrp_tf.gallery import drawing, run
+from lrp_tf.gallery import run
+from lrp_tf.gallery.draw import where_it_went
 from lrp_tf.terminal import printable, raise_interrupt, say, silence
 
 
@@ -71,7 +72,7 @@ class Bar:
             top = f"{name} {float(chance):.3f}" if chance else name
             logit = float(cells["logit"])
             shares = (float(cells[name]) for name in ("sum_of_relevance", "bias", "stabilizer", "other"))
-            went = drawing.where_it_went(logit, *shares)
+            went = where_it_went(logit, *shares)
             file = ascii(Path(cells["file"]).name)[1:-1]
             say(f"{file}: {top}; {printable(cells['target_name'])}: logit {logit:.4g}; {went}")
 

@@ -14,11 +14,10 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-import cv2
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from lrp_tf.heatmap.images import scaled
+from lrp_tf.heatmap.photographs import scaled
 
 MAX_PIXELS = 50_000_000
 SUFFIXES = frozenset([".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".gif", ".tif", ".tiff"])
@@ -283,11 +282,6 @@ def _to_rgb(image: Image.Image) -> np.ndarray:
     return np.array(image.convert("RGB"))
 
 
-def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """[H, W] or [H, W, C] -> `size` (height, width): averages where it shrinks, bilinear where it grows."""
-    return scaled(image, size, cv2.INTER_LINEAR)
-
-
 @dataclasses.dataclass(frozen=True)
 class Fit:
     """How a picture of any size becomes the input of a model, and relevance the picture's.
@@ -309,7 +303,7 @@ class Fit:
     def apply(self, image: np.ndarray) -> np.ndarray:
         """uint8 [H, W, C] -> uint8 [height, width, C]."""
         (top, left, height, width), (y, x, h, w) = self._boxes(image.shape[:2])
-        part = resize(image[top : top + height, left : left + width], (h, w))
+        part = scaled(image[top : top + height, left : left + width], (h, w))
         if (h, w) == (self.height, self.width):
             return part
         canvas = np.zeros((self.height, self.width, *image.shape[2:]), image.dtype)
@@ -319,7 +313,7 @@ class Fit:
     def restore(self, relevance: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         """A map [height, width] in the geometry of a picture of `size` (H, W); what the model did not see has 0."""
         (top, left, height, width), (y, x, h, w) = self._boxes(size)
-        part = resize(relevance[y : y + h, x : x + w], (height, width))
+        part = scaled(relevance[y : y + h, x : x + w], (height, width))
         if (height, width) == tuple(size):
             return part
         canvas = np.zeros(size, relevance.dtype)

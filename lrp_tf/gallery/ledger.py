@@ -14,7 +14,7 @@ from typing import Any
 
 import filelock
 
-from lrp_tf import heatmap
+from lrp_tf.atomic import atomic
 
 LOCK = ".lrp-tf.lock"
 
@@ -148,4 +148,4 @@ def complete_rows(path: Path, columns: int) -> list[list[str]]:
 
 
 def write_text(path: Path, text: str) -> None:
-    heatmap.atomic(path, lambda temporary: temporary.write_bytes(text.encode("utf-8", "surrogateescape")))
+    atomic(path, lambda temporary: temporary.write_bytes(text.encode("utf-8", "surrogateescape")))

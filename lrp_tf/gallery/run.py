@@ -25,10 +25,10 @@ import tensorflow as tf
 from lrp_tf import heatmap
 from lrp_tf.engine import diagnosis, targets
 from lrp_tf.explainer import Explainer, Explanation
-from lrp_tf.files import forms, images
+from lrp_tf.files import images
+from lrp_tf.files.form import form_of
 from lrp_tf.files.loading import Classes, LoadError, Preprocessing
-from lrp_tf.gallery import drawing
-from lrp_tf.gallery.drawing import Look
+from lrp_tf.gallery.draw import draw, first_stride, where_it_went
 from lrp_tf.gallery.ledger import (
     PATH,
     TEXT,
@@ -41,6 +41,8 @@ from lrp_tf.gallery.ledger import (
     to_csv,
     write_text,
 )
+from lrp_tf.heatmap.look import Look
+from lrp_tf.heatmap.photographs import scaled
 from lrp_tf.terminal import printable
 
 TOP = 5
@@ -173,7 +175,7 @@ class _Run:
         self.gallery, self.resume, self.overwrite = gallery, resume, overwrite
         self.progress, self.tell, self.finished, self.warn = progress, tell, finished, warn
         self.absurd = 0
-        self.form = forms.form(gallery.explainer, gallery.size)
+        self.form = form_of(gallery.explainer, gallery.size)
         self.fit = images.Fit(self.form.height, self.form.width, gallery.how)
         gallery.classes.check(targets.class_count(gallery.explainer.graph))
         self.count = len(targets.ranked(gallery.targets, gallery.explainer.graph))
@@ -182,7 +184,7 @@ class _Run:
         self.lock = threading.Lock()
         self.errors: collections.deque[tuple[int, str]] = collections.deque()
         self.low, self.high = np.inf, -np.inf
-        self.paint = gallery.look.paint(drawing.first_stride(gallery.explainer))
+        self.paint = gallery.look.paint(first_stride(gallery.explainer))
         self.scale: float | None = None  # of the whole run
 
     def _suffixes(self) -> list[str]:
@@ -340,7 +342,7 @@ class _Run:
         factor = gallery.look.shown / max(height, width)
         shown = (max(round(height * factor), 1), max(round(width * factor), 1)) if factor < 1 else (height, width)
         keep = "overlay" in gallery.look.styles and height * width <= _KEPT
-        picture = _Picture((height, width), images.resize(image, shown), image if keep else None)
+        picture = _Picture((height, width), scaled(image, shown), image if keep else None)
         with self.lock:
             self.pictures[int(index)] = picture
         return self.form.arrange(self.fit.apply(image)), True
@@ -407,7 +409,7 @@ class _Run:
             rows.append((item.path, item.base, *top, target, name(target), *numbers, *told))
             likely = "" if probabilities is None else f", p = {probabilities[target]:.3f}"
             label = name(target) if name(target) != str(target) else f"class {target}"
-            went = drawing.where_it_went(*(float(share[k]) for share in shares[:5]))
+            went = where_it_went(*(float(share[k]) for share in shares[:5]))
             went = "ABSURD: no explanation" if warning else went
             titles.append(f"{printable(label)}{likely}, logit {logits[target]:.2f}\n{went}")
         return rows, titles
@@ -428,7 +430,7 @@ class _Run:
             return images.read(item.path, gallery.max_pixels) if picture.whole is None else picture.whole
 
         photograph = {"size": picture.size, "shown": picture.shown, "whole": whole}
-        drawing.draw(base, maps, titles, look=gallery.look, fit=self.fit, run=self.scale, **photograph)
+        draw(base, maps, titles, look=gallery.look, fit=self.fit, run=self.scale, **photograph)
 
 
 def _scores(explanation: Explanation, stripped: bool) -> tuple[np.ndarray, np.ndarray | None]:

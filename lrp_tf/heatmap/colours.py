@@ -115,7 +115,7 @@ def to_rgb(
             do not cancel. The map then spans 0..scale, with zero at the lower end.
         smooth: standard deviation, in pixels of the relevance map, of a Gaussian that the map is drawn through; "auto"
             is half of `stride`. None or 0: none.
-        stride: of the model's first convolution, for smooth="auto"; see `lrp_tf.drawing.first_stride`.
+        stride: of the model's first convolution, for smooth="auto"; see `lrp_tf.gallery.first_stride`.
 
     Returns:
         uint8 [H, W, 3], RGB. Equal values, zeros for instance, are all of the middle colour.

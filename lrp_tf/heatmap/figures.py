@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from lrp_tf.heatmap.colours import Paint, Reduce, Scale, Show, colour
 from lrp_tf.heatmap.files import DPI, encode, rendered, require_dpi, require_format, write_figure, write_pixels
-from lrp_tf.heatmap.images import image_to_rgb, laid_over, resize
+from lrp_tf.heatmap.photographs import image_to_rgb, laid_over, resize
 from lrp_tf.heatmap.sheets import Bar, sheet
 from lrp_tf.heatmap.smoothing import Smooth
 

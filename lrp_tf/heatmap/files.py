@@ -1,11 +1,9 @@
-"""Pictures -> files, which appear whole or not at all."""
+"""Pictures -> files."""
 
 from __future__ import annotations
 
 import numbers
 import os
-import secrets
-from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -13,40 +11,11 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from lrp_tf.atomic import atomic
+
 PIXELS = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 VECTORS = (".pdf", ".svg", ".eps")
 DPI = 100
-
-
-def atomic(path: str | os.PathLike, draw: Callable[[Path], object]) -> Path:
-    """Let `draw` write a temporary file beside `path` and rename it: no half-written file under the final name.
-
-    A process that is killed meanwhile leaves a file whose name begins with ".tmp-".
-
-    Args:
-        path: the file to write, of any kind; an old one is replaced.
-        draw: writes the file that it is given, which exists, is empty and has the suffix of `path`.
-
-    Returns:
-        `path`.
-
-    Raises:
-        FileNotFoundError: the folder does not exist.
-        OSError: the folder cannot be written.
-        Exception: what `draw` raises. An old file under `path` stays as it was.
-    """
-    path = Path(path)
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"Expected a file in a folder that exists. Received: {str(path)!r}")
-    temporary = path.parent / f".tmp-{secrets.token_hex(8)}{path.suffix}"
-    # Not by tempfile, which gives the file to its owner alone; open() gives the usual rights.
-    temporary.open("xb").close()
-    try:
-        draw(temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path
 
 
 def require_format(path: str | os.PathLike) -> Path:

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from lrp_tf.heatmap.colours import colour
 from lrp_tf.heatmap.files import DPI, empty_figure, require_dpi, write_figure
-from lrp_tf.heatmap.images import laid_over, scaled
+from lrp_tf.heatmap.photographs import laid_over, scaled
 from lrp_tf.heatmap.texts import PLAIN, printable, wrapped
 
 GAP = 10  # between pictures, and around them

@@ -27,7 +27,7 @@ def sigma_of(smooth: Smooth, stride: float | None) -> float:
         if stride is None:
             raise ValueError(
                 'smooth="auto" is half the stride of the model\'s first convolution, which an array does not tell. '
-                "Received: no stride. Remedy: stride=lrp_tf.drawing.first_stride(explainer), or smooth as a number"
+                "Received: no stride. Remedy: stride=lrp_tf.gallery.first_stride(explainer), or smooth as a number"
             )
         return stride / 2
     if not _number(smooth) or not 0 <= smooth < np.inf:

@@ -20,7 +20,8 @@ import tensorflow as tf
 from lrp_tf import __version__
 from lrp_tf.engine import targets
 from lrp_tf.explainer import Conservation, Explainer
-from lrp_tf.files import forms, images, loading
+from lrp_tf.files import images, loading
+from lrp_tf.files.form import begins_with_scaling
 from lrp_tf.files.loading import Classes, LoadError, Preprocessing
 from lrp_tf.heatmap.colours import RELEVANCE_CMAP
 from lrp_tf.serving.signatures import STATUS, Picture, Served
@@ -126,7 +127,7 @@ def export(
     if top_k is not None:
         endpoints["explain_top_k"] = (served.top(top_k), served.specs)
     try:
-        scaling = forms.begins_with_scaling(explainer.graph)
+        scaling = begins_with_scaling(explainer.graph)
         picture = Picture(served, preprocess, scaling, classes, size, resize, max_pixels, painter)
     except LoadError as error:
         picture, left_out["explain_image"] = None, str(error)

@@ -13,7 +13,8 @@ from keras import tree
 from lrp_tf.core.graph import Ref
 from lrp_tf.engine import targets
 from lrp_tf.explainer import Explainer, _Want
-from lrp_tf.files import forms, loading
+from lrp_tf.files import loading
+from lrp_tf.files.form import form_of
 from lrp_tf.files.loading import Classes, LoadError, Preprocessing
 from lrp_tf.serving import tensor_images
 from lrp_tf.serving.tensor_images import Painter
@@ -193,7 +194,7 @@ class Picture:
         max_pixels: int,
         painter: Painter,
     ) -> None:
-        self.form = forms.form(served.explainer, size)
+        self.form = form_of(served.explainer, size)
         if preprocess is None:
             if not scaling:
                 raise LoadError(

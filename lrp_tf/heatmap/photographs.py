@@ -90,10 +90,10 @@ def resize(relevance: Any, size: tuple[int, int]) -> np.ndarray:
     size = tuple(size)
     if len(size) != 2 or not all(isinstance(n, int | np.integer) and n > 0 for n in size):
         raise ValueError(f"Expected size=(height, width), two positive integers. Received: {size!r}")
-    return scaled(values, size, cv2.INTER_LINEAR)
+    return scaled(values, size)
 
 
-def scaled(array: np.ndarray, size: tuple[int, int], growing: int) -> np.ndarray:
+def scaled(array: np.ndarray, size: tuple[int, int], growing: int = cv2.INTER_LINEAR) -> np.ndarray:
     """[h, w] or [h, w, 3] in another geometry: OpenCV's `growing` along an axis that grows, else averages."""
     height, width = int(size[0]), int(size[1])
     smaller = (min(height, array.shape[0]), min(width, array.shape[1]))

@@ -31,7 +31,7 @@ class Form(NamedTuple):
         return np.moveaxis(x, -1, 1) if self.channels_first else x
 
 
-def form(explainer: Explainer, size: tuple[int, int] | None = None) -> Form:
+def form_of(explainer: Explainer, size: tuple[int, int] | None = None) -> Form:
     """What image the model of `explainer` takes.
 
     Raises:

@@ -210,7 +210,9 @@ def test_the_explainer_passes_options_to_the_preset() -> None:
 
 @pytest.mark.parametrize("build", [lrp_tf.Explainer, lrp_tf.clone_with_rules])
 def test_options_that_do_not_fit(build) -> None:
-    with pytest.raises(TypeError, match=r"'epsilon_plus' takes the options epsilon, stab.*, when_empty\. .*'low'"):
+    with pytest.raises(
+        TypeError, match=r"'epsilon_plus' takes the options epsilon, stab.*, when_empty, flow_epsilon\. .*'low'"
+    ):
         build(convnet(), "epsilon_plus", low=0.0)
     with pytest.raises(ValueError, match="needs low and high"):
         build(convnet(), "tutorial", gamma=0.5)

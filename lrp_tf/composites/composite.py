@@ -15,6 +15,7 @@ from lrp_tf.composites import words
 from lrp_tf.composites.match import Match, Predicate, linear_steps
 from lrp_tf.core import protocol, unsupported
 from lrp_tf.core.graph import Graph, Step, UnsupportedLayerError
+from lrp_tf.core.numerics import check_stabilizer
 from lrp_tf.core.operations import function_name
 
 Handler = rules.Rule | flows.Flow
@@ -35,9 +36,13 @@ class Composite:
         name: shown in tables.
         canonizers: functions graph -> graph that rewrite the steps before rules are assigned, in this order, instead
             of `lrp_tf.engine.canonize.PASSES`; None: these.
+        flow_epsilon: the stabilizer of the built-in flows that divide (sums, average pooling, normalisations, products
+            that sum), a number >= 0 or `rules.Relative`; None: each flow's own, 1e-6. A flow that an entry gives keeps
+            its own.
 
     Raises:
         TypeError: an entry that is no such pair, or a canonizer that is no function.
+        ValueError: `flow_epsilon` is no stabilizer.
     """
 
     def __init__(
@@ -46,9 +51,13 @@ class Composite:
         name: str = "composite",
         *,
         canonizers: Iterable[Canonizer] | None = None,
+        flow_epsilon: float | rules.Relative | None = None,
     ) -> None:
         self.entries, self.name = list(entries), name
         self.canonizers = _checked_canonizers(canonizers)
+        if flow_epsilon is not None:
+            check_stabilizer(flow_epsilon, "flow_epsilon")
+        self.flow_epsilon = flow_epsilon
         for entry in self.entries:
             if not (isinstance(entry, tuple) and len(entry) == 2):
                 raise TypeError(f"Composite expects pairs (match, rule). Received: {entry!r}")
@@ -63,17 +72,22 @@ class Composite:
                 raise TypeError(f"Expected an instance of rules.Rule or flows.Flow. Received: {rule!r}.{hint}")
 
     def __repr__(self) -> str:
-        return f"Composite({self.name}: {', '.join(f'{m} -> {r}' for m, r in self.entries)})"
+        parts = [f"{match} -> {rule}" for match, rule in self.entries]
+        if self.flow_epsilon is not None:
+            parts.append(f"flow_epsilon={self.flow_epsilon!r}")
+        return f"Composite({self.name}: {', '.join(parts)})"
 
     def __str__(self) -> str:
         """The text that `composites.parse` reads. A part that has no words is shown in <>, which `parse` refuses."""
         parts = [words.written(*entry) for entry in self.entries]
+        if self.flow_epsilon is not None:
+            parts.append(f"flow_epsilon={words.value_text('stabilizer', self.flow_epsilon)}")
         if self.canonizers is not None:
             parts.append(f"<canonizers: {', '.join(getattr(c, '__name__', repr(c)) for c in self.canonizers)}>")
         return "; ".join(parts)
 
     def __eq__(self, other: object) -> bool:
-        """Whether entries and canonizers are the same. Names do not count."""
+        """Whether entries, canonizers and `flow_epsilon` are the same. Names do not count."""
         if not isinstance(other, Composite):
             return NotImplemented
         same = (
@@ -107,7 +121,7 @@ class Composite:
 
     def _fields(self) -> dict[str, object]:
         """What a copy needs besides entries and name."""
-        return {"canonizers": self.canonizers}
+        return {"canonizers": self.canonizers, "flow_epsilon": self.flow_epsilon}
 
     def _parts(self) -> list[tuple[object, str]]:
         """Everything it holds, each with a description."""
@@ -153,7 +167,7 @@ class Composite:
         handler = None if linear else flows.lookup(step)
         if handler is None:
             raise UnsupportedLayerError(_unsupported(self, step, linear))
-        return handler
+        return handler if self.flow_epsilon is None else handler.with_stabilizer(self.flow_epsilon)
 
 
 def _same(one: Entry, other: Entry) -> bool:

@@ -7,7 +7,7 @@ import difflib
 import inspect
 import re
 from collections.abc import Callable
-from typing import TypeVar, overload
+from typing import Any, TypeVar, overload
 
 from lrp_tf import flows, rules
 from lrp_tf.composites.bounds import InputZBox
@@ -88,13 +88,15 @@ def _tutorial(
     stabilizer: Stabilizer = 1e-6,
     zero_bias: bool = False,
     when_empty: str = "absorb",
+    flow_epsilon: Stabilizer | None = None,
 ) -> list[Entry]:
+    pooling = flows.MaxAsAverage()
     return [
         (first(), InputZBox(low, high, stabilizer)),
         (first_half_of_convolutions(), rules.Gamma(gamma, stabilizer, zero_bias, when_empty)),
         (convolutions(), rules.Epsilon(epsilon, zero_bias)),
         (None, rules.Zero(stabilizer, zero_bias)),
-        (max_pooling(), flows.MaxAsAverage()),
+        (max_pooling(), pooling if flow_epsilon is None else pooling.with_stabilizer(flow_epsilon)),
     ]
 
 
@@ -108,6 +110,7 @@ PRESETS: dict[str, Preset] = {
     "tutorial": _tutorial,
 }
 _BUILT_IN = frozenset(PRESETS)
+_FLOW_EPSILON = "flow_epsilon"  # an option of every preset
 _OPEN = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD, inspect.Parameter.POSITIONAL_ONLY)
 
 
@@ -186,7 +189,7 @@ def get(identifier: str | Composite | rules.Rule, **options: object) -> Composit
         identifier: one of `PRESETS`, or an instance.
         **options: of the preset: `epsilon` (of Epsilon), `stabilizer` (of the other rules), `zero_bias`, `when_empty`
             (see `rules.AlphaBeta`), `gamma`; `low` and `high`, the bounds of the model's input as fed, numbers or one
-            per channel.
+            per channel. Every preset takes `flow_epsilon`, the stabilizer of the built-in flows, see `Composite`.
 
     Raises:
         ValueError: an unknown name, or bounds that are missing.
@@ -195,7 +198,7 @@ def get(identifier: str | Composite | rules.Rule, **options: object) -> Composit
     if isinstance(identifier, str):
         _check_name(identifier)
         _check_options(identifier, options)
-        return _named(identifier, PRESETS[identifier](**options))
+        return _made(identifier, options)
     if options:
         raise TypeError(
             f"Options go with a preset's name, as in get('epsilon', epsilon=0.1); an instance has its own. Expected no "
@@ -222,7 +225,7 @@ def _check_name(name: str) -> None:
 
 
 def _check_options(name: str, options: dict[str, object]) -> None:
-    known = inspect.signature(PRESETS[name]).parameters
+    known = {**inspect.signature(PRESETS[name]).parameters, _FLOW_EPSILON: None}
     if unknown := sorted(set(options) - set(known)):
         raise TypeError(f"Composite {name!r} takes the options {', '.join(known)}. Received: {unknown}")
     given = {key for key, value in options.items() if value is not None or key not in ("low", "high")}
@@ -236,15 +239,20 @@ def _check_options(name: str, options: dict[str, object]) -> None:
         raise TypeError(f"Composite {name!r} needs the options {', '.join(missing)}. Received: {options}")
 
 
-def _named(name: str, made: list[Entry] | Composite) -> Composite:
-    """What the function of a preset returned, as a composite of this name."""
-    if isinstance(made, Composite):
-        made = copy.copy(made)  # it may be the user's own
-        made.name = name
-        return made
-    if isinstance(made, (list, tuple)):
-        return Composite(made, name)
-    raise TypeError(
-        f"The function of preset {name!r} returned {made!r}. Expected a list of (match, rule), or a Composite. "
-        f"Received: {type(made).__name__}"
-    )
+def _made(name: str, options: dict[str, Any]) -> Composite:
+    """The composite of a preset; of its function, which need not know `flow_epsilon`, and the options."""
+    known = inspect.signature(PRESETS[name]).parameters
+    found = PRESETS[name](**{key: value for key, value in options.items() if key in known})
+    epsilon = options.get(_FLOW_EPSILON)
+    if isinstance(found, (list, tuple)):
+        return Composite(found, name, flow_epsilon=epsilon)
+    if not isinstance(found, Composite):
+        raise TypeError(
+            f"The function of preset {name!r} returned {found!r}. Expected a list of (match, rule), or a Composite. "
+            f"Received: {type(found).__name__}"
+        )
+    copied = copy.copy(found)  # it may be the user's own
+    copied.name = name
+    if epsilon is not None:
+        copied.flow_epsilon = Composite([], flow_epsilon=epsilon).flow_epsilon
+    return copied

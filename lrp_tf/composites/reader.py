@@ -5,15 +5,15 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable, Collection, Iterable
-from typing import NamedTuple, NoReturn, TypeVar
+from typing import NamedTuple, NoReturn, TypeVar, cast
 
 import keras
 
 from lrp_tf import flows, rules
 from lrp_tf.composites.composite import Entry
 from lrp_tf.composites.match import End, Match, activation, at, first_n, named, of_type, span
-from lrp_tf.composites.presets import PRESETS
-from lrp_tf.composites.words import EVERY, FLOWS, KINDS, PHRASES, RULES, Option, layer_class, options_of
+from lrp_tf.composites.presets import PRESETS, Stabilizer
+from lrp_tf.composites.words import EVERY, FLOW_EPSILON, FLOWS, KINDS, PHRASES, RULES, Option, layer_class, options_of
 
 Kind = Callable[..., rules.Rule | flows.Flow]  # their classes
 _T = TypeVar("_T")
@@ -99,6 +99,16 @@ class Reader:
         """A reader of a string in TOML."""
         where = f"{where} ({short(text)})"
         return cls([token for token in tokens_of(text, where) if token.kind != "end"], text, where)
+
+    def setting(self) -> Stabilizer | None:
+        """The value of `flow_epsilon = value`; None if the tokens are no setting."""
+        option = FLOW_EPSILON
+        if [token.text for token in self.tokens[:2]] != [option.name, "="]:
+            return None
+        self.position += 2
+        value = self.value(option)
+        self.finish()
+        return cast(Stabilizer, value)
 
     def entry(self) -> Entry:
         match = self.matcher()

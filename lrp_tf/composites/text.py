@@ -8,8 +8,11 @@ import tomllib
 from pathlib import Path
 
 from lrp_tf.composites.composite import Composite, Entry
+from lrp_tf.composites.presets import Stabilizer
 from lrp_tf.composites.reader import Reader, listed, made, passed, refuse, short, split, tokens_of
-from lrp_tf.composites.words import KINDS, options_of
+from lrp_tf.composites.words import FLOW_EPSILON, KINDS, Option, options_of
+
+_KEYS = ("name", "entry", FLOW_EPSILON.name)
 
 
 def parse(text: str, name: str | None = None) -> Composite:
@@ -17,9 +20,10 @@ def parse(text: str, name: str | None = None) -> Composite:
 
         composites.parse("first: flat; Conv2D: gamma 0.25; Dense: epsilon")
 
-    The grammar: entries are separated by ";" or line breaks, and the first that matches wins.
+    The grammar; the first entry that matches wins.
 
-        entry   = matcher ":" handler
+        text    = item { ( ";" | LINE BREAK ) item }
+        item    = matcher ":" handler | "flow_epsilon" "=" value
         matcher = "all" | "first" | "last" | "first convolution" | "convolutions" | "first half of convolutions"
                 | "dense" | "max pooling" | "at" INTEGER | "first" INTEGER | "span" end ".." end | "named" STRING
                 | "activation" WORD | class { "," class }
@@ -53,7 +57,7 @@ def parse(text: str, name: str | None = None) -> Composite:
     source = "Composite text"
     if re.search(r"^\s*\[\[", text, re.MULTILINE):
         return _from_toml(text, source, name, "composite")
-    return Composite(_entries(text, source), name or "composite")
+    return _from_text(text, source, name or "composite")
 
 
 def load(path: str | os.PathLike, name: str | None = None) -> Composite:
@@ -75,17 +79,24 @@ def load(path: str | os.PathLike, name: str | None = None) -> Composite:
         raise ValueError(f"{source}: expected text in UTF-8. Received: {error}") from error
     if path.suffix == ".toml":
         return _from_toml(text, source, name, path.stem)
-    return Composite(_entries(text, source), name or path.stem)
+    return _from_text(text, source, name or path.stem)
 
 
-def _entries(text: str, source: str) -> list[Entry]:
+def _from_text(text: str, source: str, name: str) -> Composite:
     entries: list[Entry] = []
+    epsilon: Stabilizer | None = None
     for tokens in split(tokens_of(text, source)):
         piece = text[tokens[0].start : tokens[-1].end]
-        entries.append(Reader(tokens, piece, f"{source}, entry {len(entries) + 1} ({short(piece)})").entry())
+        setting = Reader(tokens, piece, f"{source} ({short(piece)})").setting()
+        if setting is None:
+            entries.append(Reader(tokens, piece, f"{source}, entry {len(entries) + 1} ({short(piece)})").entry())
+        elif epsilon is not None:
+            refuse(source, "flow_epsilon once", short(piece))
+        else:
+            epsilon = setting
     if not entries:
         refuse(source, "at least one entry, as 'first: flat; all: epsilon'", repr(text))
-    return entries
+    return made(source, Composite, entries, name, flow_epsilon=epsilon)
 
 
 # --- TOML --------------------------------------------------------------------------------------
@@ -97,8 +108,8 @@ def _from_toml(text: str, source: str, name: str | None, default: str) -> Compos
     except tomllib.TOMLDecodeError as error:
         raise ValueError(f"{source}: expected TOML. Received: {error}") from error
     for key in data:
-        if key not in ("name", "entry"):
-            refuse(source, "the keys name and entry", repr(key), [key], ("name", "entry"))
+        if key not in _KEYS:
+            refuse(source, f"the keys {listed(_KEYS)}", repr(key), [key], _KEYS)
     tables = data.get("entry")
     if not isinstance(tables, list) or not tables or not all(isinstance(table, dict) for table in tables):
         refuse(source, 'tables [[entry]], each with match = "..." and rule = "..."', repr(tables))
@@ -106,7 +117,10 @@ def _from_toml(text: str, source: str, name: str | None, default: str) -> Compos
     if not isinstance(title, str):
         refuse(source, "name to be a string", repr(title))
     entries = [_toml_entry(table, f"{source}, entry {n}") for n, table in enumerate(tables, 1)]
-    return Composite(entries, name or title)
+    epsilon = None
+    if FLOW_EPSILON.name in data:
+        epsilon = _value(FLOW_EPSILON, data[FLOW_EPSILON.name], source)
+    return made(source, Composite, entries, name or title, flow_epsilon=epsilon)
 
 
 def _toml_entry(table: dict[str, object], where: str) -> Entry:
@@ -125,11 +139,20 @@ def _toml_entry(table: dict[str, object], where: str) -> Entry:
         if key not in options or key in values:
             expected = "each option once" if key in values else f"options of {table['rule']}: {listed(options)}"
             refuse(where, expected, repr(key), [key], options)
-        if isinstance(value, str) and options[key].kind == "stabilizer":
-            reader = Reader.of(value, where)
-            value = reader.value(options[key])
-            reader.finish()
-        if not options[key].fits(value):
-            refuse(where, f"{key} to be {KINDS[options[key].kind]}", repr(value))
-        values[key] = value
+        values[key] = _value(options[key], value, where)
     return match, made(where, cls, **passed(values))
+
+
+def _value(option: Option, value: object, where: str) -> object:
+    """The value of a key in TOML, where "relative 0.25" is a string.
+
+    Raises:
+        ValueError: it does not fit the option.
+    """
+    if isinstance(value, str) and option.kind == "stabilizer":
+        reader = Reader.of(value, where)
+        value = reader.value(option)
+        reader.finish()
+    if not option.fits(value):
+        refuse(where, f"{option.name} to be {KINDS[option.kind]}", repr(value))
+    return value

@@ -108,6 +108,10 @@ def options_of(cls: Callable[..., object]) -> dict[str, Option]:
     return found
 
 
+# The stabilizer of a composite's flows, which is written as if it were an option of one.
+FLOW_EPSILON = Option("flow_epsilon", "stabilizer", None, False)
+
+
 def _kind(name: str, default: object) -> str:
     if name in ("epsilon", "stabilizer"):
         return "stabilizer"
@@ -198,12 +202,13 @@ def _option_texts(handler: rules.Rule | flows.Flow) -> Iterator[str | None]:
         value = getattr(handler, option.name, None)
         if not option.positional and type(value) is type(option.default) and value == option.default:
             continue
-        text = _value_text(option.kind, value)
+        text = value_text(option.kind, value)
         plain = option.positional and option.kind != "bound"
         yield text if text is None or plain else f"{option.name}={text}"
 
 
-def _value_text(kind: str, value: object) -> str | None:
+def value_text(kind: str, value: object) -> str | None:
+    """The value of an option of this kind as text, or None if it cannot be written."""
     if kind == "stabilizer" and isinstance(value, rules.Relative):
         factor = _number_text(value.fraction)
         return None if factor is None else f"relative {factor}"

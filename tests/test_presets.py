@@ -12,6 +12,7 @@ import pytest
 import lrp_tf
 from lrp_tf import composites, rules
 from lrp_tf.composites import presets
+from lrp_tf.engine import canonize
 
 kl = keras.layers
 MODEL = keras.Sequential([
@@ -136,3 +137,20 @@ def test_a_copy_needs_no_names_and_a_pickle_does() -> None:
 def test_canonizers_of_the_wrong_kind(wrong) -> None:
     with pytest.raises(TypeError, match=r"canonizers expects a sequence of functions graph -> graph.*Received: "):
         composites.Composite([(None, rules.Zero())], canonizers=wrong)
+
+
+def test_canonizers_replace_those_of_the_engine() -> None:
+    inputs = keras.Input((6, 6, 1))
+    x = kl.ReLU()(kl.BatchNormalization(name="norm")(kl.Conv2D(3, 3, name="a")(inputs)))
+    model = keras.Model(inputs, kl.Dense(3, name="b")(kl.Flatten()(x)))
+    folding = (canonize.fold_behind, canonize.fold_ahead)
+    kept = [rewrite for rewrite in canonize.PASSES if rewrite not in folding]
+    steps = {}
+    for canonizers in (None, canonize.PASSES, kept):
+        composite = composites.Composite([(None, rules.Epsilon())], canonizers=canonizers)
+        for built in (lrp_tf.Explainer(model, composite), lrp_tf.Explainer(model, copy.deepcopy(composite))):
+            assert built.check(np.ones((2, 6, 6, 1), "float32"), print_fn=None)
+            steps.setdefault(canonizers and tuple(canonizers), []).append([step.name for step in built.graph.steps])
+    assert steps[None] == steps[canonize.PASSES]
+    assert "norm" not in steps[None][0]
+    assert all("norm" in names for names in steps[tuple(kept)])

@@ -20,7 +20,10 @@ from keras import layers as kl
 import lrp_tf
 from lrp_tf import cli
 from lrp_tf.cli import options as parse
+from lrp_tf.cli.messages import message_of
 from lrp_tf.files import images, loading
+from lrp_tf.files.downloads import Download
+from lrp_tf.files.errors import LoadError
 
 # --- preprocessing and models ------------------------------------------------------------------
 
@@ -303,7 +306,7 @@ def test_class_names(tmp_path, content):
 @pytest.mark.parametrize("content", ['{"0": "a", "2": "b"}', '{"0": ', "[[1], 2", "{}x"])
 def test_damaged_class_names(tmp_path, content):
     (tmp_path / "classes").write_text(content, encoding="utf-8")
-    with pytest.raises(loading.LoadError, match="class names"):
+    with pytest.raises(LoadError, match="class names"):
         loading.load_classes(tmp_path / "classes")
 
 
@@ -334,19 +337,20 @@ def test_weights_of_any_kind(small_vgg, tmp_path, name):
     for ours, theirs in zip(loaded.get_weights(), model.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
     classifier(classes=4).save(tmp_path / "other.keras")
-    with pytest.raises(loading.LoadError, match="output shape"):
+    with pytest.raises(LoadError, match="output shape"):
         loading.vgg("vgg16", str(tmp_path / "other.keras"))
 
 
 def test_offline_the_message_names_file_and_place(monkeypatch, tmp_path):
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
-    monkeypatch.setitem(loading.IMAGENET, "vgg16", loading.Download("http://127.0.0.1:9/vgg16_weights.h5"))
+    monkeypatch.setitem(loading.IMAGENET, "vgg16", Download("http://127.0.0.1:9/vgg16_weights.h5"))
     began = time.perf_counter()
-    with pytest.raises(loading.LoadError) as caught:
+    with pytest.raises(LoadError) as caught:
         loading.vgg("vgg16", "imagenet")
     assert time.perf_counter() - began < 5
     assert str(tmp_path / "models" / "vgg16_weights.h5") in str(caught.value)
-    assert "--weights FILE" in str(caught.value)
+    assert "as `weights`." in str(caught.value)
+    assert "as --weights FILE." in message_of(caught.value)
 
 
 @pytest.mark.slow

@@ -11,7 +11,8 @@ from helpers.broken import BROKEN, POSTSCRIPT, encoded
 from PIL import EpsImagePlugin, Image
 
 from lrp_tf.files import images
-from lrp_tf.files.images import Fit, ImageError
+from lrp_tf.files.errors import ImageError
+from lrp_tf.files.images import Fit
 
 
 def corners(height=40, width=60):

@@ -12,7 +12,7 @@ from keras import layers as kl
 
 import lrp_tf
 from lrp_tf.files import loading
-from lrp_tf.files.loading import LoadError
+from lrp_tf.files.errors import LoadError
 from lrp_tf.gallery import run
 
 # --- class names -------------------------------------------------------------------------------

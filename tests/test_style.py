@@ -80,6 +80,12 @@ def test_every_file_has_a_line_in_the_design() -> None:
     assert listed - {"cli/__init__.py"} == files
 
 
+def test_errors_of_the_library_name_no_options_of_the_command() -> None:
+    for name, path in modules().items():
+        if package_of(name) in ("files", "gallery", "serving", "heatmap"):
+            assert not re.search(r"(?<![-\w])--[a-z]", path.read_text(encoding="utf-8")), name
+
+
 def test_private_keras_only_where_models_are_traced() -> None:
     private = re.compile(r"keras\.src|_keras_history|_inbound_nodes|_run_through_graph|_functional\b|_flatten_layers")
     for name, path in modules().items():

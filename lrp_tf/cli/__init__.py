@@ -54,7 +54,9 @@ def guarded(
             terminal.raise_interrupt()
             return code
     except (OSError, ValueError, TypeError, ImportError) as error:
-        message = terminal.printable(error, keep="\n")
+        from lrp_tf.cli.messages import message_of
+
+        message = terminal.printable(message_of(error), keep="\n")
         terminal.say(f"{parser.prog}: error: {message}", error=True)
         return USAGE
     except KeyboardInterrupt:

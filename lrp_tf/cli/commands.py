@@ -17,14 +17,15 @@ import keras
 import numpy as np
 
 from lrp_tf import composites, heatmap, rules
+from lrp_tf.cli.messages import with_options
 from lrp_tf.cli.options import Relative, Written
 from lrp_tf.cli.progress import Bar
 from lrp_tf.engine import targets
 from lrp_tf.engine.diagnosis import ADVICE, RelevanceWarning
 from lrp_tf.explainer import Explainer
 from lrp_tf.files import images, loading
+from lrp_tf.files.errors import LoadError
 from lrp_tf.files.form import begins_with_scaling, form_of
-from lrp_tf.files.loading import LoadError
 from lrp_tf.gallery import run
 from lrp_tf.gallery.run import Gallery
 from lrp_tf.heatmap.look import STYLES, Look
@@ -68,7 +69,7 @@ def _fed(options: argparse.Namespace) -> tuple[Explainer, np.ndarray]:
     try:
         image = images.read(options.image, options.max_pixels)
     except images.ImageError as error:
-        raise LoadError(f"{options.image}: {error}") from error
+        raise LoadError(f"{options.image}: {error}", error.options) from error
     pixels = images.Fit(form.height, form.width, options.resize).apply(image)
     x = preprocessing(form.arrange(pixels)[None])
     say(f"fed to the model: {x.min():.4g} to {x.max():.4g} (--preprocess {preprocessing.name})")
@@ -94,6 +95,7 @@ def export_command(options: argparse.Namespace) -> int:
         reduce=options.reduce,
         scale=options.scale,
         warmup=not options.no_warmup,
+        print_fn=lambda line: say(with_options(line, ("preprocess", "size"))),
     )
     for name, (inputs, outputs) in exported.signatures.items():
         say(printable(f"{name}: {', '.join(inputs)} -> {', '.join(outputs)}"))
@@ -227,7 +229,7 @@ def _load(options: argparse.Namespace) -> keras.Model:
 
 def _import_modules(options: argparse.Namespace) -> None:
     if "" not in sys.path:
-        sys.path.insert(0, "")  # a console script does not see the folder where it is called
+        sys.path.insert(0, "")  # a console script does not search the current folder
     for module in options.modules:
         importlib.import_module(module)
 

@@ -11,11 +11,11 @@ import numpy as np
 from lrp_tf.core.graph import Graph
 from lrp_tf.core.operations import InputShift
 from lrp_tf.explainer import Explainer
-from lrp_tf.files.loading import LoadError
+from lrp_tf.files.errors import LoadError
 
 
 class Form(NamedTuple):
-    """The image that a model takes: height, width, channels, and whether these come first."""
+    """The image that a model takes: its height, width and channels, and whether channels come first."""
 
     height: int
     width: int
@@ -23,19 +23,22 @@ class Form(NamedTuple):
     channels_first: bool
 
     def arrange(self, pixels: np.ndarray) -> np.ndarray:
-        """uint8 [H, W, 3] -> [H, W, C]: grey, where the model takes one channel."""
+        """uint8 [H, W, 3] -> uint8 [H, W, C]; grey if the model takes one channel."""
         return cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)[..., None] if self.channels == 1 else pixels
 
     def order(self, x: np.ndarray) -> np.ndarray:
-        """[B, H, W, C] -> the model's order of axes."""
+        """[B, H, W, C] -> [B, H, W, C] or [B, C, H, W], as the model takes it."""
         return np.moveaxis(x, -1, 1) if self.channels_first else x
 
 
 def form_of(explainer: Explainer, size: tuple[int, int] | None = None) -> Form:
-    """What image the model of `explainer` takes.
+    """The image that the model of `explainer` takes.
+
+    Args:
+        size: (height, width), for a model that leaves them open.
 
     Raises:
-        LoadError: it takes something else, or leaves its size open and `size` is not given.
+        LoadError: the model takes no image, has no classes, or takes another size; its size is open and `size` is None.
     """
     graph = explainer.graph
     shape = graph.inputs[0].shape
@@ -49,15 +52,16 @@ def form_of(explainer: Explainer, size: tuple[int, int] | None = None) -> Form:
     if channels not in (1, 3):
         raise LoadError(f"Expected a model of images with 1 or 3 channels. Received: input {shape}")
     if size is None and None in sides:
-        raise LoadError(f"The model leaves the size of its input open, {shape}. Remedy: --size HEIGHTxWIDTH")
+        raise LoadError(f"The model leaves the size of its input open, {shape}. Remedy: `size`", "size")
     wanted = size or sides
     if any(side not in (None, given) for side, given in zip(sides, wanted, strict=True)):
-        raise LoadError(f"The model takes images of {sides[0]}x{sides[1]}. Received: --size {wanted[0]}x{wanted[1]}")
-    return Form(*wanted, channels, first)
+        raise LoadError(f"The model takes images of {sides[0]}x{sides[1]}. Received: size {wanted[0]}x{wanted[1]}")
+    height, width = wanted
+    return Form(height, width, channels, first)
 
 
 def begins_with_scaling(graph: Graph) -> bool:
-    """Whether the model itself begins with Rescaling, Normalization or their like."""
+    """Whether the model itself scales its input, by Rescaling, Normalization or a subtraction of constants."""
     consumers = graph.consumers().get(graph.inputs[0], [])
     scaling = (keras.layers.Rescaling, keras.layers.Normalization, InputShift)
     return bool(consumers) and all(isinstance(step.op, scaling) for step in consumers)

@@ -17,6 +17,7 @@ from typing import IO, Any
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from lrp_tf.files.errors import ImageError
 from lrp_tf.heatmap.photographs import scaled
 
 MAX_PIXELS = 50_000_000
@@ -43,10 +44,6 @@ EXIF_SEARCHED = 1 << 18
 
 # Pillow warns of large images, or refuses them, by a limit of its own; ours is an argument. Filters are global.
 _PILLOW = threading.Lock()
-
-
-class ImageError(ValueError):
-    """A file that is no readable image; the message is the reason, without the name of the file."""
 
 
 def find(
@@ -162,7 +159,9 @@ def read(path: str | os.PathLike, max_pixels: int = MAX_PIXELS) -> np.ndarray:
         with open(path, "rb") as file, _open(file) as image:
             width, height = image.size
             if width * height > max_pixels:
-                raise ImageError(f"too large: {width} x {height} pixels, the limit is {max_pixels} (--max-pixels)")
+                raise ImageError(
+                    f"too large: {width} x {height} pixels, the limit is {max_pixels} (`max_pixels`)", "max_pixels"
+                )
             if not width * height:
                 raise ImageError(f"no pixels: {width} x {height}")
             return _to_rgb(_upright(image, file))

@@ -1,21 +1,17 @@
-"""Models, class names and preprocessing, as a command line names them."""
+"""Models, class names and preprocessing, from files or by name."""
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import difflib
 import fractions
 import importlib
 import json
 import os
-import socket
 import sys
-import urllib.error
-import urllib.request
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +19,8 @@ import h5py
 import keras
 import numpy as np
 
-PATIENCE = 10.0  # seconds that a server may be silent: where packets are dropped, a download would wait for ever
-
-
-class LoadError(ValueError):
-    """A model, its weights, class names or preprocessing cannot be had; the message gives the remedy."""
-
+from lrp_tf.files.downloads import CLASS_INDEX, IMAGENET, time_limit
+from lrp_tf.files.errors import LoadError
 
 # --- models ------------------------------------------------------------------------------------
 
@@ -40,7 +32,7 @@ def load_model(path: str | os.PathLike, *, unsafe: bool = False) -> keras.Model:
         unsafe: run Python code that the file carries (Lambda layers). Only for files that you trust.
 
     Raises:
-        LoadError: no such file, no model, a damaged one, code in it, custom layers that nobody registered.
+        LoadError: no such file, no model, a damaged file, Python code in it, custom layers that are not registered.
     """
     path = _file(path, "model")
     if path.name.endswith(".weights.h5") or (_is_hdf5(path) and "model_config" not in _attributes(path)):
@@ -48,7 +40,7 @@ def load_model(path: str | os.PathLike, *, unsafe: bool = False) -> keras.Model:
     try:
         return keras.models.load_model(path, compile=False, safe_mode=not unsafe)
     except Exception as error:  # a damaged file surfaces as almost any type
-        raise LoadError(f"{path}: {_why(error)}") from error
+        raise LoadError(f"{path}: {_why(error)}", _REMEDIES) from error
 
 
 def load_weights(model: keras.Model, path: str | os.PathLike, *, unsafe: bool = False) -> keras.Model:
@@ -71,7 +63,7 @@ def load_weights(model: keras.Model, path: str | os.PathLike, *, unsafe: bool = 
     try:
         model.load_weights(path)
     except Exception as error:
-        raise LoadError(f"{path}: no weights of {model.name}: {_why(error)}") from error
+        raise LoadError(f"{path}: no weights of {model.name}: {_why(error)}", _REMEDIES) from error
     return model
 
 
@@ -91,7 +83,7 @@ def _file(path: str | os.PathLike, what: str) -> Path:
         if h5py.is_hdf5(path):
             raise LoadError(f"{path}: is an HDF5 file. Remedy: rename it to {path.with_suffix('.h5').name}")
         raise LoadError(
-            f"{path}: the file is damaged or cut off: a .keras file is a zip archive, and this is none that is whole. "
+            f"{path}: the file is damaged or cut off: a .keras file is a zip archive, and this is not a complete one. "
             f"It begins with {head!r}. {_AGAIN}"
         )
     if path.suffix in (".h5", ".hdf5") and not h5py.is_hdf5(path):
@@ -102,6 +94,7 @@ def _file(path: str | os.PathLike, what: str) -> Path:
 
 
 _AGAIN = "Remedy: save, download or copy it again"
+_REMEDIES = ("unsafe", "import")  # what the remedies that `_why` gives name
 
 
 def _is_hdf5(path: Path) -> bool:
@@ -113,17 +106,17 @@ def _attributes(path: Path) -> set[str]:
         with h5py.File(path, "r") as file:
             return set(file.attrs)
     except Exception as error:  # a damaged file surfaces as almost any type
-        raise LoadError(f"{path}: {_why(error)}") from error
+        raise LoadError(f"{path}: {_why(error)}", _REMEDIES) from error
 
 
 def _why(error: Exception) -> str:
-    """The cause of an error of Keras, which writes it behind whole configurations and arrays of weights."""
+    """The cause of an error of Keras, whose messages begin with whole configurations and arrays of weights."""
     whole = " ".join(str(error).split()) or type(error).__name__
     text = whole.rpartition("Exception encountered:")[2].strip() or whole
     if "Lambda" in text or "safe_mode" in text or "unsafe" in text:
-        return f"it carries Python code, which is not run. Remedy: --unsafe, if you trust the file ({text[:160]})"
+        return f"it carries Python code, which is not run. Remedy: `unsafe`, if you trust the file ({text[:160]})"
     if "Could not locate" in text or "register_keras_serializable" in text:
-        return f"{text[:300]} Remedy: --import MODULE, the Python module that defines and registers it"
+        return f"{text[:300]} Remedy: `import` the Python module that defines and registers it"
     text = text if len(text) <= 500 else f"{text[:300]} … {text[-200:]}"
     if _is_damage(error, text):
         return f"the file is damaged: {text}. {_AGAIN}"
@@ -131,58 +124,11 @@ def _why(error: Exception) -> str:
 
 
 def _is_damage(error: Exception, text: str) -> bool:
-    """Whether Keras failed because the file holds other bytes than were saved, not because it holds another model."""
+    """Whether Keras failed because the file is damaged, not because it holds another model."""
     if isinstance(error, (zipfile.BadZipFile, zlib.error, EOFError, json.JSONDecodeError, UnicodeDecodeError)):
         return True
     lacking = "no item named" in text or "Expected a model.weights" in text  # the archive of a .keras file
     return lacking or (isinstance(error, (OSError, KeyError, RuntimeError)) and text.startswith("Unable to"))
-
-
-@dataclasses.dataclass(frozen=True)
-class Download:
-    """A file that Keras fetches, and where it keeps it."""
-
-    url: str
-
-    @property
-    def cached(self) -> Path:
-        home = os.environ.get("KERAS_HOME") or os.path.expanduser("~/.keras")
-        return Path(home) / "models" / self.url.rsplit("/", 1)[-1]
-
-    def check(self) -> None:
-        """Raise LoadError at once, or after `PATIENCE` seconds, where the file is neither here nor to be had."""
-        if self.cached.is_file():
-            return
-        try:
-            request = urllib.request.Request(self.url, method="HEAD")
-            with urllib.request.urlopen(request, timeout=PATIENCE):
-                return
-        except (OSError, urllib.error.URLError) as error:
-            reason = getattr(error, "reason", None) or error
-            raise LoadError(f"{self.url} cannot be reached ({reason})") from error
-
-    def fetch(self) -> Path:
-        """The file, downloaded if it is not here yet."""
-        self.check()
-        with _patience():
-            return Path(keras.utils.get_file(self.cached.name, self.url, cache_subdir="models"))
-
-
-@contextlib.contextmanager
-def _patience() -> Iterator[None]:
-    previous = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(PATIENCE)
-    try:
-        yield
-    finally:
-        socket.setdefaulttimeout(previous)
-
-
-_KERAS = "https://storage.googleapis.com/tensorflow/keras-applications/"
-IMAGENET = {
-    name: Download(f"{_KERAS}{name}/{name}_weights_tf_dim_ordering_tf_kernels.h5") for name in ("vgg16", "vgg19")
-}
-CLASS_INDEX = Download("https://storage.googleapis.com/download.tensorflow.org/data/imagenet_class_index.json")
 
 
 def vgg(name: str, weights: str, *, unsafe: bool = False) -> keras.Model:
@@ -193,7 +139,7 @@ def vgg(name: str, weights: str, *, unsafe: bool = False) -> keras.Model:
         weights: "imagenet" or a file, see `load_weights`.
 
     Raises:
-        LoadError: offline without the weights: which file to put where.
+        LoadError: the weights cannot be downloaded; the message says which file to put where.
     """
     build = {"vgg16": keras.applications.VGG16, "vgg19": keras.applications.VGG19}[name]
     if weights != "imagenet":
@@ -201,13 +147,14 @@ def vgg(name: str, weights: str, *, unsafe: bool = False) -> keras.Model:
     download = IMAGENET[name]
     try:
         download.check()
-        with _patience():
+        with time_limit():
             return build(weights="imagenet")
     except Exception as error:  # a broken download surfaces as almost any type
         raise LoadError(
             f"The ImageNet weights of {name} cannot be downloaded: {_why(error)}. Remedy: fetch {download.url} on a "
-            f"machine that is online and put it at {download.cached}, or pass --weights FILE (.keras, .h5, "
-            ".weights.h5)."
+            f"machine that is online and put it at {download.cached}, or pass a file (.keras, .h5, .weights.h5) as "
+            "`weights`.",
+            ("weights", *_REMEDIES),
         ) from error
 
 
@@ -222,11 +169,15 @@ class Classes:
     others: tuple[str, ...] = ()
 
     def name(self, index: int) -> str:
-        """The name, or the number where there is none."""
+        """The name of a class, or its number if it has none."""
         return self.names[index] if index < len(self.names) else str(index)
 
     def check(self, count: int | None) -> None:
-        """Raise LoadError where there are names, but not `count`: they would be those of another model."""
+        """Compare the number of names with that of the classes.
+
+        Raises:
+            LoadError: there are names, but not `count`, so that they belong to another model.
+        """
         if self.names and count is not None and len(self.names) != count:
             raise LoadError(
                 f"class names: expected {count}, one for each class of the model. Received: {len(self.names)}. "
@@ -252,7 +203,7 @@ class Classes:
             raise LoadError(f"class {text!r} is the name of several: {found}. Remedy: give the number")
         if not self.names:
             raise LoadError(
-                f"class {text!r}: the names of the classes are not known. Remedy: --classes FILE, or a number"
+                f"class {text!r}: the names of the classes are not known. Remedy: `classes`, or a number", "classes"
             )
         close = difflib.get_close_matches(_plain(text), plain, 3, 0.5)
         hint = f" Similar names: {', '.join(self.names[plain.index(c)] for c in close)}" if close else ""
@@ -267,7 +218,7 @@ def _plain(name: str) -> str:
 
 def load_classes(path: str | os.PathLike) -> Classes:
     """Class names from a file: ImageNet's index `{"0": ["n01440764", "tench"], ...}`, `{"0": "tench", ...}`,
-    `{"tench": 0, ...}`, a JSON list, or text with one name a line.
+    `{"tench": 0, ...}`, a JSON list, or text with one name per line.
 
     Raises:
         LoadError: no such file, no name in it, another layout, or gaps in the numbers.
@@ -289,7 +240,7 @@ def load_classes(path: str | os.PathLike) -> Classes:
     except (ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
         raise LoadError(
             f'class names {path}: expected {{"0": ["n01440764", "tench"], ...}}, {{"0": "tench"}}, {{"tench": 0}}, a '
-            f"JSON list or one name a line, numbered from 0 without gaps. Received: {type(error).__name__}: {error}"
+            f"JSON list or one name per line, numbered from 0 without gaps. Received: {type(error).__name__}: {error}"
         ) from error
 
 
@@ -305,10 +256,10 @@ def _classes(content: Any) -> Classes:
 
 
 def imagenet_classes() -> Classes:
-    """ImageNet's class names from Keras' index file, downloaded if it is not here; numbers where it cannot be had."""
+    """ImageNet's class names from Keras' index file, downloaded if necessary; no names if that fails."""
     try:
         return load_classes(CLASS_INDEX.fetch())
-    except Exception:  # names are a comfort: numbers do without them, and the caller says so
+    except Exception:  # the caller shows numbers and says so
         return Classes()
 
 
@@ -317,11 +268,11 @@ def imagenet_classes() -> Classes:
 
 @dataclasses.dataclass(frozen=True)
 class Preprocessing:
-    """What is done to pixels 0..255 before the model gets them.
+    """What pixels 0..255 go through before the model.
 
     Attributes:
-        name: as on the command line.
-        function: float32 [B, H, W, C] pixels 0..255 -> [B, H, W, C] as fed.
+        name: as `get_preprocessing` takes it.
+        function: float32 [B, H, W, C] pixels 0..255 -> the model's input [B, H, W, C].
     """
 
     name: str
@@ -343,7 +294,7 @@ class Preprocessing:
         return found
 
     def bounds(self, channels: int) -> tuple[np.ndarray, np.ndarray]:
-        """Lowest and highest values that each channel can have: what becomes of 0 and 255."""
+        """The lowest and highest value of each channel, [C] each: what pixels of 0 and 255 become."""
         ends = [self(np.full((1, 1, 1, channels), value, np.uint8))[0, 0, 0] for value in (0, 255)]
         return np.minimum(*ends), np.maximum(*ends)
 
@@ -373,12 +324,12 @@ def get_preprocessing(text: str) -> Preprocessing:
     if colon:
         try:
             if "" not in sys.path:
-                sys.path.insert(0, "")  # a console script does not see the folder where it is called
+                sys.path.insert(0, "")  # a console script does not search the current folder
             function = getattr(importlib.import_module(module), name)
         except (ImportError, AttributeError) as error:
-            raise LoadError(f"--preprocess {text}: {error}") from error
+            raise LoadError(f"`preprocess` {text}: {error}", "preprocess") from error
         return Preprocessing(text, function)
-    raise LoadError(f"--preprocess {text}: unknown. {choices()}")
+    raise LoadError(f"`preprocess` {text}: unknown. {choices()}", "preprocess")
 
 
 def _factor(text: str) -> np.float32:
@@ -390,17 +341,20 @@ def _factor(text: str) -> np.float32:
         with np.errstate(over="ignore", under="ignore"):
             factor = np.float32(float(exact))
     except (ValueError, ArithmeticError) as error:
-        raise LoadError(f"--preprocess {text}: expected a number, as in scale:1/255. Received: {error}") from error
+        raise LoadError(
+            f"`preprocess` {text}: expected a number, as in scale:1/255. Received: {error}", "preprocess"
+        ) from error
     if not np.isfinite(factor) or factor == 0:
         raise LoadError(
-            f"--preprocess {text}: expected a factor that is finite and not 0, as in scale:1/255: others make every "
-            f"picture the same. Received: {factor}"
+            f"`preprocess` {text}: expected a factor that is finite and not 0, as in scale:1/255: others make every "
+            f"picture the same. Received: {factor}",
+            "preprocess",
         )
     return factor
 
 
 def choices() -> str:
-    """What --preprocess takes."""
+    """The names that `get_preprocessing` takes, in a sentence."""
     return (
         f"Expected one of: {', '.join(applications())} (as keras.applications trained them); scale:1/255, or another "
         "factor; none (pixels 0 to 255 as they are); module:function, your own, pixels 0 to 255 [B, H, W, C] -> the "

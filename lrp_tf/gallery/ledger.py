@@ -15,6 +15,7 @@ from typing import Any
 import filelock
 
 from lrp_tf.atomic import atomic
+from lrp_tf.files.errors import LoadError
 
 LOCK = ".lrp-tf.lock"
 
@@ -24,14 +25,15 @@ def only_run(folder: Path) -> Iterator[None]:
     """One run at a time writes into `folder`. The system itself frees the lock of a process that was killed.
 
     Raises:
-        ValueError: another run is writing there.
+        LoadError: another run is writing there.
     """
     lock = filelock.FileLock(folder / LOCK, timeout=0)
     try:
         lock.acquire()
     except filelock.Timeout as error:
-        raise ValueError(
-            f"Another run is writing into {folder}. Expected one at a time. Remedy: wait for it, or another --out"
+        raise LoadError(
+            f"Another run is writing into {folder}. Expected one at a time. Remedy: wait for it, or another `out`",
+            "out",
         ) from error
     try:
         yield

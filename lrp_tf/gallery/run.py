@@ -26,8 +26,9 @@ from lrp_tf import heatmap
 from lrp_tf.engine import diagnosis, targets
 from lrp_tf.explainer import Explainer, Explanation
 from lrp_tf.files import images
+from lrp_tf.files.errors import LoadError
 from lrp_tf.files.form import form_of
-from lrp_tf.files.loading import Classes, LoadError, Preprocessing
+from lrp_tf.files.loading import Classes, Preprocessing
 from lrp_tf.gallery.draw import draw, first_stride, where_it_went
 from lrp_tf.gallery.ledger import (
     PATH,
@@ -258,8 +259,9 @@ class _Run:
         out, settings = self.gallery.out, json.loads(json.dumps(self.gallery.settings))  # as they come back
         if not (self.resume or self.overwrite) and has_rows(out / RESULTS):
             raise LoadError(
-                f"{out} holds the results of an earlier run. Expected an empty folder. Remedy: --resume to finish that "
-                "run, --overwrite to begin anew, or another --out"
+                f"{out} holds the results of an earlier run. Expected an empty folder. Remedy: `resume` to finish that "
+                "run, `overwrite` to begin anew, or another `out`",
+                ("resume", "overwrite", "out"),
             )
         if not self.resume or not (out / RESULTS).exists():
             write_text(out / SETTINGS, json.dumps(settings, indent=1, sort_keys=True))
@@ -271,8 +273,9 @@ class _Run:
         if before != settings:
             changed = sorted(k for k in {*before, *settings} if before.get(k) != settings.get(k))
             raise LoadError(
-                f"--resume: {out} was made with other settings: {', '.join(changed)}. Expected the same. Remedy: the "
-                "settings of before (settings.json), another --out, or --overwrite"
+                f"`resume`: {out} was made with other settings: {', '.join(changed)}. Expected the same. Remedy: the "
+                "settings of before (settings.json), another `out`, or `overwrite`",
+                ("resume", "overwrite", "out"),
             )
         rows = complete_rows(out / RESULTS, len(COLUMNS))
         finished = {from_cell(row[0], PATH): from_cell(row[1], PATH) for row in rows[1:]}
@@ -311,8 +314,9 @@ class _Run:
                 before = {}
             if before.get("files") != files:
                 raise LoadError(
-                    f"--resume: the scale of the run, {path}, is of another list of files, so that colours would not "
-                    "compare. Expected the same files. Remedy: --scale with the number from there, or --overwrite"
+                    f"`resume`: the scale of the run, {path}, is of another list of files, so that colours would not "
+                    "compare. Expected the same files. Remedy: `scale` with the number from there, or `overwrite`",
+                    ("resume", "scale", "overwrite"),
                 )
             return float(before["scale"])
         largest = 0.0

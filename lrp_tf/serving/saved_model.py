@@ -21,8 +21,9 @@ from lrp_tf import __version__
 from lrp_tf.engine import targets
 from lrp_tf.explainer import Conservation, Explainer
 from lrp_tf.files import images, loading
+from lrp_tf.files.errors import ExtraError, LoadError
 from lrp_tf.files.form import begins_with_scaling
-from lrp_tf.files.loading import Classes, LoadError, Preprocessing
+from lrp_tf.files.loading import Classes, Preprocessing
 from lrp_tf.heatmap.colours import RELEVANCE_CMAP
 from lrp_tf.serving.signatures import STATUS, Picture, Served
 from lrp_tf.serving.tensor_images import Painter
@@ -209,9 +210,10 @@ def _prediction_log() -> Any:
     try:
         return importlib.import_module("tensorflow_serving.apis.prediction_log_pb2")
     except ImportError as error:
-        raise ImportError(
+        raise ExtraError(
             "Warm-up requests need tensorflow-serving-api, which is not installed. Remedy: pip install "
-            '"lrp_tf[serving]", or warmup=False (--no-warmup)'
+            '"lrp_tf[serving]", or `warmup=False`',
+            "warmup=False",
         ) from error
 
 

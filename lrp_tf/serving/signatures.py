@@ -14,8 +14,9 @@ from lrp_tf.core.graph import Ref
 from lrp_tf.engine import targets
 from lrp_tf.explainer import Explainer, _Want
 from lrp_tf.files import loading
+from lrp_tf.files.errors import LoadError
 from lrp_tf.files.form import form_of
-from lrp_tf.files.loading import Classes, LoadError, Preprocessing
+from lrp_tf.files.loading import Classes, Preprocessing
 from lrp_tf.serving import tensor_images
 from lrp_tf.serving.tensor_images import Painter
 
@@ -199,7 +200,8 @@ class Picture:
             if not scaling:
                 raise LoadError(
                     "the model does not scale its input itself, and what its pixels went through in training is not "
-                    f"known. Remedy: preprocess= or --preprocess. {loading.choices()}"
+                    f"known. Remedy: `preprocess`. {loading.choices()}",
+                    "preprocess",
                 )
             preprocess = loading.get_preprocessing("none")
         self.served, self.preprocess, self.classes, self.painter = served, preprocess, classes, painter

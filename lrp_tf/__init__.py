@@ -49,6 +49,8 @@ _HOMES = {
     "clone_with_rules": "explainer",
     "export": "serving",
 }
+# Modules that code was written against before they moved into packages.
+_MOVED = {"images": "files.images", "loading": "files.loading"}
 
 
 def _require_tensorflow_backend() -> None:
@@ -75,6 +77,8 @@ _require_tensorflow_backend()
 
 
 def __getattr__(name: str) -> Any:
+    if name in _MOVED:
+        return importlib.import_module(f"lrp_tf.{_MOVED[name]}")
     if name not in __all__:
         raise AttributeError(f"module 'lrp_tf' has no attribute {name!r}")
     if name not in _HOMES:

@@ -75,7 +75,8 @@ class Rule(Handler):
         position = step.signals[0] if step.signals else 0  # all that it reads may be held
         x, rest = inputs[position], [t for i, t in enumerate(inputs) if i != position]
         if not x.dtype.is_floating:
-            x = tf.cast(x, "float64" if getattr(step.op, "compute_dtype", None) == "float64" else "float32")
+            own = getattr(step.op, "compute_dtype", step.outputs[0].dtype)  # an operation has none
+            x = tf.cast(x, "float64" if own == "float64" else "float32")
         op = Operator(
             step,
             x,

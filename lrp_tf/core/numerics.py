@@ -43,11 +43,15 @@ def sign(z: tf.Tensor) -> tf.Tensor:
     return tf.where(z >= 0, one, -one)
 
 
-def offset(z: tf.Tensor, stabilizer: float | Relative) -> tf.Tensor:
-    """The signed stabiliser epsilon * sign(z) that s(z) adds to z."""
+def offset(z: tf.Tensor, stabilizer: float | Relative, axis: int = 0) -> tf.Tensor:
+    """The signed stabiliser epsilon * sign(z) that s(z) adds to z.
+
+    Args:
+        axis: that the samples lie on; a `Relative` is relative to each.
+    """
     if isinstance(stabilizer, Relative):
         # The batch axis stays: no sample may change its neighbour's epsilon.
-        axes = list(range(1, z.shape.rank))
+        axes = [i for i in range(z.shape.rank) if i != axis]
         mean_square = tf.reduce_mean(tf.square(z), axis=axes, keepdims=True)
         return tf.constant(stabilizer.fraction, z.dtype) * tf.sqrt(mean_square) * sign(z)
     # tf.constant and not tf.cast: a cast to float64 would go through float32.

@@ -41,7 +41,7 @@ class Homogeneous(Flow):
         inputs, (y,) = saved
         if getattr(step.op, "ord", None) == 0:
             return Detached().backward(step, saved)
-        epsilon = offset(y, self.stabilizer)
+        epsilon = offset(y, self.stabilizer, step.outputs[0].axis)
         values = [inputs[i] for i in step.signals]
         # Where y is 0, all x are 0 or none matters. The slope does not exist there: it is computed beside that point.
         zero = tf.cast(tf.equal(y, 0), y.dtype)

@@ -87,7 +87,10 @@ class Share(Flow):
         z = output if call is None else call(*inputs)
         function = lambda *values: (call or step.call)(*replaced(inputs, signals, values))  # noqa: E731
         values = [inputs[i] for i in signals]
-        epsilon = offset(z, self.stabilizer) if saved.rectified is None else tf.constant(self.stabilizer, z.dtype)
+        if saved.rectified is None:
+            epsilon = offset(z, self.stabilizer, step.outputs[0].axis)
+        else:
+            epsilon = tf.constant(self.stabilizer, z.dtype)
         parts = self.parts(step)
         plain = is_plain_sum(step)
 

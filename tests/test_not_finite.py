@@ -9,7 +9,8 @@ from keras import layers as kl
 
 import lrp_tf
 from lrp_tf import composites, rules
-from lrp_tf.explainer import _Want
+from lrp_tf.engine import passes
+from lrp_tf.engine.targets import Target
 
 IMG = images(dtype="float32")
 BAD = (np.nan, np.inf, -np.inf)
@@ -85,11 +86,12 @@ def test_a_weight_that_is_not_finite_is_an_error_that_names_it(net, name):
 def test_what_is_served_says_so_of_each_sample(net, name):
     model = randomize(NETS[net]())
     explain = lrp_tf.Explainer(model, preset(name))
-    served = tf.function(explain._function("top", "output", _Want(each=True)), autograph=False)
+    run = passes.plain(explain.clone, Target("top", "output", None), passes.Request(each=True))
+    served = tf.function(lambda x: run(x)[1].finite, autograph=False)
     x = tf.constant(IMG)
-    assert served(x)["finite"].numpy().all()
+    assert served(x).numpy().all()
     for weight, bad in spoiled(model):
-        assert not served(x)["finite"].numpy().any(), (weight.path, bad)
+        assert not served(x).numpy().any(), (weight.path, bad)
 
 
 class Custom(keras.Layer):

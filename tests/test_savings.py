@@ -65,7 +65,7 @@ def test_where_negative_outputs_have_no_relevance(model, composite, expected):
         step = next(s for s in explainer.graph.steps if s.name == name)
         forward = explainer.clone.forward([keras.ops.cast(images(dtype="float32"), "float32")])
         start = explainer.clone.output(forward)
-        relevance = explainer.clone.relevance(forward, start, keep=step.outputs)[step.outputs[0]]
+        relevance = explainer.clone.propagate(forward, start, keep=step.outputs).relevance[step.outputs[0]]
         assert np.abs(np.where(forward.values[step.outputs[0]] < 0, relevance, 0)).max() == 0
         assert (np.asarray(forward.values[step.outputs[0]]) < 0).any()
 
@@ -95,7 +95,7 @@ def test_kinds_of_relu(function, expected):
     forward = explainer.clone.forward([keras.ops.convert_to_tensor(x)])
     step = next(s for s in explainer.graph.steps if s.name == "first")
     start = explainer.clone.output(forward)
-    found = explainer.clone.relevance(forward, start, keep=step.outputs)[step.outputs[0]]
+    found = explainer.clone.propagate(forward, start, keep=step.outputs).relevance[step.outputs[0]]
     below = np.where(forward.values[step.outputs[0]] < 0, found, 0)
     assert (np.abs(below).max() == 0) == expected
     close(explainer.explain(x).output, model(x), 1e-5)  # only a plain ReLU is computed once for two steps
@@ -301,7 +301,7 @@ def test_the_compiled_function_computes_what_its_operations_do(composite, build)
     values = tf.constant(images(dtype="float32"))
     forward = explainer.clone.forward([values])
     start = tf.one_hot([1] * len(values), 3) * explainer.clone.output(forward)
-    expected = explainer.clone.relevance(forward, start)[explainer.graph.inputs[0]]
+    expected = explainer.clone.propagate(forward, start).relevance[explainer.graph.inputs[0]]
     close(explainer(values, 1), expected, 1e-5)
     close(explainer.explain(values, 1).relevance, expected, 1e-5)
 
@@ -340,4 +340,4 @@ def test_nan_is_looked_for_only_where_it_might_not_show():
     kinds = {ref: type(step.op).__name__ for step in explainer.graph.steps for ref in step.outputs}
     readers = {ref: [type(s.op).__name__ for s in explainer.graph.steps if ref in s.inputs] for ref in kinds}
     # What pooling and flattening read, which multiply nothing, and the logits.
-    assert [readers[ref] for ref in explainer.clone.hidden] == [["MaxPooling2D"], ["Flatten"], []]
+    assert [readers[ref] for ref in explainer.clone.plan.hidden] == [["MaxPooling2D"], ["Flatten"], []]

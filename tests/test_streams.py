@@ -140,7 +140,7 @@ def test_streams_give_what_one_call_gives(explainer, name):
 
 def test_a_stream_of_explanations_with_targets_from_labels(explainer):
     dataset = tf.data.Dataset.from_tensor_slices((X, LABELS))
-    pairs = list(explainer.map(dataset, lambda e: e[1], batch=4, explain=True, layers=["first"], with_inputs=True))
+    pairs = list(explainer.map(dataset, lambda e: e[1], batch=4, full=True, layers=["first"], with_inputs=True))
     assert [len(element[0]) for element, _ in pairs] == [4, 3]
     np.testing.assert_array_equal(np.concatenate([e.target for _, e in pairs]), LABELS)
     assert pairs[0][1].layers["first"].shape == (4, 6, 6, 4)

@@ -1,51 +1,105 @@
-"""What is wrong with a result: where NaN or Inf began, and relevance out of all proportion to what it explains."""
+"""What is wrong with a result: NaN or Inf and where they began, relevance out of proportion to what it explains."""
 
 from __future__ import annotations
 
 import sys
 import warnings
+from collections.abc import Sequence
 from types import FrameType
-from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 
-from lrp_tf.core.graph import Step
+from lrp_tf.core.account import Account
+from lrp_tf.core.graph import Ref, Step
 from lrp_tf.engine.clone import Clone
+from lrp_tf.engine.explanation import Conservation
+from lrp_tf.engine.propagate import Forward
 
-# How many times relevance may grow, above which float32 leaves nothing of the score in the sum of a map. The
-# largest of sound explanations is about 400; see docs/conservation.md.
+# Relevance that grew by more than this factor has lost the score in float32. The largest factor of a sound explanation
+# is about 400; see docs/conservation.md.
 ABSURD = 1e6
-# The same for what is unexplained: as much as the whole score. And what rounding may leave of what relevance grew from.
+# The largest share that may be unexplained: as much as the whole score.
 UNEXPLAINED = 1.0
+# The share of what relevance grew from that rounding may leave unexplained.
 ROUNDING = 1e-3
 
 
 class RelevanceWarning(UserWarning):
-    """Relevance is out of all proportion to what it explains: the map shows rounding, and is no explanation."""
+    """Relevance is out of all proportion to what it explains: the map shows amplified rounding, not the model."""
 
 
 def amplification(
-    relevances: list[tf.Tensor], starts: tf.Tensor, below: tf.Tensor, many: bool
+    relevances: list[tf.Tensor], initial: tf.Tensor, below: tf.Tensor, several: bool
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """How many times relevance grew for each sample, [B], or [B, k] for `starts` [k, B, ...], and from what; float64.
+    """The factor by which the relevance of each sample grew, and what it grew from; float64, [B] or [B, k].
 
-    It begins as the sum of |start|, or as what the last layer made of it, the sum of |relevance| `below` it, where that
-    is more: a start on an output whose contributions cancel grows there by what LRP says.
+    It grew from the sum of |initial relevance|, or from the sum of |relevance| below the last layer if that is larger:
+    where the contributions to an output cancel, relevance grows at the last layer, by the rules themselves.
+
+    Args:
+        relevances: of the inputs, [B, ...] or [B, k, ...].
+        initial: [B, ...], or [k, B, ...] for `several` targets.
+        below: the sum of |relevance| below the last layer, [B] or [B, k].
     """
-    axes = 2 if many else 1
+    axes = 2 if several else 1
 
     def size(tensor: tf.Tensor) -> tf.Tensor:
         rows = tf.concat([tf.shape(tensor)[:axes], [-1]], 0)
         return tf.cast(tf.reduce_sum(tf.abs(tf.reshape(tensor, rows)), -1), tf.float64)
 
-    start = tf.transpose(size(starts)) if many else size(starts)
-    begin = tf.maximum(start, tf.cast(below, tf.float64))
+    first = tf.transpose(size(initial)) if several else size(initial)
+    begin = tf.maximum(first, tf.cast(below, tf.float64))
     return tf.math.divide_no_nan(tf.add_n([size(r) for r in relevances]), begin), begin
 
 
+def finite(
+    clone: Clone, inputs: Sequence[tf.Tensor], forward: Forward, relevances: list[tf.Tensor], each: bool
+) -> tf.Tensor:
+    """Whether all values of a pass are finite: a scalar, or [B] with `each`.
+
+    Sums tell, since NaN and Inf spread. The logits alone would not do: max pooling hides NaN.
+    """
+    hidden = [forward.values[ref] for ref in clone.plan.hidden]
+    tensors, weights = [*inputs, *relevances, clone.output(forward), *hidden], _hidden_weights(clone, forward)
+    if each:
+        constants = [forward.values[ref] for ref in clone.graph.constants if ref in forward.values]
+        rows = tf.stack([tf.shape(inputs[0])[0], -1])  # the first axis may hold several time steps of a sample
+        tensors = [t for t in tensors if t.dtype.is_floating and not any(t is c for c in constants)]
+        whole = [tf.math.is_finite(tf.reduce_sum(tf.reshape(t, rows), axis=1)) for t in tensors]
+        return tf.reduce_all(tf.stack(whole), axis=0) & (_all_finite(weights) if weights else True)
+    return _all_finite([*tensors, *weights])
+
+
+def _hidden_weights(clone: Clone, forward: Forward) -> list[tf.Tensor]:
+    """The hidden weights as one flat tensor for each dtype: one sum is cheaper than hundreds."""
+    hidden = clone.plan.hidden_weights
+    kernels = {ref for step in clone.graph.steps if step.linear is not None for ref in step.inputs}
+    values = {w: forward.values[w] for w in hidden if isinstance(w, Ref)}
+    values |= {w: _without_infinity(value) for w, value in values.items() if w not in kernels}  # masks
+    weights = [values[w] if isinstance(w, Ref) else w for w in hidden]
+    weights = [tf.reshape(w, [-1]) if len(w.shape) != 1 else tf.convert_to_tensor(w) for w in weights]
+    sizes = {dtype: [w for w in weights if w.dtype == dtype] for dtype in {w.dtype for w in weights}}
+    return [tf.concat(same, axis=0) for same in sizes.values()]
+
+
+def _without_infinity(value: tf.Tensor) -> tf.Tensor:
+    return tf.where(tf.math.is_inf(value), tf.zeros_like(value), value)
+
+
+def _all_finite(tensors: list[tf.Tensor]) -> tf.Tensor:
+    tensors = [t for t in tensors if t.dtype.is_floating]
+    wide = [tf.cast(t, tf.float32) if t.dtype.size < 4 else t for t in tensors]  # sums of halves would overflow
+    return tf.reduce_all(tf.stack([tf.math.is_finite(tf.reduce_sum(t)) for t in wide]))
+
+
 def remark(amplified: float, unexplained: float = 0.0) -> str:
-    """What is absurd about the map of one target, or "". See `unexplained` for the second."""
+    """What is absurd about the map of one target, or "".
+
+    Args:
+        amplified: see `amplification`. unexplained: see the function of this name.
+    """
     if amplified > ABSURD:
         return f"the sum of |relevance| is {amplified:.3g} times the start relevance"
     if abs(unexplained) > UNEXPLAINED:
@@ -53,18 +107,25 @@ def remark(amplified: float, unexplained: float = 0.0) -> str:
     return ""
 
 
-def unexplained(conservation: Any, begin: tf.Tensor) -> tf.Tensor:
-    """The share that is unexplained; 0 where it is rounding, of contributions that cancel in an output near 0, say."""
+def unexplained(conservation: Conservation, begin: tf.Tensor) -> tf.Tensor:
+    """The share that is unexplained; 0 where rounding explains it, as for contributions that cancel in the output.
+
+    Args:
+        begin: what relevance grew from, see `amplification`.
+    """
     start, *parts, rest = conservation
     return tf.where(tf.abs(start - tf.add_n(parts)) > ROUNDING * begin, rest, tf.zeros_like(rest))
 
 
-def advise(found: dict[str, Any], composite: str) -> None:
-    """Warn of the first absurd map among those `found`, eager values by name, at the user's line."""
-    amplified = found["amplification"].numpy()
-    rest = np.zeros_like(amplified)
-    if "conservation" in found:
-        rest = unexplained(found["conservation"], found["begin"]).numpy()
+def advise(amplified: tf.Tensor, begin: tf.Tensor, conservation: Conservation | None, composite: str) -> None:
+    """Warn of the first absurd map, at the line of the user that asked for it.
+
+    Args:
+        amplified, begin: of `amplification`, eager tensors.
+        composite: its name.
+    """
+    amplified = amplified.numpy()
+    rest = np.zeros_like(amplified) if conservation is None else unexplained(conservation, begin).numpy()
     wrong = np.argwhere((amplified > ABSURD) | (np.abs(rest) > UNEXPLAINED))
     if len(wrong):
         first = tuple(wrong[0])
@@ -77,7 +138,7 @@ def advise(found: dict[str, Any], composite: str) -> None:
 
 
 def _levels(frame: FrameType | None) -> int:
-    """How many frames up from `frame` the code begins that is neither ours nor one of TensorFlow's wrappers."""
+    """The number of frames from `frame` up to the first that belongs neither to lrp_tf nor to TensorFlow."""
     level = 1
     while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] in ("lrp_tf", "tensorflow"):
         frame, level = frame.f_back, level + 1
@@ -85,17 +146,36 @@ def _levels(frame: FrameType | None) -> int:
 
 
 ADVICE = (
-    "Such a map shows how rounding was amplified and explains nothing. Remedy: another composite, leave zero_bias out, "
+    "Such a map shows amplified rounding and explains nothing. Remedy: another composite, leave zero_bias out, "
     "or a larger stabilizer such as rules.Relative(0.01); report() shows where relevance grows."
 )
 
 
-def raise_where_it_began(clone: Clone, inputs: list[tf.Tensor], start: tf.Tensor, relevances: list[tf.Tensor]) -> None:
-    """Raise ValueError naming the input, weight, layer or rule that made the first NaN or Inf; return if none did.
+def raise_where_it_began(
+    clone: Clone, inputs: list[tf.Tensor], initial: tf.Tensor, relevances: list[tf.Tensor]
+) -> None:
+    """Look for the first NaN or Inf, step by step; return if there is none.
 
     Args:
-        relevances: what the compiled function found.
+        initial: the initial relevance, [B, ...].
+        relevances: what the compiled pass found.
+
+    Raises:
+        ValueError: names the input, weight, layer or rule that made the first NaN or Inf.
     """
+    forward = _check_forward(clone, inputs)
+    _check_backward(clone, forward, initial)
+    if any(map(_bad, relevances)):
+        raise ValueError(
+            "The relevance holds NaN or Inf, though step by step the same computation is finite: TensorFlow's "
+            "optimiser changed it. Remedy: before the Explainer is built, "
+            "tf.config.optimizer.set_experimental_options({'disable_meta_optimizer': True}); and please report this "
+            "model as a bug."
+        )
+
+
+def _check_forward(clone: Clone, inputs: list[tf.Tensor]) -> Forward:
+    """The forward pass, if inputs, weights and outputs of all steps are finite; else ValueError."""
     for name, x in zip(clone.graph.input_names, inputs, strict=True):
         if count := _bad(x):
             samples = np.unique(np.argwhere(~np.isfinite(x.numpy()))[:, 0])[:10].tolist()
@@ -115,40 +195,38 @@ def raise_where_it_began(clone: Clone, inputs: list[tf.Tensor], start: tf.Tensor
                 f"Layer {step.path!r} ({step.operation}) is the first whose output holds NaN or Inf, with finite "
                 "inputs and weights: its values overflow. Remedy: check the range of the input."
             )
+    return forward
+
+
+def _check_backward(clone: Clone, forward: Forward, initial: tf.Tensor) -> None:
+    """Raise ValueError if the initial relevance, or that of a step, is not finite."""
     first: list[Step] = []
 
-    def observe(step: Step, arrived: list, sent: list, account: object) -> None:
+    def observe(step: Step, arrived: list[tf.Tensor], sent: list[tf.Tensor | None], account: Account) -> None:
         if not first and any(_bad(r) for r in sent if r is not None):
             first.append(step)
 
-    clone.relevance(forward, start, observe=observe)
-    if _bad(start):
+    clone.propagate(forward, initial, observe=observe)
+    if _bad(initial):
         raise ValueError("The start relevance holds NaN or Inf. Expected finite numbers.")
     if first:
         raise ValueError(
             f"Layer {first[0].path!r} ({first[0].operation}) is the first whose relevance became NaN or Inf, under "
-            f"{clone.handlers[first[0]]!r}. Remedy: a larger stabilizer there, rules.Relative(0.01) say."
-        )
-    if any(map(_bad, relevances)):
-        raise ValueError(
-            "The relevance holds NaN or Inf, though step by step the same computation is finite: TensorFlow's "
-            "optimiser changed it. Remedy: before the Explainer is built, "
-            "tf.config.optimizer.set_experimental_options({'disable_meta_optimizer': True}); and tell the makers of "
-            "lrp_tf of this model."
+            f"{clone.handlers[first[0]]!r}. Remedy: a larger stabilizer there, such as rules.Relative(0.01)."
         )
 
 
-def _weights(step: Step) -> list:
+def _weights(step: Step) -> list[keras.Variable]:
     return [weight for op in (step.op, *step.before, *step.after) for weight in getattr(op, "weights", [])]
 
 
 def _wants_finite(clone: Clone, step: Step) -> bool:
-    """Whether Inf is no value for the outputs of a step. Without a kernel it may be meant, as the -Inf of a mask."""
+    """Whether Inf at the outputs of a step is a mistake. A step without a kernel may mean it, as in a mask of -Inf."""
     return step.linear is not None or clone.graph.outputs[0] in step.outputs
 
 
 def _bad(tensor: tf.Tensor, infinite: bool = True) -> int:
-    """How many entries are NaN, or Inf where that counts, too."""
+    """The number of entries that are NaN, or, unless `infinite` is False, Inf."""
     if not tensor.dtype.is_floating:
         return 0
     bad = ~tf.math.is_finite(tensor) if infinite else tf.math.is_nan(tensor)

@@ -35,17 +35,16 @@ def hidden_tensors(graph: Graph, handlers: dict[Step, Handler]) -> list[Ref]:
     return list(dict.fromkeys(refs))
 
 
-def hidden_weights(graph: Graph, handlers: dict[Step, Handler]) -> list[keras.Variable | Ref]:
+def hidden_weights(graph: Graph, handlers: dict[Step, Handler], reached: frozenset[Ref]) -> list[keras.Variable | Ref]:
     """Weights, variables or constants of the graph, whose NaN or Inf may not show in the relevance or the output.
 
     A ReLU that is computed together with its convolution makes 0 of NaN. Kernels show in the relevance, which their
     transpose carries, unless the rule leaves the kernel out (Flat) or relevance never enters the layer (a gate).
     Biases and other small weights are all read: that is cheap.
+
+    Args:
+        reached: tensors that relevance can reach.
     """
-    reached = set(graph.outputs)
-    for step in reversed(graph.steps):
-        if reached.intersection(step.outputs):
-            reached.update(step.inputs[i] for i in step.signals)
     constants = {ref for step in graph.steps if isinstance(step.op, Constants) for ref in step.outputs}
     found: dict[int, keras.Variable | Ref] = {}
     for step in graph.steps:

@@ -1,4 +1,4 @@
-"""Streams of samples -> batches. Work goes on ahead of what is asked for; memory stays constant."""
+"""Streams of samples -> batches, prefetched where TensorFlow can; memory stays constant."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from keras import tree
 
 
 def batches(dataset: Iterable, size: int | None) -> Iterator[Any]:
-    """Batches of a dataset of samples, or the elements as they are where `size` is None.
+    """Batches of a dataset of samples; its own elements where `size` is None.
 
     Args:
         dataset: a `tf.data.Dataset`, or any iterable of (structures of) arrays.
@@ -24,7 +24,7 @@ def batches(dataset: Iterable, size: int | None) -> Iterator[Any]:
 
 
 def checked(dataset: Iterable, check: Callable[[Any], Any]) -> Iterable:
-    """The dataset, whose elements are checked before they are put together: of a `tf.data.Dataset` their form."""
+    """The dataset; `check` sees each element before it joins a batch, or the `element_spec` of a `tf.data.Dataset`."""
     if isinstance(dataset, tf.data.Dataset):
         check(dataset.element_spec)
         return dataset

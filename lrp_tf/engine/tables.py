@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
+import tensorflow as tf
+
 from lrp_tf.core.graph import Graph, Step, shape_text
+from lrp_tf.core.protocol import Handler
+from lrp_tf.engine.rows import Shares, StepRow
 from lrp_tf.terminal import printable
 
 
@@ -18,7 +23,7 @@ class Table:
     Attributes:
         title: one line above, may be empty.
         columns: their names.
-        rows: one tuple a row; numbers stay numbers.
+        rows: a tuple for each; numbers stay numbers.
         notes: lines below.
     """
 
@@ -39,11 +44,11 @@ class Table:
         for row in self.rows:
             table.add_row(*[_cell(value) for value in row])
         text = io.StringIO()
-        # A width that never wraps: tables go to files as often as to terminals.
+        # Wide enough never to wrap: tables are written to files, too.
         console = Console(file=text, width=10_000, color_system=None, markup=False, highlight=False, emoji=False)
         console.print(table)
         lines = [line.rstrip() for line in text.getvalue().splitlines()]
-        # The title by itself: a table would break it to its own width.
+        # Not rich's own title, which wraps at the width of the table.
         return "\n".join([line for line in (printable(self.title), *lines) if line] + list(map(printable, self.notes)))
 
     def __repr__(self) -> str:
@@ -66,8 +71,12 @@ def _cell(value: Any) -> str:
     return printable(value)
 
 
-def rule_table(graph: Graph, handlers: dict[Step, Any], composite: str) -> Table:
-    """Layer -> operation -> rule, in the order of the model; rewritten layers say what became of them."""
+def rule_table(graph: Graph, handlers: Mapping[Step, Handler], composite: str) -> Table:
+    """Layer -> operation -> rule, in the order of the model; for rewritten layers, what became of them.
+
+    Args:
+        composite: its name.
+    """
     rows = [
         (step.order, index, step.path, step.operation, shape_text(step.outputs[0].shape), _rule_text(step, rule))
         for index, (step, rule) in enumerate(handlers.items())
@@ -82,7 +91,7 @@ def rule_table(graph: Graph, handlers: dict[Step, Any], composite: str) -> Table
     return Table(title, columns, [row[2:] for row in rows], tuple(stripped))
 
 
-def _rule_text(step: Step, rule: Any) -> str:
+def _rule_text(step: Step, rule: Handler) -> str:
     extra = [layer.name for layer in (*step.before, *step.after)]
     return f"{rule!r}" + (f", with {', '.join(extra)}" if extra else "")
 
@@ -94,29 +103,35 @@ REPORT_COLUMNS = (
 
 
 def report_table(
-    graph: Graph, handlers: dict[Step, Any], composite: str, samples: int, totals: dict, steps: Any
+    graph: Graph,
+    handlers: Mapping[Step, Handler],
+    composite: str,
+    shares: Shares,
+    steps: np.ndarray,
+    *,
+    filtered: bool,
 ) -> Table:
     """What each step did with its relevance, from the output down; the last row is the whole model.
 
     Args:
-        totals: sums over the batch of start, relevance, bias, stabilizer, other; "size" is the sum of |start|; with a
-            relevance filter "filter", what it dropped, which is part of "other".
-        steps: [S, 7] in the order of the backward pass: out, in, bias, stabilizer, other, filter, NaN and Inf entries.
+        composite: its name.
+        shares: of each sample, eager tensors.
+        steps: stacked `StepRow`s [S, 7], in the order of the backward pass.
+        filtered: there is a relevance filter, which gets a column.
     """
-    size = totals["size"] or 1.0
+    totals = Shares(*(float(tf.reduce_sum(share)) for share in shares))
+    size, samples = totals.size or 1.0, shares.size.shape[0]
     rows = []
-    for step, values in zip(reversed(graph.steps), steps, strict=True):
+    for step, row in zip(reversed(graph.steps), StepRow.unstack(steps), strict=True):
         if not step.inputs:  # the constants
             continue
-        out, *shares, bad = map(float, values)
-        rest = (out - sum(shares)) / size
-        shares = shares if "filter" in totals else shares[:-1]
-        rows.append((step.path, step.operation, repr(handlers[step]), out, *shares, rest, int(bad)))
-    dropped = [totals["filter"]] if "filter" in totals else []
-    shares = [totals[name] for name in ("relevance", "bias", "stabilizer")]
-    shares += [totals["other"] - sum(dropped), *dropped]
-    rest = (totals["start"] - sum(shares)) / size
-    rows.append(("total", "", "", totals["start"], *shares, rest, sum(row[-1] for row in rows)))
+        out, *parts, bad = row
+        rest = (out - sum(parts)) / size
+        parts = parts if filtered else parts[:-1]
+        rows.append((step.path, step.operation, repr(handlers[step]), out, *parts, rest, int(bad)))
+    parts = [totals.relevance, totals.bias, totals.stabilizer, totals.other, *([totals.filter] if filtered else [])]
+    rest = (totals.start - sum(parts)) / size
+    rows.append(("total", "", "", totals.start, *parts, rest, sum(row[-1] for row in rows)))
     title = f"{graph.model.name}, composite {composite}: relevance of {samples} sample(s), summed"
-    columns = (*REPORT_COLUMNS[:-2], *(["filter"] if dropped else []), *REPORT_COLUMNS[-2:])
+    columns = (*REPORT_COLUMNS[:-2], *(["filter"] if filtered else []), *REPORT_COLUMNS[-2:])
     return Table(title, columns, rows)

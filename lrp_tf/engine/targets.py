@@ -1,4 +1,4 @@
-"""What a caller passed -> checked tensors: inputs, targets, start relevance. Errors say expected, received, remedy."""
+"""What a caller passed -> checked tensors: inputs, targets, initial relevance. Errors: expected, received, remedy."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from keras import tree
 from lrp_tf.core.graph import Graph, Ref, shape_text
 
 
-class Start(NamedTuple):
-    """How the start relevance of a call is made.
+class Target(NamedTuple):
+    """What a call explains, and with how much relevance.
 
     Attributes:
         mode: "top" (each sample's top class), "class" ([B]), "classes" ([B, k]), "ranked" ([B, k], where -1 is the
             top class, -2 the next), "index" ([B, rank - 1]) or "given".
-        kind: "output" or "one", what stands at the target.
-        tensor: target (int32) or start relevance; None for "top".
+        kind: "output" or "one", the initial relevance of the target; "given" if the tensor is the relevance itself.
+        tensor: int32 classes, ranks or indices, or initial relevance of the output's shape; None for "top".
     """
 
     mode: str
@@ -28,12 +28,12 @@ class Start(NamedTuple):
     tensor: tf.Tensor | None
 
     @property
-    def many(self) -> bool:
+    def several(self) -> bool:
         """Whether there are k targets for each sample."""
         return self.mode in ("classes", "ranked")
 
-    def part(self, rows: slice) -> Start:
-        """The same for some of the samples."""
+    def part(self, rows: slice) -> Target:
+        """The target of some of the samples."""
         return self if self.tensor is None else self._replace(tensor=self.tensor[rows])
 
 
@@ -63,7 +63,7 @@ def inputs(graph: Graph, x: Any) -> list[tf.Tensor]:
 
 
 def _alone(x: Any, ref: Ref, name: str) -> Any:
-    """Keras takes the one input of a model in a list or dict, too; [sample] is a batch of one sample, though."""
+    """The only input out of the list or dict that Keras accepts around it; [sample] is a batch of one sample."""
     if isinstance(x, dict) and list(x) == [name]:
         return x[name]
     if isinstance(x, (list, tuple)) and len(x) == 1 and len(getattr(x[0], "shape", ())) == len(ref.shape) + 1:
@@ -72,7 +72,7 @@ def _alone(x: Any, ref: Ref, name: str) -> Any:
 
 
 def _match(structure: Any, x: Any, values: dict[Ref, Any]) -> bool:
-    """Collect the value of every ref of `structure`; False if x is built otherwise."""
+    """Collect the value of every ref of `structure`; False if x has another structure."""
     if isinstance(structure, Ref):
         values[structure] = x
         return not isinstance(x, dict)
@@ -84,7 +84,7 @@ def _match(structure: Any, x: Any, values: dict[Ref, Any]) -> bool:
 
 
 def _array(value: Any, name: str) -> Any:
-    """Tensors as they are; arrays and nested lists as arrays."""
+    """A tensor unchanged; anything else as an array."""
     if tf.is_tensor(value):
         return value
     try:
@@ -94,7 +94,12 @@ def _array(value: Any, name: str) -> Any:
 
 
 def tensor(value: Any, shape: tuple, dtype: str, name: str, batch: int | None = None) -> tf.Tensor:
-    """`value` as a tensor of that dtype, its shape checked against (batch, *shape)."""
+    """`value` as a tensor of that dtype, its shape checked against (batch, *shape).
+
+    Raises:
+        TypeError: no numbers.
+        ValueError: another shape, or an empty batch.
+    """
     value = _array(value, name)
     kind = None if value.dtype == object else tf.as_dtype(value.dtype)
     if kind is None or not (kind.is_floating or kind.is_integer or kind.is_bool):
@@ -117,8 +122,8 @@ def _fits(wanted: int | None, received: int | None) -> bool:
     return wanted is None or received is None or wanted == received
 
 
-def start(graph: Graph, target: Any, start: Any, x: tf.Tensor) -> Start:
-    """Check `target` and `start` of a call on the samples x [B, ...].
+def checked(graph: Graph, target: Any, start: Any, x: tf.Tensor) -> Target:
+    """The target of a call on the samples x [B, ...], from its `target` and `start` as the caller gave them.
 
     Raises:
         ValueError: a target out of range or of the wrong shape, a start that is neither a known word nor a tensor of
@@ -129,15 +134,15 @@ def start(graph: Graph, target: Any, start: Any, x: tf.Tensor) -> Start:
     if not isinstance(start, str):
         if target is not None:
             raise ValueError("start= as a tensor already says what is explained. Expected no target. Received: both.")
-        return Start("given", "given", tensor(start, shape, graph.dtype, "start", batch))
+        return Target("given", "given", tensor(start, shape, graph.dtype, "start", batch))
     if start not in ("output", "one"):
         raise ValueError(f'start must be "output", "one" or a tensor of shape {shape_text(shape)}. Received: {start!r}')
     if (target is None or (isinstance(target, str) and target.lower() == "top1")) and len(shape) <= 1:
-        return Start("top", start, None)
+        return Target("top", start, None)
     if isinstance(target, str) or (isinstance(target, (list, tuple)) and any(isinstance(t, str) for t in target)):
         codes = ranked([target] if isinstance(target, str) else target, graph)
-        many = tf.shape(x)[0] if batch is None else batch
-        return Start("ranked", start, tf.tile(tf.constant([codes], tf.int32), [many, 1]))
+        samples = tf.shape(x)[0] if batch is None else batch
+        return Target("ranked", start, tf.tile(tf.constant([codes], tf.int32), [samples, 1]))
     if len(shape) > 1:
         remedy = (
             f"The output has the shape {shape_text(shape)}, without a top class. Expected target= {len(shape)} "
@@ -151,7 +156,7 @@ def start(graph: Graph, target: Any, start: Any, x: tf.Tensor) -> Start:
     mode, target = _mode(target, len(shape), x, remedy)
     sizes = shape if len(shape) > 1 else (class_count(graph),)
     _check_range(target, sizes, mode)
-    return Start(mode, start, tf.cast(target, "int32"))
+    return Target(mode, start, tf.cast(target, "int32"))
 
 
 _TOP = re.compile(r"top(?:1|K:([1-9]\d*))", re.IGNORECASE)
@@ -187,9 +192,10 @@ def ranked(targets: Iterable, graph: Graph) -> list[int]:
 
 
 def for_all(targets: Sequence, graph: Graph, batch: int) -> Any:
-    """What `Explainer` takes for each of `targets` of every sample: a plain list of classes means one per sample there.
+    """`targets` in the form in which `Explainer` explains all of them for every sample of a batch.
 
-    A single target comes back without a list, since it needs no axis of targets.
+    To it a plain list of classes means one for each sample. A single target comes back without a list, since it needs
+    no axis of targets.
     """
     codes = ranked(targets, graph)
     if len(codes) == 1:
@@ -198,7 +204,7 @@ def for_all(targets: Sequence, graph: Graph, batch: int) -> Any:
 
 
 def without_labels(graph: Graph, element: Any) -> Any:
-    """The inputs in an element of a dataset: of (x, y, ...) x, unless the model itself takes such a tuple."""
+    """The inputs in an element of a dataset: x of (x, y, ...), unless the model itself takes such a tuple."""
     structure, values = graph.input_structure, dict[Ref, Any]()
     if not isinstance(element, tuple) or not element:
         return element
@@ -207,10 +213,10 @@ def without_labels(graph: Graph, element: Any) -> Any:
 
 
 def refuse_batches(graph: Graph, batch: int, element: Any) -> None:
-    """Raise ValueError where an element of a dataset, or the form of its elements, is a batch and no single sample."""
+    """Raise ValueError if an element of a dataset, or its `element_spec`, is a batch instead of a single sample."""
     values: dict[Ref, Any] = {}
     if not _match(graph.input_structure, without_labels(graph, element), values):
-        return  # other mistakes are told where the batch is checked
+        return  # `inputs` reports other mistakes
     for ref, name in zip(graph.inputs, graph.input_names, strict=True):
         value = values[ref] if hasattr(values[ref], "shape") else _array(values[ref], name)
         shape = () if getattr(value.shape, "rank", 0) is None else tuple(value.shape)
@@ -230,14 +236,14 @@ def class_count(graph: Graph) -> int | None:
 
 def _mode(target: Any, axes: int, x: tf.Tensor, remedy: str) -> tuple[str, Any]:
     rank, shape, batch = len(target.shape), tuple(target.shape), x.shape[0]
-    many = tf.shape(x)[0] if batch is None else batch
+    samples = tf.shape(x)[0] if batch is None else batch
     if axes > 1:
         if shape == (axes,):
-            return "index", target[None] + tf.zeros([many, 1], target.dtype)
+            return "index", target[None] + tf.zeros([samples, 1], target.dtype)
         if rank == 2 and shape[1] == axes and _fits(batch, shape[0]):
             return "index", target
     elif rank == 0:
-        return "class", target + tf.zeros([many], target.dtype)
+        return "class", target + tf.zeros([samples], target.dtype)
     elif rank == 1 and _fits(batch, shape[0]):
         return "class", target
     elif rank == 2 and _fits(batch, shape[0]) and shape[1] != 0:
@@ -248,7 +254,7 @@ def _mode(target: Any, axes: int, x: tf.Tensor, remedy: str) -> tuple[str, Any]:
 def _check_range(target: Any, sizes: tuple, mode: str) -> None:
     if tf.is_tensor(target):
         if not hasattr(target, "numpy"):
-            return  # symbolic: the compiled function checks it
+            return  # symbolic: the compiled pass checks it
         target = target.numpy()
     columns = target.T if mode == "index" else [target]
     for axis, (column, size) in enumerate(zip(columns, sizes, strict=True)):
@@ -260,42 +266,49 @@ def _check_range(target: Any, sizes: tuple, mode: str) -> None:
             )
 
 
-def start_relevance(begin: Start, logits: tf.Tensor) -> tuple[tf.Tensor | None, tf.Tensor, tf.Tensor]:
-    """The relevance that goes in at the output.
+def initial_relevance(target: Target, logits: tf.Tensor) -> tuple[tf.Tensor | None, tf.Tensor, tf.Tensor]:
+    """The relevance that starts at the output.
+
+    Args:
+        logits: [B, ...].
 
     Returns:
-        target: int32, None for a given start. start: the shape of `logits`, with k ahead of it for [B, k] targets.
-        in_range: scalar bool, for the sizes that only the call knows.
+        classes: int32 classes or indices; None where the relevance was given.
+        relevance: in the shape of `logits`, or [k, B, ...] for [B, k] targets.
+        in_range: scalar bool, against sizes that only the call knows.
     """
-    yes = tf.constant(True)
-    if begin.mode == "ranked":
-        begin = Start("classes", begin.kind, _classes_of_ranks(begin.tensor, logits))
-    if begin.mode == "given":
-        return None, begin.tensor, yes
+    tensor, kind = target.tensor, target.kind
+    if target.mode == "given":
+        return None, tensor, tf.constant(True)
     size = tf.shape(logits)
-    one = tf.ones([], logits.dtype)
-    if begin.mode == "index":
-        flat, depth = tf.zeros_like(begin.tensor[:, 0]), tf.ones([], tf.int32)
+    if target.mode == "index":
+        flat, depth = tf.zeros_like(tensor[:, 0]), tf.ones([], tf.int32)
         for axis in range(logits.shape.rank - 1):
-            flat, depth = flat * size[axis + 1] + begin.tensor[:, axis], depth * size[axis + 1]
+            flat, depth = flat * size[axis + 1] + tensor[:, axis], depth * size[axis + 1]
         mask = tf.reshape(tf.one_hot(flat, depth, True, False, dtype=tf.bool), size)
-        in_range = tf.reduce_all((begin.tensor >= 0) & (begin.tensor < size[1:]))
-        return begin.tensor, _at(mask, logits, begin.kind), in_range
-    values = tf.reshape(logits, [size[0], -1])
-    if _single_unit(logits):
-        # A single unit: target 1 explains the value, 0 its negative.
-        target = tf.cast(values[:, 0] >= 0, tf.int32) if begin.mode == "top" else begin.tensor
-        signed = tf.where(target == 1, one, -one)
-        signed = tf.transpose(signed)[..., None] if begin.mode == "classes" else signed[:, None]
-        starts = signed * values if begin.kind == "output" else signed * tf.ones_like(values)
-        starts = tf.reshape(starts, tf.concat([tf.shape(starts)[:-2], size], axis=0))
-        return target, starts, tf.reduce_all((target >= 0) & (target < 2))
-    target = tf.argmax(values, axis=-1, output_type=tf.int32) if begin.mode == "top" else begin.tensor
-    mask = tf.one_hot(target, size[1], True, False, dtype=tf.bool)
-    starts = _at(mask, values[:, None] if begin.mode == "classes" else values, begin.kind)
-    if begin.mode == "classes":
-        starts = tf.transpose(starts, [1, 0, 2])  # transposing the integers, TensorFlow would log an error of oneDNN
-    return target, starts, tf.reduce_all((target >= 0) & (target < size[1]))
+        in_range = tf.reduce_all((tensor >= 0) & (tensor < size[1:]))
+        return tensor, _at(mask, logits, kind), in_range
+    values, single = tf.reshape(logits, [size[0], -1]), _single_unit(logits)
+    if target.mode == "ranked":
+        tensor = _classes_of_ranks(tensor, logits)
+    elif target.mode == "top":
+        tensor = tf.cast(values[:, 0] >= 0, tf.int32) if single else tf.argmax(values, axis=-1, output_type=tf.int32)
+    if single:
+        return tensor, _signed(tensor, values, kind, size), tf.reduce_all((tensor >= 0) & (tensor < 2))
+    mask = tf.one_hot(tensor, size[1], True, False, dtype=tf.bool)
+    relevance = _at(mask, values[:, None] if target.several else values, kind)
+    if target.several:
+        relevance = tf.transpose(relevance, [1, 0, 2])  # not the integers: TensorFlow logs an error of oneDNN for these
+    return tensor, relevance, tf.reduce_all((tensor >= 0) & (tensor < size[1]))
+
+
+def _signed(classes: tf.Tensor, values: tf.Tensor, kind: str, size: tf.Tensor) -> tf.Tensor:
+    """The relevance of a single unit [B, 1]: class 1 explains the value, class 0 its negative."""
+    one = tf.ones([], values.dtype)
+    signed = tf.where(classes == 1, one, -one)
+    signed = tf.transpose(signed)[..., None] if classes.shape.rank == 2 else signed[:, None]
+    relevance = signed * values if kind == "output" else signed * tf.ones_like(values)
+    return tf.reshape(relevance, tf.concat([tf.shape(relevance)[:-2], size], axis=0))
 
 
 def _classes_of_ranks(ranked: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
@@ -312,5 +325,5 @@ def _single_unit(logits: tf.Tensor) -> bool:
 
 
 def _at(mask: tf.Tensor, logits: tf.Tensor, kind: str) -> tf.Tensor:
-    # where and not a product: an infinite logit of another class must not turn into NaN.
+    # `where`, not a product: an infinite logit of another class must not become NaN.
     return tf.where(mask, logits if kind == "output" else tf.ones_like(logits), tf.zeros_like(logits))

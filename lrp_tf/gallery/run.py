@@ -373,7 +373,7 @@ class _Run:
         gallery = self.gallery
         graph = gallery.explainer.graph
         target = lambda element: targets.for_all(gallery.targets, graph, len(element[1]))  # noqa: E731
-        stream = gallery.explainer.map(self._batches(items), target, explain=explain, with_inputs=True)
+        stream = gallery.explainer.map(self._batches(items), target, full=explain, with_inputs=True)
         for (_, indices), result in stream:
             relevance = np.asarray(result.relevance if explain else result, np.float32)
             relevance = relevance[:, None] if self.count == 1 else relevance

@@ -11,8 +11,10 @@ import tensorflow as tf
 from keras import tree
 
 from lrp_tf.core.graph import Ref
-from lrp_tf.engine import targets
-from lrp_tf.explainer import Explainer, _Want
+from lrp_tf.engine import passes, targets
+from lrp_tf.engine.passes import Request
+from lrp_tf.engine.targets import Target
+from lrp_tf.explainer import Explainer
 from lrp_tf.files import loading
 from lrp_tf.files.errors import LoadError
 from lrp_tf.files.form import form_of
@@ -96,13 +98,13 @@ class Served:
         )
         with tf.control_dependencies([some]):
             inputs, whole, known, declared = self._clean([tf.identity(x) for x in inputs])
-        want = _Want(account=True, each=True, books=tf.as_dtype(self.graph.dtype))  # LiteRT has no sums in float64
-        function = self.explainer._function(mode, "output", want)
-        found = function(*inputs, *([] if target is None else [target]))
-        logits = found["logits"]
+        request = Request(account=True, each=True, books=tf.as_dtype(self.graph.dtype))  # LiteRT has no sums in float64
+        run = passes.plain(self.explainer.clone, Target(mode, "output", target), request)
+        found, verdict = run(*inputs, *([] if target is None else [target]))
+        logits, conservation = found.logits, tf.stack(found.conservation, axis=-1)
         fits = tf.ones_like(whole) if mode in ("top", "ranked") else self._in_range(target, logits)
         code = tf.fill(tf.shape(whole), _OK)
-        finite = found["finite"] & _each(tf.math.is_finite(tf.stack(found["conservation"], -1)))
+        finite = verdict.finite & _each(tf.math.is_finite(conservation))
         for right, wrong in (
             (finite, _RELEVANCE),
             (fits, _TARGET),
@@ -112,15 +114,15 @@ class Served:
         ):
             code = tf.where(right, code, wrong)
         ok, usable = code == _OK, whole & known & declared
-        chosen = found["target"]
+        chosen = found.target
         results = {
-            "outputs": _nan_unless(usable, found["output"]),
+            "outputs": _nan_unless(usable, found.output),
             "logits": _nan_unless(usable, logits),
             "target": chosen if mode in ("class", "index") else tf.where(_along(usable, chosen), chosen, -1),
-            "conservation": _nan_unless(ok, tf.stack(found["conservation"], axis=-1)),
+            "conservation": _nan_unless(ok, conservation),
             "status": tf.gather(tf.constant(STATUS), code),
         }
-        return results | {name: _nan_unless(ok, r) for name, r in self._named(found["relevance"]).items()}
+        return results | {name: _nan_unless(ok, r) for name, r in self._named(found.relevance).items()}
 
     def _named(self, relevances: list[tf.Tensor]) -> dict[str, tf.Tensor]:
         """Relevance of each input that it reaches, in the input's float dtype."""
@@ -129,7 +131,7 @@ class Served:
             name = "relevance" if len(self.names) == 1 else f"relevance_{name}"
             if tf.as_dtype(ref.dtype).is_floating:
                 found[name] = tf.cast(r, ref.dtype)
-            elif ref in self.explainer.clone.reached:
+            elif ref in self.explainer.clone.plan.reached:
                 found[name] = r
         return found
 

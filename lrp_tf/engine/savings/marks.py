@@ -27,8 +27,9 @@ def mark(
     in_bfloat16 = bfloat16.chosen(handlers, fast)
     if not switch.are_on():
         return graph, handlers
-    positive_only = positivity.positive_only(graph, handlers, set(graph.outputs if starts is None else starts))
-    recomputed = rematerialization.recomputed_summands(graph, handlers, positive_only)
+    first = set(graph.outputs if starts is None else starts)
+    positive_only = positivity.positive_only(graph, handlers, first)
+    recomputed = rematerialization.recomputed_summands(graph, handlers, positive_only, first)
     memory_heavy = rematerialization.memory_heavy(graph)
     found: dict[Step, Handler] = {}
     for step in graph.steps:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 
-from lrp_tf.core.graph import Graph, Step
+from lrp_tf.core.graph import Graph, Ref, Step
 from lrp_tf.core.numerics import Relative
 from lrp_tf.core.protocol import Handler
 from lrp_tf.flows.sums import Summed, is_plain_sum, keeps_rectified
@@ -16,11 +16,16 @@ from lrp_tf.rules.operators import Operator
 _HEAVY_SHARE = 0.2
 
 
-def recomputed_summands(graph: Graph, handlers: dict[Step, Handler], positive_only: set[Step]) -> dict[Step, int]:
+def recomputed_summands(
+    graph: Graph, handlers: dict[Step, Handler], positive_only: set[Step], starts: set[Ref]
+) -> dict[Step, int]:
     """For each sum of two behind which a ReLU follows, the position of a summand that need not be kept.
 
     The ReLU keeps the sum where it is above zero, and relevance arrives nowhere else: the sum less the other summand
     gives this one again. It must be made for the sum alone, by a linear step whose rule is local.
+
+    Args:
+        starts: tensors that relevance may start at, whatever their values: they are kept.
     """
     makers = {ref: step for step in graph.steps for ref in step.outputs}
     readers = graph.consumers()
@@ -32,7 +37,7 @@ def recomputed_summands(graph: Graph, handlers: dict[Step, Handler], positive_on
             continue
         for position in (1, 0):
             ref = step.inputs[position]
-            alone = readers[ref] == [step] and ref not in graph.outputs
+            alone = readers[ref] == [step] and ref not in starts and ref not in graph.outputs
             if alone and ref in makers and _is_local(makers[ref], handlers):
                 found[step] = position
                 break

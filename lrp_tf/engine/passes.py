@@ -1,0 +1,248 @@
+"""Compiled passes: from flat inputs and a target to relevance and what was asked for beside it."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from lrp_tf.core.account import Account
+from lrp_tf.core.graph import Ref, Step
+from lrp_tf.core.numerics import sample_sum
+from lrp_tf.core.protocol import Propagate
+from lrp_tf.engine import diagnosis, targets
+from lrp_tf.engine.clone import Clone
+from lrp_tf.engine.explanation import Conservation, conservation
+from lrp_tf.engine.propagate import Forward
+from lrp_tf.engine.rows import Shares, StepRow, no_row
+from lrp_tf.engine.targets import Target
+
+
+class Request(NamedTuple):
+    """What a pass gives beside relevance and logits.
+
+    Attributes:
+        layers: names or paths of layers whose output relevance is wanted.
+        account: give output, target, shares and conservation.
+        steps: give a row for each step; needs `account`.
+        each: `Verdict.finite` is for each sample, [B], and there is no amplification. For exports: LiteRT cannot
+            run float64.
+        books: dtype of the account.
+    """
+
+    layers: tuple[str, ...] = ()
+    account: bool = False
+    steps: bool = False
+    each: bool = False
+    books: tf.DType = tf.float64
+
+
+class Found(NamedTuple):
+    """What a pass gives. [B, k, ...] for k targets of each sample, but for logits, output and rows.
+
+    Attributes:
+        relevance: of each input, in the order of `Graph.inputs`.
+        logits: the pre-softmax values.
+        layers: for each layer asked for, the relevance of the output of each of its calls.
+        amplification, begin: float64, see `Explanation`; None with `Request.each`.
+        output: of the model. It and all that follows: None, unless it was asked for.
+        target: int32; None for initial relevance that was given.
+        conservation, shares: of each sample.
+        steps: stacked `StepRow`s [S, 7], in the order of the backward pass, summed over samples and targets.
+    """
+
+    relevance: list[tf.Tensor]
+    logits: tf.Tensor
+    layers: dict[str, list[tf.Tensor]]
+    amplification: tf.Tensor | None = None
+    begin: tf.Tensor | None = None
+    output: tf.Tensor | None = None
+    target: tf.Tensor | None = None
+    conservation: Conservation | None = None
+    shares: Shares | None = None
+    steps: tf.Tensor | None = None
+
+
+class Verdict(NamedTuple):
+    """Whether a pass can be relied on; boolean scalars.
+
+    Attributes:
+        declared: the inputs are >= 0 if the clone was told so.
+        in_range: the target is a class of the model.
+        finite: no NaN or Inf. [B] with `Request.each`.
+    """
+
+    declared: tf.Tensor
+    in_range: tf.Tensor
+    finite: tf.Tensor
+
+
+# Flat inputs, and the tensor of the target unless its mode is "top".
+Pass = Callable[..., tuple[Found, Verdict]]
+
+
+def plain(clone: Clone, target: Target, request: Request) -> Pass:
+    """A pass as a function that is not compiled.
+
+    Args:
+        target: its mode and kind; its tensor is an argument of the pass.
+
+    Raises:
+        ValueError: a layer that the model does not have, or off the way to its output.
+    """
+    keep = {name: _tensors_of(clone, name) for name in request.layers}
+
+    def run(*tensors: tf.Tensor) -> tuple[Found, Verdict]:
+        inputs = tensors[: len(clone.graph.inputs)]
+        forward = clone.forward(inputs)
+        logits = clone.output(forward)
+        chosen = target._replace(tensor=None if target.mode == "top" else tensors[-1])
+        classes, initial, in_range = targets.initial_relevance(chosen, logits)
+        backward = functools.partial(_backward, clone, forward, keep=keep, request=request)
+        if target.several:
+            backward = functools.partial(backward, propagators=clone.propagators(forward))
+            back = _each_target(backward, initial, keep, request, clone)
+        else:
+            back = backward(initial)
+        found = Found(relevance=back.relevance, logits=logits, layers=back.layers, steps=back.steps)
+        finite = diagnosis.finite(clone, inputs, forward, back.relevance, request.each)
+        if back.below is not None:
+            grown = diagnosis.amplification(back.relevance, initial, back.below, target.several)
+            found = found._replace(amplification=grown[0], begin=grown[1])
+        declared = tf.constant(True) & clone.as_declared(inputs)
+        if back.shares is not None:
+            shares = Shares.unstack(back.shares)
+            books = {"shares": shares, "conservation": conservation(shares)}
+            found = found._replace(output=clone.finish(logits, forward), target=classes, **books)
+        return found, Verdict(declared, in_range, finite)
+
+    return run
+
+
+def compiled(clone: Clone, target: Target, request: Request, jit_compile: bool = False) -> Pass:
+    """The same as a concrete function for any batch size; plain after `tf.config.run_functions_eagerly(True)`."""
+    graph, function = clone.graph, plain(clone, target, request)
+    if tf.config.functions_run_eagerly():
+        return function
+    signature = [tf.TensorSpec([None, *ref.shape], ref.dtype) for ref in graph.inputs]
+    if target.mode == "given":
+        signature.append(tf.TensorSpec([None, *graph.outputs[0].shape], graph.dtype))
+    elif target.mode != "top":
+        signature.append(tf.TensorSpec([None] * (1 if target.mode == "class" else 2), tf.int32))
+    # AutoGraph would only cost time: no Python control flow here depends on tensors.
+    traced = tf.function(function, input_signature=signature, autograph=False, jit_compile=jit_compile)
+    # The concrete function: TensorFlow would count the explainers of a program as retraces of one function.
+    return traced.get_concrete_function()
+
+
+# For each call of a layer: the tensor that its output became, and the padding that leads back to the output.
+_Kept = dict[str, list[tuple[Ref, list[Step]]]]
+
+
+def _tensors_of(clone: Clone, name: str) -> list[tuple[Ref, list[Step]]]:
+    graph = clone.graph
+    found = [graph.resolve(ref) for call in graph.find_layer(name) for ref in call]
+    known = {*graph.inputs, *(ref for step in graph.steps for ref in step.outputs)}
+    if not known.issuperset(ref for ref, _ in found):
+        raise ValueError(f"Layer {name!r} does not lie on a way to the output that is explained.")
+    return found
+
+
+class _Back(NamedTuple):
+    """The result of one backward pass; `shares` and `steps` are stacked, so that tf.map_fn can carry them."""
+
+    relevance: list[tf.Tensor]
+    layers: dict[str, list[tf.Tensor]]
+    below: tf.Tensor | None  # [B], sum of |relevance| below the first steps to divide
+    shares: tf.Tensor | None
+    steps: tf.Tensor | None
+
+
+def _backward(
+    clone: Clone,
+    forward: Forward,
+    initial: tf.Tensor,
+    *,
+    keep: _Kept,
+    request: Request,
+    propagators: dict[Step, Propagate] | None = None,
+) -> _Back:
+    graph, samples = clone.graph, tf.shape(initial)[0]
+    absorbed = {name: tf.zeros([samples], request.books) for name in Account.NAMES}
+    rows: dict[Step, tf.Tensor] = {}
+
+    def observe(step: Step, arrived: list[tf.Tensor], sent: list[tf.Tensor | None], account: Account) -> None:
+        for name, share in account.shares.items():
+            absorbed[name] += share
+        if request.steps:
+            rows[step] = _row(step, forward, arrived, [r for r in sent if r is not None], account).stack()
+
+    relevance, below = clone.propagate(
+        forward,
+        initial,
+        keep=[ref for pairs in keep.values() for ref, _ in pairs],
+        propagators=propagators,
+        observe=observe if request.account else None,
+        books=request.books,
+    )
+    reached = [relevance[ref] for ref in graph.inputs]
+    layers = {name: [_padded(relevance[ref], steps) for ref, steps in pairs] for name, pairs in keep.items()}
+    shares = grown = table = None
+    if not request.each:  # the first axis may hold several time steps of a sample
+        sizes = [tf.reduce_sum(tf.abs(tf.reshape(r, tf.stack([samples, -1]))), axis=1) for r in below]
+        grown = tf.add_n([tf.zeros([samples], graph.dtype), *sizes])
+    if request.account:
+        summed = functools.partial(sample_sum, dtype=request.books)
+        arrived = tf.add_n([summed(r) for r in reached])
+        shares = Shares(summed(tf.abs(initial)), summed(initial), arrived, **absorbed).stack()
+    if request.steps:
+        table = tf.stack([rows[step] if step in rows else no_row() for step in reversed(graph.steps)])
+    return _Back(reached, layers, grown, shares, table)
+
+
+def _row(step: Step, forward: Forward, arrived: list[tf.Tensor], sent: list[tf.Tensor], account: Account) -> StepRow:
+    absorbed = {name: tf.reduce_sum(account.shares.get(name, tf.zeros([], tf.float64))) for name in Account.NAMES}
+    values = [forward.values[ref] for ref in step.outputs if forward.values[ref].dtype.is_floating]
+    bad = [tf.reduce_sum(tf.cast(~tf.math.is_finite(r), tf.float64)) for r in (*sent, *values)]
+    return StepRow(_total(arrived), _total(sent), **absorbed, bad=tf.add_n([tf.zeros([], tf.float64), *bad]))
+
+
+def _padded(relevance: tf.Tensor, steps: list[Step]) -> tf.Tensor:
+    """Relevance behind padding that a convolution absorbed: the padding itself has none."""
+    for step in steps:
+        relevance = step.call(relevance)
+    return relevance
+
+
+def _total(tensors: list[tf.Tensor]) -> tf.Tensor:
+    return tf.add_n([tf.zeros([], tf.float64), *[tf.reduce_sum(tf.cast(t, tf.float64)) for t in tensors]])
+
+
+def _each_target(
+    backward: Callable[[tf.Tensor], _Back], initial: tf.Tensor, keep: _Kept, request: Request, clone: Clone
+) -> _Back:
+    """`backward` for each target of `initial` [k, B, ...], as [B, k, ...]; the forward pass is shared."""
+    dtype = tf.as_dtype(clone.graph.dtype)
+    whole = _Back(
+        relevance=[dtype] * len(clone.graph.inputs),
+        layers={name: [dtype] * len(pairs) for name, pairs in keep.items()},
+        below=None if request.each else dtype,
+        shares=request.books if request.account else None,
+        steps=tf.float64 if request.steps else None,
+    )
+    signature = {name: part for name, part in whole._asdict().items() if part is not None}  # tf.map_fn takes no None
+
+    def run(one: tf.Tensor) -> dict[str, object]:
+        found = backward(one)._asdict()
+        return {name: found[name] for name in signature}
+
+    found = tf.map_fn(run, initial, fn_output_signature=signature)
+    steps = tf.reduce_sum(found.pop("steps"), axis=0) if request.steps else None
+    found = tf.nest.map_structure(_targets_behind_batch, found)
+    return _Back(**{"below": None, "shares": None} | found, steps=steps)
+
+
+def _targets_behind_batch(value: tf.Tensor) -> tf.Tensor:
+    return tf.transpose(value, [1, 0, *range(2, value.shape.rank)])

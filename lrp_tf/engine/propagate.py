@@ -1,0 +1,240 @@
+"""Runs the steps of a plan as the model does, and propagates relevance back; pure functions of plan and tensors."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+from lrp_tf.core.account import Account
+from lrp_tf.core.graph import Ref, Step
+from lrp_tf.core.numerics import keep_largest
+from lrp_tf.core.protocol import Propagate, Propagator, Saved
+from lrp_tf.engine.plan import Plan, first_dividers
+from lrp_tf.engine.savings import rematerialization
+from lrp_tf.rules import Rule
+
+# A kernel is folded at most this many linear steps ahead of its use. TensorFlow would fold all kernels first, and hold
+# the copies until they are used.
+_AHEAD = 4
+
+# Called for each step that relevance reaches, in the order of the backward pass: the step, the relevance of its outputs
+# before the hook, the relevance that it sends to its inputs, and its account.
+Observer = Callable[[Step, list[tf.Tensor], list[tf.Tensor | None], Account], None]
+
+# Changes the relevance that arrives at an output of a step; the same tensor where it changes nothing.
+Hook = Callable[[Step, tf.Tensor], tf.Tensor]
+
+
+@dataclasses.dataclass(frozen=True)
+class Forward:
+    """One forward pass: the value of every tensor, and what the backward pass of each step needs."""
+
+    values: dict[Ref, tf.Tensor]
+    saved: dict[Step, Any]
+
+
+class Propagated(NamedTuple):
+    """What `propagate` returns.
+
+    Attributes:
+        relevance: of every tensor that it reached, of the model's inputs and of what was to be kept.
+        below: what the first steps to divide sent to their inputs (`Plan.heads`), samples along the first axis.
+    """
+
+    relevance: dict[Ref, tf.Tensor]
+    below: list[tf.Tensor]
+
+
+def forward(plan: Plan, inputs: Iterable[tf.Tensor]) -> Forward:
+    """Run all steps on the flat `inputs`, [B, ...] each."""
+    graph, values, saved = plan.graph, dict[Ref, tf.Tensor](), dict[Step, Any]()
+    for ref, x in zip(graph.inputs, inputs, strict=True):
+        # identity: two refs must never share a tensor.
+        values[ref] = tf.identity(tf.cast(x, graph.dtype) if x.dtype.is_floating else x)
+    read: list[tf.Tensor] = []  # by linear steps
+    for step in graph.steps:
+        tensors = [values[ref] for ref in step.inputs]
+        folded = step.linear is not None and bool(step.before or step.after)
+        # The shape: TensorFlow would not fuse a ReLU with its convolution if other operations waited for the ReLU.
+        read += [tf.shape(tensors[0])] if folded else []
+        with tf.name_scope(scope(step)):
+            source = saved[plan.rectifiers[step]] if step in plan.rectifiers else None
+            known = source.rectified if isinstance(source, Saved) else None
+            if known is None:
+                handler = plan.handlers[step]
+                late = {"fold_no_earlier_than": read[-_AHEAD:][:1]} if isinstance(handler, Rule) and folded else {}
+                outputs, saved[step] = handler.forward(step, tensors, **late)
+            else:  # the very tensor: TensorFlow does not always merge two equal ReLUs
+                outputs, saved[step] = [known], (tensors, [known])
+        # Variables of a model with a mixed policy may have another dtype.
+        outputs = [tf.cast(y, graph.dtype) if y.dtype.is_floating else y for y in outputs]
+        values.update(zip(step.outputs, outputs, strict=True))
+    return Forward(values, saved)
+
+
+def propagators(plan: Plan, forward: Forward) -> dict[Step, Propagate]:
+    """The backward function of every step; what needs no relevance is computed here, once for several targets."""
+    found: dict[Step, Propagate] = {}
+    for step in reversed(plan.graph.steps):
+        if not step.signals:
+            continue
+        with tf.name_scope(scope(step)):
+            found[step] = back = plan.handlers[step].backward(step, forward.saved[step])
+            if isinstance(back, Propagator):
+                back.precompute()
+    return found
+
+
+def propagate(
+    plan: Plan,
+    forward: Forward,
+    starts: Mapping[Ref, tf.Tensor],
+    *,
+    hook: Hook | None = None,
+    keep: Iterable[Ref] = (),
+    propagators: Mapping[Step, Propagate] | None = None,
+    observe: Observer | None = None,
+    books: tf.DType = tf.float64,
+) -> Propagated:
+    """Relevance of the model's inputs, and of the tensors in `keep`; zeros where none arrives.
+
+    Nothing but the result remembers the call, so that it may run in the body of a tf.while_loop or tf.map_fn. Steps
+    that no relevance reaches are not run.
+
+    Args:
+        starts: tensors -> the relevance that starts there, in their shape. Where more arrives from above, both add up.
+        hook: changes relevance on its way. What it takes away or adds is booked under "filter".
+        propagators: of the function of this name, to share them among several targets.
+        observe: called for each step that relevance reaches.
+        books: dtype of the accounts that `observe` gets.
+
+    Raises:
+        ValueError: a start that the plan was not made for or of the wrong shape; a handler or hook that returns
+            relevance of the wrong shape.
+    """
+    graph, samples = plan.graph, _samples(plan, forward, starts)
+    relevance = {ref: tf.cast(start, graph.dtype) for ref, start in starts.items()}
+    heads = plan.heads if tuple(starts) == plan.starts else first_dividers(graph, plan.handlers, starts)
+    saved, below = dict(forward.saved), list[tf.Tensor]()
+    for step in reversed(graph.steps):
+        outputs = [relevance.get(ref) for ref in step.outputs]
+        if all(r is None for r in outputs):
+            continue
+        if not step.signals:
+            if observe is not None:
+                ending = [r for r in outputs if r is not None]
+                observe(step, ending, [], _absorbed(ending, Account(samples, dtype=books)))
+            continue
+        pairs = zip(outputs, step.outputs, strict=True)
+        arrived = [tf.zeros_like(forward.values[ref]) if r is None else r for r, ref in pairs]
+        account = Account(samples, step.outputs[0].axis, books) if observe is not None else None
+        with tf.name_scope(scope(step)):
+            hooked = arrived if hook is None else [_hooked(hook, step, r, account) for r in arrived]
+            back = propagators[step] if propagators else _late_propagator(plan, step, saved, hooked)
+            sent = back(hooked, account)
+        _check_shapes(plan, step, forward, sent)
+        if observe is not None and account is not None:
+            observe(step, arrived, sent, account)
+        given = [(ref, r) for ref, r in zip(step.inputs, sent, strict=True) if r is not None]
+        below += [_samples_first(r, ref) for ref, r in given] if step in heads else []
+        for ref, r in given:
+            relevance[ref] = relevance[ref] + r if ref in relevance else r
+    for ref in (*graph.inputs, *keep):
+        if ref not in relevance:
+            relevance[ref] = tf.zeros_like(forward.values[ref], dtype=graph.dtype)
+    return Propagated(relevance, below)
+
+
+def largest(fraction: float, samples: tf.Tensor, spared: Iterable[Ref]) -> Hook:
+    """A hook that keeps this fraction of the largest |R| of each sample at the outputs of linear steps.
+
+    Args:
+        fraction: above 0, up to 1.
+        samples: how many, an int32 scalar; the first axis may hold samples times time steps.
+        spared: tensors whose relevance stays as it is: those that relevance starts at.
+    """
+    whole = set(spared)
+
+    def hook(step: Step, relevance: tf.Tensor) -> tf.Tensor:
+        if step.linear is None or not whole.isdisjoint(step.outputs):
+            return relevance
+        return keep_largest(relevance, fraction, samples)
+
+    return hook
+
+
+def scope(step: Step) -> str:
+    """A name that TensorFlow accepts: profiles and traces then show the layers."""
+    return "".join(c if (c.isascii() and c.isalnum()) or c in "_.-" else "_" for c in f"lrp_{step.path}")
+
+
+def _samples(plan: Plan, forward: Forward, starts: Mapping[Ref, tf.Tensor]) -> tf.Tensor:
+    """How many samples there are, from starts that are checked."""
+    for ref, start in starts.items():
+        if ref not in plan.starts:
+            raise ValueError(
+                f"The plan was not made for relevance that starts at {ref}: its savings take for granted that none "
+                f"does. Expected: some of {list(plan.starts)}. Remedy: make_plan(graph, composite, starts=[...])"
+            )
+        expected = forward.values[ref].shape
+        if not start.shape.is_compatible_with(expected):
+            raise ValueError(
+                f"Relevance that starts at {ref} has the wrong shape. Expected: {tuple(expected)}. "
+                f"Received: {tuple(start.shape)}"
+            )
+    if not starts:
+        raise ValueError("Expected relevance that starts at one tensor at least. Received: none.")
+    ref, start = next(iter(starts.items()))
+    size = tf.shape(start)[ref.axis]
+    return size if ref.each == 1 else size // ref.each
+
+
+def _hooked(hook: Hook, step: Step, relevance: tf.Tensor, account: Account | None) -> tf.Tensor:
+    changed = hook(step, relevance)
+    if changed is relevance:
+        return relevance
+    if not changed.shape.is_compatible_with(relevance.shape):
+        raise ValueError(
+            f"The hook returns relevance of the wrong shape at {step.path!r} ({step.operation}). "
+            f"Expected: {tuple(relevance.shape)}. Received: {tuple(changed.shape)}"
+        )
+    if account is not None:
+        account.add("filter", relevance - changed)
+    return changed
+
+
+def _late_propagator(plan: Plan, step: Step, saved: dict[Step, Any], arrived: list[tf.Tensor]) -> Propagate:
+    """The backward function of a step, made when relevance arrives: the memory of one layer then serves the next."""
+    with tf.control_dependencies(arrived):
+        if step.marks.recomputed_summand is not None:
+            maker = plan.makers[step.inputs[step.marks.recomputed_summand]]
+            saved[step], saved[maker] = rematerialization.recompute(step, saved[step], saved[maker])
+        return plan.handlers[step].backward(step, saved[step])
+
+
+def _check_shapes(plan: Plan, step: Step, forward: Forward, sent: list[tf.Tensor | None]) -> None:
+    """Refuse relevance of the wrong shape, as of a PassThrough for a sum: the steps below would broadcast it."""
+    for ref, relevance in zip(step.inputs, sent, strict=True):
+        expected = forward.values[ref].shape
+        if relevance is not None and not relevance.shape[1:].is_compatible_with(expected[1:]):
+            raise ValueError(
+                f"{plan.handlers[step]!r} gives relevance of the wrong shape to the input of {step.path!r} "
+                f"({step.operation}). Expected: {tuple(expected)}, as the input. Received: "
+                f"{tuple(relevance.shape)}. Remedy: a flow or rule that fits what the layer does, such as Share() for "
+                "sums; see docs/extending.md."
+            )
+
+
+def _absorbed(relevances: list[tf.Tensor], account: Account) -> Account:
+    """The account of a step that no input can change: it absorbs all that arrives."""
+    for relevance in relevances:
+        account.add("bias", relevance)
+    return account
+
+
+def _samples_first(relevance: tf.Tensor, ref: Ref) -> tf.Tensor:
+    rank = relevance.shape.rank
+    return tf.transpose(relevance, [ref.axis, *(i for i in range(rank) if i != ref.axis)]) if ref.axis else relevance

@@ -1,0 +1,69 @@
+"""What compiled passes count beside the relevance: the shares of each sample, and of each step."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+
+class Shares(NamedTuple):
+    """Where the initial relevance of each sample went; tensors of one shape, [B] or [B, k].
+
+    Attributes:
+        size: sum of |initial relevance|.
+        start: sum of the initial relevance.
+        relevance: sum of the relevance of all inputs.
+        bias, stabilizer, other, filter: what the steps absorbed, see `core.account.Account`.
+    """
+
+    size: tf.Tensor
+    start: tf.Tensor
+    relevance: tf.Tensor
+    bias: tf.Tensor
+    stabilizer: tf.Tensor
+    other: tf.Tensor
+    filter: tf.Tensor
+
+    def stack(self) -> tf.Tensor:
+        """One tensor, [..., 7]."""
+        return tf.stack(list(self), axis=-1)
+
+    @classmethod
+    def unstack(cls, stacked: tf.Tensor) -> Shares:
+        """The shares from what `stack` returned."""
+        return cls(*tf.unstack(stacked, axis=-1))
+
+
+class StepRow(NamedTuple):
+    """What one step did with its relevance, summed over the batch: float64 scalars, or floats.
+
+    Attributes:
+        arrived: relevance that arrived at its outputs.
+        sent: relevance that it sent to its inputs.
+        bias, stabilizer, other, filter: what it absorbed, see `core.account.Account`.
+        bad: how many entries of its outputs and of the relevance that it sent are NaN or Inf.
+    """
+
+    arrived: tf.Tensor | float
+    sent: tf.Tensor | float
+    bias: tf.Tensor | float
+    stabilizer: tf.Tensor | float
+    other: tf.Tensor | float
+    filter: tf.Tensor | float
+    bad: tf.Tensor | float
+
+    def stack(self) -> tf.Tensor:
+        """One float64 tensor, [7]."""
+        return tf.stack(list(self))
+
+    @classmethod
+    def unstack(cls, stacked: np.ndarray) -> list[StepRow]:
+        """The rows from [S, 7], several stacked rows."""
+        return [cls(*map(float, row)) for row in stacked]
+
+
+def no_row() -> tf.Tensor:
+    """The stacked row of a step that no relevance reaches: zeros, [7]."""
+    return tf.zeros([len(StepRow._fields)], tf.float64)

@@ -56,6 +56,26 @@ def test_it_reaches_every_flow_that_divides(model, epsilon) -> None:
     assert explainer.check(X, print_fn=None)
 
 
+@pytest.mark.parametrize("epsilon", [1e-9, 0.1, rules.Relative(0.2)], ids=repr)
+def test_the_epsilon_of_a_preset_reaches_flows(model, epsilon) -> None:
+    found = lrp_tf.Explainer(model, "epsilon", epsilon=epsilon)
+    assert stabilizers(found) == dict.fromkeys(["add", "average", "norm"], epsilon)
+    np.testing.assert_array_equal(
+        found(X), lrp_tf.Explainer(model, "epsilon", epsilon=epsilon, flow_epsilon=epsilon)(X)
+    )
+    apart = lrp_tf.Explainer(model, "epsilon", epsilon=epsilon, flow_epsilon=1e-6)
+    assert stabilizers(apart) == dict.fromkeys(["add", "average", "norm"], 1e-6)
+
+
+def test_a_default_epsilon_leaves_flows_their_own(model, monkeypatch) -> None:
+    assert composites.get("epsilon", epsilon=1e-6) == composites.get("epsilon")
+    tutorial = composites.get("tutorial", low=0.0, high=1.0)
+    assert composites.get("tutorial", low=0.0, high=1.0, epsilon=rules.Relative(0.25)) == tutorial
+    monkeypatch.setattr(composites.presets, "PRESETS", dict(composites.PRESETS))
+    composites.register("own", lambda epsilon=1e-6: [(None, rules.Epsilon(epsilon))])
+    assert composites.get("own", epsilon=0.1).flow_epsilon is None
+
+
 def test_the_registry_is_left_alone(model) -> None:
     lrp_tf.Explainer(model, "epsilon", flow_epsilon=0.5)
     assert flows.entry(kl.Add).stabilizer == 1e-6

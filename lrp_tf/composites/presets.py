@@ -190,6 +190,7 @@ def get(identifier: str | Composite | rules.Rule, **options: object) -> Composit
         **options: of the preset: `epsilon` (of Epsilon), `stabilizer` (of the other rules), `zero_bias`, `when_empty`
             (see `rules.AlphaBeta`), `gamma`; `low` and `high`, the bounds of the model's input as fed, numbers or one
             per channel. Every preset takes `flow_epsilon`, the stabilizer of the built-in flows, see `Composite`.
+            Without it, an `epsilon` that is not the default of a built-in preset reaches the flows too.
 
     Raises:
         ValueError: an unknown name, or bounds that are missing.
@@ -198,7 +199,7 @@ def get(identifier: str | Composite | rules.Rule, **options: object) -> Composit
     if isinstance(identifier, str):
         _check_name(identifier)
         _check_options(identifier, options)
-        return _made(identifier, options)
+        return _made(identifier, _reaching_flows(identifier, options))
     if options:
         raise TypeError(
             f"Options go with a preset's name, as in get('epsilon', epsilon=0.1); an instance has its own. Expected no "
@@ -237,6 +238,15 @@ def _check_options(name: str, options: dict[str, object]) -> None:
         )
     if missing:
         raise TypeError(f"Composite {name!r} needs the options {', '.join(missing)}. Received: {options}")
+
+
+def _reaching_flows(name: str, options: dict[str, object]) -> dict[str, object]:
+    """The options, with the caller's `epsilon` for flows as well: one epsilon for all that divides by a signed sum."""
+    epsilon = options.get("epsilon")
+    if name not in _BUILT_IN or epsilon is None or options.get(_FLOW_EPSILON) is not None:
+        return options
+    default = inspect.signature(PRESETS[name]).parameters["epsilon"].default
+    return options if epsilon == default else {**options, _FLOW_EPSILON: epsilon}
 
 
 def _made(name: str, options: dict[str, Any]) -> Composite:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lrp_tf import composites, flows, heatmap, linear, rules
     from lrp_tf.core.graph import UnsupportedLayerError
+    from lrp_tf.engine import canonize
     from lrp_tf.engine.check import Check, CheckError, CheckWarning
     from lrp_tf.engine.diagnosis import RelevanceWarning
     from lrp_tf.explainer import Conservation, Explainer, Explanation, clone_with_rules
@@ -27,6 +28,7 @@ __all__ = [
     "Explanation",
     "RelevanceWarning",
     "UnsupportedLayerError",
+    "canonize",
     "clone_with_rules",
     "composites",
     "export",
@@ -51,6 +53,8 @@ _HOMES = {
 }
 # Modules that code was written against before they moved into packages.
 _MOVED = {"images": "files.images", "loading": "files.loading"}
+# Public modules that are at home in a package.
+_MODULES = {"canonize": "lrp_tf.engine.canonize"}
 
 
 def _require_tensorflow_backend() -> None:
@@ -82,7 +86,7 @@ def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'lrp_tf' has no attribute {name!r}")
     if name not in _HOMES:
-        return importlib.import_module(f"lrp_tf.{name}")
+        return importlib.import_module(_MODULES.get(name, f"lrp_tf.{name}"))
     value = globals()[name] = getattr(importlib.import_module(f"lrp_tf.{_HOMES[name]}"), name)
     return value
 

@@ -82,7 +82,7 @@ class Step:
     `gates`; `held` is decided by the handler that a composite assigned, see `entering.hold`.
     """
 
-    op: Any  # keras.Layer, a keras.ops operation, or one of the small operations of this file
+    op: Any  # keras.Layer, a keras.ops operation, or one of operations.py
     args: tuple
     kwargs: dict[str, Any]
     outputs: tuple[Ref, ...]
@@ -152,6 +152,13 @@ class Step:
         """The arguments with `tensors` for the refs, in the order of `inputs`."""
         supply = iter(tensors)
         return tree.map_structure(lambda a: next(supply) if isinstance(a, Ref) else a, (self.args, self.kwargs))
+
+    def rewired(self, old: Ref, new: Ref) -> Step:
+        """The step with `new` for `old` among its arguments; the step itself if it does not read `old`."""
+        if not any(ref is old for ref in self.inputs):
+            return self
+        args, kwargs = tree.map_structure(lambda a: new if a is old else a, (self.args, self.kwargs))
+        return dataclasses.replace(self, args=args, kwargs=kwargs, addend=new if self.addend is old else self.addend)
 
     def call(self, *tensors: tf.Tensor) -> Any:
         """Run the operation on `tensors` in inference mode.
@@ -231,6 +238,17 @@ class Graph:
             for ref in set(step.inputs):
                 table.setdefault(ref, []).append(step)
         return table
+
+    def bypass(self, step: Step) -> None:
+        """Take out a step of one output: whatever read it, outputs included, reads the step's first input instead.
+
+        For canonizers, which change a `copy` of the graph they got.
+        """
+        (target,), source = step.outputs, step.inputs[0]
+        self.steps = [other.rewired(target, source) for other in self.steps if other is not step]
+        self.stripped = [other.rewired(target, source) for other in self.stripped]
+        self.outputs = [source if ref is target else ref for ref in self.outputs]
+        self.aliases[target] = source
 
     def find_layer(self, name: str) -> list[tuple[Ref, ...]]:
         """Outputs of the calls of the layer with this path, or with this name if only one path ends in it."""

@@ -22,6 +22,8 @@ from lrp_tf.tracing.elementwise import is_elementwise
 
 UNBOUNDED: Interval = (-math.inf, math.inf)
 
+Kept = tuple[list[tf.Tensor], list[tf.Tensor]]  # what `Flow.forward` saves: inputs and outputs
+
 
 class Flow(Handler):
     """Base class: says how relevance passes a step without a kernel.
@@ -64,7 +66,7 @@ class Flow(Handler):
         return changed
 
     def __repr__(self) -> str:
-        fields = dataclasses.fields(self) if dataclasses.is_dataclass(self) else ()
+        fields: tuple[dataclasses.Field, ...] = dataclasses.fields(self) if dataclasses.is_dataclass(self) else ()
         changed = [f.name for f in fields if f.repr and getattr(self, f.name) != f.default]
         shown = ", ".join(f"{name}={short(getattr(self, name))}" for name in changed)
         return f"{type(self).__name__}({shown})" if shown else type(self).__name__
@@ -98,7 +100,7 @@ class Identity(PassThrough):
     def __init__(self) -> None:
         super().__init__(transparent=True)
 
-    def forward(self, step: Step, inputs: list[tf.Tensor]) -> tuple[list[tf.Tensor], Any]:
+    def forward(self, step: Step, inputs: list[tf.Tensor]) -> tuple[list[tf.Tensor], None]:
         return [inputs[0]], None
 
     def interval(self, step: Step, intervals: list[Interval]) -> Interval:
@@ -231,7 +233,7 @@ def lookup(step: Step) -> Flow | None:
     for cls in kind.__mro__ if isinstance(kind, type) else [kind]:
         for key in ((cls, len(step.inputs)), (cls, None)):
             if key in _REGISTRY:
-                same = isinstance(kind, str) or computes_as(kind, cls)
+                same = isinstance(kind, str) or not isinstance(cls, type) or computes_as(kind, cls)
                 return _REGISTRY[key] if same else None
     return None
 

@@ -13,7 +13,7 @@ from lrp_tf.core.account import Account
 from lrp_tf.core.graph import Step
 from lrp_tf.core.numerics import Relative, check_stabilizer, offset, ratio, vjp
 from lrp_tf.core.protocol import Propagate, ZeroInput
-from lrp_tf.flows.base import UNBOUNDED, Flow, Interval, book_division, replaced, scatter
+from lrp_tf.flows.base import UNBOUNDED, Flow, Interval, Kept, book_division, replaced, scatter
 from lrp_tf.flows.moves import Detached, Move
 from lrp_tf.flows.sums import Quotient, shared_equally
 
@@ -37,7 +37,7 @@ class Homogeneous(Flow):
     def __post_init__(self) -> None:
         check_stabilizer(self.stabilizer)
 
-    def backward(self, step: Step, saved: Any) -> Propagate:
+    def backward(self, step: Step, saved: Kept) -> Propagate:
         inputs, (y,) = saved
         if getattr(step.op, "ord", None) == 0:
             return Detached().backward(step, saved)
@@ -80,7 +80,7 @@ class SoftMaximum(Flow):
     maximum. The share of a constant is booked as "bias".
     """
 
-    def backward(self, step: Step, saved: Any) -> Propagate:
+    def backward(self, step: Step, saved: Kept) -> Propagate:
         inputs, _ = saved
         values = [inputs[i] for i in step.signals]
         function = lambda *xs: step.call(*replaced(inputs, step.signals, xs))  # noqa: E731
@@ -102,7 +102,7 @@ class SoftMaximum(Flow):
 class ProductOver(Flow):
     """The product of the entries along axes: they share R equally, as the factors of x * y do."""
 
-    def backward(self, step: Step, saved: Any) -> Propagate:
+    def backward(self, step: Step, saved: Kept) -> Propagate:
         (x,), _ = saved
         axis, rank = step.op.axis, x.shape.rank
         axes = [a % rank for a in ([axis] if isinstance(axis, int) else axis)]
@@ -121,7 +121,7 @@ class ProductOver(Flow):
 class Angle(Flow):
     """arctan2(x, y), which no scale of x and y changes: the signals share R equally, as those of a product do."""
 
-    def backward(self, step: Step, saved: Any) -> Propagate:
+    def backward(self, step: Step, saved: Kept) -> Propagate:
         return shared_equally(step, saved[0], step.signals)
 
     def interval(self, step: Step, intervals: list[Interval]) -> Interval:
@@ -144,7 +144,7 @@ class Ranked(Move):
     def __init__(self) -> None:
         super().__init__(moved=(0,))
 
-    def backward(self, step: Step, saved: Any) -> Propagate:
+    def backward(self, step: Step, saved: Kept) -> Propagate:
         (x,), (_, indices) = saved
         rows = tf.shape(x)[-1]
 
@@ -174,7 +174,7 @@ class Replacement(Flow):
         places = (tensors["inputs"][0], tensors["updates"][-1])
         return tuple(i for i in places if i in step.signals)
 
-    def backward(self, step: Step, saved: Any) -> Propagate:
+    def backward(self, step: Step, saved: Kept) -> Propagate:
         inputs, _ = saved
         given, tensors = self._arguments(step)
         start = inputs[tensors["start_indices"][0]] if tensors["start_indices"] else given["start_indices"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import keras
 import tensorflow as tf
@@ -19,6 +18,7 @@ from lrp_tf.flows.base import (
     Flow,
     Identity,
     Interval,
+    Kept,
     PassThrough,
     hull,
     numbers,
@@ -48,7 +48,7 @@ class Move(Flow):
     def enters(self, step: Step) -> tuple[int, ...]:
         return tuple(i for i in self._sources(step) if i in step.signals)
 
-    def backward(self, step: Step, saved: Any) -> Propagate:
+    def backward(self, step: Step, saved: Kept) -> Propagate:
         inputs, _ = saved
         signals, constants = ([i for i in self._sources(step) if (i in step.held) == held] for held in (False, True))
 
@@ -77,7 +77,7 @@ class Pad(Move):
     def __init__(self) -> None:
         super().__init__(moved=(0,))
 
-    def backward(self, step: Step, saved: Any) -> Propagate:
+    def backward(self, step: Step, saved: Kept) -> Propagate:
         move = super().backward(step, saved)
         x, *rest = saved[0]
 
@@ -99,7 +99,7 @@ class Pad(Move):
 class Cast(Identity):
     """A change of dtype. Floats stay as they are: relevance is computed in one precision throughout."""
 
-    def forward(self, step: Step, inputs: list[tf.Tensor]) -> tuple[list[tf.Tensor], Any]:
+    def forward(self, step: Step, inputs: list[tf.Tensor]) -> tuple[list[tf.Tensor], None]:
         wanted = tf.as_dtype(step.outputs[0].dtype)
         (x,) = inputs
         return [x if x.dtype.is_floating and wanted.is_floating else tf.cast(x, wanted)], None
@@ -111,7 +111,7 @@ class Cast(Identity):
 class Lookup(Flow):
     """Embedding: the relevance of a vector, summed, is that of its token."""
 
-    def backward(self, step: Step, saved: Any) -> Propagate:
+    def backward(self, step: Step, saved: Kept) -> Propagate:
         inputs, _ = saved
         (tokens,) = step.signals
 
@@ -129,7 +129,7 @@ class Gather(Move):
     def enters(self, step: Step) -> tuple[int, ...]:
         return tuple(step.signals) if 0 in step.held else super().enters(step)
 
-    def backward(self, step: Step, saved: Any) -> Propagate:
+    def backward(self, step: Step, saved: Kept) -> Propagate:
         return Lookup().backward(step, saved) if 0 in step.held and step.signals else super().backward(step, saved)
 
 
@@ -144,7 +144,7 @@ class Select(Flow):
     def enters(self, step: Step) -> tuple[int, ...]:
         return tuple(i for i in self._positions(step)[1:] if i in step.signals)
 
-    def backward(self, step: Step, saved: Any) -> Propagate:
+    def backward(self, step: Step, saved: Kept) -> Propagate:
         inputs, _ = saved
         condition, positions = step.args[0], self._positions(step)
 
@@ -173,7 +173,7 @@ class Detached(Flow):
     def enters(self, step: Step) -> tuple[int, ...]:
         return ()
 
-    def backward(self, step: Step, saved: Any) -> Propagate:
+    def backward(self, step: Step, saved: Kept) -> Propagate:
         def propagate(relevances: list[tf.Tensor], account: Account | None) -> list[tf.Tensor | None]:
             if account is not None:
                 account.add("bias", relevances[0])
@@ -188,9 +188,9 @@ class InputScaling(PassThrough):
 
     transparent: bool = dataclasses.field(default=True, repr=False)
     at_zero = ZeroInput.UNKNOWN
-    affine: Callable[[Any, tf.Tensor], tf.Tensor] = dataclasses.field(kw_only=True, repr=False)
+    affine: Callable[[keras.Layer, tf.Tensor], tf.Tensor] = dataclasses.field(kw_only=True, repr=False)
 
-    def forward(self, step: Step, inputs: list[tf.Tensor]) -> tuple[list[tf.Tensor], Any]:
+    def forward(self, step: Step, inputs: list[tf.Tensor]) -> tuple[list[tf.Tensor], None]:
         (x,) = inputs
         if not x.dtype.is_floating:  # uint8 images
             x = tf.cast(x, "float64" if step.op.compute_dtype == "float64" else "float32")
@@ -200,7 +200,7 @@ class InputScaling(PassThrough):
         return UNBOUNDED
 
 
-def rescale(layer: Any, x: tf.Tensor) -> tf.Tensor:
+def rescale(layer: keras.Layer, x: tf.Tensor) -> tf.Tensor:
     """What keras.layers.Rescaling computes."""
     scale, shift = (tf.convert_to_tensor(value, x.dtype) for value in (layer.scale, layer.offset))
     if scale.shape.rank and keras.config.image_data_format() == "channels_first":
@@ -208,7 +208,7 @@ def rescale(layer: Any, x: tf.Tensor) -> tf.Tensor:
     return x * scale + shift
 
 
-def normalize(layer: Any, x: tf.Tensor) -> tf.Tensor:
+def normalize(layer: keras.Layer, x: tf.Tensor) -> tf.Tensor:
     """What keras.layers.Normalization computes."""
     mean, variance = layer.mean, layer.variance
     if layer.input_mean is None:

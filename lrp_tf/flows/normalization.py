@@ -6,15 +6,15 @@ The identity rule (Ali et al. 2022 leave it open) is `PassThrough()`, by a compo
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
+import keras
 import tensorflow as tf
 
 from lrp_tf.core.account import Account
 from lrp_tf.core.graph import Step
 from lrp_tf.core.numerics import Relative, check_stabilizer, offset, ratio
 from lrp_tf.core.protocol import Propagate
-from lrp_tf.flows.base import Flow, PassThrough, book_division
+from lrp_tf.flows.base import Flow, Kept, PassThrough, book_division
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -41,7 +41,7 @@ class Centered(Flow):
         """x with its groups on axes of their own, gamma and beta that broadcast to it, and the axes of the mean."""
         raise NotImplementedError
 
-    def backward(self, step: Step, saved: Any) -> Propagate:
+    def backward(self, step: Step, saved: Kept) -> Propagate:
         inputs, _ = saved
         shape = tf.shape(inputs[0])
         x, gamma, beta, axes = self.parts(step, inputs[0])
@@ -55,8 +55,8 @@ class Centered(Flow):
             arrived = tf.reshape(relevances[0], tf.shape(x))
             g = ratio(arrived, z + epsilon, self.stabilizer)
             if account is not None:
-                flat = [tf.reshape(t, shape) for t in (arrived, g, z + epsilon, epsilon)]
-                book_division(account, *flat, self.stabilizer)
+                booked, divided, denominator, added = (tf.reshape(t, shape) for t in (arrived, g, z + epsilon, epsilon))
+                book_division(account, booked, divided, denominator, added, self.stabilizer)
                 account.add("bias", tf.reshape(g * beta, shape))
             c = g * scale
             r = x * (c - tf.reduce_mean(c, axes, keepdims=True))
@@ -68,7 +68,7 @@ class Centered(Flow):
 class LayerNorm(Centered):
     """keras.layers.LayerNormalization."""
 
-    def backward(self, step: Step, saved: Any) -> Propagate:
+    def backward(self, step: Step, saved: Kept) -> Propagate:
         if getattr(step.op, "rms_scaling", False):  # of older Keras: nothing is centered, and a scale passes R
             return PassThrough().backward(step, saved)
         return super().backward(step, saved)
@@ -80,7 +80,7 @@ class LayerNorm(Centered):
         return x, 1.0 if gamma is None else gamma, tf.zeros([], x.dtype) if beta is None else beta, axes
 
 
-def _shaped(weight: Any, x: tf.Tensor, axes: list[int]) -> tf.Tensor | None:
+def _shaped(weight: keras.Variable | None, x: tf.Tensor, axes: list[int]) -> tf.Tensor | None:
     if weight is None:
         return None
     shape = [x.shape[i] if i in axes else 1 for i in range(x.shape.rank)]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Any
 
 import keras
 import numpy as np
@@ -15,7 +14,7 @@ from lrp_tf.core.account import Account
 from lrp_tf.core.graph import Step
 from lrp_tf.core.linear import channels_first, each
 from lrp_tf.core.protocol import Propagate, ZeroInput
-from lrp_tf.flows.base import Flow, Interval, lookup
+from lrp_tf.flows.base import Flow, Interval, Kept, lookup
 from lrp_tf.flows.sums import Share
 
 
@@ -32,7 +31,7 @@ class WinnerTakesAll(Flow):
 
     at_zero = ZeroInput.MOVES
 
-    def backward(self, step: Step, saved: Any) -> Propagate:
+    def backward(self, step: Step, saved: Kept) -> Propagate:
         (x,), (y,) = saved
         op, rank = step.op, x.shape.rank - 2
         sizes = each(op.pool_size, rank)
@@ -104,7 +103,7 @@ class GlobalWinnerTakesAll(Flow):
     smallest: bool = dataclasses.field(default=False, repr=False)
     at_zero = ZeroInput.MOVES
 
-    def backward(self, step: Step, saved: Any) -> Propagate:
+    def backward(self, step: Step, saved: Kept) -> Propagate:
         (x,), _ = saved
         rank, axes = x.shape.rank, _axes(step)
         order = [*[i for i in range(rank) if i not in axes], *axes]
@@ -168,7 +167,7 @@ def _axes(step: Step) -> list[int]:
 class AdaptiveWinnerTakesAll(Flow):
     """Adaptive max pooling: R goes to the first maximum of each window, in row-major order."""
 
-    def backward(self, step: Step, saved: Any) -> Propagate:
+    def backward(self, step: Step, saved: Kept) -> Propagate:
         (x,), _ = saved
         op, rank = step.op, x.shape.rank - 2
         first = channels_first(op)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Any
 
 import keras
 import tensorflow as tf
@@ -19,6 +18,7 @@ from lrp_tf.flows.base import (
     UNBOUNDED,
     Flow,
     Interval,
+    Kept,
     aligned,
     book_division,
     hull,
@@ -72,7 +72,7 @@ class Share(Flow):
         """The number of signals, each of which alone makes the whole sum; 1 for a sum of their contributions."""
         return 1
 
-    def forward(self, step: Step, inputs: list[tf.Tensor]) -> tuple[list[tf.Tensor], Any]:
+    def forward(self, step: Step, inputs: list[tf.Tensor]) -> tuple[list[tf.Tensor], Summed]:
         outputs, (inputs, _) = super().forward(step, inputs)
         # Only z above zero matters: relu(z), which the ReLU behind the step reuses, is kept instead of z.
         above = step.marks.positive_only and keeps_rectified(self)
@@ -137,7 +137,7 @@ class Resample(Share):
         # TensorFlow interpolates in float32 for every input dtype, and some of its gradients accept nothing else.
         return lambda x: tf.cast(step.call(tf.cast(x, tf.float32)), x.dtype)
 
-    def backward(self, step: Step, saved: Any) -> Propagate:
+    def backward(self, step: Step, saved: Summed) -> Propagate:
         if self.moves(step):
             return Pad().backward(step, (saved.inputs, [saved.output]))
         return super().backward(step, saved)
@@ -238,7 +238,7 @@ class Product(Flow):
     def enters(self, step: Step) -> tuple[int, ...]:
         return factors(step, self.gates)
 
-    def backward(self, step: Step, saved: Any) -> Propagate:
+    def backward(self, step: Step, saved: Kept) -> Propagate:
         return shared_equally(step, saved[0], step.signals)
 
     def interval(self, step: Step, intervals: list[Interval]) -> Interval:
@@ -296,21 +296,22 @@ class Affine(Flow):
     def enters(self, step: Step) -> tuple[int, ...]:
         return self.rule.enters(step)
 
-    def forward(self, step: Step, inputs: list[tf.Tensor]) -> tuple[list[tf.Tensor], Any]:
+    def forward(self, step: Step, inputs: list[tf.Tensor]) -> tuple[list[tf.Tensor], rules.Operator]:
         return self.rule.forward(step, inputs)
 
-    def backward(self, step: Step, saved: Any) -> Propagate:
+    def backward(self, step: Step, saved: rules.Operator) -> Propagate:
         return self.rule.backward(step, saved)
 
 
 class Winner(Flow):
     """Element-wise maximum or minimum: R goes to the first of the inputs that gave the value."""
 
-    def backward(self, step: Step, saved: Any) -> Propagate:
+    def backward(self, step: Step, saved: Kept) -> Propagate:
         inputs, (y,) = saved
 
         def propagate(relevances: list[tf.Tensor], account: Account | None) -> list[tf.Tensor | None]:
-            left, found = relevances[0], []
+            left = relevances[0]
+            found: list[tf.Tensor | None] = []
             for i, x in enumerate(inputs):
                 part = tf.where(
                     tf.equal(tf.cast(aligned(step, x, y.shape.rank), y.dtype), y), left, tf.zeros_like(left)

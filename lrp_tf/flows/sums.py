@@ -92,7 +92,7 @@ class Share(Flow):
         else:
             epsilon = tf.constant(self.stabilizer, z.dtype)
         parts = self.parts(step)
-        plain = is_plain_sum(step)
+        plain = step.marks.savings and is_plain_sum(step)  # then no transpose needs to be traced
 
         def propagate(relevances: list[tf.Tensor], account: Account | None) -> list[tf.Tensor | None]:
             g = ratio(relevances[0], z + epsilon, self.stabilizer)

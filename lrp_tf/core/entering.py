@@ -12,15 +12,15 @@ from lrp_tf.core.protocol import Handler
 def hold(graph: Graph, handlers: dict[Step, Handler]) -> tuple[Graph, dict[Step, Handler]]:
     """The graph and handlers with `Step.held` of every step, as the handlers decide in `Handler.enters`.
 
-    An input is held, too, if no relevance could leave it: a constant, or a tensor whose maker holds all that it reads.
-    `constants` of the graph returned lists these tensors.
+    An input is also held if no relevance could leave it: a constant, or a tensor whose maker holds all that it reads.
+    `out_of_reach` of the graph returned lists these tensors.
 
     Raises:
         ValueError: a handler names a position that the step does not have.
     """
     held, ended = decide(graph, lambda step: handlers[step].enters)
     found = {dataclasses.replace(step, held=held[step]): handlers[step] for step in graph.steps}
-    return dataclasses.replace(graph, steps=list(found), constants=ended), found
+    return dataclasses.replace(graph, steps=list(found), out_of_reach=ended), found
 
 
 def decide(

@@ -1,4 +1,4 @@
-"""A model as a flat list of steps: what every other file works on. `tracing` makes it from a Keras model."""
+"""A model as a flat list of steps, which every other file works on. `tracing` makes it from a Keras model."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ Interval = tuple[float, float]  # bounds that every value of a tensor is known t
 
 
 class UnsupportedLayerError(ValueError):
-    """A layer or operation that no entry covers; the message names it, its path and the remedy."""
+    """No entry covers a layer or operation. The message names it, its path and the remedy."""
 
 
 class Ref:
-    """A tensor of the graph, known by identity: two refs never stand for each other.
+    """A tensor of the graph. Refs are compared by identity: two refs are always two tensors.
 
     `shape` leaves out the first axis, which is the batch; None dimensions are unknown until the call. A variable or
     array of the model is a ref too, with `batched` False and its whole shape. `mask`: the Keras mask that travels with
@@ -89,8 +89,8 @@ class Step:
     path: str  # names joined by "/", outermost model left out
     order: int  # position in the model, for the tables
     within: tuple = ()  # layers that were expanded into this step and others, outermost first
-    why: str = ""  # why the layer could not be expanded
-    mixes: str = ""  # how it mixes the samples of a batch, an error where relevance has to pass it
+    why: str = ""  # why the layer was not expanded
+    mixes: str = ""  # how it mixes the samples of a batch; an error if an output needs the step
     linear: Any = None  # the entry of linear.py, None for everything without a kernel
     before: tuple = ()  # layers absorbed ahead of the kernel: padding, BatchNormalization
     after: tuple = ()  # BatchNormalization layers folded into the kernel
@@ -107,18 +107,18 @@ class Step:
 
     @functools.cached_property
     def inputs(self) -> tuple[Ref, ...]:
-        """The tensors among the arguments, in order; one that is used twice appears twice."""
+        """The tensors among the arguments, in order. A tensor that is used twice appears twice."""
         found = tuple(a for a in tree.flatten((self.args, self.kwargs)) if isinstance(a, Ref))
         return found if self.addend is None else (*found, self.addend)
 
     @property
     def signals(self) -> list[int]:
-        """Positions in `inputs` that relevance may enter."""
+        """Positions in `inputs` that are not `held`."""
         return [i for i in range(len(self.inputs)) if i not in self.held]
 
     @property
     def kind(self) -> type | str:
-        """What registries dispatch on: the class of a layer, "ops.Add" for the operation of keras.ops.add."""
+        """The key of registries: the class of a layer, or "ops.Add" for the operation of keras.ops.add."""
         if type(self.op).__module__.startswith("keras.src.ops"):
             return f"ops.{type(self.op).__name__}"
         return type(self.op)
@@ -139,7 +139,7 @@ class Step:
 
     @property
     def operation(self) -> str:
-        """Human-readable kind."""
+        """The kind, for tables and messages."""
         return getattr(self.op, "label", None) or type(self.op).__name__
 
     @property
@@ -173,14 +173,14 @@ class Step:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Call:
-    """One call of a layer or operation as the model makes it, before it became steps.
+    """One call of a layer or operation in the model, before it is expanded into steps.
 
     `args` and `kwargs` hold `Ref`s; `outputs` are flat. `followed`: its own `call` was followed, and steps replace it.
     `masks`: those that travelled with the arguments when the call was made.
     """
 
     path: str
-    op: Any
+    op: Any  # as in Step
     args: tuple
     kwargs: dict[str, Any]
     outputs: tuple[Ref, ...]
@@ -208,15 +208,15 @@ class Graph:
     dtype: str  # what the rules compute in: float64 for a float64 model, else float32
     layers: dict[str, list[tuple[Ref, ...]]] = dataclasses.field(default_factory=dict)  # path -> outputs of each call
     calls: list[Call] = dataclasses.field(default_factory=list)  # in the order in which they end
-    followed: list[str] = dataclasses.field(default_factory=list)  # paths of the layers whose `call` was followed
+    followed: list[str] = dataclasses.field(default_factory=list)  # paths of layers whose `call` was followed
     output_index: int = 0  # which of the model's outputs is explained
     rewrites: list[tuple[int, str, str, str]] = dataclasses.field(default_factory=list)  # order, path, operation, what
-    stripped: list[Step] = dataclasses.field(default_factory=list)  # what leads from `outputs` to the model's output
+    stripped: list[Step] = dataclasses.field(default_factory=list)  # steps from `outputs` to the model's output
     aliases: dict[Ref, Ref] = dataclasses.field(default_factory=dict)  # tensors that canonize took out
-    constants: set[Ref] = dataclasses.field(default_factory=set)  # tensors that no relevance passes: no input can
-    # change them, or, once handlers are assigned, a handler on the way to every input keeps relevance out
-    padded: dict[Ref, Step] = dataclasses.field(default_factory=dict)  # which of them a padding layer made
-    bounds: dict[Ref, Interval] = dataclasses.field(default_factory=dict)  # that every value of a tensor keeps
+    constants: set[Ref] = dataclasses.field(default_factory=set)  # tensors that no input can change
+    out_of_reach: set[Ref] = dataclasses.field(default_factory=set)  # from which no relevance reaches an input
+    padded: dict[Ref, Step] = dataclasses.field(default_factory=dict)  # aliases that a padding layer made
+    bounds: dict[Ref, Interval] = dataclasses.field(default_factory=dict)  # of all values of a tensor
 
     def copy(self) -> Graph:
         """The graph with containers of its own: changing them leaves this graph as it is."""
@@ -224,7 +224,7 @@ class Graph:
         return dataclasses.replace(self, **{name: getattr(self, name).copy() for name in fields})
 
     def resolve(self, ref: Ref) -> tuple[Ref, list[Step]]:
-        """The tensor that stands for `ref` after canonization, and the padding that leads from it to `ref`."""
+        """The tensor of the canonized graph that replaces `ref`, and the padding steps from it to `ref`."""
         padding = []
         while ref in self.aliases:
             padding += [self.padded[ref]] if ref in self.padded else []
@@ -261,7 +261,7 @@ class Graph:
         return self.layers[paths[0]]
 
 
-def check_model(model: Any) -> None:
+def check_model(model: object) -> None:
     """Raise TypeError unless `model` is a Keras 3 model, RuntimeError if Keras does not run on TensorFlow."""
     if keras.backend.backend() != "tensorflow":
         raise RuntimeError(
@@ -288,7 +288,7 @@ def symbol(value: Any) -> Any:
 
 
 def untracked(structure: Any) -> Any:
-    """Keras keeps structures in lists and dicts of its own, which no tree function takes for a user's."""
+    """`structure` in plain lists, tuples and dicts: Keras tracks attributes in containers of its own classes."""
     if isinstance(structure, dict):
         return {key: untracked(value) for key, value in structure.items()}
     if isinstance(structure, (list, tuple)):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -36,14 +36,14 @@ class LinearLayer:
             elsewhere it runs under Epsilon whatever the composite says.
     """
 
-    kernel: Callable[[Any], tf.Tensor] | None
-    forward: Callable[[Any, tf.Tensor, tf.Tensor], tf.Tensor]
-    bias: Callable[[Any], tf.Tensor | None] = lambda layer: getattr(layer, "bias", None)
-    bias_given: Callable[[Any, tf.Tensor], tf.Tensor] | None = None
-    channel_axis: Callable[[Any], int] = lambda layer: -1
-    transpose: Callable[[Any, tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor | None] | None = None
-    scale_outputs: Callable[[Any, tf.Tensor, tf.Tensor], tf.Tensor] | None = None
-    scale_inputs: Callable[[Any, tf.Tensor, tf.Tensor], tf.Tensor] | None = None
+    kernel: Callable[[keras.Operation], tf.Tensor] | None
+    forward: Callable[[keras.Operation, tf.Tensor, tf.Tensor], tf.Tensor]
+    bias: Callable[[keras.Operation], tf.Tensor | None] = lambda layer: getattr(layer, "bias", None)
+    bias_given: Callable[[keras.Operation, tf.Tensor], tf.Tensor] | None = None
+    channel_axis: Callable[[keras.Operation], int] = lambda layer: -1
+    transpose: Callable[[keras.Operation, tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor | None] | None = None
+    scale_outputs: Callable[[keras.Operation, tf.Tensor, tf.Tensor], tf.Tensor] | None = None
+    scale_inputs: Callable[[keras.Operation, tf.Tensor, tf.Tensor], tf.Tensor] | None = None
     fan_in: Callable[[tf.Tensor], int] | None = None
     mixes: bool = False
     convolution: bool = False
@@ -71,7 +71,7 @@ def register(layer_class: type, *, kernel: Callable, forward: Callable, **option
 
 
 def register_operation(kind: str, *, forward: Callable, **options: Any) -> None:
-    """Declare an operation of two tensors linear, wherever one of them is constant: that one is the kernel.
+    """Declare an operation of two tensors linear if one of them is constant. The constant one is the kernel.
 
     Args:
         kind: "ops.Conv" for the operation of keras.ops.conv.
@@ -104,7 +104,7 @@ def entry(layer_class: type) -> LinearLayer | None:
     return _REGISTRY.get(layer_class)
 
 
-def lookup(op: Any) -> LinearLayer | None:
+def lookup(op: object) -> LinearLayer | None:
     """Entry of the nearest registered class of `op`, or None.
 
     A subclass that overrides what is computed is not its base class: it has no entry until it is registered itself.
@@ -115,7 +115,7 @@ def lookup(op: Any) -> LinearLayer | None:
     return None
 
 
-# What a subclass may override and still compute the same.
+# Methods that a subclass may override without changing what it computes.
 _HARMLESS = {
     *("__init__", "__repr__", "build", "get_config", "from_config", "get_build_config", "build_from_config"),
     *("compute_output_shape", "compute_output_spec", "compute_mask", "save_own_variables", "load_own_variables"),
@@ -136,28 +136,28 @@ def along(values: tf.Tensor, axis: int, rank: int) -> tf.Tensor:
     return tf.reshape(values, shape)
 
 
-def _conv_axis(layer: Any) -> int:
+def _conv_axis(layer: keras.Operation) -> int:
     return 1 if channels_first(layer) else -1
 
 
-def channels_first(layer: Any) -> bool:
+def channels_first(layer: keras.Operation) -> bool:
     """The data format of a layer, or of an operation, which may follow the global one."""
     return (layer.data_format or keras.config.image_data_format()) == "channels_first"
 
 
-def each(value: Any, rank: int) -> list[int]:
+def each(value: int | Sequence[int], rank: int) -> list[int]:
     """One number for each of `rank` axes."""
     return [value] * rank if isinstance(value, int) else list(value)
 
 
-def _scale_last(layer: Any, w: tf.Tensor, a: tf.Tensor) -> tf.Tensor:
+def _scale_last(layer: keras.Operation, w: tf.Tensor, a: tf.Tensor) -> tf.Tensor:
     return w * a
 
 
 def _channels_last(convolve: Callable) -> Callable:
     """Run `convolve` with channels last: TensorFlow has no channels-first convolution on CPUs."""
 
-    def run(layer: Any, x: tf.Tensor, w: tf.Tensor) -> tf.Tensor:
+    def run(layer: keras.Operation, x: tf.Tensor, w: tf.Tensor) -> tf.Tensor:
         if not channels_first(layer):
             return convolve(layer, x, w)
         rank = x.shape.rank
@@ -170,7 +170,7 @@ def _channels_last(convolve: Callable) -> Callable:
 # --- dense -------------------------------------------------------------------------------------
 
 
-def _dense(layer: Any, x: tf.Tensor, w: tf.Tensor) -> tf.Tensor:
+def _dense(layer: keras.Operation, x: tf.Tensor, w: tf.Tensor) -> tf.Tensor:
     return tf.matmul(x, w) if x.shape.rank == 2 else tf.tensordot(x, w, 1)
 
 
@@ -196,12 +196,12 @@ for _kind in ("ops.Matmul", "ops.Dot", "ops.Einsum", "ops.Tensordot"):
 
 
 @_channels_last
-def _conv(layer: Any, x: tf.Tensor, w: tf.Tensor) -> tf.Tensor:
+def _conv(layer: keras.Operation, x: tf.Tensor, w: tf.Tensor) -> tf.Tensor:
     rank = x.shape.rank - 2
     padding, strides, dilations = layer.padding.upper(), each(layer.strides, rank), each(layer.dilation_rate, rank)
     if padding == "CAUSAL":
         x, padding = tf.pad(x, [[0, 0], [dilations[0] * (w.shape[0] - 1), 0], [0, 0]]), "VALID"
-    # Named, since the gradient of Conv3D does without a default.
+    # The layout is named because the gradient of Conv3D has no default for it.
     layout = {1: "NWC", 2: "NHWC", 3: "NDHWC"}[rank]
     groups = x.shape[-1] // w.shape[-2]
     if groups == 1:
@@ -214,8 +214,8 @@ def _conv(layer: Any, x: tf.Tensor, w: tf.Tensor) -> tf.Tensor:
     return tf.concat([tf.nn.convolution(xg, wg, strides, padding, layout, dilations) for xg, wg in pairs], -1)
 
 
-def _transposed_conv(layer: Any, g: tf.Tensor, w: tf.Tensor, shape: tf.Tensor) -> tf.Tensor | None:
-    """What TensorFlow's gradient of a plain 2-D convolution is, without a tape and a forward pass to trace."""
+def _transposed_conv(layer: keras.Operation, g: tf.Tensor, w: tf.Tensor, shape: tf.Tensor) -> tf.Tensor | None:
+    """The gradient of a plain 2-D convolution as one operation, which needs no tape and no forward pass."""
     padding = layer.padding.upper()
     if g.shape.rank != 4 or channels_first(layer) or padding not in ("SAME", "VALID"):
         return None
@@ -231,25 +231,25 @@ def _transposed_conv(layer: Any, g: tf.Tensor, w: tf.Tensor, shape: tf.Tensor) -
     )
 
 
-def _scale_conv_inputs(layer: Any, w: tf.Tensor, a: tf.Tensor) -> tf.Tensor:
+def _scale_conv_inputs(layer: keras.Operation, w: tf.Tensor, a: tf.Tensor) -> tf.Tensor:
     # Group g reads input channels g C/G ... and writes outputs g F/G ...; w is [..., C/G, F].
     groups = a.shape[0] // w.shape[-2]
     return w * tf.repeat(tf.transpose(tf.reshape(a, [groups, -1])), w.shape[-1] // groups, axis=1)
 
 
 @_channels_last
-def _depthwise(layer: Any, x: tf.Tensor, w: tf.Tensor) -> tf.Tensor:
+def _depthwise(layer: keras.Operation, x: tf.Tensor, w: tf.Tensor) -> tf.Tensor:
     rank = x.shape.rank - 2
     padding, strides, dilations = layer.padding.upper(), each(layer.strides, rank), each(layer.dilation_rate, rank)
-    if max(strides) > 1 and max(dilations) > 1:  # Keras has a way where TensorFlow has none
+    if max(strides) > 1 and max(dilations) > 1:  # TensorFlow does not support both; Keras does
         return keras.ops.depthwise_conv(x, w, strides, layer.padding, "channels_last", dilations)
-    if rank == 1:  # as an image of height 1; TensorFlow wants equal strides
+    if rank == 1:  # an image of height 1; TensorFlow needs equal strides
         x, w, strides, dilations = x[:, None], w[None], strides * 2, [1, *dilations]
     z = tf.nn.depthwise_conv2d(x, w, [1, *strides, 1], padding, dilations=dilations)
     return z[:, 0] if rank == 1 else z
 
 
-def _transposed_depthwise(layer: Any, g: tf.Tensor, w: tf.Tensor, shape: tf.Tensor) -> tf.Tensor | None:
+def _transposed_depthwise(layer: keras.Operation, g: tf.Tensor, w: tf.Tensor, shape: tf.Tensor) -> tf.Tensor | None:
     """As `_transposed_conv`."""
     padding, strides = layer.padding.upper(), each(layer.strides, g.shape.rank - 2)
     plain = g.shape.rank == 4 and not channels_first(layer) and padding in ("SAME", "VALID")
@@ -259,7 +259,7 @@ def _transposed_depthwise(layer: Any, g: tf.Tensor, w: tf.Tensor, shape: tf.Tens
 
 
 @_channels_last
-def _conv_transpose(layer: Any, x: tf.Tensor, w: tf.Tensor) -> tf.Tensor:
+def _conv_transpose(layer: keras.Operation, x: tf.Tensor, w: tf.Tensor) -> tf.Tensor:
     rank = x.shape.rank - 2
     output_padding = layer.output_padding if layer.output_padding is None else each(layer.output_padding, rank)
     return keras.ops.conv_transpose(
@@ -307,17 +307,17 @@ for _names, _operation, _options in (
 # --- elementwise -------------------------------------------------------------------------------
 
 
-def _batch_norm_axis(layer: Any) -> int:
+def _batch_norm_axis(layer: keras.Operation) -> int:
     return layer.axis if isinstance(layer.axis, int) else layer.axis[0]
 
 
-def _batch_norm_scale(layer: Any) -> tf.Tensor:
+def _batch_norm_scale(layer: keras.Operation) -> tf.Tensor:
     variance = tf.convert_to_tensor(layer.moving_variance)
     scale = tf.math.rsqrt(variance + tf.constant(layer.epsilon, variance.dtype))
     return scale * tf.convert_to_tensor(layer.gamma) if layer.scale else scale
 
 
-def _batch_norm_shift(layer: Any, scale: tf.Tensor) -> tf.Tensor:
+def _batch_norm_shift(layer: keras.Operation, scale: tf.Tensor) -> tf.Tensor:
     shift = -tf.cast(layer.moving_mean, scale.dtype) * scale
     return shift + tf.cast(layer.beta, scale.dtype) if layer.center else shift
 

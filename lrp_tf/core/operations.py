@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-# glu halves its axis: no element-wise function.
+# Not glu, which halves its axis and so is not element-wise.
 _ACTIVATIONS = {name for name in dir(keras.activations) if name.islower()} - {"glu", "get", "serialize", "deserialize"}
 
 # Operations whose values change in steps: a small change of an input changes nothing.
@@ -41,7 +41,7 @@ class ActivationFunction:
 
 
 class Constants:
-    """Variables and arrays that the model computes with; read, and computed from one another, at every call."""
+    """Variables and arrays of the model, and what it computes from them alone; evaluated at every call."""
 
     name = label = "constants"
 
@@ -54,9 +54,9 @@ class Constants:
 
 @dataclasses.dataclass(frozen=True)
 class InputShift:
-    """A constant added to the model's input (x / 127.5 - 1): scaling of the input, which absorbs no relevance."""
+    """A constant added to the model's input, as in x / 127.5 - 1. It only rescales the input, so it absorbs nothing."""
 
-    operation: Any
+    operation: keras.Operation
 
     label = "input shift"
 
@@ -65,20 +65,20 @@ class InputShift:
 
 
 class EachSample(keras.Operation):
-    """[1, ...] -> [B, ...]: a value for every sample of the second argument, as a class token is one."""
+    """[1, ...] -> [B, ...]: repeats a value, as a class token, for every sample of the second argument."""
 
     label = "each sample"
 
     def call(self, value: tf.Tensor, samples: tf.Tensor) -> tf.Tensor:
         return tf.broadcast_to(value, tf.concat([tf.shape(samples)[:1], tf.shape(value)[1:]], 0))
 
-    def compute_output_spec(self, value: Any, samples: Any) -> keras.KerasTensor:
+    def compute_output_spec(self, value: keras.KerasTensor, samples: keras.KerasTensor) -> keras.KerasTensor:
         return keras.KerasTensor((None, *value.shape[1:]), dtype=keras.backend.standardize_dtype(value.dtype))
 
 
 @dataclasses.dataclass(frozen=True)
 class BroadcastSamples:
-    """ops.broadcast_to(x, (batch, *shape)), where the size of the batch is that of x."""
+    """ops.broadcast_to(x, (batch, *shape)), with the batch size of x."""
 
     shape: tuple[int, ...]
 
@@ -88,7 +88,7 @@ class BroadcastSamples:
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         return tf.broadcast_to(inputs, tf.concat([tf.shape(inputs)[:1], self.shape], 0))
 
-    def compute_output_spec(self, inputs: Any) -> keras.KerasTensor:
+    def compute_output_spec(self, inputs: keras.KerasTensor) -> keras.KerasTensor:
         return keras.KerasTensor((None, *self.shape), dtype=inputs.dtype)
 
 
@@ -116,24 +116,24 @@ class SplitTime:
         return split
 
 
-# Of these operations, the positions of the tensors that give a shape alone: no value of theirs matters.
+# Positions of the tensors that these operations read the shape of, and no values.
 SHAPE_ONLY: dict[type | str, tuple[int, ...]] = {
     **dict.fromkeys(("ops.OnesLike", "ops.ZerosLike", "ops.FullLike", "ops.Size"), (0,)),
     EachSample: (1,),
 }
 
 
-def is_operation_of_keras(op: Any) -> bool:
+def is_operation_of_keras(op: object) -> bool:
     return type(op).__module__.startswith(("keras.src.ops", "keras.src.activations"))
 
 
-def function_name(function: Any) -> str:
-    """What a user would call it: the name of a function, or of what a functools.partial wraps."""
+def function_name(function: Callable) -> str:
+    """The name of a function, or of the function that a functools.partial wraps."""
     inner = getattr(function, "func", None)
     return getattr(function, "__name__", None) or getattr(inner, "__name__", None) or type(function).__name__
 
 
-def activation_name(op: Any) -> str | None:
+def activation_name(op: object) -> str | None:
     """Name of the built-in element-wise function (or softmax) that `op` applies; None for anything else."""
     if isinstance(op, ActivationFunction):
         function = op.function

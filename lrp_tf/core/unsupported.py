@@ -5,8 +5,6 @@ All others are supported, by an entry in linear.py or flows/entries.py or by fol
 
 from __future__ import annotations
 
-from typing import Any
-
 import keras
 
 _RECURRENT = (
@@ -57,7 +55,7 @@ NOT_APPLICABLE: dict[str, str] = {
 }
 
 
-def remedy(op: Any) -> str | None:
+def remedy(op: object) -> str | None:
     """Why a layer of Keras has no relevance and what to do about it; None for any other."""
     for cls in type(op).__mro__:
         if cls in (keras.layers.Layer, keras.layers.Wrapper):  # of which the user's own are made

@@ -112,7 +112,7 @@ def split_activations(graph: Graph) -> Graph:
     graph, steps = graph.copy(), []
     for step in graph.steps:
         entry = linear.lookup(step.op)
-        if entry is not None:  # a mask means something in training only
+        if entry is not None:  # masks only matter in training
             step = dataclasses.replace(step, kwargs={k: v for k, v in step.kwargs.items() if k != "mask"})
         step = dataclasses.replace(step, linear=entry)
         function = getattr(step.op, "activation", None)
@@ -132,7 +132,11 @@ def split_activations(graph: Graph) -> Graph:
 
 
 def _built(layer: keras.Layer, step: Step) -> keras.Layer:
-    """A layer that is the activation of another; Keras builds it only when the model runs."""
+    """The layer, which is the activation of another one. Keras builds such a layer only when the model runs.
+
+    Raises:
+        ValueError: it is not built.
+    """
     if layer.built:
         return layer
     raise ValueError(

@@ -280,7 +280,7 @@ def _samples(clone: Clone, forward: Forward, pair: list[tf.Tensor], relevances: 
     for step in clone.graph.steps:
         for ref in step.outputs:
             whole, single = forward.values[ref], alone.values[ref]
-            if ref not in clone.graph.constants and ref.batched and whole.shape[0] == 2 * single.shape[0]:
+            if ref not in clone.graph.out_of_reach and ref.batched and whole.shape[0] == 2 * single.shape[0]:
                 scale = 1e-3 * max((magnitude(forward.values[i]) for i in step.inputs), default=0.0)
                 off = relative_difference(whole[: single.shape[0]], single, scale)
                 if not off <= limit:

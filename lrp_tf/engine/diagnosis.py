@@ -64,7 +64,7 @@ def finite(
     hidden = [forward.values[ref] for ref in clone.plan.hidden]
     tensors, weights = [*inputs, *relevances, clone.output(forward), *hidden], _hidden_weights(clone, forward)
     if each:
-        constants = [forward.values[ref] for ref in clone.graph.constants if ref in forward.values]
+        constants = [forward.values[ref] for ref in clone.graph.out_of_reach if ref in forward.values]
         rows = tf.stack([tf.shape(inputs[0])[0], -1])  # the first axis may hold several time steps of a sample
         tensors = [t for t in tensors if t.dtype.is_floating and not any(t is c for c in constants)]
         whole = [tf.math.is_finite(tf.reduce_sum(tf.reshape(t, rows), axis=1)) for t in tensors]

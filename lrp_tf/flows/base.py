@@ -154,7 +154,7 @@ def aligned(step: Step, x: tf.Tensor, rank: int) -> tf.Tensor:
 
 def unbroadcast(step: Step, relevance: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
     """Relevance of x from that of a tensor that x was broadcast to: that of its copies is summed."""
-    moved = any(ref.axis for ref in step.outputs)  # then the first axis may be one that x was broadcast along
+    moved = any(ref.axis for ref in step.outputs)  # x may have been broadcast along the first axis
     if not moved and x.shape[1:].is_fully_defined() and x.shape[1:] == relevance.shape[1:]:
         return relevance
     x = tf.cast(x, relevance.dtype)

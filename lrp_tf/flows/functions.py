@@ -67,7 +67,7 @@ class Homogeneous(Flow):
 
 
 def _spread(step: Step, xs: tuple[tf.Tensor, ...], y: tf.Tensor) -> tf.Tensor:
-    """A sum of the same entries that each entry of y is computed from."""
+    """For each entry of y, the sum of the entries of `xs` that it is computed from."""
     if len(xs) == 1 and hasattr(step.op, "axis"):
         return keras.ops.sum(xs[0], axis=step.op.axis, keepdims=step.op.keepdims)
     return tf.add_n([tf.broadcast_to(x, tf.shape(y)) for x in xs])

@@ -32,7 +32,7 @@ from lrp_tf.flows.base import (
 class Move(Flow):
     """R moves with its entries: reshape, permute, concatenate, slice, repeat.
 
-    Where an entry comes from a constant (a class token, say), its relevance is booked as "bias".
+    Where an entry comes from a constant, for example a class token, its relevance is booked as "bias".
 
     Args:
         moved: positions of the inputs whose entries are moved, if others only say where to; None: all.
@@ -83,7 +83,7 @@ class Pad(Move):
 
         def propagate(relevances: list[tf.Tensor], account: Account | None) -> list[tf.Tensor | None]:
             if account is not None:
-                # Ones less zeros: padding with another constant cancels.
+                # The difference of ones and zeros is 0 on the padding, whatever constant it has.
                 ones = tf.ones_like(x, relevances[0].dtype)
                 inside = step.call(ones, *rest) - step.call(tf.zeros_like(ones), *rest)
                 account.add("other", relevances[0] * (1 - inside))
@@ -105,11 +105,11 @@ class Cast(Identity):
         return [x if x.dtype.is_floating and wanted.is_floating else tf.cast(x, wanted)], None
 
     def interval(self, step: Step, intervals: list[Interval]) -> Interval:
-        return (0, 1) if step.inputs[0].dtype == "bool" else intervals[0]  # a mask, which gates
+        return (0, 1) if step.inputs[0].dtype == "bool" else intervals[0]  # a mask is a gate
 
 
 class Lookup(Flow):
-    """Embedding: the relevance of a vector, summed, is that of its token."""
+    """Embedding: the relevance of a token is the sum of the relevance of its vector."""
 
     def backward(self, step: Step, saved: Kept) -> Propagate:
         inputs, _ = saved
@@ -134,7 +134,7 @@ class Gather(Move):
 
 
 class Select(Flow):
-    """where(condition, a, b): each takes the relevance of the entries that it gave; numbers and constants as "bias"."""
+    """where(condition, a, b): a and b get the relevance of the entries that they gave; that of constants is "bias"."""
 
     def _positions(self, step: Step) -> list[int | None]:
         """Where condition, a and b are in `step.inputs`; None for numbers."""

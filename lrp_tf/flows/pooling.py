@@ -67,7 +67,7 @@ class WinnerTakesAll(Flow):
 def _max_pool_grad(x: tf.Tensor, y: tf.Tensor, r: tf.Tensor, sizes: list, strides: list, padding: str) -> tf.Tensor:
     """R at the first maximum of each window of x [B, ..., C], y and r [B, ..., C] being outputs."""
     if len(sizes) == 3:
-        # First the maximum of each slice, then the first slice: TensorFlow's own gradient in 3-D gives to all maxima.
+        # First the maximum of each slice, then of slices: TensorFlow's own 3-D gradient goes to all equal maxima.
         shape, out = tf.shape(x), tf.shape(y)
         slices = tf.reshape(x, tf.concat([[shape[0] * shape[1]], shape[2:]], 0))
         top = tf.nn.max_pool2d(slices, sizes[1:], strides[1:], padding)
@@ -149,7 +149,7 @@ class GlobalWinnerTakesAll(Flow):
 
 
 def _initial(step: Step) -> float | None:
-    """The number that keras.ops.max takes for one more entry, or None."""
+    """`initial` of keras.ops.max, which counts as one more entry; or None."""
     initial = getattr(step.op, "initial", None)
     return None if initial is None else float(initial)
 

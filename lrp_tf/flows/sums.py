@@ -32,7 +32,7 @@ from lrp_tf.flows.moves import Pad
 
 @dataclasses.dataclass(frozen=True)
 class Summed(Saved):
-    """What a sum keeps. rectified: its output where that is above zero, 0 elsewhere; None where all of it matters."""
+    """What a sum keeps. `rectified` is relu(output) if relevance arrives only where the output is above zero."""
 
     inputs: list[tf.Tensor]
     output: tf.Tensor
@@ -123,7 +123,7 @@ def keeps_rectified(handler: Handler) -> bool:
 
 
 def is_plain_sum(step: Step) -> bool:
-    """Whether a step adds tensors of one shape: relevance of each is then its own value times what is common."""
+    """Whether a step adds tensors of one shape. The relevance of each is then its value times a common factor."""
     if step.kind not in ("ops.Add", keras.layers.Add):
         return False
     shapes = {step.outputs[0].shape, *(step.inputs[i].shape for i in step.signals)}
@@ -144,13 +144,13 @@ class Resample(Share):
 
     def moves(self, step: Step) -> bool:
         """Whether the step only moves values."""
-        if isinstance(step.op, keras.layers.CenterCrop):  # what is smaller than the crop is resized
+        if isinstance(step.op, keras.layers.CenterCrop):  # resizes images that are smaller than the crop
             pairs = zip(step.inputs[0].shape, step.outputs[0].shape, strict=True)
             return all(before is not None and after is not None and before >= after for before, after in pairs)
         return step.op.interpolation == "nearest"
 
     def has_offset(self, step: Step) -> bool:
-        return getattr(step.op, "pad_to_aspect_ratio", False)  # with fill_value
+        return getattr(step.op, "pad_to_aspect_ratio", False)  # the padding has fill_value
 
 
 @dataclasses.dataclass(frozen=True, repr=False)

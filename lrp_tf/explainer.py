@@ -15,7 +15,6 @@ from keras import tree
 
 from lrp_tf.composites import Composite
 from lrp_tf.core.graph import Graph, Ref
-from lrp_tf.core.sealing import sealed
 from lrp_tf.engine import check as checks
 from lrp_tf.engine import diagnosis, passes, streams, tables, targets
 from lrp_tf.engine.check import Check
@@ -23,13 +22,13 @@ from lrp_tf.engine.clone import BELOW_ZERO, Clone, clone_with_rules
 from lrp_tf.engine.explanation import Conservation, Explanation
 from lrp_tf.engine.passes import Found, Pass, Request
 from lrp_tf.engine.tables import Table
-from lrp_tf.engine.targets import Target
+from lrp_tf.engine.targets import Initial, Inputs, Target, Targets
 from lrp_tf.rules import Rule
 
 __all__ = ["Conservation", "Explainer", "Explanation", "clone_with_rules"]
 
 
-def _checked_size(value: Any, name: str) -> int | None:
+def _checked_size(value: int | None, name: str) -> int | None:
     if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
         raise ValueError(f"{name} expects a number of samples, at least 1, or None. Received: {value!r}")
     return value
@@ -46,35 +45,34 @@ def _xla(jit_compile: bool | str) -> bool:
 class Explainer:
     """Explains a Keras model by Layer-wise Relevance Propagation (Bach et al. 2015).
 
-    Built once, it follows a model that goes on training. Every kind of call is compiled once, for any batch size;
-    after `tf.config.run_functions_eagerly(True)` none is, as for every tf.function. Where a layer changes what it
+    Built once, it follows a model while that trains. Each kind of call is compiled once, for any batch size; after
+    `tf.config.run_functions_eagerly(True)` nothing is compiled, as with every tf.function. If a layer changes what it
     computes (`enable_lora`, another `activation`, other variables), the next call builds the explainer anew. Of the
-    settings of your own layers flags alone are watched: where a number, a string or a list changes, call
-    `clone_with_rules` or `Explainer` again.
-    It pickles and copies as its recipe and is built anew where it is opened, in another process, say.
+    settings of your own layers only flags are watched: after changing a number, a string or a list, build a new
+    Explainer. A pickle or copy holds model, composite and options, and builds the explainer anew when it is opened.
 
     Args:
         model: a Keras 3 model on TensorFlow, built; it is never changed.
         composite: a preset's name, a `Composite`, or one `Rule` for every linear step.
         output: name or index of the output to explain, for models with several.
-        jit_compile: compile with XLA; "auto": if there is a GPU. On CPUs XLA is slower (docs/speed.md). A batch size
-            that is new to XLA compiles anew.
+        jit_compile: compile with XLA; "auto": if there is a GPU. On CPUs XLA is slower (docs/speed.md). XLA compiles
+            once for each batch size.
         relevance_filter: keep only this fraction of the largest |R| of each sample at the outputs of every linear
-            layer but the last (0.1: a tenth), for crisper maps. What it drops counts as "other" in the conservation
-            and has a column of its own in `report`.
-        nonnegative: no input is ever below zero, as images from 0 to 1: rules leave out what negative inputs would
-            need. An input that breaks the promise is an error.
-        fast: "bfloat16" computes the convolutions of ZPlus in it, on machines where that pays; the model's own values
-            and every Epsilon stay in float32. See docs/speed.md for what it costs in accuracy.
-        max_batch: split larger batches into parts of at most this size, which are explained one after another.
-        check: run `check` on the first batch: True, False, or None, where the model has layers that were followed or
-            registered. It costs about three eager passes of two samples, once. Where something else than the model is
-            explained it raises `CheckError`; where a step's books do not close it warns (`CheckWarning`).
+            layer but the last (0.1: a tenth), for crisper maps. What it drops counts as "other" in the conservation;
+            `report` gives it a column.
+        nonnegative: no input is ever below zero, as with images from 0 to 1: rules then leave out what only negative
+            inputs need. An input below zero raises ValueError.
+        fast: "bfloat16" computes the convolutions of ZPlus in bfloat16, on machines where that pays; the model's own
+            values and every Epsilon stay in float32. docs/speed.md has the loss of accuracy.
+        max_batch: split larger batches into parts of at most this size, explained one after another.
+        check: run `check` on the first batch: True, False, or None: if the model has layers that were followed or
+            registered. It costs about three eager passes of two samples, once. It raises `CheckError` if the clone is
+            not the model, and warns (`CheckWarning`) if the books of a step do not close.
         **options: of the preset that `composite` names: `Explainer(model, "epsilon_gamma_box", low=0.0, high=1.0)`;
             see `composites.get`.
 
     Raises:
-        TypeError: not a Keras 3 model; an option that the preset does not take, or any beside an instance.
+        TypeError: not a Keras 3 model; an option that the preset does not take, or any option with an instance.
         ValueError: an unbuilt or untraceable model, an unknown composite or output, an unsupported layer
             (`UnsupportedLayerError`).
         RuntimeError: Keras runs on another backend than TensorFlow.
@@ -94,7 +92,11 @@ class Explainer:
         check: bool | None = None,
         **options: Any,
     ) -> None:
-        self._chosen = {"output": output, "jit_compile": jit_compile, "relevance_filter": relevance_filter}
+        self._chosen: dict[str, Any] = {
+            "output": output,
+            "jit_compile": jit_compile,
+            "relevance_filter": relevance_filter,
+        }
         self._chosen |= {"nonnegative": nonnegative, "fast": fast, "max_batch": max_batch, "check": check}
         self.model = model
         self.max_batch = _checked_size(max_batch, "max_batch")
@@ -117,7 +119,7 @@ class Explainer:
         return f"Explainer({self.model.name!r}, composite={self.clone.composite.name!r})"
 
     def __reduce__(self) -> tuple:
-        """Pickled and copied as its recipe, the model, the composite and the options: built anew where it is opened."""
+        """Pickle and copy the recipe: model, composite and options."""
         build = functools.partial(type(self), **self._chosen)
         return operator.call, (build, self.model, self.composite)
 
@@ -134,7 +136,7 @@ class Explainer:
     def renew(self) -> None:
         """Build anew if a layer of the model changed what it computes: LoRA, another activation, other weights.
 
-        Every call does this. It takes well under a millisecond where nothing changed.
+        Every call does this. It takes well under a millisecond if nothing changed.
         """
         self.clone.renew()
         if self._compiled_of is not self.clone.graph:
@@ -143,15 +145,17 @@ class Explainer:
 
     # --- calls ---------------------------------------------------------------------------------
 
-    def __call__(self, x: Any, target: Any = None, *, start: Any = "output", max_batch: int | None = None) -> Any:
+    def __call__(
+        self, x: Inputs, target: Targets = None, *, start: Initial = "output", max_batch: int | None = None
+    ) -> Any:
         """Relevance of the inputs for a target.
 
         Args:
             x: a batch, [B, ...], in the structure of the model's inputs; arrays or tensors.
-            target: None, each sample's top class; an int for all; [B] ints; [B, k] ints, k classes a sample that
-                share one forward pass; "topK:3", each sample's three top classes; a list with a rank in it such as
-                ["top1", 281], several for all. With a single output unit: 1 explains the value, 0 its negative, None
-                whichever is positive. For outputs [B, d1, ..., C]: [B, rank - 1] indices, one index tuple a sample.
+            target: None, each sample's top class; an int for all; [B] ints; [B, k] ints, k classes for each sample
+                that share one forward pass; "topK:3", each sample's three top classes; a list that holds a rank, such
+                as ["top1", 281], several for all. With a single output unit: 1 explains the value, 0 its negative, None
+                whichever is positive. For outputs [B, d1, ..., C]: [B, rank - 1], an index tuple for each sample.
             start: "output", relevance starts as the target's pre-softmax value; "one", as 1; or a tensor of the
                 output's shape, then without target.
             max_batch: as the Explainer's, for this call.
@@ -165,23 +169,22 @@ class Explainer:
             TypeError: targets that are no integers.
 
         Warns:
-            RelevanceWarning: the sum of |relevance| is more than a million times that of |start|, and of what the last
-                layer makes of it, which no sound map comes near. Not inside a tf.function; `explain` gives the factor
-                there.
+            RelevanceWarning: the sum of |relevance| is more than a million times that of |start|, and of |relevance|
+                below the last layer; sound maps stay far below. Not inside a tf.function: see `explain` there.
         """
         found = self._run(x, target, start, Request(), max_batch=max_batch)
         return self._structured(found.relevance)
 
     def explain(
         self,
-        x: Any,
-        target: Any = None,
+        x: Inputs,
+        target: Targets = None,
         *,
-        start: Any = "output",
+        start: Initial = "output",
         layers: Iterable[str] = (),
         max_batch: int | None = None,
     ) -> Explanation:
-        """Relevance with all that belongs to it. See `__call__` for x, target, start, max_batch and the errors.
+        """Relevance with output, layers and conservation. See `__call__` for x, target, start, max_batch and errors.
 
         Args:
             layers: names or paths of layers whose output relevance is wanted too.
@@ -203,7 +206,7 @@ class Explainer:
     def map(
         self,
         dataset: Iterable,
-        target: Any = None,
+        target: Targets | Callable[[Any], Targets] = None,
         *,
         batch: int | None = None,
         start: str = "output",
@@ -219,9 +222,9 @@ class Explainer:
         Args:
             dataset: a `tf.data.Dataset`, or anything that can be iterated, of inputs in the structure of the model's.
                 Of tuples (x, y, ...) x is explained, as in `keras.Model.fit`.
-            target: as in `__call__`, what holds for all samples; or a function of a batch as the dataset gave it,
-                `lambda element: element[1]` for the labels, say.
-            batch: the elements are single samples, to be put together to batches of this size; None: they are batches.
+            target: as in `__call__`, the same for all samples; or a function of a batch as the dataset gave it, such as
+                `lambda element: element[1]` for the labels.
+            batch: the elements are single samples, and this is the size of batches to make; None: they are batches.
             start: "output" or "one".
             full: give `Explanation`s instead of relevance.
             layers: for the explanations, see `explain`.
@@ -245,33 +248,41 @@ class Explainer:
             raise ValueError(f'map expects start="output" or "one". Received: {type(start).__name__}')
         if not isinstance(dataset, Iterable):
             raise TypeError(f"map expects a tf.data.Dataset or an iterable. Received: {type(dataset).__name__}")
-        if _checked_size(batch, "batch") is not None:
+        _checked_size(batch, "batch")
+        if batch is not None:
             dataset = streams.checked(dataset, functools.partial(targets.refuse_batches, self.graph, batch))
         batches = streams.batches(dataset, batch)
         run = functools.partial(self.explain, layers=tuple(layers)) if full else self
         return self._mapped(batches, target, start, run, with_inputs)
 
-    def _mapped(self, batches: Iterable, target: Any, start: str, run: Callable, with_inputs: bool) -> Iterator:
+    def _mapped(
+        self, batches: Iterable, target: Targets | Callable, start: str, run: Callable, with_inputs: bool
+    ) -> Iterator:
         for element in batches:
             x = targets.without_labels(self.graph, element)
             found = run(x, target(element) if callable(target) else target, start=start)
             yield (element, found) if with_inputs else found
 
-    def summary(self, print_fn: Callable[[str], Any] | None = print) -> Table:
+    def summary(self, print_fn: Callable[[str], object] | None = print) -> Table:
         """The table layer -> operation -> rule; printed by `print_fn` unless None, and returned."""
         self.renew()
         return tables.rule_table(self.graph, self.clone.handlers, self.composite.name).show(print_fn)
 
     def report(
-        self, x: Any, target: Any = None, *, start: Any = "output", print_fn: Callable[[str], Any] | None = print
+        self,
+        x: Inputs,
+        target: Targets = None,
+        *,
+        start: Initial = "output",
+        print_fn: Callable[[str], object] | None = print,
     ) -> Table:
         """What each step did with its relevance, from the output down, summed over the batch and all targets.
 
         Columns: relevance that reached the step's outputs ("relevance out") and that left for its inputs
         ("relevance in"), what bias, stabilizer and other absorbed by their closed forms, what the relevance filter
         dropped ("filter", if there is one), the rest relative to the sum of |start| ("unexplained"), and how many
-        entries are NaN or Inf. The last row is the whole model. A note below says so where relevance is out of all
-        proportion to the start, see `RelevanceWarning`.
+        entries are NaN or Inf. The last row is the whole model. If relevance is out of proportion to the start, a note
+        below says so, see `RelevanceWarning`.
         """
         found = self._run(x, target, start, Request(account=True, steps=True), check=False)
         assert found.shares is not None  # as asked for
@@ -284,17 +295,17 @@ class Explainer:
             table = dataclasses.replace(table, notes=(*table.notes, f"Absurd: {text}. {diagnosis.ADVICE}"))
         return table.show(print_fn)
 
-    def check(self, x: Any, *, print_fn: Callable[[str], Any] | None = print) -> Check:
-        """Whether explanations of this model can be trusted, told from the first two samples of a batch.
+    def check(self, x: Inputs, *, print_fn: Callable[[str], object] | None = print) -> Check:
+        """Whether explanations of this model can be trusted, judged by the first two samples of a batch.
 
             assert explainer.check(x)
 
-        It compares the clone's output with the model's own and, layer by layer, where they first differ; looks for NaN
-        and Inf; closes the books of every step; sees that samples do not explain one another; and that layers
-        registered with `linear.register` are linear. See docs/check.md.
+        It compares the clone's output with the model's and finds the first layer that differs; looks for NaN and Inf;
+        checks that the books of every step close, that no sample depends on another, and that layers registered with
+        `linear.register` are linear. See docs/check.md.
 
         Args:
-            x: a batch, as in `__call__`; of a single sample a second one is made.
+            x: a batch, as in `__call__`; a second sample is made from a single one.
 
         Returns:
             A `Check`, printed by `print_fn` unless that is None; true when all holds.
@@ -327,7 +338,14 @@ class Explainer:
 
     @tf.autograph.experimental.do_not_convert  # inside a user's tf.function AutoGraph would be slow, for nothing
     def _run(
-        self, x: Any, target: Any, start: Any, request: Request, *, check: bool = True, max_batch: int | None = None
+        self,
+        x: Inputs,
+        target: Targets,
+        start: Initial,
+        request: Request,
+        *,
+        check: bool = True,
+        max_batch: int | None = None,
     ) -> Found:
         self.renew()
         inputs = targets.inputs(self.graph, x)
@@ -337,14 +355,16 @@ class Explainer:
             found = self._run_whole(inputs, chosen, request, check, target)
         else:
             parts = [slice(first, first + size) for first in range(0, samples, size)]
-            found = _joined(
+            found = passes.joined(
                 [self._run_whole([x[p] for x in inputs], chosen.part(p), request, check, target) for p in parts]
             )
         if check and tf.executing_eagerly():
             diagnosis.advise(found.amplification, found.begin, found.conservation, self.composite.name)
         return found
 
-    def _run_whole(self, inputs: list[tf.Tensor], chosen: Target, request: Request, check: bool, target: Any) -> Found:
+    def _run_whole(
+        self, inputs: list[tf.Tensor], chosen: Target, request: Request, check: bool, target: Targets
+    ) -> Found:
         """Run a pass on a batch that is not split; `target` is what the caller gave, for the message of an error."""
         key = (chosen.mode, chosen.kind, request, tf.config.functions_run_eagerly())
         if key not in self._compiled:
@@ -365,15 +385,7 @@ class Explainer:
             first = initial[0] if chosen.several else initial
             diagnosis.raise_where_it_began(self.clone, inputs, first, found.relevance)
         self._check_once(inputs, found.logits)
-        read = getattr(run, "captured_inputs", None)  # variables; unknown where functions run eagerly
-        seal = functools.partial(sealed, sources=None if read is None else [*tensors, *read])
-        return found._replace(
-            relevance=tf.nest.map_structure(seal, found.relevance),
-            layers=tf.nest.map_structure(seal, found.layers),
-            conservation=None if found.conservation is None else Conservation(*map(seal, found.conservation)),
-            amplification=seal(found.amplification),
-            begin=seal(found.begin),
-        )
+        return passes.seal(run, found, tensors)
 
     def _structured(self, relevances: list[tf.Tensor]) -> Any:
         by_ref = dict(zip(self.graph.inputs, relevances, strict=True))
@@ -384,11 +396,3 @@ class Explainer:
             return by_ref[ref] if ref in self.clone.plan.reached else None
 
         return tree.map_structure(pick, self.graph.input_structure)
-
-
-def _joined(parts: list[Found]) -> Found:
-    """The result for a batch from those for its parts: samples one after another, rows of steps summed."""
-    rows = [part.steps for part in parts if part.steps is not None]
-    samples = [part._replace(steps=None) for part in parts]
-    found = tf.nest.map_structure(lambda *values: None if values[0] is None else tf.concat(values, axis=0), *samples)
-    return found._replace(steps=tf.add_n(rows) if rows else None)

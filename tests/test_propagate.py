@@ -29,7 +29,7 @@ def model():
     x = kl.ReLU(**with_floats)(kl.Conv2D(4, 3, name="second", **with_floats)(x))
     x = kl.Flatten(**with_floats)(kl.MaxPooling2D(**with_floats)(x))
     heads = [kl.Dense(units, name=f"head{units}", **with_floats)(x) for units in (3, 2)]
-    return randomize(keras.Model(inputs, kl.Concatenate(**with_floats)(heads)))
+    return randomize(keras.Model(inputs, kl.Concatenate(name="joined", **with_floats)(heads)))
 
 
 def part(model, name):
@@ -90,7 +90,7 @@ def test_a_start_at_an_inner_tensor_explains_the_model_below(model, rule):
 
 
 def test_a_start_on_the_way_adds_to_what_arrives(model):
-    plan, (inner, top) = plan_of(model, rules.Gamma(), "second", "concatenate")
+    plan, (inner, top) = plan_of(model, rules.Gamma(), "second", "joined")
     start, above = signed(part(model, "second")(X)), signed(model(X), 1)
     both = relevance_of(plan, {inner: start, top: above})
     close(both, relevance_of(plan, {inner: start}) + relevance_of(plan, {top: above}))
@@ -145,7 +145,7 @@ def only(name, channels):
 
 @pytest.mark.parametrize("rule", EVERY_RULE, ids=repr)
 def test_a_hook_masks_channels(model, rule):
-    plan, (inner, top) = plan_of(model, rule, "second", "concatenate")
+    plan, (inner, top) = plan_of(model, rule, "second", "joined")
     start, mask = signed(model(X)), [1.0, 0.0, 0.0, 1.0]
     arrived = propagate(plan, forward(plan, [X]), {top: start}, keep=[inner]).relevance[inner]
     found = relevance_of(plan, {top: start}, hook=only("second", mask))
@@ -161,7 +161,7 @@ def test_a_hook_masks_channels(model, rule):
 )
 def test_books_close(model, rule, hook):
     """Also where a hook adds relevance."""
-    plan, (top, inner) = plan_of(model, rule, "concatenate", "second")
+    plan, (top, inner) = plan_of(model, rule, "joined", "second")
     starts = {top: signed(model(X)), inner: signed(part(model, "second")(X), 1)}
     hook = largest(0.3, tf.shape(X)[0], starts) if hook == "largest" else hook
     started, reached, absorbed = books_of(plan, starts, hook=hook)
@@ -171,7 +171,7 @@ def test_books_close(model, rule, hook):
 
 def test_a_hook_of_the_wrong_shape_is_refused(model):
     plan, _ = plan_of(model, rules.Epsilon())
-    with raises(ValueError, "hook returns relevance of the wrong shape at 'concatenate'", "Expected", "Received"):
+    with raises(ValueError, "hook returns relevance of the wrong shape at 'joined'", "Expected", "Received"):
         relevance_of(plan, {plan.starts[0]: signed(model(X))}, hook=lambda step, r: r[..., :1])
 
 

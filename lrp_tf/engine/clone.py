@@ -21,6 +21,7 @@ from lrp_tf.engine import propagate as propagation
 from lrp_tf.engine.canonize import canonize, choose_output
 from lrp_tf.engine.plan import Plan, make_plan
 from lrp_tf.engine.propagate import Forward, Observer, Propagated
+from lrp_tf.engine.targets import Inputs
 from lrp_tf.rules import Rule
 from lrp_tf.tracing.changes import Snapshot
 from lrp_tf.tracing.follow import trace
@@ -75,7 +76,7 @@ class Clone:
         self._snapshot: Snapshot | None = None
 
     @tf.autograph.experimental.do_not_convert  # inside a user's tf.function AutoGraph would be slow, for nothing
-    def __call__(self, inputs: Any) -> tf.Tensor:
+    def __call__(self, inputs: Inputs) -> tf.Tensor:
         """Pre-softmax values [B, ...] for `inputs`, which have the structure of the model's inputs."""
         self.renew()
 
@@ -84,7 +85,7 @@ class Clone:
             watched, place = record.should_record_backprop(flat) or not record.could_possibly_record(), _place()
             forward = self.forward(flat)
 
-            def gradient(initial: tf.Tensor, variables: Iterable | None = None) -> Any:
+            def gradient(initial: tf.Tensor, variables: Iterable[tf.Variable] | None = None) -> list | tuple:
                 # A tape around a tf.function calls this in another graph, with every variable that the function reads.
                 # Without a tape the caller is tf.gradients.
                 if variables and not watched and _place() is place:
@@ -127,7 +128,7 @@ class Clone:
             with tf.init_scope():
                 vars(self).update(vars(self.recipe()))
 
-    def as_declared(self, inputs: Iterable[tf.Tensor]) -> Any:
+    def as_declared(self, inputs: Iterable[tf.Tensor]) -> bool | tf.Tensor:
         """Whether the inputs keep what `nonnegative` declared: True, or a scalar boolean tensor."""
         inputs = [x for x in inputs if x.dtype.is_floating or x.dtype.is_integer] if self.nonnegative else []
         # NaN passes here, since other errors name it. Negating each comparison would not let it pass: TensorFlow
@@ -156,10 +157,19 @@ class Clone:
         """The model's own output from the pre-softmax values: puts back what was stripped.
 
         Args:
-            forward: the pass that gave the values; only a softmax with a mask needs it.
+            forward: the pass that gave the values; needed for a softmax with a mask.
+
+        Raises:
+            ValueError: `forward` is needed and missing.
         """
         for step in self.graph.stripped:
-            values = step.call(values, *[forward.values[ref] for ref in step.inputs[1:]])  # the mask of a softmax
+            masks = step.inputs[1:]
+            if masks and forward is None:
+                raise ValueError(
+                    f"The {step.operation} at the output ({step.path}) has a mask. Expected: finish(values, forward), "
+                    "the pass that gave the values. Received: values alone."
+                )
+            values = step.call(values, *([] if forward is None else [forward.values[ref] for ref in masks]))
         return values
 
     def propagators(self, forward: Forward) -> dict[Step, Propagate]:
@@ -219,9 +229,16 @@ def clone_with_rules(
     Raises:
         TypeError, ValueError: as `Explainer`.
     """
-    chosen = {"output": output, "relevance_filter": relevance_filter, "nonnegative": nonnegative, "fast": fast}
-    composite = composites.get(composite, **options)  # before the model is walked: the cheaper mistake first
-    recipe = functools.partial(clone_with_rules, model, composite, **chosen)
+    composite = composites.get(composite, **options)  # first: it fails faster than tracing the model
+    recipe = functools.partial(
+        clone_with_rules,
+        model,
+        composite,
+        output=output,
+        relevance_filter=relevance_filter,
+        nonnegative=nonnegative,
+        fast=fast,
+    )
     graph = trace(model, lambda step: flows.keeps(step) or composite.claims(step))
     snapshot = Snapshot(model)
     nonnegative = bool(nonnegative)

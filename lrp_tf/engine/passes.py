@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -12,6 +12,7 @@ from lrp_tf.core.account import Account
 from lrp_tf.core.graph import Ref, Step
 from lrp_tf.core.numerics import sample_sum
 from lrp_tf.core.protocol import Propagate
+from lrp_tf.core.sealing import sealed
 from lrp_tf.engine import diagnosis, targets
 from lrp_tf.engine.clone import Clone
 from lrp_tf.engine.explanation import Conservation, conservation
@@ -114,8 +115,8 @@ def plain(clone: Clone, target: Target, request: Request) -> Pass:
         declared = tf.constant(True) & clone.as_declared(inputs)
         if back.shares is not None:
             shares = Shares.unstack(back.shares)
-            books = {"shares": shares, "conservation": conservation(shares)}
-            found = found._replace(output=clone.finish(logits, forward), target=classes, **books)
+            found = found._replace(shares=shares, conservation=conservation(shares))
+            found = found._replace(output=clone.finish(logits, forward), target=classes)
         return found, Verdict(declared, in_range, finite)
 
     return run
@@ -135,6 +136,31 @@ def compiled(clone: Clone, target: Target, request: Request, jit_compile: bool =
     traced = tf.function(function, input_signature=signature, autograph=False, jit_compile=jit_compile)
     # The concrete function: TensorFlow would count the explainers of a program as retraces of one function.
     return traced.get_concrete_function()
+
+
+def seal(run: Pass, found: Found, tensors: Sequence[tf.Tensor]) -> Found:
+    """The same relevance, which refuses to be differentiated (`core.sealing`).
+
+    Args:
+        run, tensors: the pass that found it, and its arguments.
+    """
+    variables = getattr(run, "captured_inputs", None)  # unknown where functions run eagerly
+    one = functools.partial(sealed, sources=None if variables is None else [*tensors, *variables])
+    return found._replace(
+        relevance=tf.nest.map_structure(one, found.relevance),
+        layers=tf.nest.map_structure(one, found.layers),
+        conservation=None if found.conservation is None else Conservation(*map(one, found.conservation)),
+        amplification=None if found.amplification is None else one(found.amplification),
+        begin=None if found.begin is None else one(found.begin),
+    )
+
+
+def joined(parts: list[Found]) -> Found:
+    """The result for a batch from those for its parts: samples one after another, rows of steps summed."""
+    rows = [part.steps for part in parts if part.steps is not None]
+    samples = [part._replace(steps=None) for part in parts]
+    found = tf.nest.map_structure(lambda *values: None if values[0] is None else tf.concat(values, axis=0), *samples)
+    return found._replace(steps=tf.add_n(rows) if rows else None)
 
 
 # For each call of a layer: the tensor that its output became, and the padding that leads back to the output.

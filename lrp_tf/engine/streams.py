@@ -18,12 +18,12 @@ def batches(dataset: Iterable, size: int | None) -> Iterator[Any]:
         dataset: a `tf.data.Dataset`, or any iterable of (structures of) arrays.
     """
     if isinstance(dataset, tf.data.Dataset):
-        dataset = dataset if size is None else dataset.batch(size)
-        return iter(dataset.prefetch(tf.data.AUTOTUNE))
+        batched: tf.data.Dataset = dataset if size is None else dataset.batch(size)
+        return iter(batched.prefetch(tf.data.AUTOTUNE))
     return iter(dataset) if size is None else _stacked(iter(dataset), size)
 
 
-def checked(dataset: Iterable, check: Callable[[Any], Any]) -> Iterable:
+def checked(dataset: Iterable, check: Callable[[Any], object]) -> Iterable:
     """The dataset; `check` sees each element before it joins a batch, or the `element_spec` of a `tf.data.Dataset`."""
     if isinstance(dataset, tf.data.Dataset):
         check(dataset.element_spec)
@@ -31,7 +31,7 @@ def checked(dataset: Iterable, check: Callable[[Any], Any]) -> Iterable:
     return _each_checked(dataset, check)
 
 
-def _each_checked(samples: Iterable, check: Callable[[Any], Any]) -> Iterator[Any]:
+def _each_checked(samples: Iterable, check: Callable[[Any], object]) -> Iterator[Any]:
     for sample in samples:
         check(sample)
         yield sample

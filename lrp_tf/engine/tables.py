@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import io
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -58,14 +57,14 @@ class Table:
         """All values of a column."""
         return [row[self.columns.index(name)] for row in self.rows]
 
-    def show(self, print_fn: Callable[[str], Any] | None) -> Table:
+    def show(self, print_fn: Callable[[str], object] | None) -> Table:
         """Print through `print_fn`, unless it is None; returns the table."""
         if print_fn is not None:
             print_fn(str(self))
         return self
 
 
-def _cell(value: Any) -> str:
+def _cell(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.6g}" if abs(value) >= 1e-3 or value == 0 else f"{value:.2e}"
     return printable(value)
@@ -121,7 +120,7 @@ def report_table(
     """
     totals = Shares(*(float(tf.reduce_sum(share)) for share in shares))
     size, samples = totals.size or 1.0, shares.size.shape[0]
-    rows = []
+    rows: list[tuple] = []
     for step, row in zip(reversed(graph.steps), StepRow.unstack(steps), strict=True):
         if not step.inputs:  # the constants
             continue

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import tensorflow as tf
 from keras import tree
 
 from lrp_tf.core.graph import Graph, Ref, shape_text
+
+# Arrays or tensors, in the structure of a model's inputs.
+Inputs: TypeAlias = tf.Tensor | np.ndarray | Sequence | Mapping
+# What a caller may pass for `target` and for `start`; `checked` tells what is right.
+Targets: TypeAlias = int | str | Sequence | np.ndarray | tf.Tensor | None
+Initial: TypeAlias = str | Sequence | np.ndarray | tf.Tensor
 
 
 class Target(NamedTuple):
@@ -83,7 +89,7 @@ def _match(structure: Any, x: Any, values: dict[Ref, Any]) -> bool:
     return all(_match(part, value, values) for part, value in zip(structure, x, strict=True))
 
 
-def _array(value: Any, name: str) -> Any:
+def _array(value: object, name: str) -> np.ndarray | tf.Tensor:
     """A tensor unchanged; anything else as an array."""
     if tf.is_tensor(value):
         return value
@@ -191,7 +197,7 @@ def ranked(targets: Iterable, graph: Graph) -> list[int]:
     return found
 
 
-def for_all(targets: Sequence, graph: Graph, batch: int) -> Any:
+def for_all(targets: Sequence, graph: Graph, batch: int) -> Targets:
     """`targets` in the form in which `Explainer` explains all of them for every sample of a batch.
 
     To it a plain list of classes means one for each sample. A single target comes back without a list, since it needs
@@ -234,7 +240,7 @@ def class_count(graph: Graph) -> int | None:
     return 2 if units == 1 else units
 
 
-def _mode(target: Any, axes: int, x: tf.Tensor, remedy: str) -> tuple[str, Any]:
+def _mode(target: np.ndarray | tf.Tensor, axes: int, x: tf.Tensor, remedy: str) -> tuple[str, tf.Tensor]:
     rank, shape, batch = len(target.shape), tuple(target.shape), x.shape[0]
     samples = tf.shape(x)[0] if batch is None else batch
     if axes > 1:
@@ -251,7 +257,7 @@ def _mode(target: Any, axes: int, x: tf.Tensor, remedy: str) -> tuple[str, Any]:
     raise ValueError(f"target has the wrong shape for a batch of {batch}. {remedy} Received: shape {shape}")
 
 
-def _check_range(target: Any, sizes: tuple, mode: str) -> None:
+def _check_range(target: np.ndarray | tf.Tensor, sizes: tuple, mode: str) -> None:
     if tf.is_tensor(target):
         if not hasattr(target, "numpy"):
             return  # symbolic: the compiled pass checks it
@@ -277,7 +283,8 @@ def initial_relevance(target: Target, logits: tf.Tensor) -> tuple[tf.Tensor | No
         relevance: in the shape of `logits`, or [k, B, ...] for [B, k] targets.
         in_range: scalar bool, against sizes that only the call knows.
     """
-    tensor, kind = target.tensor, target.kind
+    tensor: tf.Tensor = target.tensor
+    kind = target.kind
     if target.mode == "given":
         return None, tensor, tf.constant(True)
     size = tf.shape(logits)

@@ -232,7 +232,7 @@ def test_printable():
 
 
 def test_tables_are_read_by_any_reader_of_csv(tmp_path):
-    with ledger.Table(tmp_path / "t.csv", ("file", "number"), {"file": ledger.TEXT}) as made:
+    with ledger.CsvTable(tmp_path / "t.csv", ("file", "number"), {"file": ledger.TEXT}) as made:
         made.add([('=a,"b"', -1.5), ("c\nd", 2)])
     with open(tmp_path / "t.csv", newline="", encoding="utf-8") as file:
         assert list(csv.reader(file)) == [["file", "number"], ['\'=a,"b"', "-1.5"], ["c\nd", "2"]]

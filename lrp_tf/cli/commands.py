@@ -26,7 +26,7 @@ from lrp_tf.explainer import Explainer
 from lrp_tf.files import images, loading
 from lrp_tf.files.errors import LoadError
 from lrp_tf.files.form import begins_with_scaling, form_of
-from lrp_tf.gallery import run
+from lrp_tf.gallery import ledger
 from lrp_tf.gallery.run import Gallery
 from lrp_tf.heatmap.look import STYLES, Look
 from lrp_tf.serving import saved_model
@@ -186,11 +186,11 @@ def explain_images(
         f"{outcome.failed} failed, {outcome.skipped} finished before. Results in {options.out}"
     )
     if outcome.scale is not None:
-        say(f"Full colour in every picture: |R| = {outcome.scale:.4g} ({options.out / run.SCALE})")
+        say(f"Full colour in every picture: |R| = {outcome.scale:.4g} ({options.out / ledger.SCALE})")
     if outcome.done:
         say(f"Fed to the model: {outcome.low:.4g} to {outcome.high:.4g} (--preprocess {preprocessing.name})")
     if outcome.failed:
-        say(f"The failures and their reasons are in {options.out / run.FAILURES}", error=True)
+        say(f"The failures and their reasons are in {options.out / ledger.FAILURES}", error=True)
     if outcome.absurd:
         say(f'{outcome.absurd} map(s) are absurd, see the column "warning". {ADVICE}', error=True)
     return SOME_FAILED if outcome.failed or outcome.absurd else 0

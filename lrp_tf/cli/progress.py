@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from lrp_tf.cli.messages import with_options
-from lrp_tf.gallery import run
 from lrp_tf.gallery.draw import where_it_went
+from lrp_tf.gallery.ledger import COLUMNS
 from lrp_tf.terminal import printable, raise_interrupt, say, silence
 
 
@@ -68,7 +68,7 @@ class Bar:
 
     def tell_result(self, rows: list[tuple]) -> None:
         for row in rows:
-            cells = dict(zip(run.COLUMNS, row, strict=True))
+            cells = dict(zip(COLUMNS, row, strict=True))
             name, chance = printable(cells["top1_name"]), cells["top1_probability"]
             top = f"{name} {float(chance):.3f}" if chance else name
             logit = float(cells["logit"])

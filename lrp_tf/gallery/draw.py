@@ -1,16 +1,18 @@
-"""How the relevance of one photograph is drawn, with what people must know to read it."""
+"""The pictures of one photograph, and what became of its score in words."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from lrp_tf import composites, heatmap
+from lrp_tf.atomic import atomic
 from lrp_tf.explainer import Explainer
 from lrp_tf.files.images import Fit
+from lrp_tf.gallery.stream import Photograph
 from lrp_tf.heatmap.look import TILE, Look
 
 
@@ -21,41 +23,67 @@ def first_stride(explainer: Explainer) -> int:
     return max((int(np.max(stride)) for stride in strides), default=1)
 
 
+def suffixes(look: Look, count: int, save_relevance: bool) -> list[str]:
+    """What follows the name of a photograph in the names of its files, for `count` targets."""
+    numbers = [f".{i + 1}" for i in range(count)] if count > 1 else [""]
+    found = [f".{look.format}"] if "side-by-side" in look.styles else []
+    for style in ("overlay", "heatmap"):
+        if style in look.styles:
+            found += [f".{style}{number}.{look.format}" for number in numbers]
+    return [*found, ".npy"] if save_relevance else found
+
+
+def save_array(base: Path, relevance: np.ndarray) -> None:
+    """Write relevance [k, H, W, C] as an array; of a single target [H, W, C]."""
+    array = relevance[0] if len(relevance) == 1 else relevance
+    atomic(Path(f"{base}.npy"), lambda path: np.save(path, array))
+
+
 def draw(
     base: Path,
     maps: Sequence[np.ndarray],
     titles: Sequence[str],
+    photograph: Photograph,
     *,
     look: Look,
     fit: Fit,
-    size: tuple[int, int],
-    shown: np.ndarray,
-    whole: Callable[[], np.ndarray],
     run: float | None = None,
 ) -> None:
-    """Write the pictures of one photograph, named `base` and more.
+    """Write the pictures of one photograph.
 
     Args:
-        maps: what `Paint.values` makes of the relevance of each target, in the geometry of the model's input.
-        titles: one for each.
+        base: the path of the pictures without suffix, see `suffixes`.
+        maps: what `Paint.values` makes of the relevance of each target, [h, w] in the geometry of the model's input.
+        titles: one for each map.
         fit: brings maps to the geometry of the photograph.
-        size: (height, width) of the photograph.
-        shown: the photograph as drawn beside its heatmaps, uint8 [H, W, 3].
-        whole: gives all its pixels, for overlays.
         run: the |R| of full colour if `look.scale` is "run".
+
+    Raises:
+        OSError: the folder cannot be written.
+        ValueError: see `heatmap.save`, `Photograph.pixels`.
     """
     if "side-by-side" in look.styles:
-        _side_by_side(base, [fit.restore(m, shown.shape[:2]) for m in maps], titles, look, shown, run)
-    colours = {"gamma": look.gamma, "show": look.show, "cmap": look.cmap, "colorbar": look.colorbar, "dpi": look.dpi}
-    full = [] if set(look.styles) <= {"side-by-side"} else [fit.restore(m, size) for m in maps]
+        shown = [fit.restore(m, photograph.shown.shape[:2]) for m in maps]
+        _side_by_side(base, shown, titles, look, photograph.shown, run)
+    full = [] if set(look.styles) <= {"side-by-side"} else [fit.restore(m, photograph.size) for m in maps]
     for style in ("overlay", "heatmap"):
         if style not in look.styles:
             continue
-        image = whole() if style == "overlay" else None
+        image = photograph.pixels() if style == "overlay" else None
         for k, (m, scale) in enumerate(zip(full, look.scales(full, run), strict=True)):
             number = f".{k + 1}" if len(maps) > 1 else ""
-            path = f"{base}.{style}{number}.{look.format}"
-            heatmap.save(path, m, image=image, style=style, scale=scale, **colours)
+            heatmap.save(
+                f"{base}.{style}{number}.{look.format}",
+                m,
+                image=image,
+                style=style,
+                scale=scale,
+                gamma=look.gamma,
+                show=look.show,
+                cmap=look.cmap,
+                colorbar=look.colorbar,
+                dpi=look.dpi,
+            )
 
 
 def _side_by_side(
@@ -81,7 +109,7 @@ def where_it_went(start: float, arrived: float, bias: float, stabilizer: float, 
     """What became of a score, in words: "0 % of the score arrives at the pixels, biases absorb 99 %".
 
     Args:
-        start, ...: as `lrp_tf.explainer.Conservation` has them, of one sample and target.
+        start, arrived, bias, stabilizer, other: the first five entries of `Conservation` for one sample and target.
     """
     if not start or not np.isfinite([start, arrived, bias, stabilizer, other]).all():
         return f"relevance of {arrived:.3g} arrives at the pixels"

@@ -1,4 +1,7 @@
-"""What a run over many files leaves on disk: names of results, tables that survive a kill, a lock."""
+"""What a run over many files leaves on disk: names of results, tables that survive a kill, a lock.
+
+`plan` compares what is asked for with what is there; `Record` adds to it.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,12 @@ import contextlib
 import csv
 import hashlib
 import io
+import json
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import filelock
 
@@ -18,11 +22,20 @@ from lrp_tf.atomic import atomic
 from lrp_tf.files.errors import LoadError
 
 LOCK = ".lrp-tf.lock"
+RESULTS, FAILURES, SETTINGS, SCALE = "results.csv", "failures.csv", "settings.json", "scale.json"
+TOP = 5  # The table lists so many classes of an image.
+COLUMNS = (
+    *("file", "result"),
+    *(f"top{i}{what}" for i in range(1, TOP + 1) for what in ("", "_name", "_probability", "_logit")),
+    *("target", "target_name", "logit", "sum_of_relevance", "bias", "stabilizer", "other", "unexplained"),
+    *("probability", "arrived", "largest_relevance", "warning"),
+)
+Row = tuple[object, ...]
 
 
 @contextlib.contextmanager
 def only_run(folder: Path) -> Iterator[None]:
-    """One run at a time writes into `folder`. The system itself frees the lock of a process that was killed.
+    """Lock `folder` for one run at a time. The operating system frees the lock of a process that was killed.
 
     Raises:
         LoadError: another run is writing there.
@@ -38,16 +51,16 @@ def only_run(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        # While the lock is held; whoever opened the file meanwhile finds it removed and does not get the lock.
-        with contextlib.suppress(OSError):  # Windows removes no open file, there filelock does it
+        # Removed while the lock is held: a process that opened the file meanwhile does not get the lock.
+        with contextlib.suppress(OSError):  # Windows cannot remove an open file; filelock does it there
             os.unlink(lock.lock_file)
         lock.release()
 
 
 class Names:
-    """Names for results: after the input, never the same twice, never longer than file systems allow."""
+    """Names for results: like the input, never the same twice, never longer than file systems allow."""
 
-    def __init__(self, suffixes: list[str]) -> None:
+    def __init__(self, suffixes: Sequence[str]) -> None:
         self.suffixes = suffixes
         self.used: set[str] = set()
 
@@ -73,53 +86,213 @@ class Names:
         return any(self._key(base + suffix) in self.used for suffix in self.suffixes)
 
     def take(self, base: str) -> None:
+        """Mark the name as used."""
         self.used.update(self._key(base + suffix) for suffix in self.suffixes)
 
     @staticmethod
     def _key(name: str) -> str:
-        return name.casefold()  # file systems may not tell A from a
+        return name.casefold()  # some file systems do not distinguish A from a
 
 
-class Table:
-    """A CSV file that is whole lines at any time: each group of rows is one write. Names need not be UTF-8.
+# --- the plan ----------------------------------------------------------------------------------
 
-    Args:
-        texts: the columns whose values come from outside, and whether they are `TEXT` or `PATH`; see `to_cell`.
+
+class Item(NamedTuple):
+    """A file to explain, and the path of its results below the folder, without suffix."""
+
+    path: str
+    base: str
+
+
+class Plan(NamedTuple):
+    """What a run has to do.
+
+    Attributes:
+        items: the files to explain.
+        skipped: how many of the given files an earlier run finished.
+        finished: all files that an earlier run finished -> base of their results.
     """
 
-    def __init__(self, path: Path, columns: tuple[str, ...], texts: dict[str, str], append: bool = False) -> None:
+    items: list[Item]
+    skipped: int
+    finished: dict[str, str]
+
+    def digest(self) -> str:
+        """Identifies the set of files, finished and not."""
+        names = sorted([*(item.path for item in self.items), *self.finished])
+        return hashlib.sha256(os.fsencode("\0".join(names))).hexdigest()
+
+
+def plan(
+    out: Path,
+    files: Iterable[tuple[str, str]],
+    suffixes: Sequence[str],
+    settings: Mapping[str, Any],
+    *,
+    resume: bool,
+    overwrite: bool,
+) -> Plan:
+    """Compare what is asked for with what an earlier run left in `out`, and make `out` ready.
+
+    Args:
+        files: pairs of a path and the part of it that names the results; a path that comes twice is one item.
+        suffixes: of the files that each item will have.
+        settings: have to be the same when a run is resumed.
+
+    Raises:
+        LoadError: results of an earlier run, and neither `resume` nor `overwrite`; other settings than its.
+    """
+    finished = _finished(out, suffixes, settings, resume, overwrite)
+    for leftover in out.rglob(f".tmp-{'[0-9a-f]' * 16}*"):
+        leftover.unlink(missing_ok=True)
+    names = Names(suffixes)
+    for base in finished.values():
+        names.take(base)
+    relatives: dict[str, str] = {}
+    for path, relative in files:
+        relatives.setdefault(path, relative)
+    items = [Item(path, names.new(path, relative)) for path, relative in relatives.items() if path not in finished]
+    return Plan(items, len(relatives) - len(items), finished)
+
+
+def _finished(
+    out: Path, suffixes: Sequence[str], settings: Mapping[str, Any], resume: bool, overwrite: bool
+) -> dict[str, str]:
+    """file -> base of its results, of the run to resume; rows without their files are removed from its table."""
+    settings = json.loads(json.dumps(settings))  # as they come back from the file
+    if not (resume or overwrite) and has_rows(out / RESULTS):
+        raise LoadError(
+            f"{out} holds the results of an earlier run. Expected an empty folder. Remedy: `resume` to finish that "
+            "run, `overwrite` to begin anew, or another `out`",
+            ("resume", "overwrite", "out"),
+        )
+    if not resume or not (out / RESULTS).exists():
+        write_text(out / SETTINGS, json.dumps(settings, indent=1, sort_keys=True))
+        return {}
+    before = _read_json(out / SETTINGS)
+    if before != settings:
+        changed = sorted(k for k in {*before, *settings} if before.get(k) != settings.get(k))
+        raise LoadError(
+            f"`resume`: {out} was made with other settings: {', '.join(changed)}. Expected the same. Remedy: the "
+            "settings of before (settings.json), another `out`, or `overwrite`",
+            ("resume", "out", "overwrite"),
+        )
+    rows = complete_rows(out / RESULTS, len(COLUMNS))
+    finished = {from_cell(row[0], PATH): from_cell(row[1], PATH) for row in rows[1:]}
+    for file, base in list(finished.items()):
+        if not all((out / (base + suffix)).exists() for suffix in suffixes):
+            del finished[file]
+    kept = [row for row in rows[1:] if from_cell(row[0], PATH) in finished]
+    write_text(out / RESULTS, to_csv([COLUMNS, *kept]))
+    return finished
+
+
+def read_scale(out: Path, plan: Plan) -> float:
+    """The scale that the run to resume had.
+
+    Raises:
+        LoadError: it was the scale of another list of files.
+    """
+    path = out / SCALE
+    before = _read_json(path)
+    if before.get("files") != plan.digest():
+        raise LoadError(
+            f"`resume`: the scale of the run, {path}, is of another list of files, so that colours would not compare. "
+            "Expected the same files. Remedy: `scale` with the number from there, or `overwrite`",
+            ("resume", "scale", "overwrite"),
+        )
+    return float(before["scale"])
+
+
+def write_scale(out: Path, plan: Plan, scale: float) -> None:
+    """Keep the scale of a run for those that resume it."""
+    write_text(out / SCALE, json.dumps({"scale": scale, "files": plan.digest()}))
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """The content of a file, empty if it cannot be read."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+
+
+# --- tables ------------------------------------------------------------------------------------
+
+
+class Record:
+    """The tables of a run: `results.csv` and `failures.csv`. Use it as a context manager.
+
+    Args:
+        append: keep the results that are in the folder.
+    """
+
+    def __init__(self, out: Path, append: bool) -> None:
+        self._results = CsvTable(out / RESULTS, COLUMNS, _TEXTS, append)
+        self._failures = CsvTable(out / FAILURES, ("file", "reason"), _TEXTS)
+
+    def __enter__(self) -> Record:
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(self._results)
+            stack.enter_context(self._failures)
+            self._open = stack.pop_all()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._open.close()
+
+    def add(self, rows: Sequence[Row]) -> None:
+        """Write the rows of one image, see `COLUMNS`."""
+        self._results.add(rows)
+
+    def fail(self, path: str, reason: str) -> None:
+        """Write that the file has no result."""
+        self._failures.add([(path, reason)])
+
+
+class CsvTable:
+    """A CSV file of complete lines at any time: each group of rows is one write. Names need not be UTF-8.
+
+    Args:
+        texts: the columns whose values come from the user, and whether they are `TEXT` or `PATH`; see `to_cell`.
+    """
+
+    def __init__(self, path: Path, columns: Sequence[str], texts: Mapping[str, str], append: bool = False) -> None:
         self.path, self.columns, self.texts, self.append = path, columns, texts, append and path.exists()
 
-    def __enter__(self) -> Table:
+    def __enter__(self) -> CsvTable:
         self.file = open(self.path, "ab" if self.append else "wb", buffering=0)
         if not self.append:
             self.file.write(to_csv([self.columns]).encode())
         return self
 
-    def __exit__(self, *error: Any) -> None:
+    def __exit__(self, *error: object) -> None:
         self.file.close()
 
-    def add(self, rows: list[tuple]) -> None:
+    def add(self, rows: Sequence[Row]) -> None:
+        """Append rows, in one write."""
         kinds = [self.texts.get(name) for name in self.columns]
-        cells = [[to_cell(v, kind) if kind else v for v, kind in zip(row, kinds, strict=True)] for row in rows]
+        cells = [[to_cell(str(v), kind) if kind else v for v, kind in zip(row, kinds, strict=True)] for row in rows]
         self.file.write(to_csv(cells).encode("utf-8", "surrogateescape"))
 
 
-def to_csv(rows: Iterable[Iterable]) -> str:
+def to_csv(rows: Iterable[Iterable[object]]) -> str:
+    """Rows as the text of a CSV file."""
     text = io.StringIO()
     csv.writer(text).writerows(rows)
     return text.getvalue()
 
 
-# What a spreadsheet takes for the beginning of a formula (OWASP: CSV injection).
+# Spreadsheets read these as the beginning of a formula (OWASP: CSV injection).
 _FORMULA = "[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20]"
-# Control characters would steer a terminal that shows the table; a backslash that looks like one of ours is escaped.
+# Control characters could steer a terminal that shows the table. A backslash that could be one of ours is escaped too.
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]|\\(?=x[0-9a-f]{2})")
-TEXT, PATH = "'", "./"  # what goes ahead of a formula: OWASP's apostrophe, or what leaves a path the same path
+TEXT, PATH = "'", "./"  # prefixes of what looks like a formula: OWASP's apostrophe; "./" keeps the meaning of a path
+_TEXTS = {"file": PATH, "result": PATH, "reason": TEXT} | {name: TEXT for name in COLUMNS if name.endswith("_name")}
 
 
 def to_cell(text: str, ahead: str = TEXT) -> str:
-    r"""A name as a table holds it: `ahead` ahead of what looks like a formula, ESC as \x1b. See `from_cell`."""
+    r"""A name as a table holds it: with the prefix `ahead` if it looks like a formula, ESC as \x1b. See `from_cell`."""
     text = _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", text)
     return ahead + text if re.match(f"(?:{re.escape(ahead)})*{_FORMULA}", text) else text
 
@@ -131,7 +304,7 @@ def from_cell(cell: str, ahead: str = TEXT) -> str:
 
 
 def has_rows(path: Path) -> bool:
-    """Whether there is a table with more than its head."""
+    """Whether there is a table with more than its header."""
     if not path.exists():
         return False
     with open(path, "rb") as file:
@@ -150,4 +323,5 @@ def complete_rows(path: Path, columns: int) -> list[list[str]]:
 
 
 def write_text(path: Path, text: str) -> None:
+    """Replace a file as a whole."""
     atomic(path, lambda temporary: temporary.write_bytes(text.encode("utf-8", "surrogateescape")))

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib.colors import Colormap
 
-from lrp_tf.heatmap.colours import Paint, Scale, limits
+from lrp_tf.heatmap.colours import Paint, Reduce, Scale, Show, limits
 from lrp_tf.heatmap.files import require_dpi
 from lrp_tf.heatmap.photographs import overlay
 from lrp_tf.heatmap.smoothing import Smooth
@@ -35,11 +36,11 @@ class Look:
     """
 
     styles: tuple[str, ...] = ("side-by-side",)
-    cmap: str | None = None
+    cmap: str | Colormap | None = None
     gamma: float = 1.0
-    reduce: str = "sum"
+    reduce: Reduce = "sum"
     scale: float | str | None = None
-    show: str = "signed"
+    show: Show = "signed"
     smooth: Smooth = None
     colorbar: bool = False
     dpi: float = 100
@@ -67,8 +68,18 @@ class Look:
         return Paint(**self.colours, stride=stride)
 
     def scales(self, maps: Sequence[np.ndarray], run: float | None) -> list[float]:
-        """The |R| of full colour for each target's map, as drawn; `run` is that of the whole run."""
+        """The |R| of full colour for the map of each target.
+
+        Args:
+            maps: as drawn, [h, w] each.
+            run: the |R| of full colour of the whole run, needed if `scale` is "run".
+
+        Raises:
+            ValueError: `scale` is "run", but `run` is None.
+        """
         if self.scale == "run":
+            if run is None:
+                raise ValueError('Expected the scale of the whole run, for scale="run". Received: None')
             return [float(run)] * len(maps)
         if isinstance(self.scale, str) and self.scale.startswith("image"):
             return [limits(np.stack(maps), self._quantile())[1]] * len(maps)

@@ -52,7 +52,7 @@ _HOMES = {
     "export": "serving",
 }
 # Modules that code was written against before they moved into packages.
-_MOVED = {"images": "files.images", "loading": "files.loading"}
+_MOVED = {"drawing": "gallery.draw", "images": "files.images", "loading": "files.loading"}
 # Public modules that are at home in a package.
 _MODULES = {"canonize": "lrp_tf.engine.canonize"}
 

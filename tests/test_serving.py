@@ -189,7 +189,7 @@ def test_pictures_that_are_none_are_errors_of_their_own(exported, tmp_path):
     assert "JPEG or PNG" in failed[1]["error"]
     assert "at most 50000000 pixels" in failed[6]["error"]
     assert failed[6]["kilobytes"] < 100_000  # decoded it would take 500,000 and more
-    assert "one picture a request" in failed[7]["error"]
+    assert "one picture per request" in failed[7]["error"]
     assert last["status"] == [b"ok"]
     assert last["names"][0] == b"digit %d" % last["classes"][0, 0]
 

@@ -10,6 +10,7 @@ from PIL import Image
 
 from lrp_tf import heatmap
 from lrp_tf.files import images
+from lrp_tf.heatmap.look import Look
 from lrp_tf.serving import tensor_images
 
 decode = tf.function(
@@ -97,7 +98,7 @@ def test_the_limit_of_pixels(kind):
 @pytest.mark.parametrize("size", [(256, 256), (96, 64), (100, 61), (20, 100), (33, 32), (500, 7)])
 def test_fit_is_that_of_files_up_to_one_level(how, size):
     pixels = cv2.GaussianBlur(np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8), (3, 3), 1)
-    found = tensor_images.fit(tf.constant(pixels), 48, 32, how).numpy()
+    found = tensor_images.fit(tf.constant(pixels), images.Fit(48, 32, how)).numpy()
     wanted = images.Fit(48, 32, how).apply(pixels)
     assert found.shape == wanted.shape
     difference = np.abs(found.astype(int) - wanted)
@@ -115,12 +116,16 @@ def test_grey_is_that_of_opencv():
 )
 def test_pixels_are_those_of_heatmaps(look):
     relevance = np.random.default_rng(0).normal(size=(50, 40, 3)).astype("float32")
-    paint = tensor_images.Painter(**{"cmap": "seismic", "scale": None, "reduce": "sum", "gamma": 1.0, **look})
+    paint = tensor_images.Painter(Look(**look))
     np.testing.assert_array_equal(paint(tf.constant(relevance)), heatmap.to_rgb(relevance, **look))
     np.testing.assert_array_equal(paint(tf.zeros([4, 4, 3])), heatmap.to_rgb(np.zeros((4, 4, 3)), **look))
 
 
-@pytest.mark.parametrize("wrong", [{"gamma": 0}, {"scale": -1.0}, {"reduce": "median"}, {"cmap": "nonsense"}])
+WRONG = [{"gamma": 0}, {"scale": -1.0}, {"scale": "99%"}, {"reduce": "median"}, {"cmap": "nonsense"}]
+WRONG += [{"show": "abs"}, {"smooth": 1.0}, {"smooth": "auto"}]
+
+
+@pytest.mark.parametrize("wrong", WRONG)
 def test_looks_that_do_not_exist(wrong):
     with pytest.raises(ValueError, match="Expected"):
-        tensor_images.Painter(**{"cmap": "seismic", "scale": None, "reduce": "sum", "gamma": 1.0, **wrong})
+        tensor_images.Painter(Look(**wrong))

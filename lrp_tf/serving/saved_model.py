@@ -11,21 +11,24 @@ import shutil
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
+from matplotlib.colors import Colormap
 
 from lrp_tf import __version__
 from lrp_tf.engine import targets
 from lrp_tf.explainer import Conservation, Explainer
-from lrp_tf.files import images, loading
+from lrp_tf.files import loading
 from lrp_tf.files.errors import ExtraError, LoadError
-from lrp_tf.files.form import begins_with_scaling
+from lrp_tf.files.images import FITS, MAX_PIXELS
 from lrp_tf.files.loading import Classes, Preprocessing
-from lrp_tf.heatmap.colours import RELEVANCE_CMAP
-from lrp_tf.serving.signatures import STATUS, Picture, Served
+from lrp_tf.heatmap.colours import RELEVANCE_CMAP, Reduce
+from lrp_tf.heatmap.look import Look
+from lrp_tf.serving.signatures import STATUS, ImageOptions, Served, ServedImages
 from lrp_tf.serving.tensor_images import Painter
 
 EXTRA, WARMUP, ABOUT = "assets.extra", "tf_serving_warmup_requests", "lrp_tf.json"
@@ -55,49 +58,38 @@ def export(
     classes: Classes | Sequence[str] | None = None,
     size: tuple[int, int] | None = None,
     resize: str = "squash",
-    max_pixels: int = images.MAX_PIXELS,
+    max_pixels: int = MAX_PIXELS,
     top_k: int | None = None,
-    cmap: Any = RELEVANCE_CMAP,
+    cmap: str | Colormap = RELEVANCE_CMAP,
     gamma: float = 1.0,
-    reduce: str = "sum",
+    reduce: Reduce = "sum",
     scale: float | None = None,
     warmup: bool = True,
-    print_fn: Callable[[str], Any] | None = print,
+    print_fn: Callable[[str], object] | None = print,
 ) -> Exported:
-    """Write a SavedModel for TensorFlow Serving: predictions as before, and explanations beside them.
+    """Write a SavedModel for TensorFlow Serving: predictions as before, and explanations in signatures of their own.
 
-    Signatures, all for any batch size, see docs/serving.md:
-        serving_default: what `model.export` gives, names included.
-        explain: inputs -> relevance as the inputs, outputs and logits [B, ...], target int32 [B], conservation [B, 6]
-            (as `Conservation`, in the float dtype of the rules: float32 unless the model is float64), status string
-            [B]; for the top class.
-        explain_target: the same with `target`, int32 [B]; [B, rank - 1] for outputs without a top class.
-        explain_top_k: with `top_k`; relevance [B, k, ...], target [B, k], conservation [B, k, 6].
-        explain_image: image_bytes string [1], one JPEG or PNG -> heatmap_png string [1], relevance [1, ...], classes
-            int32 [1, n], scores [1, n] (the n <= 5 top classes and the model's outputs for them), names string
-            [1, n] where they are known, status [1].
-        explain_image_rest: the same without relevance, and with the PNG as heatmap_bytes, which the server's REST
-            interface gives in base64.
+    docs/serving.md lists the signatures, their inputs and their outputs.
 
     Args:
-        explainer: the weights it has now are written, once for all signatures. Its `max_batch` and `jit_compile` have
-            no meaning in a server.
+        explainer: its present weights are written, once for all signatures. `max_batch` and `jit_compile` have no
+            effect in a server.
         path: the version folder, "served/1"; its name is an integer. It appears whole or not at all.
         preprocess: what pixels 0..255 go through before the model, as `loading.get_preprocessing` names it. None: a
             model that begins with Rescaling or Normalization needs none; for others explain_image is left out.
         classes: their names.
-        size: (height, width) of images, where the model leaves it open.
+        size: (height, width) of images, for a model that leaves them open.
         resize: "squash", "crop" or "pad", see `images.Fit`.
         max_pixels: larger pictures are refused before they are decoded.
         top_k: classes of explain_top_k; None leaves it out.
         cmap, gamma, reduce, scale: see `heatmap.to_rgb`.
-        warmup: write a request for each signature, which the server runs before it takes others. Needs the extra
+        warmup: write a request for each signature, which the server runs before it accepts others. Needs the extra
             "serving".
-        print_fn: is told what was left out, and why; None for silence.
+        print_fn: is called with a line for each part that was left out, with the reason; None for silence.
 
     Raises:
         ValueError: a folder whose name is no positive integer, a graph that needs Python, top_k out of range, an
-            unknown resize, colour map or preprocessing, another number of names than of classes (`LoadError`).
+            unknown resize, colour map or preprocessing, not as many names as classes (`LoadError`).
         FileExistsError: `path` exists.
         ImportError: warmup without the extra.
         TypeError: not an Explainer.
@@ -106,62 +98,93 @@ def export(
         raise TypeError(f"Expected an lrp_tf.Explainer. Received: {explainer!r}")
     path = _free_version(path)
     logs = _prediction_log() if warmup else None
-    painter = Painter(cmap, scale, reduce, gamma)
+    look = Look(cmap=cmap, gamma=gamma, reduce=reduce, scale=scale)
+    exported = _export(explainer, path, _options(preprocess, classes, size, resize, max_pixels, look), top_k, logs)
+    if print_fn is not None:
+        for name, reason in exported.left_out.items():
+            print_fn(f"left out: {name}: {reason}")
+    return exported
+
+
+def _options(
+    preprocess: str | Preprocessing | None,
+    classes: Classes | Sequence[str] | None,
+    size: tuple[int, int] | None,
+    resize: str,
+    max_pixels: int,
+    look: Look,
+) -> ImageOptions:
+    """The arguments of `export` that concern images, checked as far as that needs no model."""
+    Painter(look)  # raises what is wrong with the look
     classes = classes if isinstance(classes, Classes) else Classes(tuple(classes or ()))
     if isinstance(preprocess, str):
         preprocess = loading.get_preprocessing(preprocess)
-    if resize not in images.FITS:
-        raise ValueError(f"Expected resize one of {', '.join(images.FITS)}. Received: {resize!r}")
+    if resize not in FITS:
+        raise ValueError(f"Expected resize one of {', '.join(FITS)}. Received: {resize!r}")
     if isinstance(max_pixels, bool) or not isinstance(max_pixels, int) or max_pixels < 1:
         raise ValueError(f"Expected max_pixels of at least 1. Received: {max_pixels!r}")
+    return ImageOptions(preprocess, classes, size, resize, max_pixels, look)
 
-    served, left_out = Served(explainer), {}
+
+# Signature -> its function, and what it takes in the structure of the model's inputs.
+Endpoints = dict[str, tuple[Callable[..., Any], list[Any]]]
+
+
+def _export(
+    explainer: Explainer, path: Path, options: ImageOptions, top_k: int | None, logs: ModuleType | None
+) -> Exported:
+    """Trace all signatures, and write them as the folder `path`."""
+    served = Served(explainer)
     if served.has_top:
-        classes.check(targets.class_count(explainer.graph))
-    endpoints: dict[str, tuple[Callable, list]] = {"serving_default": (explainer.model.__call__, served.specs)}
-    if served.has_top:
-        endpoints["explain"] = (served.explain, served.specs)
-    else:
-        shape = explainer.graph.outputs[0].shape
-        left_out["explain"] = f"the output {shape} has no top class. Remedy: explain_target with an index into it"
-    endpoints["explain_target"] = (served.explain_target, [*served.specs, served.target])
-    if top_k is not None:
-        endpoints["explain_top_k"] = (served.top(top_k), served.specs)
+        options.classes.check(targets.class_count(explainer.graph))
+    endpoints, left_out = _endpoints(served, top_k)
+    images: ServedImages | None = None
     try:
-        scaling = begins_with_scaling(explainer.graph)
-        picture = Picture(served, preprocess, scaling, classes, size, resize, max_pixels, painter)
+        images = ServedImages(served, options)
     except LoadError as error:
-        picture, left_out["explain_image"] = None, str(error)
-    else:
+        left_out["explain_image"] = str(error)
+    if images is not None:
         spec = [tf.TensorSpec([None], tf.string, name="image_bytes")]
-        endpoints |= {"explain_image": (picture.explain, spec), "explain_image_rest": (picture.explain_rest, spec)}
+        endpoints |= {"explain_image": (images.explain, spec), "explain_image_rest": (images.explain_rest, spec)}
 
     temporary = path.parent / f".tmp-{secrets.token_hex(8)}"
     try:
         _save(explainer.model, endpoints, temporary)
         graph = _checked_graph(temporary)
-        signatures = {
-            name: (sorted(graph[name].inputs), sorted(graph[name].outputs)) for name in endpoints
-        }  # fmt: skip
+        signatures = {name: (sorted(graph[name].inputs), sorted(graph[name].outputs)) for name in endpoints}
         (temporary / EXTRA).mkdir()
         if logs is not None:
-            requests = _requests(served, picture, endpoints, size, left_out)
+            requests = _requests(served, images, endpoints, left_out)
             _write_warmup(temporary / EXTRA / WARMUP, path.parent.name, requests, logs)
-        about = _about(explainer, signatures, left_out, classes)
-        if picture is not None:
-            about |= {"preprocess": picture.preprocess.name, "size": picture.form[:2], "resize": resize}
-            about |= {"max_pixels": max_pixels}
+        about = _about(explainer, signatures, left_out, options.classes)
+        if images is not None:
+            about |= {"preprocess": images.preprocess.name, "size": images.form[:2], "resize": options.resize}
+            about |= {"max_pixels": options.max_pixels}
         (temporary / EXTRA / ABOUT).write_text(json.dumps(about, indent=1, ensure_ascii=False), encoding="utf-8")
         temporary.rename(path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    if print_fn is not None:
-        for name, reason in left_out.items():
-            print_fn(f"left out: {name}: {reason}")
     return Exported(path, signatures, left_out)
 
 
+def _endpoints(served: Served, top_k: int | None) -> tuple[Endpoints, dict[str, str]]:
+    """The signatures of tensors; those that are left out -> why."""
+    model: Callable[..., Any] = served.explainer.model.__call__
+    endpoints: Endpoints = {"serving_default": (model, served.specs)}
+    left_out = {}
+    if served.has_top:
+        endpoints["explain"] = (served.explain, served.specs)
+    else:
+        shape = served.graph.outputs[0].shape
+        left_out["explain"] = f"the output {shape} has no top class. Remedy: explain_target with an index into it"
+    endpoints["explain_target"] = (served.explain_target, [*served.specs, served.target])
+    if top_k is not None:
+        endpoints["explain_top_k"] = (served.top(top_k), served.specs)
+    return endpoints, left_out
+
+
 def _free_version(path: str | os.PathLike) -> Path:
+    """The path of a version folder that does not exist yet; the folder above it is made."""
     path = Path(path)
     if not (path.name.isascii() and path.name.isdigit() and int(path.name) > 0):
         raise ValueError(
@@ -174,8 +197,8 @@ def _free_version(path: str | os.PathLike) -> Path:
     return path
 
 
-def _save(model: keras.Model, endpoints: dict[str, tuple[Callable, list]], path: Path) -> None:
-    # keras.export would trace each function twice, which takes minutes for deep models.
+def _save(model: keras.Model, endpoints: Endpoints, path: Path) -> None:
+    """Write the signatures and the variables that they read, tracing each function once; `model.export` would twice."""
     traced = {
         name: tf.function(function, input_signature=specs, autograph=False).get_concrete_function()
         for name, (function, specs) in endpoints.items()
@@ -188,7 +211,11 @@ def _save(model: keras.Model, endpoints: dict[str, tuple[Callable, list]], path:
 
 
 def _checked_graph(path: Path) -> Any:
-    """The signatures that were written; ValueError where the graph needs Python."""
+    """The signatures that were written, by name.
+
+    Raises:
+        ValueError: the graph needs Python.
+    """
     from tensorflow.core.protobuf import saved_model_pb2
 
     saved = saved_model_pb2.SavedModel.FromString((path / "saved_model.pb").read_bytes())
@@ -196,17 +223,21 @@ def _checked_graph(path: Path) -> Any:
     nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
     if python := sorted({node.name for node in nodes if node.op in _PYTHON}):
         raise ValueError(
-            f"The graph calls Python, which a server has not: {', '.join(python[:5])}. Expected TensorFlow operations "
-            "alone. Remedy: keras.ops or TensorFlow in the place of tf.numpy_function and tf.py_function"
+            f"The graph calls Python, which a server does not have: {', '.join(python[:5])}. Expected TensorFlow "
+            "operations alone. Remedy: keras.ops or TensorFlow instead of tf.numpy_function and tf.py_function"
         )
     return saved.meta_graphs[0].signature_def
 
 
-# --- what lies beside the graph ----------------------------------------------------------------
+# --- files beside the graph ----------------------------------------------------------------
 
 
-def _prediction_log() -> Any:
-    """The module of TensorFlow Serving's records."""
+def _prediction_log() -> ModuleType:
+    """The module of TensorFlow Serving's records.
+
+    Raises:
+        ExtraError: it is not installed.
+    """
     try:
         return importlib.import_module("tensorflow_serving.apis.prediction_log_pb2")
     except ImportError as error:
@@ -219,36 +250,38 @@ def _prediction_log() -> Any:
 
 def _requests(
     served: Served,
-    picture: Picture | None,
-    endpoints: dict[str, Any],
-    size: tuple[int, int] | None,
+    images: ServedImages | None,
+    endpoints: Endpoints,
     left_out: dict[str, str],
 ) -> list[tuple[str, dict[str, np.ndarray]]]:
-    """(signature, inputs) of a sample each, and of a picture of either kind."""
+    """(signature, inputs): one sample for each signature of tensors; a JPEG and a PNG for each of images."""
     shapes = [list(ref.shape) for ref in served.graph.inputs]
-    if picture is not None:
-        sides = iter(picture.form[:2])
+    if images is not None:
+        sides = iter(images.form[:2])
         shapes = [[next(sides) if side is None else side for side in shapes[0]]]
     found: list[tuple[str, dict[str, np.ndarray]]] = []
     if any(side is None for shape in shapes for side in shape):
         left_out["warm-up"] = f"the model leaves sizes of its input open: {shapes}. The first requests are slower"
-        shapes = []
-    arrays = [np.zeros([1, *shape], ref.dtype) for shape, ref in zip(shapes, served.graph.inputs, strict=False)]
-    if arrays:
+    else:
+        arrays = [
+            np.zeros((1, *(side for side in shape if side is not None)), ref.dtype)
+            for shape, ref in zip(shapes, served.graph.inputs, strict=True)
+        ]
         inputs = dict(zip(served.names, arrays, strict=True))
         target = {served.target.name: np.zeros([1, *served.target.shape[1:]], np.int32)}
         for name in endpoints:
             if not name.startswith("explain_image"):
                 found.append((name, inputs | target if name == "explain_target" else inputs))
-    if picture is not None:
-        pixels = tf.fill([*picture.form[:2], 3], tf.constant(128, tf.uint8))
+    if images is not None:
+        pixels = tf.fill([*images.form[:2], 3], tf.constant(128, tf.uint8))
         for file in (tf.io.encode_jpeg(pixels), tf.io.encode_png(pixels)):
             data = {"image_bytes": np.array([file.numpy()], object)}
             found += [(name, data) for name in endpoints if name.startswith("explain_image")]
     return found
 
 
-def _write_warmup(path: Path, name: str, requests: list[tuple[str, dict[str, np.ndarray]]], logs: Any) -> None:
+def _write_warmup(path: Path, name: str, requests: list[tuple[str, dict[str, np.ndarray]]], logs: ModuleType) -> None:
+    """A file of records, which TensorFlow Serving replays before it accepts requests."""
     with tf.io.TFRecordWriter(str(path)) as writer:
         for signature, inputs in requests:
             log = logs.PredictionLog()
@@ -260,8 +293,12 @@ def _write_warmup(path: Path, name: str, requests: list[tuple[str, dict[str, np.
 
 
 def _about(
-    explainer: Explainer, signatures: dict[str, Any], left_out: dict[str, str], classes: Classes
+    explainer: Explainer,
+    signatures: dict[str, tuple[list[str], list[str]]],
+    left_out: dict[str, str],
+    classes: Classes,
 ) -> dict[str, Any]:
+    """What lrp_tf.json says: versions, rules, and the meaning of the numbers that the signatures give."""
     table = explainer.summary(print_fn=None)
     return {
         "lrp_tf": __version__,

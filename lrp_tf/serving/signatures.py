@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -17,8 +17,10 @@ from lrp_tf.engine.targets import Target
 from lrp_tf.explainer import Explainer
 from lrp_tf.files import loading
 from lrp_tf.files.errors import LoadError
-from lrp_tf.files.form import form_of
+from lrp_tf.files.form import begins_with_scaling, form_of
+from lrp_tf.files.images import Fit
 from lrp_tf.files.loading import Classes, Preprocessing
+from lrp_tf.heatmap.look import Look
 from lrp_tf.serving import tensor_images
 from lrp_tf.serving.tensor_images import Painter
 
@@ -30,7 +32,7 @@ STATUS = (
     "index out of range",
     "input below zero",
 )
-"""What `status` says of a sample. Relevance is NaN unless it is "ok"; where the input is bad, so are the outputs."""
+"""What `status` says of a sample. Relevance is NaN unless it is "ok"; outputs are NaN if the input is bad."""
 
 _OK, _INPUT, _TARGET, _RELEVANCE, _INDEX, _BELOW = range(len(STATUS))
 _TOP = 5
@@ -179,42 +181,58 @@ def _nan_unless(good: tf.Tensor, value: tf.Tensor) -> tf.Tensor:
 # --- signatures of images ----------------------------------------------------------------------
 
 
-class Picture:
+class ImageOptions(NamedTuple):
+    """What `export` was asked to do with images; see there.
+
+    Attributes:
+        resize: one of `FITS`; with the form of the model it becomes a `Fit`.
+        look: the colours of heatmaps.
+    """
+
+    preprocess: Preprocessing | None
+    classes: Classes
+    size: tuple[int, int] | None
+    resize: str
+    max_pixels: int
+    look: Look
+
+
+class ServedImages:
     """explain_image: from the bytes of a file to the bytes of its heatmap.
 
     Raises:
-        LoadError: the model takes no image, or its preprocessing is not known or needs Python.
+        LoadError: the model takes no image, its preprocessing is not known or needs Python.
+        ValueError, TypeError: see `Painter`.
     """
 
-    def __init__(
-        self,
-        served: Served,
-        preprocess: Preprocessing | None,
-        scaling: bool,
-        classes: Classes,
-        size: tuple[int, int] | None,
-        resize: str,
-        max_pixels: int,
-        painter: Painter,
-    ) -> None:
-        self.form = form_of(served.explainer, size)
-        if preprocess is None:
-            if not scaling:
-                raise LoadError(
-                    "the model does not scale its input itself, and what its pixels went through in training is not "
-                    f"known. Remedy: `preprocess`. {loading.choices()}",
-                    "preprocess",
-                )
-            preprocess = loading.get_preprocessing("none")
-        self.served, self.preprocess, self.classes, self.painter = served, preprocess, classes, painter
-        self.resize, self.max_pixels = resize, max_pixels
+    def __init__(self, served: Served, options: ImageOptions) -> None:
+        self.painter = Painter(options.look)
+        self.form = form_of(served.explainer, options.size)
+        self.fit = Fit(self.form.height, self.form.width, options.resize)
+        self.served, self.classes, self.max_pixels = served, options.classes, options.max_pixels
+        self.preprocess = options.preprocess or self._nothing()
+        self.table: np.ndarray | None = None
         self._check_preprocessing()
         self.run = tf.function(
             self._run, input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")], autograph=False
         )
 
+    def _nothing(self) -> Preprocessing:
+        """The preprocessing of a model that scales its input itself; other models get none by default."""
+        if not begins_with_scaling(self.served.graph):
+            raise LoadError(
+                "the model does not scale its input itself, and what its pixels went through in training is not "
+                f"known. Remedy: `preprocess`. {loading.choices()}",
+                "preprocess",
+            )
+        return loading.get_preprocessing("none")
+
     def _check_preprocessing(self) -> None:
-        """A function of each value by itself becomes a table, to the last bit; another one runs in the graph."""
+        """Turn a function of each value by itself into a table, exact to the last bit; another one runs in the graph.
+
+        Raises:
+            LoadError: the function does not run on tensors, or gives other numbers there.
+        """
         form, name = self.form, self.preprocess.name
         pixels = np.random.default_rng(0).integers(0, 256, (1, *form[:3]), dtype=np.uint8)
         wanted = self.preprocess(pixels)
@@ -224,11 +242,10 @@ class Picture:
             if np.array_equal(table[pixels[..., order], channels], wanted):
                 self.table, self.order = table, order
                 return
-        self.table = None
         compiled = tf.function(self._prepared, autograph=False)
         try:
             got = compiled(tf.constant(pixels)).numpy()
-        except Exception as error:  # code for arrays fails on tensors in any way
+        except Exception as error:  # code for arrays raises almost any type on tensors
             raise LoadError(
                 f"preprocessing {name} does not run on tensors ({type(error).__name__}: {str(error).splitlines()[0]}). "
                 "Remedy: write it in keras.ops or TensorFlow, or begin the model with keras.layers.Rescaling"
@@ -255,7 +272,7 @@ class Picture:
     def _run(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
         form = self.form
         pixels = tensor_images.decode(image_bytes, self.max_pixels)
-        pixels = tensor_images.fit(pixels, form.height, form.width, self.resize)
+        pixels = tensor_images.fit(pixels, self.fit)
         x = self._prepared((tensor_images.grey(pixels) if form.channels == 1 else pixels)[None])
         x = tf.cast(tf.transpose(x, [0, 3, 1, 2]) if form.channels_first else x, self.served.graph.inputs[0].dtype)
         found = self.served.top_class(x)

@@ -5,13 +5,12 @@ The twins of `images.read`, `images.Fit` and `heatmap.to_rgb`, for JPEG and PNG;
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import tensorflow as tf
 
-from lrp_tf.files.images import EXIF_SEARCHED, FITS
-from lrp_tf.heatmap.colours import COLOURS, colour, limits, strength
+from lrp_tf.files.images import EXIF_SEARCHED, Fit
+from lrp_tf.heatmap.colours import COLOURS, RELEVANCE_CMAP, colour, limits, strength
+from lrp_tf.heatmap.look import Look
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _EXIF = b"Exif\0\0"
@@ -27,10 +26,12 @@ def decode(data: tf.Tensor, max_pixels: int) -> tf.Tensor:
     Raises:
         tf.errors.InvalidArgumentError: at run time: not one file, neither JPEG nor PNG, damaged, too large.
     """
-    one = tf.debugging.Assert(tf.equal(tf.size(data), 1), ["Expected one picture a request. Received:", tf.shape(data)])
+    one = tf.debugging.Assert(
+        tf.equal(tf.size(data), 1), ["Expected one picture per request. Received:", tf.shape(data)]
+    )
     with tf.control_dependencies([one]):
         data = tf.reshape(data, [])
-    # Zeros behind: a file of a few bytes has a header to look at, too.
+    # Padded with zeros, so that a file of a few bytes has a header of full length.
     head = tf.io.decode_raw(tf.strings.substr(tf.strings.join([data, b"\0" * 32]), 0, 32), tf.uint8)
     png = _begins(head, _PNG) & _begins(head[12:], b"IHDR")
     jpeg = _begins(head, b"\xff\xd8\xff")
@@ -66,7 +67,7 @@ def _jpeg_size(data: tf.Tensor) -> tf.Tensor:
 
 def _rgba(data: tf.Tensor, head: tf.Tensor) -> tf.Tensor:
     image, depth = tf.io.decode_png(data, channels=4), tf.cast(head[24], tf.int32)
-    # Where the file has no opacity, TensorFlow fills in the largest number of its depth: 15 for 4 bits.
+    # If the file has no opacity, TensorFlow fills in the largest number of its depth, 15 for 4 bits.
     filler = tf.cast(tf.bitwise.left_shift(1, tf.minimum(depth, 8)) - 1, tf.uint8)
     solid = lambda: tf.concat([image[..., :3], tf.fill(tf.shape(image[..., 3:]), tf.constant(255, tf.uint8))], -1)  # noqa: E731
     return tf.cond(tf.reduce_all(image[..., 3] == filler), solid, lambda: image)
@@ -85,7 +86,7 @@ def _on_white(rgba: tf.Tensor) -> tf.Tensor:
 
 
 def _upright_jpeg(data: tf.Tensor) -> tf.Tensor:
-    # The accurate transform is what Pillow takes.
+    # Pillow uses the accurate transform.
     image = tf.io.decode_jpeg(data, channels=3, dct_method="INTEGER_ACCURATE")
     turned = _orientation(data)
     image = tf.cond(turned >= 5, lambda: tf.transpose(image, [1, 0, 2]), lambda: image)
@@ -98,11 +99,11 @@ def _among(value: tf.Tensor, *choices: int) -> tf.Tensor:
 
 
 def _orientation(data: tf.Tensor) -> tf.Tensor:
-    """The EXIF orientation of a JPEG, int64 1 to 8; 1 where it says none: `images.orientation` in TensorFlow."""
+    """The EXIF orientation of a JPEG, int64 1 to 8; 1 if it has none: `images.orientation` in TensorFlow."""
     raw = tf.io.decode_raw(tf.strings.substr(data, 0, EXIF_SEARCHED), tf.uint8)
     size = tf.size(raw, tf.int64)
 
-    def at(place: Any) -> tf.Tensor:  # places come from the file: they may point anywhere
+    def at(place: tf.Tensor) -> tf.Tensor:  # places come from the file and may lie outside it
         return tf.cast(tf.gather(raw, tf.clip_by_value(tf.cast(place, tf.int64), 0, size - 1)), tf.int64)
 
     def searching(place: tf.Tensor, exif: tf.Tensor) -> tf.Tensor:
@@ -133,16 +134,15 @@ def _orientation(data: tf.Tensor) -> tf.Tensor:
 # --- geometry ----------------------------------------------------------------------------------
 
 
-def fit(image: tf.Tensor, height: int, width: int, how: str) -> tf.Tensor:
-    """uint8 [H, W, C] -> uint8 [height, width, C], as `images.Fit(height, width, how).apply`."""
-    if how not in FITS:
-        raise ValueError(f"Expected one of {', '.join(FITS)}. Received: {how!r}")
-    if how == "squash":
+def fit(image: tf.Tensor, form: Fit) -> tf.Tensor:
+    """uint8 [H, W, C] -> uint8 [height, width, C], as `form.apply` does it in OpenCV."""
+    height, width = form.height, form.width
+    if form.how == "squash":
         return _scaled(image, tf.constant([height, width]), (height, width))
     wanted = tf.constant([height, width], tf.float64)
     given = tf.shape(image)[:2]
     ratios = wanted / tf.cast(given, tf.float64)
-    if how == "crop":
+    if form.how == "crop":
         part = _whole_numbers(wanted / tf.reduce_max(ratios), given)
         top, left = tf.unstack((given - part) // 2)
         rows, columns = tf.unstack(part)
@@ -163,7 +163,7 @@ def _scaled(image: tf.Tensor, size: tf.Tensor, known: tuple[int | None, int | No
     given = tf.shape(image)[:2]
     smaller = tf.minimum(size, given)
     pixels = tf.image.resize(image, smaller, method="area")
-    # Halves: OpenCV rounds them up where it halves a picture, to even elsewhere.
+    # OpenCV rounds .5 up if it halves a picture, and to even otherwise.
     pixels = tf.where(tf.reduce_all(2 * smaller == given), tf.floor(pixels + 0.5), tf.round(pixels))
     grown = lambda: tf.floor(tf.image.resize(pixels, size, method="bilinear") + 0.5)  # noqa: E731
     pixels = tf.cond(tf.reduce_all(smaller == size), lambda: pixels, grown)
@@ -183,19 +183,25 @@ class Painter:
     """Relevance [H, W, C] -> uint8 [H, W, 3], the very pixels of `heatmap.to_rgb`.
 
     Args:
-        cmap, scale, reduce, gamma: as `heatmap.to_rgb` has them.
+        look: its cmap, scale, reduce and gamma count; |R| and smoothing are not available in a server.
 
     Raises:
-        ValueError, TypeError: as `heatmap.to_rgb`.
+        ValueError, TypeError: as `heatmap.to_rgb`; a scale that is a quantile, show="abs", smooth.
     """
 
-    def __init__(self, cmap: Any, scale: float | None, reduce: str, gamma: float) -> None:
+    def __init__(self, look: Look) -> None:
+        scale, reduce, gamma = look.scale, look.reduce, look.gamma
+        if look.show != "signed" or look.smooth:
+            raise ValueError(
+                f'Expected show="signed" and no smooth in an exported model. Received: {look.show!r}, {look.smooth!r}'
+            )
         if reduce not in ("sum", "mean", "absmax"):
             raise ValueError(f'Expected reduce="sum", "mean" or "absmax". Received: {reduce!r}')
         if isinstance(scale, str):
             raise ValueError(f"Expected scale > 0 or None: an exported model has no quantiles. Received: {scale!r}")
         unit = np.linspace(-1.0, 1.0, COLOURS)
         strength(unit, limits(unit, scale), gamma)  # checks scale and gamma
+        cmap = RELEVANCE_CMAP if look.cmap is None else look.cmap
         self.table = colour(unit, (-1.0, 1.0), cmap, 1.0)
         self.scale, self.reduce, self.gamma = scale, reduce, gamma
 

@@ -5,7 +5,7 @@ import gc
 import keras
 import numpy as np
 import tensorflow as tf
-from helpers.checking import close, randomize
+from helpers.checking import close, raises, randomize
 from helpers.small_nets import IMG, VEC, dense_net, image_net, logits_of
 from keras import layers as kl
 from tensorflow.python.framework import ops
@@ -126,3 +126,14 @@ def test_one_entry_a_trace_at_most_under_the_tape_of_a_function():
     before = registry_size()
     gradient(tf.constant(IMG))
     assert registry_size() <= before + 1
+
+
+def test_a_masked_softmax_is_put_back_with_the_pass_that_holds_its_mask():
+    i, m = keras.Input((3,)), keras.Input((4,), dtype="bool")
+    model = randomize(keras.Model([i, m], kl.Softmax()(kl.Dense(4)(i), mask=m)))
+    clone = lrp_tf.clone_with_rules(model, "epsilon")
+    x = [tf.ones([2, 3]), tf.constant([[True, False, True, True]] * 2)]
+    passed = clone.forward(x)
+    close(clone.finish(clone.output(passed), passed), model(x), 1e-6)
+    with raises(ValueError, "has a mask", "Expected", "Received"):
+        clone.finish(clone.output(passed))

@@ -269,3 +269,9 @@ def test_all_is_no_filter_and_wrong_fractions_are_refused(model, explainer):
     for fraction in (0, -0.1, 1.5, "much", True):
         with pytest.raises(ValueError, match="relevance_filter expects"):
             lrp_tf.Explainer(image_net(), relevance_filter=fraction)
+
+
+def test_the_former_name_of_full_warns(explainer):
+    with pytest.warns(DeprecationWarning, match="full"):
+        stream = explainer.map([X], explain=True)
+    close(next(stream).relevance, explainer(X), TIGHT)

@@ -24,8 +24,8 @@ _AHEAD = 4
 # before the hook, the relevance that it sends to its inputs, and its account.
 Observer = Callable[[Step, list[tf.Tensor], list[tf.Tensor | None], Account], None]
 
-# Changes the relevance that arrives at an output of a step; the same tensor where it changes nothing. It may scale and
-# mask. To give relevance to entries that had none is a new start: the savings must know of it, see `make_plan(starts=…)`.
+# Scales or masks the relevance that arrives at an output of a step; returns the same tensor if it changes nothing.
+# Giving relevance to entries that had none is a new start, which savings must know of: see `make_plan(starts=...)`.
 Hook = Callable[[Step, tf.Tensor], tf.Tensor]
 
 

@@ -57,6 +57,10 @@ def main() -> None:
         serve(options.serve[0], options.serve[1], int(options.serve[2]))
         return
     print("after / before | call (quartiles) | explain (quartiles) | first call | memory of a call", flush=True)
+    for network, batch, presets in CASES:
+        for preset in presets if network in options.networks else ():
+            row = measured(options, network, preset, batch)
+            print(f"{network} {preset} B={batch} | {' | '.join(row)}", flush=True)
 
 
 def measured(options: argparse.Namespace, network: str, preset: str, batch: int) -> list[str]:

@@ -314,24 +314,24 @@ def dense_like() -> Match:
     """
 
     def select(graph: Graph) -> list[Step]:
-        found = {s for s in linear_steps(graph) if not s.linear.convolution} | set(last().select(graph))
+        found = {s for s in linear_steps(graph) if not s.entry.convolution} | set(last().select(graph))
         return list(found | {s for s in linear_steps(graph) if _on_single_pixel(s)})
 
     return Match(select, "dense_like()")
 
 
 def _on_single_pixel(step: Step) -> bool:
-    if not step.linear.convolution:
+    if not step.entry.convolution:
         return False
     shape = list(step.inputs[(step.signals or [0])[0]].shape)
-    del shape[step.linear.channel_axis(step.op) - (1 if step.linear.channel_axis(step.op) > 0 else 0)]
+    del shape[step.entry.channel_axis(step.op) - (1 if step.entry.channel_axis(step.op) > 0 else 0)]
     return all(size == 1 for size in shape)
 
 
 @_pickled_by_name
 def first_convolution() -> Match:
     """The convolutions among `first()`. A first Dense does not match: Flat on it draws a blank picture."""
-    return Match(lambda graph: [s for s in first().select(graph) if s.linear.convolution], "first_convolution()")
+    return Match(lambda graph: [s for s in first().select(graph) if s.entry.convolution], "first_convolution()")
 
 
 @_pickled_by_name
@@ -354,7 +354,7 @@ def max_pooling() -> Match:
 
 
 def _convolutions(graph: Graph) -> list[Step]:
-    return [step for step in linear_steps(graph) if step.linear.convolution]
+    return [step for step in linear_steps(graph) if step.entry.convolution]
 
 
 def _half(steps: list[Step]) -> list[Step]:

@@ -6,13 +6,16 @@ import dataclasses
 import functools
 import inspect
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import tensorflow as tf
 from keras import tree
 
 from lrp_tf.core.operations import ActivationFunction, activation_name
+
+if TYPE_CHECKING:
+    from lrp_tf.core.linear import LinearLayer
 
 Shape = tuple[int | None, ...]
 Interval = tuple[float, float]  # bounds that every value of a tensor is known to keep
@@ -91,7 +94,7 @@ class Step:
     within: tuple = ()  # layers that were expanded into this step and others, outermost first
     why: str = ""  # why the layer was not expanded
     mixes: str = ""  # how it mixes the samples of a batch; an error if an output needs the step
-    linear: Any = None  # the entry of linear.py, None for everything without a kernel
+    linear: LinearLayer | None = None  # the entry of linear.py, None for everything without a kernel
     before: tuple = ()  # layers absorbed ahead of the kernel: padding, BatchNormalization
     after: tuple = ()  # BatchNormalization layers folded into the kernel
     addend: Ref | None = None  # constant that is added to the outputs of the kernel
@@ -110,6 +113,12 @@ class Step:
         """The tensors among the arguments, in order. A tensor that is used twice appears twice."""
         found = tuple(a for a in tree.flatten((self.args, self.kwargs)) if isinstance(a, Ref))
         return found if self.addend is None else (*found, self.addend)
+
+    @property
+    def entry(self) -> LinearLayer:
+        """How to read the kernel of a linear step. Other steps have none: AssertionError."""
+        assert self.linear is not None, f"{self.path!r} is no linear step"
+        return self.linear
 
     @property
     def signals(self) -> list[int]:

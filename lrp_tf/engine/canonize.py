@@ -298,7 +298,7 @@ def fold_ahead(graph: Graph) -> Graph:
     graph = graph.copy()
     for step in reversed(list(graph.steps)):
         if _is_padding(step):
-            _absorb(graph, step, lambda user: user.linear.convolution and not _has_norm(user), "absorbed into")
+            _absorb(graph, step, lambda user: user.entry.convolution and not _has_norm(user), "absorbed into")
         elif step.linear is not None and step.linear.elementwise:
             _absorb(graph, step, functools.partial(_takes_norm, step), "folded into")
     return graph
@@ -310,8 +310,8 @@ def _has_norm(step: Step) -> bool:
 
 
 def _takes_norm(norm: Step, user: Step) -> bool:
-    scalable = user.linear.scale_inputs is not None and not _has_norm(user)
-    return scalable and _same_axis(norm, user.linear.channel_axis(user.op))
+    scalable = user.entry.scale_inputs is not None and not _has_norm(user)
+    return scalable and _same_axis(norm, user.entry.channel_axis(user.op))
 
 
 def _absorb(graph: Graph, step: Step, fits: Callable[[Step], bool], verb: str) -> None:
@@ -339,7 +339,7 @@ def _is_padding(step: Step) -> bool:
 
 def _same_axis(norm: Step, axis: int) -> bool:
     rank = len(norm.outputs[0].shape) + 1
-    return norm.linear.channel_axis(norm.op) % rank == axis % rank
+    return norm.entry.channel_axis(norm.op) % rank == axis % rank
 
 
 def mark_bounds(graph: Graph) -> Graph:

@@ -81,7 +81,7 @@ class Rule(Handler):
             step,
             x,
             zero_bias=self.zero_bias,
-            kernel=rest.pop(0) if step.linear.kernel is None else None,
+            kernel=rest.pop(0) if step.entry.kernel is None else None,
             addend=None if step.addend is None else inputs[-1],
             fold_no_earlier_than=fold_no_earlier_than,
         )

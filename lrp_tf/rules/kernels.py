@@ -26,7 +26,7 @@ class LinearMap:
     """The bias-free map of a step, at any input and any kernel: absorbed padding, then the layer."""
 
     def __init__(self, step: Step) -> None:
-        self.layer, self.entry = step.op, step.linear
+        self.layer, self.entry = step.op, step.entry
         self.padding = [layer for layer in step.before if linear.lookup(layer) is None]
 
     def forward(self, x: tf.Tensor, w: tf.Tensor) -> tf.Tensor:
@@ -122,7 +122,8 @@ class FoldedKernel:
         self.output_scale = None
         return self._fold(self._map.entry.scale_inputs, w, scale), b + self._map.forward(shift_map, w)
 
-    def _fold(self, scale: Callable[..., tf.Tensor], w: tf.Tensor, factors: tf.Tensor) -> tf.Tensor:
+    def _fold(self, scale: Callable[..., tf.Tensor] | None, w: tf.Tensor, factors: tf.Tensor) -> tf.Tensor:
+        assert scale is not None  # canonization folds only where there is one
         self._folds.append((scale, factors))
         with tf.control_dependencies(self._no_earlier_than):
             return scale(self._map.layer, w, factors)

@@ -40,7 +40,7 @@ class Operator(Saved):
         addend: tf.Tensor | None = None,
         fold_no_earlier_than: Sequence[tf.Tensor] = (),
     ) -> None:
-        self.layer, self.entry, self.marks = step.op, step.linear, step.marks
+        self.layer, self.entry, self.marks = step.op, step.entry, step.marks
         self.x, self.nonnegative = x, step.marks.nonnegative
         self._map = LinearMap(step)
         self.kernel = FoldedKernel(step, self._map, x, kernel, addend, fold_no_earlier_than)

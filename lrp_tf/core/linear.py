@@ -6,13 +6,10 @@ import dataclasses
 import math
 import types
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import keras
 import tensorflow as tf
-
-if TYPE_CHECKING:
-    from lrp_tf.core.graph import Step
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,12 +78,17 @@ def register_operation(kind: str, *, forward: Callable, **options: Any) -> None:
     _REGISTRY[kind] = LinearLayer(kernel=None, forward=forward, bias=lambda op: None, **options)
 
 
-def lookup_operation(step: Step) -> LinearLayer | None:
-    """Entry of an operation of keras.ops that reads a signal and a constant, which is its kernel; or None."""
-    entry = _REGISTRY.get(step.kind) if isinstance(step.kind, str) else None
-    if entry is None or len(step.inputs) != 2 or len(step.constant) != 1:
+def lookup_operation(kind: type | str, tensors: int, constant: tuple[int, ...]) -> LinearLayer | None:
+    """Entry of an operation of keras.ops that reads a signal and a constant, which is its kernel; or None.
+
+    Args:
+        tensors: how many the operation reads.
+        constant: the positions of those that are constant.
+    """
+    entry = _REGISTRY.get(kind) if isinstance(kind, str) else None
+    if entry is None or tensors != 2 or len(constant) != 1:
         return None
-    if step.constant == (1,):
+    if constant == (1,):
         return entry
     if entry.convolution:  # a convolution of constants with a kernel that depends on the input
         return None

@@ -222,7 +222,7 @@ def mark_constants(graph: Graph) -> Graph:
     for position, step in enumerate(graph.steps):
         constant = tuple(i for i, ref in enumerate(step.inputs) if ref in graph.constants)
         step = dataclasses.replace(step, constant=constant, held=constant)
-        entry = linear.lookup_operation(step)
+        entry = linear.lookup_operation(step.kind, len(step.inputs), constant)
         if entry is not None and not step.inputs[constant[0]].batched:
             step = dataclasses.replace(step, linear=entry)
         graph.steps[position] = step

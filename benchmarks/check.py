@@ -22,7 +22,7 @@ def main() -> None:
     for name in parser.parse_args().model:
         model = keras.applications.Xception(weights=None) if name == "xception" else models.build(name)
         x = models.image(model, 2)
-        model(x)  # Keras' own first call is no part of it
+        model(x)  # the first call of the model itself does not count
         begin = time.perf_counter()
         explainer = lrp_tf.Explainer(model, check=False)
         explainer(x)

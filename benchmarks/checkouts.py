@@ -91,7 +91,7 @@ def measured(options: argparse.Namespace, network: str, preset: str, batch: int)
 
 
 def serve(network: str, preset: str, batch: int) -> None:
-    """Answer on standard output, with seconds of CPU time or MiB, what is asked on standard input."""
+    """Answer requests on standard input with seconds of CPU time or MiB on standard output."""
     import memory
     import models
     import numpy as np

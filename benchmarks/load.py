@@ -47,7 +47,7 @@ def request(signature: str, key: str, sample: np.ndarray) -> predict_pb2.Predict
 def load(
     port: int, message: predict_pb2.PredictRequest, clients: int, seconds: float, requests: int | None
 ) -> list[float]:
-    """Latencies in seconds of `clients` that ask one after the other; an error ends the run."""
+    """Latencies in seconds of `clients`, each of which sends one request after the other; an error ends the run."""
     until = time.perf_counter() + seconds
     found: list[list[float]] = [[] for _ in range(clients)]
     errors: list[grpc.RpcError] = []

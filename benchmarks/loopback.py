@@ -34,7 +34,7 @@ WORKERS = 16
 
 
 class Model:
-    """The newest version in a folder, its warm-up requests done.
+    """The newest version in a folder, after its warm-up requests.
 
     Args:
         merged: signatures whose requests are merged along the first axis.
@@ -45,7 +45,7 @@ class Model:
     def __init__(self, folder: Path, merged: Iterable[str] = (), largest: int = 8, wait: float = 0.002) -> None:
         self.path = max((p for p in Path(folder).iterdir() if p.name.isdigit()), key=lambda p: int(p.name))
         self.name = Path(folder).name
-        self.loaded = tf.saved_model.load(str(self.path))  # kept: its signatures do not keep its variables
+        self.loaded = tf.saved_model.load(str(self.path))  # kept, since signatures do not keep the variables alive
         self.signatures = dict(self.loaded.signatures)
         self.merges: list[int] = []  # requests in each batch
         self.queues = {name: _Merger(self, name, largest, wait) for name in merged}
@@ -82,7 +82,7 @@ class Model:
 
 
 class _Merger:
-    """Merges the waiting requests of a signature, where their shapes agree but for the first axis."""
+    """Merges the waiting requests of a signature whose shapes agree except for the first axis."""
 
     def __init__(self, model: Model, name: str, largest: int, wait: float) -> None:
         self.model, self.name, self.largest, self.wait = model, name, largest, wait
@@ -227,7 +227,7 @@ def _decoded(value: Any) -> Any:
 
 
 def _encoded(name: str, array: np.ndarray) -> Any:
-    """Binary strings where the output's name ends in _bytes, as the server has it; else text."""
+    """Binary strings if the name of the output ends in _bytes, as in the server; otherwise text."""
     if array.dtype != object:
         return array.tolist()
     if name.endswith("_bytes"):

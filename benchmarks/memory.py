@@ -1,6 +1,6 @@
 """What TensorFlow's allocators hold at most during a call, above what they held before: from its own profiler.
 
-The memory of the process tells less: the allocators keep what they once had, from building the model, say.
+The memory of the process tells less: the allocators keep what they once had, for instance to build the model.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ MIB = 2**20
 
 
 def growth(function: Callable, x: tf.Tensor) -> float:
-    """MiB that `function(x)` adds at its peak; weights and inputs are held before. Small blocks do not count."""
+    """MiB that `function(x)` adds at its peak, beside weights and inputs. Small blocks do not count."""
     for _ in range(2):
         np.asarray(function(x))
     with tempfile.TemporaryDirectory() as folder:

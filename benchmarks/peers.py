@@ -32,7 +32,7 @@ from lrp_tf import composites, rules
 PACKAGES = ("torch", "zennit", "captum")
 MODELS = ("mnist", "vgg16", "resnet50")
 THREADS = 2
-# Largest difference relative to the largest value, in float64: no wrong convention hides below.
+# Largest difference relative to the largest value, in float64; a wrong convention differs by more.
 TOLERANCE = 1e-6
 NO_BIAS = "epsilon_plus, no conv biases"
 ZENNIT = (
@@ -43,7 +43,7 @@ ZENNIT = (
     "epsilon_alpha2_beta1_flat",
     "epsilon_gamma_box",
 )
-# Preset -> the row of captum that stands for it.
+# Preset -> the row of captum that corresponds to it.
 CAPTUM = {"epsilon": "epsilon", "epsilon_plus": NO_BIAS}
 LEFT_OUT = {
     "zennit tutorial": "no rule propagates max pooling as average pooling",
@@ -68,14 +68,14 @@ def missing() -> str | None:
 
 
 def limit_threads() -> None:
-    """As many threads for TensorFlow as for torch, and no GPU. To be called before TensorFlow computes anything."""
+    """Give TensorFlow as many threads as torch, and no GPU. Call this before TensorFlow computes anything."""
     tf.config.set_visible_devices([], "GPU")
     tf.config.threading.set_intra_op_parallelism_threads(THREADS)
     tf.config.threading.set_inter_op_parallelism_threads(THREADS)
 
 
 def set_biases(model: keras.Model) -> None:
-    """Small biases in place of the zeros of a fresh net, so that conventions about biases show in the comparison."""
+    """Set small biases instead of the zeros of a new net, so that conventions about biases show in the comparison."""
     generator = np.random.default_rng(0)
     for layer in model.layers:
         for name in ("bias", "beta"):
@@ -124,7 +124,7 @@ def compared(names: list[str]) -> tuple[dict[str, str], dict[str, str]]:
 def measure(
     model: keras.Model, x: tf.Tensor, names: list[str], runs: int, explained: Callable[[str], Any]
 ) -> dict[str, Any]:
-    """Rows of the peers, printed as they come.
+    """Rows of the peers, each as soon as it is measured.
 
     Raises:
         ValueError: the model has no torch twin, or the twin's logits or gradient are not the model's.
@@ -165,7 +165,7 @@ def _composite(name: str, explained: Callable[[str], Any]) -> Any:
 
 
 def _timed(folder: Path, row: str, runs: int, explainer: lrp_tf.Explainer, x: tf.Tensor) -> dict[str, float]:
-    """The peer and its gradient in turn in the child, ours right after."""
+    """Time the peer and its gradient in turn in the child, and ours right after."""
     _child(folder, "time", runs, [row])
     times = json.loads((folder / "times.json").read_text(encoding="utf-8"))[row]
     timing.seconds(explainer, x)

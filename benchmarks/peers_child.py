@@ -1,4 +1,4 @@
-"""The torch side of run.py --peers, in a process of its own: peers.py starts it and says what is exchanged.
+"""The torch side of run.py --peers, in a process that peers.py starts; peers.py describes what they exchange.
 
 zennit (LGPL) and captum (BSD) are used through their interfaces; none of their code is copied.
 """
@@ -28,7 +28,7 @@ import zennit.rules  # noqa: E402
 import zennit.types  # noqa: E402
 
 Function = Callable[[], torch.Tensor]
-# What the presets of lrp_tf take for every denominator.
+# As in the presets of lrp_tf, for every denominator.
 STABILIZER = 1e-6
 
 
@@ -44,7 +44,7 @@ class Twin(nn.Module):
         super().__init__()
         self.nodes = nodes
         for node in nodes:
-            if node["kind"] != "flatten":  # it moves values; captum would want a rule for such a module
+            if node["kind"] != "flatten":  # it only moves values, but captum would require a rule for such a module
                 self.add_module(node["name"], make(node, arrays, stacked))
             if node["relu"]:
                 self.add_module(f"{node['name']}_relu", nn.ReLU())
@@ -99,7 +99,7 @@ def gradient(net: Twin, x: torch.Tensor, target: torch.Tensor) -> Function:
 
 def with_zennit(name: str) -> Callable[..., Function]:
     """The composite of that name, its hooks registered once: a call is a forward and a backward pass."""
-    if name == "epsilon":  # which zennit has no name for
+    if name == "epsilon":  # zennit has no name for it
         layers = [((zennit.types.Convolution, nn.Linear), zennit.rules.Epsilon(STABILIZER))]
         composite = zennit.composites.LayerMapComposite([*zennit.composites.layer_map_base(STABILIZER), *layers])
     else:
@@ -140,7 +140,7 @@ def with_captum(name: str) -> Callable[..., Function]:
         lrp = captum.attr.LRP(net)
 
         def function() -> torch.Tensor:
-            for module, made in rules:  # captum takes the rules off after each call
+            for module, made in rules:  # captum removes the rules after each call
                 module.rule = made
             return lrp.attribute(x, target=target).detach()
 

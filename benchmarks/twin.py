@@ -60,7 +60,7 @@ def describe(model: keras.Model) -> tuple[list[dict[str, Any]], Arrays]:
 
 
 def _node(layer: keras.Layer, inputs: list[str], padding: int, arrays: Arrays, last: bool) -> Node:
-    # Subclasses (a depthwise convolution, say) are other operations.
+    # Subclasses, such as a depthwise convolution, are other operations.
     kind, node = type(layer), Node("", layer.name, inputs)
     if kind in (keras.layers.Conv2D, keras.layers.Dense):
         # An output activation is left out, as the explainer strips it.

@@ -1,4 +1,4 @@
-"""A terminal: names from files must not steer it, a reader that has gone is no mistake, Ctrl-C is never lost."""
+"""Writing to a terminal: names of files must not steer it, a closed pipe is no error, and Ctrl-C is never lost."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import TextIO
 
-# Control characters, and what turns the direction of the text around.
+# Control characters, and those that reverse the direction of the text.
 _STEERING = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 
 
 def printable(text: object, keep: str = "") -> str:
-    r"""`text` with control characters written out (ESC is \x1b), but for those in `keep`."""
+    r"""`text` with control characters written out (ESC as \x1b), except those in `keep`."""
     written = _STEERING.sub(lambda m: m[0] if m[0] in keep else ascii(m[0])[1:-1], str(text))
     return written.encode("utf-8", "backslashreplace").decode()  # file names need not be UTF-8
 
 
 def open_streams() -> None:
-    """Open what the caller closed (`lrp-tf ... 2>&-`) on the null device.
+    """Open standard streams that the caller closed (`lrp-tf ... 2>&-`) on the null device.
 
-    Otherwise Python has None there, and the next file that is opened, a table for instance, gets the number of the
-    closed stream and receives all that C++ writes to it.
+    Otherwise they are None, and the next file that is opened, for instance a table, gets the number of the closed
+    stream and receives what C++ writes to it.
     """
     for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
         if getattr(sys, name) is not None:
@@ -42,9 +42,12 @@ def open_streams() -> None:
 
 
 def say(text: str, *, error: bool = False) -> None:
-    """Print a line. Where the reader has gone, as in `lrp-tf summary MODEL | head`, fall silent.
+    """Print a line. If the reader has closed the pipe, as in `lrp-tf summary MODEL | head`, print nothing more.
 
-    Nothing can tell of a standard error that takes nothing: then the exit code must do.
+    If standard error cannot be written, only the exit code remains.
+
+    Raises:
+        OSError: standard output cannot be written for another reason.
     """
     stream = sys.stderr if error else sys.stdout
     encoding = stream.encoding or "utf-8"
@@ -57,7 +60,7 @@ def say(text: str, *, error: bool = False) -> None:
 
 
 def flush() -> None:
-    """Write what is left; at exit Python itself would complain of a reader that has gone."""
+    """Write what is buffered; at exit Python would complain about a closed pipe."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
@@ -66,7 +69,7 @@ def flush() -> None:
 
 
 def silence(stream: TextIO) -> None:
-    """Drop all that is still written to `stream`."""
+    """Discard everything that is written to `stream` from now on."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, stream.fileno())
     os.close(nowhere)
@@ -79,7 +82,7 @@ _pressed = threading.Event()
 def interruptible() -> Iterator[None]:
     """Remember that Ctrl-C was pressed: some libraries catch KeyboardInterrupt while they are imported, and drop it.
 
-    Where another handler than Python's own is in force, or in another thread than the first, nothing changes.
+    Nothing changes if a handler other than Python's is installed, or in a thread other than the first.
     """
     _pressed.clear()
     ours = threading.current_thread() is threading.main_thread()
@@ -99,6 +102,6 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 
 def raise_interrupt() -> None:
-    """Raise KeyboardInterrupt if Ctrl-C was pressed and nothing came of it."""
+    """Raise KeyboardInterrupt if Ctrl-C was pressed and the exception was dropped."""
     if _pressed.is_set():
         raise KeyboardInterrupt

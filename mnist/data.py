@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-# The file that tensorflow-datasets would fetch first; asking for its header shows whether a download can work.
+# The file that tensorflow-datasets downloads first; a request for its header shows whether a download can work.
 MNIST_URL = "https://storage.googleapis.com/cvdf-datasets/mnist/train-labels-idx1-ubyte.gz"
 PROBE_SECONDS = 3.0
 DIGITS_TEST_IMAGES = 360
@@ -35,11 +35,11 @@ class Digits:
 
 
 class DataError(ValueError):
-    """The data cannot be had; the message is one line."""
+    """The data cannot be loaded; the message is one line."""
 
 
 class MnistUnavailable(DataError):
-    """There is no prepared copy of MNIST and none can be fetched; `reason` says why in a few words."""
+    """There is no prepared copy of MNIST, and it cannot be downloaded; `reason` says why in a few words."""
 
     def __init__(self, reason: str) -> None:
         self.reason = reason
@@ -51,15 +51,15 @@ class MnistUnavailable(DataError):
 
 
 def load(dataset: str, data_dir: str | None = None) -> Digits:
-    """Loads the images and labels of `dataset`.
+    """Load the images and labels of `dataset`.
 
     Args:
-        dataset: 'mnist', 'digits', 'auto' (MNIST if there is a prepared copy or it can be fetched, else digits) or the
+        dataset: 'mnist', 'digits', 'auto' (MNIST if there is a copy or a download works, else digits) or the
             path of an .npz file in the layout of Keras' mnist.npz.
         data_dir: where tensorflow-datasets keeps its data; its own default if None.
 
     Raises:
-        DataError: there is no such data, or it is not what it should be.
+        DataError: there is no such data, or it has another layout.
         ImportError: a package of the extra `mnist` is missing.
     """
     if dataset == "digits":
@@ -83,19 +83,19 @@ def load(dataset: str, data_dir: str | None = None) -> Digits:
 
 
 def load_mnist(data_dir: str | None = None) -> Digits:
-    """MNIST from a copy that tensorflow-datasets prepared, or else downloaded and prepared by it."""
+    """MNIST from a copy that tensorflow-datasets has prepared, or downloads and prepares now."""
     tfds = _import("tensorflow_datasets", "MNIST")
     directory = os.path.expanduser(data_dir) if data_dir else None
     builder = _prepared(tfds, directory) or _download(tfds, directory)
     try:
-        # One batch of everything: the images are small, and it spares a loop over 70,000 tensors.
+        # All images in one batch: they are small, and a loop over 70,000 tensors is slow.
         parts = {split: builder.as_dataset(split=split, batch_size=-1) for split in ("train", "test")}
         arrays = {
             f"{axis}_{split}": parts[split][feature].numpy()
             for split in parts
             for axis, feature in (("x", "image"), ("y", "label"))
         }
-    except Exception as error:  # a damaged copy surfaces as almost any type: TensorFlow's, an assertion, KeyError …
+    except Exception as error:  # a damaged copy raises almost any type: TensorFlow's, an assertion, KeyError …
         raise DataError(
             f"The prepared copy of MNIST cannot be read. Expected: splits 'train' and 'test' with 'image' and 'label'. "
             f"Received: {builder.data_dir}: {_short(error)}. Remedy: delete that folder and let it be prepared again, "
@@ -111,7 +111,7 @@ def _prepared(tfds: ModuleType, data_dir: str | None) -> Any | None:
         return tfds.core.read_only_builder.builder_from_files("mnist", data_dir=data_dir)
     except tfds.core.registered.DatasetNotFoundError:
         return None
-    except Exception as error:  # metadata that do not parse, a copy in two registered places, …
+    except Exception as error:  # metadata that cannot be parsed, a copy in two registered places, …
         raise DataError(
             f"A prepared copy of MNIST was found but cannot be opened: {_short(error)}. "
             "Remedy: delete it, or --data-dir DIR of another one, or --dataset digits"
@@ -119,31 +119,35 @@ def _prepared(tfds: ModuleType, data_dir: str | None) -> Any | None:
 
 
 def _download(tfds: ModuleType, data_dir: str | None) -> Any:
-    """A builder on a fresh copy. Not even begun when the server does not answer: tfds would retry for minutes."""
+    """A builder on a copy that is downloaded now. A server that does not answer is not tried: tfds would for minutes.
+
+    Raises:
+        MnistUnavailable: no answer, or the download failed.
+    """
     place = Path(os.path.expanduser(data_dir or tfds.core.constants.DATA_DIR)) / "mnist"
     if (reason := probe()) is not None:
         raise MnistUnavailable(f"no prepared copy in {place} and no download ({reason})")
     try:
         builder = tfds.builder("mnist", data_dir=data_dir, try_gcs=False)
         builder.download_and_prepare(download_config=tfds.download.DownloadConfig(try_download_gcs=False))
-    except Exception as error:  # network, disk, checksums: each with a type of its own
+    except Exception as error:  # network, disk and checksums each raise another type
         raise MnistUnavailable(f"no prepared copy in {place} and the download failed ({_short(error)})") from error
     return builder
 
 
 def probe(url: str = MNIST_URL, seconds: float = PROBE_SECONDS) -> str | None:
     """None if `url` answers within about `seconds`, else the reason in a few words."""
-    requests = _import("requests", "MNIST")  # what tfds downloads with, so proxies and certificates agree
+    requests = _import("requests", "MNIST")  # tfds downloads with it, so that proxies and certificates are the same
     failure = [f"no answer within {seconds:g} s"]
 
     def ask() -> None:
         try:
             status = requests.head(url, timeout=seconds, allow_redirects=True).status_code
             failure[0] = "" if status < 400 else f"HTTP status {status}"
-        except Exception as error:  # whatever went wrong, the answer is that the download would not work
+        except Exception as error:  # whatever the reason, a download would fail too
             failure[0] = type(error).__name__
 
-    # The time-out does not cover the name lookup, which can hang by itself; a daemon thread is simply left behind.
+    # The timeout does not cover the name lookup, which may hang; a daemon thread can be abandoned.
     thread = threading.Thread(target=ask, daemon=True)
     thread.start()
     thread.join(seconds)
@@ -154,7 +158,7 @@ def probe(url: str = MNIST_URL, seconds: float = PROBE_SECONDS) -> str | None:
 
 
 def load_digits() -> Digits:
-    """scikit-learn's 1,797 digits of 8x8, made to look like MNIST: 20x20 in the middle of 28x28.
+    """scikit-learn's 1,797 digits of 8x8, resized to look like MNIST: 20x20 in the middle of 28x28.
 
     The split is stratified and always the same.
     """
@@ -164,7 +168,7 @@ def load_digits() -> Digits:
     raw = datasets.load_digits()
     x = np.zeros((len(raw.images), 28, 28, 1), np.float32)
     for i, image in enumerate(raw.images):
-        # Bilinear: does not overshoot, and what has no ink around it stays exactly zero.
+        # Bilinear interpolation does not overshoot, and background stays exactly zero.
         x[i, 4:24, 4:24, 0] = cv2.resize(image.astype(np.float32) / 16, (20, 20), interpolation=cv2.INTER_LINEAR)
     np.clip(x, 0, 1, out=x)
     y = raw.target.astype(np.int64)
@@ -185,11 +189,11 @@ def load_npz(file: str) -> Digits:
     if not path.is_file():
         raise DataError(f"Expected: auto, mnist, digits or {layout}. Received: {file}, which is no file. {remedy}")
     try:
-        # Opened here because NumPy leaves a file open that turns out to be no archive.
+        # Opened here, since NumPy does not close a file that is no archive.
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             arrays = {key: archive[key] for key in KEYS if key in archive.files}
             found = archive.files
-    except Exception as error:  # zipfile, zlib and NumPy have a dozen types for files that are not what they seem
+    except Exception as error:  # zipfile, zlib and NumPy raise a dozen types for damaged files
         raise DataError(f"Expected: {layout}. Received: {file}, unreadable: {_short(error)}. {remedy}") from error
     if missing := [key for key in KEYS if key not in arrays]:
         raise DataError(
@@ -202,7 +206,11 @@ def load_npz(file: str) -> Digits:
 
 
 def _checked(arrays: dict[str, np.ndarray], name: str, source: str) -> Digits:
-    """`Digits` from uint8 images [N, 28, 28] and integer labels [N], or an error that tells the difference."""
+    """`Digits` from uint8 images [N, 28, 28] and integer labels [N].
+
+    Raises:
+        DataError: other shapes, dtypes or labels.
+    """
     for part in ("train", "test"):
         x, y = arrays[f"x_{part}"], arrays[f"y_{part}"]
         received = f"Received from {source}: {x.dtype} {list(x.shape)} and {y.dtype} {list(y.shape)}"
@@ -221,7 +229,7 @@ def _checked(arrays: dict[str, np.ndarray], name: str, source: str) -> Digits:
 
 
 def _import(module: str, what: str) -> ModuleType:
-    """Imports a module of the extra `mnist`, which only these functions need."""
+    """Import a module of the extra `mnist`, which only these functions need."""
     try:
         return importlib.import_module(module)
     except ImportError as error:

@@ -7,7 +7,9 @@ import os
 import sys
 from pathlib import Path
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before the import: TensorFlow greets CPU-only machines with notes
+os.environ.setdefault(
+    "TF_CPP_MIN_LOG_LEVEL", "2"
+)  # before the import, since TensorFlow writes notes on machines without GPU
 
 import keras
 import numpy as np
@@ -23,7 +25,7 @@ except ImportError:  # run from a checkout that is not installed
 from lrp_tf import composites, heatmap
 
 OUT = Path(__file__).resolve().parent / "results"
-LOW, HIGH = 0.0, 1.0  # the range of the images, which z^B rules ask for
+LOW, HIGH = 0.0, 1.0  # The range of the images, for z^B rules.
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -79,7 +81,7 @@ def load_model(path: Path) -> keras.Model:
     try:
         model = keras.models.load_model(path, compile=False)
         shapes = [tuple(tensor.shape[1:]) for tensor in (*model.inputs, *model.outputs)]
-    except Exception as error:  # a damaged file surfaces as almost any type
+    except Exception as error:  # a damaged file raises almost any type
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ValueError(f"--model: expected a Keras model, received {path}, which cannot be read: {reason}") from error
     if shapes != [(28, 28, 1), (CLASSES,)]:
@@ -90,17 +92,17 @@ def load_model(path: Path) -> keras.Model:
 
 
 def trained_on(model: keras.Model) -> str | None:
-    """The kind of data that train.py trained the model on; None of a model of another origin."""
+    """The data that train.py trained the model on; None if the model was not made by train.py."""
     return kind(model.name.removeprefix(TRAINED_ON)) if model.name.startswith(TRAINED_ON) else None
 
 
 def kind(dataset: str) -> str:
-    """The name of a dataset without ending: mnist.npz holds the images of mnist."""
+    """The name of a dataset without suffix, since mnist.npz holds the images of mnist."""
     return dataset.removesuffix(".npz")
 
 
 def make_composite(name: str) -> composites.Composite:
-    """What the name of a preset, a text or a .toml file says; presets with a z^B rule get the range of the images."""
+    """The composite of a preset's name, a text or a .toml file; presets with a z^B rule get the range of the images."""
     if name.endswith(".toml"):
         return composites.load(name)
     if ":" in name:
@@ -110,7 +112,7 @@ def make_composite(name: str) -> composites.Composite:
 
 
 def examples(images: np.ndarray, labels: np.ndarray, digits: list[int]) -> tuple[np.ndarray, np.ndarray]:
-    """The first test image of each of `digits`, right or wrong.
+    """The first test image of each of `digits`, whether it is classified correctly or not.
 
     Raises:
         ValueError: a digit that the test images lack.
@@ -122,7 +124,7 @@ def examples(images: np.ndarray, labels: np.ndarray, digits: list[int]) -> tuple
 
 
 def tell(labels: np.ndarray, explanation: lrp_tf.Explanation) -> None:
-    """A line for each digit: its logit, and where it went."""
+    """Print a line for each digit: its logit, and what became of it."""
     print("digit  predicted  explained       logit          ΣR        bias  stabilizer       other        rest")
     predicted = np.argmax(explanation.output, axis=-1)
     parts = explanation.conservation
@@ -136,7 +138,7 @@ def tell(labels: np.ndarray, explanation: lrp_tf.Explanation) -> None:
 
 
 def save_digits(out: Path, images: np.ndarray, labels: np.ndarray, explanation: lrp_tf.Explanation) -> None:
-    """Input beside heatmap, a file for each digit and one sheet of all."""
+    """Save input and heatmap side by side, in a file for each digit and in one sheet of all."""
     relevance, target = explanation.relevance.numpy(), explanation.target.numpy()
     rows, titles = [], []
     for i, label in enumerate(labels):
@@ -148,13 +150,13 @@ def save_digits(out: Path, images: np.ndarray, labels: np.ndarray, explanation: 
         heatmap.save(out / f"digit_{label}.png", relevance[i], image=images[i], title=title)
         rows.append([heatmap.image_to_rgb(images[i]), heatmap.to_rgb(relevance[i])])
         titles.append(title)
-    # Two digits a row: ten rows of two pictures would be a strip.
+    # Two digits per row: ten rows of two pictures would be a strip.
     pairs = [[tile for row in rows[i : i + 2] for tile in row] for i in range(0, len(rows), 2)]
     heatmap.grid(out / "digits.png", pairs, titles=[titles[i : i + 2] for i in range(0, len(titles), 2)])
 
 
 def save_all_classes(out: Path, explainer: lrp_tf.Explainer, image: np.ndarray, label: int) -> None:
-    """One sheet: what in this image speaks for and against each of the ten classes, on one common scale."""
+    """Save one sheet: what speaks for and against each of the ten classes in this image, on one common scale."""
     explanation = explainer.explain(image[None], target=[list(range(CLASSES))])
     relevance = explanation.relevance.numpy()[0]
     scale = np.abs(relevance).max()

@@ -10,18 +10,20 @@ import tempfile
 from pathlib import Path
 from typing import NoReturn
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before the import: TensorFlow greets CPU-only machines with notes
+os.environ.setdefault(
+    "TF_CPP_MIN_LOG_LEVEL", "2"
+)  # before the import, since TensorFlow writes notes on machines without GPU
 
 import keras
 import tensorflow as tf
 from data import CLASSES, DataError, Digits, load
 
 OUT = Path(__file__).resolve().parent / "logs"
-TRAINED_ON = "trained_on_"  # begins the name of a saved model; the dataset's name follows
+TRAINED_ON = "trained_on_"  # The name of a saved model is this and the name of the dataset.
 
 
 class Parser(argparse.ArgumentParser):
-    """Errors take one line and exit code 2, without the usage."""
+    """Prints errors in one line, without the usage, and exits with code 2."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: error: {message}\n")
@@ -70,14 +72,18 @@ def positive(text: str) -> int:
 
 
 def seed(text: str) -> int:
-    """A whole number of 32 bits, which is what NumPy's generator takes."""
+    """A whole number of 32 bits, the range of seeds in NumPy."""
     if not (text.isdecimal() and int(text) < 2**32):
         raise argparse.ArgumentTypeError(f"expected a whole number from 0 to {2**32 - 1}, received {text!r}")
     return int(text)
 
 
 def writable(out: Path) -> Path:
-    """Makes the folder and tries it, so that a mistake shows before the training and not after it."""
+    """Make the folder and write to it, so that a mistake shows before the training, not after it.
+
+    Raises:
+        OSError: the folder cannot be made or written.
+    """
     try:
         out = Path(os.path.expanduser(out))
         out.mkdir(parents=True, exist_ok=True)
@@ -90,7 +96,7 @@ def writable(out: Path) -> Path:
 
 
 def default_epochs(images: int) -> int:
-    """4 for MNIST's 60,000 images; a small set is passed through more often, up to 10 times."""
+    """4 for the 60,000 images of MNIST, more for smaller sets, up to 10."""
     return min(10, max(4, 240_000 // images))
 
 
@@ -114,11 +120,11 @@ def build(mixed: bool = False) -> keras.Model:
 
 
 def train(model: keras.Model, digits: Digits, epochs: int, mixed: bool = False) -> None:
-    """Fits the model with Adam and a learning rate that falls to zero along a cosine."""
-    batch, rate = (128, 1e-3) if len(digits.x_train) >= 10_000 else (64, 2e-3)  # few steps have to go further
+    """Fit the model with Adam and a learning rate that falls to zero along a cosine."""
+    batch, rate = (128, 1e-3) if len(digits.x_train) >= 10_000 else (64, 2e-3)  # fewer steps need a larger rate
     steps = epochs * math.ceil(len(digits.x_train) / batch)
     optimizer = keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(rate, steps))
-    if mixed:  # small gradients would vanish in float16; Keras adds this only where the policy is set globally
+    if mixed:  # small gradients vanish in float16; Keras adds this only if the policy is set globally
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
     model.compile(
         optimizer,
@@ -126,7 +132,7 @@ def train(model: keras.Model, digits: Digits, epochs: int, mixed: bool = False) 
         metrics=["accuracy"],
         jit_compile="auto" if tf.config.list_physical_devices("GPU") else False,  # XLA is slower on a CPU
     )
-    # Shuffled anew in each epoch: a file may be sorted by class.
+    # Shuffled in each epoch, since a file may be sorted by class.
     model.fit(
         digits.x_train,
         digits.y_train,
@@ -138,9 +144,9 @@ def train(model: keras.Model, digits: Digits, epochs: int, mixed: bool = False) 
 
 
 def save(model: keras.Model, path: Path, dataset: str | None = None) -> None:
-    """Writes the model, without the optimizer, in one stroke: whoever reads `path` never sees half a file.
+    """Write the model without the optimizer. The file appears whole or not at all.
 
-    Its name tells lrp.py which data it was trained on.
+    The name of the model tells lrp.py which data it was trained on.
     """
     name = model.name if dataset is None else f"{TRAINED_ON}{dataset}"
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.keras")

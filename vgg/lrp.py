@@ -19,6 +19,7 @@ IMAGENET = 1000  # classes
 
 
 def main(argv: list[str] | None = None) -> int:
+    """The script; returns the exit code of `lrp-tf`."""
     return cli.guarded(make_parser, explain, argv)
 
 
@@ -29,7 +30,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--weights", default="imagenet", metavar="imagenet|FILE",
                         help="FILE: .keras, .h5 or .weights.h5; default: imagenet, which Keras downloads")  # fmt: skip
     parser.add_argument("--classes", type=Path, metavar="FILE",
-                        help="class names: JSON, or one a line; default: ImageNet's")  # fmt: skip
+                        help="class names: JSON, or one per line; default: ImageNet's")  # fmt: skip
     parser.add_argument("--unsafe", action="store_true", help="run Python code that --weights FILE carries")
     options.add_rule_options(parser)
     options.add_picture_options(parser, OUT)
@@ -46,7 +47,7 @@ def explain(chosen: argparse.Namespace) -> int:
         classes = loading.load_classes(chosen.classes)
     elif model.output_shape[-1] == IMAGENET:
         classes = loading.imagenet_classes()
-    # Both were trained on pixels of Caffe's kind: BGR, less the mean colour.
+    # Both were trained on pixels as Caffe has them: BGR, minus the mean colour.
     preprocessing = loading.get_preprocessing(chosen.model)
     identity = [chosen.model, chosen.weights]
     return commands.explain_images(model, chosen, preprocessing, classes, identity)

@@ -35,11 +35,14 @@ def guarded(
     run: Callable[[argparse.Namespace], int],
     argv: Sequence[str] | None = None,
 ) -> int:
-    """Parse, run, and turn what a user can mend into a message without a traceback.
+    """Parse, run, and turn mistakes of the user into a message without a traceback.
 
     Args:
-        make_parser: makes the parser; `--help` and wrong options end here, before TensorFlow is imported.
-        run: does what the options say and returns the exit code. It imports what needs TensorFlow.
+        make_parser: `--help` and wrong options end in the parser, before TensorFlow is imported.
+        run: executes the options and returns the exit code. It imports what needs TensorFlow.
+
+    Returns:
+        The exit code, see `main`.
     """
     saves = False
     terminal.open_streams()

@@ -11,7 +11,6 @@ import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
@@ -27,28 +26,31 @@ from lrp_tf.files import images, loading
 from lrp_tf.files.errors import LoadError
 from lrp_tf.files.form import begins_with_scaling, form_of
 from lrp_tf.gallery import ledger
-from lrp_tf.gallery.run import Gallery
+from lrp_tf.gallery.run import Gallery, Outcome
 from lrp_tf.heatmap.look import STYLES, Look
 from lrp_tf.serving import saved_model
 from lrp_tf.terminal import printable, say
 
 SOME_FAILED = 1
-_EACH = 25  # up to so many images each gets a line on the console
+_EACH = 25  # Up to so many images, each gets a line on the console.
 
 
 def explain_command(options: argparse.Namespace) -> int:
+    """Explain images with a saved model."""
     model = _load(options)
     return explain_images(model, options, _preprocessing(options, model), _classes(options), _identity(options.model))
 
 
 def summary_command(options: argparse.Namespace) -> int:
+    """Print the layers of a model and their rules."""
     model = _load(options)
-    bounds = {"low": 0.0, "high": 1.0} if _needs_bounds(options) else {}  # they do not show
+    bounds = {"low": 0.0, "high": 1.0} if _needs_bounds(options) else {}  # any: the table does not show them
     _explainer(model, options, bounds).summary(say)
     return 0
 
 
 def report_command(options: argparse.Namespace) -> int:
+    """Print what each layer received, passed on and absorbed for one image."""
     explainer, x = _fed(options)
     chosen = _targets(options, explainer, _classes(options))
     explainer.report(x, targets.for_all(chosen, explainer.graph, batch=1), print_fn=say)
@@ -56,12 +58,13 @@ def report_command(options: argparse.Namespace) -> int:
 
 
 def check_command(options: argparse.Namespace) -> int:
+    """Check that explanations of a model hold."""
     explainer, x = _fed(options)
     return 0 if explainer.check(x, print_fn=say) else SOME_FAILED
 
 
 def _fed(options: argparse.Namespace) -> tuple[Explainer, np.ndarray]:
-    """The explainer of a command that takes one image, and that image as the model gets it, [1, ...]."""
+    """The explainer of a command that takes one image, and that image as fed to the model, [1, ...]."""
     model = _load(options)
     preprocessing = _preprocessing(options, model)
     explainer = _explainer(model, options, _bounds(options, model, preprocessing))
@@ -77,6 +80,7 @@ def _fed(options: argparse.Namespace) -> tuple[Explainer, np.ndarray]:
 
 
 def export_command(options: argparse.Namespace) -> int:
+    """Write a SavedModel that explains what it predicts."""
     model = _load(options)
     known = options.preprocess is not None or _needs_bounds(options)
     preprocessing = _preprocessing(options, model) if known else None
@@ -104,13 +108,14 @@ def export_command(options: argparse.Namespace) -> int:
 
 
 def composites_command(options: argparse.Namespace) -> int:
+    """Print the presets as text."""
     _import_modules(options)
     for name in composites.PRESETS:
         say(name)
         try:
             bounds = {"low": 0.0, "high": 1.0} if composites.needs_bounds(name) else {}
             entries = composites.get(name, **bounds).entries
-        except (TypeError, ValueError) as error:  # a user's preset that cannot do without options
+        except (TypeError, ValueError) as error:  # a user's preset that requires options
             say(printable(f"    {error}"))
             continue
         for entry in entries:
@@ -123,30 +128,18 @@ def explain_images(
     options: argparse.Namespace,
     preprocessing: loading.Preprocessing,
     classes: loading.Classes,
-    identity: Any,
+    identity: object,
 ) -> int:
     """Explain the images of the command line; returns the exit code.
 
     Args:
-        identity: what tells the model from others, for `--resume`.
+        identity: distinguishes the model from others, for `--resume`.
     """
     skipped = lambda path, reason: say(f"skipped: {path!a}: {reason}", error=True)  # noqa: E731
     files = list(images.find(_image_names(options), skipped=skipped))
     explainer = _explainer(model, options, _bounds(options, model, preprocessing))
-    styles = STYLES if options.style == "all" else (options.style,)
-    display = ("cmap", "reduce", "scale", "show", "smooth", "colorbar", "dpi", "format")
-    look = Look(styles, gamma=options.color_gamma, **{name: getattr(options, name) for name in display})
-    look.check()
+    look = _look(options)
     chosen = _targets(options, explainer, classes)
-    shown = ("zero_bias", "relevance_filter", "output", "resize", "size", "save_relevance")
-    settings = {name: getattr(options, name, None) for name in shown}
-    settings |= {
-        "composite": str(explainer.composite if isinstance(options.composite, Written) else options.composite),
-        "model": identity,
-        "preprocess": preprocessing.name,
-        "target": chosen,
-        "look": dataclasses.asdict(look),
-    }
     job = Gallery(
         explainer=explainer,
         preprocessing=preprocessing,
@@ -159,45 +152,85 @@ def explain_images(
         max_pixels=options.max_pixels,
         look=look,
         save_relevance=options.save_relevance,
-        settings=settings,
+        settings=_settings(options, explainer, identity, preprocessing, chosen, look),
     )
     say(f"{printable(model.name)}, composite {explainer.composite.name}, {len(files)} image(s)")
     if not classes.names:
         say("The names of the classes are not known, numbers are shown instead (--classes FILE).")
-    began = time.perf_counter()
-    passes = 2 if look.scale == "run" else 1
-    if passes == 2:
+    if look.scale == "run":
         say("--scale run: all relevance is computed twice, first for the scale, then for the pictures.")
+    began = time.perf_counter()
+    outcome = _run(job, files, options)
+    _tell(outcome, time.perf_counter() - began, options.out, preprocessing)
+    return SOME_FAILED if outcome.failed or outcome.absurd else 0
+
+
+def _look(options: argparse.Namespace) -> Look:
+    """How pictures look.
+
+    Raises:
+        ValueError: see `Look.check`.
+    """
+    styles = STYLES if options.style == "all" else (options.style,)
+    display = ("cmap", "reduce", "scale", "show", "smooth", "colorbar", "dpi", "format")
+    look = Look(styles, gamma=options.color_gamma, **{name: getattr(options, name) for name in display})
+    look.check()
+    return look
+
+
+def _settings(
+    options: argparse.Namespace,
+    explainer: Explainer,
+    identity: object,
+    preprocessing: loading.Preprocessing,
+    chosen: list[str | int],
+    look: Look,
+) -> dict[str, object]:
+    """What has to be the same when a run is resumed."""
+    kept = ("zero_bias", "relevance_filter", "output", "resize", "size", "save_relevance")
+    return {name: getattr(options, name, None) for name in kept} | {
+        "composite": str(explainer.composite if isinstance(options.composite, Written) else options.composite),
+        "model": identity,
+        "preprocess": preprocessing.name,
+        "target": chosen,
+        "look": dataclasses.asdict(look),
+    }
+
+
+def _run(job: Gallery, files: list[tuple[str, str]], options: argparse.Namespace) -> Outcome:
+    """Run the job with a progress bar."""
+    passes = 2 if job.look.scale == "run" else 1
     with Bar(passes * len(files)) as bar, warnings.catch_warnings():
-        warnings.simplefilter("ignore", RelevanceWarning)  # told for each map
-        each = bar.tell_result if len(files) <= _EACH else (lambda rows: None)
-        outcome = job.run(
+        warnings.simplefilter("ignore", RelevanceWarning)  # the bar shows one for each map
+        return job.run(
             files,
             resume=options.resume,
             overwrite=options.overwrite,
             progress=bar.advance,
             tell=bar.tell_failure,
-            finished=each,
+            finished=bar.tell_result if len(files) <= _EACH else lambda rows: None,
             warn=bar.tell_absurd,
         )
-    seconds = time.perf_counter() - began
+
+
+def _tell(outcome: Outcome, seconds: float, out: Path, preprocessing: loading.Preprocessing) -> None:
+    """Say what became of the files."""
     say(
         f"{outcome.done} explained in {seconds:.1f} s ({outcome.done / seconds:.2f} images/s), "
-        f"{outcome.failed} failed, {outcome.skipped} finished before. Results in {options.out}"
+        f"{outcome.failed} failed, {outcome.skipped} finished before. Results in {out}"
     )
     if outcome.scale is not None:
-        say(f"Full colour in every picture: |R| = {outcome.scale:.4g} ({options.out / ledger.SCALE})")
+        say(f"Full colour in every picture: |R| = {outcome.scale:.4g} ({out / ledger.SCALE})")
     if outcome.done:
         say(f"Fed to the model: {outcome.low:.4g} to {outcome.high:.4g} (--preprocess {preprocessing.name})")
     if outcome.failed:
-        say(f"The failures and their reasons are in {options.out / ledger.FAILURES}", error=True)
+        say(f"The failures and their reasons are in {out / ledger.FAILURES}", error=True)
     if outcome.absurd:
         say(f'{outcome.absurd} map(s) are absurd, see the column "warning". {ADVICE}', error=True)
-    return SOME_FAILED if outcome.failed or outcome.absurd else 0
 
 
 def _image_names(options: argparse.Namespace) -> list[str]:
-    """The images; `--target topK:3 cat.jpg` takes the file for a target, which is put right here."""
+    """The images. In `--target topK:3 cat.jpg` argparse takes the file for a target; here it becomes an image."""
     names = list(options.images)
     if not names:
         while len(options.target) > 1 and _is_file(options.target[-1]):
@@ -211,7 +244,13 @@ def _is_file(text: str) -> bool:
     return text == "-" or text.startswith("@") or os.path.lexists(text) or any(c in text for c in "*?[")
 
 
-def _targets(options: argparse.Namespace, explainer: Explainer, classes: loading.Classes) -> list:
+def _targets(options: argparse.Namespace, explainer: Explainer, classes: loading.Classes) -> list[str | int]:
+    """The targets of the command line, with classes as numbers.
+
+    Raises:
+        LoadError: an unknown class, not as many names as classes.
+        ValueError: see `targets.ranked`.
+    """
     count = targets.class_count(explainer.graph)
     classes.check(count)
     count = count or np.iinfo(np.int32).max
@@ -223,7 +262,7 @@ def _targets(options: argparse.Namespace, explainer: Explainer, classes: loading
 
 def _load(options: argparse.Namespace) -> keras.Model:
     _import_modules(options)
-    _written(options)  # its mistakes come before the model, which takes longer
+    _written(options)  # mistakes in it are told before the model is loaded, which takes longer
     return loading.load_model(options.model, unsafe=options.unsafe)
 
 
@@ -234,13 +273,18 @@ def _import_modules(options: argparse.Namespace) -> None:
         importlib.import_module(module)
 
 
-def _identity(path: Path) -> list:
+def _identity(path: Path) -> list[str | int]:
+    """What distinguishes the file of a model from others."""
     stat = path.stat()
     return [str(path), stat.st_size, stat.st_mtime_ns]
 
 
 def _preprocessing(options: argparse.Namespace, model: keras.Model) -> loading.Preprocessing:
-    """What was asked for; "none" where the model scales its input itself; never a guess."""
+    """The preprocessing that was asked for, or "none" for a model that scales its input itself.
+
+    Raises:
+        LoadError: neither; lrp_tf does not guess.
+    """
     if options.preprocess is not None:
         return loading.get_preprocessing(options.preprocess)
     if begins_with_scaling(Explainer(model, "epsilon", output=_output(options)).graph):
@@ -269,7 +313,7 @@ def _needs_bounds(options: argparse.Namespace) -> bool:
 
 
 def _bounds(options: argparse.Namespace, model: keras.Model, preprocessing: loading.Preprocessing) -> dict:
-    """low and high of z^B rules: what becomes of pixels 0 and 255."""
+    """low and high of z^B rules: the values that pixels of 0 and 255 become."""
     if not _needs_bounds(options):
         return {}
     form = form_of(Explainer(model, "epsilon", output=_output(options)), options.size)

@@ -1,4 +1,4 @@
-"""The options of `lrp-tf` and vgg/lrp.py. Needs no TensorFlow, so that --help and mistakes answer at once."""
+"""The options of `lrp-tf` and vgg/lrp.py. Without TensorFlow, so that --help and mistakes are answered at once."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import lrp_tf
 
-# The modules that own these names need TensorFlow or matplotlib; a test holds the two together.
+# The modules that define these names need TensorFlow or matplotlib; a test compares both.
 PRESETS = (
     *("epsilon", "epsilon_plus", "epsilon_plus_flat", "epsilon_alpha2_beta1", "epsilon_alpha2_beta1_flat"),
     *("epsilon_gamma_box", "tutorial"),
@@ -39,9 +39,9 @@ WHEN_EMPTY = ("absorb", "magnitude", "uniform")
 
 
 class _Version(argparse.Action):
-    """Versions are looked up only when they are asked for."""
+    """Looks up the versions only when they are asked for."""
 
-    def __call__(self, parser: argparse.ArgumentParser, *rest: Any) -> None:
+    def __call__(self, parser: argparse.ArgumentParser, *rest: object) -> None:
         from importlib.metadata import version
 
         versions = f"lrp_tf {lrp_tf.__version__}, Keras {version('keras')}, TensorFlow {version('tensorflow')}"
@@ -49,7 +49,7 @@ class _Version(argparse.Action):
 
 
 def parser() -> argparse.ArgumentParser:
-    """What `lrp-tf` takes; `command` names the command."""
+    """The parser of `lrp-tf`; `command` in its result is the name of the command."""
     parser = argparse.ArgumentParser("lrp-tf", description="explains the images that any saved Keras model classifies.")
     parser.add_argument("--version", action=_Version, nargs=0, help="of lrp_tf, Keras and TensorFlow")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -121,7 +121,7 @@ def add_images(parser: argparse.ArgumentParser) -> None:
 def add_preprocessing(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--preprocess", metavar="NAME|scale:1/255|none|module:function",
                         help="what the model's pixels went through in training; none: they stay 0 to 255")  # fmt: skip
-    parser.add_argument("--classes", type=Path, metavar="FILE", help="class names: JSON, or one a line")
+    parser.add_argument("--classes", type=Path, metavar="FILE", help="class names: JSON, or one per line")
 
 
 def add_rule_options(parser: argparse.ArgumentParser) -> None:
@@ -135,7 +135,7 @@ def add_rule_options(parser: argparse.ArgumentParser) -> None:
                         "other), unless --composite NAME:when_empty=magnitude hands it on. Not for epsilon, which then "
                         "divides by sums that cancel: absurd maps")  # fmt: skip
     parser.add_argument("--relevance-filter", type=float, metavar="F",
-                        help="keep the largest fraction F of |R| in each layer, 0.1 say: crisper maps")  # fmt: skip
+                        help="keep the largest fraction F of |R| in each layer, such as 0.1: crisper maps")  # fmt: skip
 
 
 def add_target(parser: argparse.ArgumentParser) -> None:
@@ -194,7 +194,7 @@ def _scale(text: str) -> float | str:
     try:
         return float(text)
     except ValueError:
-        return text  # checked with the other colours
+        return text  # checked together with the colours
 
 
 def _smooth(text: str) -> float | str:
@@ -207,10 +207,10 @@ def _smooth(text: str) -> float | str:
 
 
 class _Renamed(argparse.Action):
-    """An option under its former name, which is the name of another thing elsewhere."""
+    """An option under its former name, which means something else in other places."""
 
     def __call__(
-        self, parser: argparse.ArgumentParser, chosen: argparse.Namespace, value: Any, name: Any = None
+        self, parser: argparse.ArgumentParser, chosen: argparse.Namespace, value: object, name: str | None = None
     ) -> None:
         new = f"--{self.dest.replace('_', '-')}"
         print(f"{parser.prog}: {name} is now {new}; the old name will be dropped. The gamma of a rule is "
@@ -230,7 +230,7 @@ class Preset(NamedTuple):
 
 
 class Written(NamedTuple):
-    """A composite that is written out: its text, or the path of a .toml file."""
+    """A composite that is given by its text, or by the path of a .toml file."""
 
     text: str
 

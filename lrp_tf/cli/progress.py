@@ -1,4 +1,4 @@
-"""What a run tells on the console: a bar, or lines where no terminal is."""
+"""What a run shows on the console: a bar, or lines if it is no terminal."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from lrp_tf.cli.messages import with_options
 from lrp_tf.gallery.draw import where_it_went
-from lrp_tf.gallery.ledger import COLUMNS
+from lrp_tf.gallery.ledger import COLUMNS, Row
 from lrp_tf.terminal import printable, raise_interrupt, say, silence
 
 
 class _Console(Console):
-    """Standard error. By default rich ends the process where its reader has gone."""
+    """Standard error. By default rich ends the process if nobody reads it any more."""
 
     def __init__(self) -> None:
         super().__init__(stderr=True, highlight=False, markup=False)
@@ -27,14 +27,14 @@ class _Console(Console):
 
 
 class Bar:
-    """Progress with images per second and the time that is left; lines every half minute where no terminal is."""
+    """Progress with images per second and the time left; a line every half minute if the console is no terminal."""
 
     def __init__(self, total: int) -> None:
         self.total, self.count, self.told = total, 0, time.perf_counter()
-        self.before: int | None = None  # finished by an earlier run, and no measure of speed
+        self.before: int | None = None  # finished by an earlier run, hence not counted as speed
         self.console = _Console()
-        columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[speed]}"), TimeElapsedColumn())
-        columns += (TextColumn("left:"), TimeRemainingColumn())
+        columns = [BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[speed]}"), TimeElapsedColumn()]
+        columns += [TextColumn("left:"), TimeRemainingColumn()]
         self.progress = Progress(*columns, console=self.console, transient=True)
         self.task = self.progress.add_task("", total=total, speed="")
 
@@ -48,6 +48,7 @@ class Bar:
             self.progress.stop()
 
     def advance(self, count: int) -> None:
+        """Count files as finished."""
         raise_interrupt()
         self.count += count
         now = time.perf_counter()
@@ -66,9 +67,10 @@ class Bar:
     def tell_absurd(self, line: str) -> None:
         self._print(f"warning: {line}")
 
-    def tell_result(self, rows: list[tuple]) -> None:
+    def tell_result(self, rows: list[Row]) -> None:
+        """Show an image, with a line for each target."""
         for row in rows:
-            cells = dict(zip(COLUMNS, row, strict=True))
+            cells = dict(zip(COLUMNS, map(str, row), strict=True))
             name, chance = printable(cells["top1_name"]), cells["top1_probability"]
             top = f"{name} {float(chance):.3f}" if chance else name
             logit = float(cells["logit"])

@@ -1,4 +1,4 @@
-"""TensorFlow imported without its greetings: the notes that it writes on every start, whatever the log level."""
+"""TensorFlow imported without its greetings: notes that it writes at every start, regardless of the log level."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 
-# Notes and warnings of the C++ log, in the form of absl and in the older one; never its errors.
+# Notes and warnings of the C++ log, in the format of absl and in the older one; errors never match.
 _GREETING = re.compile(
     rb"WARNING: All log messages before absl::InitializeLog\(\)|[IW]\d{4} [\d:.]+ +\d+ \S+:\d+\] "
     rb"|\d{4}-\d\d-\d\d [\d:.]+: [IW] "
@@ -20,9 +20,9 @@ _NO_DRIVER, _NO_CUDA = b"Could not find cuda drivers on your machine", b"failed 
 
 
 def import_tensorflow() -> None:
-    """Import Keras and TensorFlow and look for GPUs, which is when they greet.
+    """Import Keras and TensorFlow and list the GPUs, which makes them greet.
 
-    Whoever set TF_CPP_MIN_LOG_LEVEL wants to see what it says: then nothing is held back.
+    If the user has set TF_CPP_MIN_LOG_LEVEL, nothing is held back.
     """
     if "tensorflow" in sys.modules or "TF_CPP_MIN_LOG_LEVEL" in os.environ:
         importlib.import_module("keras")
@@ -37,7 +37,7 @@ def import_tensorflow() -> None:
 def _without_greetings() -> Iterator[None]:
     """File descriptor 2 through a child process that drops greetings.
 
-    A process of its own, so that what TensorFlow says while it crashes still arrives.
+    It is a process of its own, so that what TensorFlow writes while it crashes still arrives.
     """
     if not hasattr(os, "fork"):
         yield
@@ -76,7 +76,7 @@ def _copy(reading: int) -> None:
 
 
 def _wait(child: int) -> None:
-    """Wait until all is copied, or for a second: a process that TensorFlow started may hold the pipe open."""
+    """Wait until all is copied, for a second at most: a process that TensorFlow started may hold the pipe open."""
     until = time.monotonic() + 1
     while os.waitpid(child, os.WNOHANG) == (0, 0) and time.monotonic() < until:
         time.sleep(0.002)

@@ -51,13 +51,14 @@ def form_of(explainer: Explainer, size: tuple[int, int] | None = None) -> Form:
     channels, sides = (shape[0], shape[1:]) if first else (shape[2], shape[:2])
     if channels not in (1, 3):
         raise LoadError(f"Expected a model of images with 1 or 3 channels. Received: input {shape}")
-    if size is None and None in sides:
-        raise LoadError(f"The model leaves the size of its input open, {shape}. Remedy: `size`", "size")
-    wanted = size or sides
-    if any(side not in (None, given) for side, given in zip(sides, wanted, strict=True)):
-        raise LoadError(f"The model takes images of {sides[0]}x{sides[1]}. Received: size {wanted[0]}x{wanted[1]}")
-    height, width = wanted
-    return Form(height, width, channels, first)
+    height, width = sides
+    if size is None:
+        if height is None or width is None:
+            raise LoadError(f"The model leaves the size of its input open, {shape}. Remedy: `size`", "size")
+        size = height, width
+    if height not in (None, size[0]) or width not in (None, size[1]):
+        raise LoadError(f"The model takes images of {height}x{width}. Received: size {size[0]}x{size[1]}")
+    return Form(size[0], size[1], channels, first)
 
 
 def begins_with_scaling(graph: Graph) -> bool:

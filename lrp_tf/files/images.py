@@ -12,7 +12,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -22,11 +22,11 @@ from lrp_tf.heatmap.photographs import scaled
 
 MAX_PIXELS = 50_000_000
 SUFFIXES = frozenset([".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".gif", ".tif", ".tiff"])
-# Pictures that are not read, or only with an extra: in a folder they are failures with a reason, not overlooked.
+# Pictures that are not read, or only with an extra. In a folder they are failures with a reason, not ignored.
 UNREAD = frozenset([".heic", ".heif", ".hif", ".avif", ".jp2", ".j2k", ".jpf", ".jpx", ".jxl"])
 FITS = ("squash", "crop", "pad")
 
-# Pillow would try fifty formats, whatever a file is called: PostScript is a program that it hands to Ghostscript.
+# Pillow tries fifty formats whatever the name of a file; PostScript is a program, which it would pass to Ghostscript.
 _FORMATS = {"JPEG": "Jpeg", "PNG": "Png", "WEBP": "WebP", "BMP": "Bmp", "GIF": "Gif", "TIFF": "Tiff"}
 _BRANDS = {b"heic": "HEIC", b"heix": "HEIC", b"hevc": "HEIC", b"mif1": "HEIC", b"msf1": "HEIC"}
 _BRANDS |= {b"avif": "AVIF", b"avis": "AVIF"}
@@ -40,37 +40,36 @@ _SIGNATURES = {
     b"%PDF": "PDF",
 }
 EXIF_SEARCHED = 1 << 18
-"""Bytes at the head of a JPEG where its orientation is looked for."""
+"""The orientation of a JPEG is looked for in so many bytes at its beginning."""
 
-# Pillow warns of large images, or refuses them, by a limit of its own; ours is an argument. Filters are global.
+# Pillow has a limit of its own for large images, and filters of warnings are global; both change under this lock.
 _PILLOW = threading.Lock()
 
 
 def find(
-    names: Iterable[str | os.PathLike],
+    names: Iterable[str | os.PathLike[str]],
     stdin: IO[bytes] | None = None,
-    skipped: Callable[[str, str], Any] = lambda path, reason: None,
+    skipped: Callable[[str, str], object] = lambda path, reason: None,
 ) -> Iterator[tuple[str, str]]:
     """The image files that `names` stand for, in a stable order.
 
     Args:
         names: each a file, a folder (all images in it and in its subfolders), a glob pattern (`photos/**/*.jpg`), `-`
-            (a list of files on standard input) or `@list.txt` (a list in a file): one name a line, or separated by
-            NUL characters where names hold line breaks; UTF-8, or UTF-16 with its byte order mark. A file of exactly
-            that name goes before any other meaning.
+            (a list of files on standard input) or `@list.txt` (a list in a file): one name per line, or separated by
+            NUL characters if names hold line breaks; UTF-8, or UTF-16 with its byte order mark. If a file of exactly
+            that name exists, it is meant.
         stdin: read instead of standard input, binary.
-        skipped: called with the path of what is left out, and why: hidden files and folders in a folder, folders that
-            match a pattern.
+        skipped: called with a path that is left out and the reason: hidden files and folders in a folder, folders
+            that match a pattern.
 
     Yields:
-        (the file, a relative path without folders above the one that was named): the second tells results apart.
-        Files that do not exist, folders that cannot be read and pictures in a format that is not read are given too:
-        reading them says so.
+        (the file, its path relative to the folder that was named): the second names the results. Files that do not
+        exist, folders that cannot be read and pictures in unknown formats are included; `read` says why they fail.
 
     Raises:
         ValueError: a folder or pattern without any image, a list that cannot be read or holds no name.
     """
-    for name in map(os.fspath, names):
+    for name in map(_as_text, names):
         if name == "-" or (name.startswith("@") and not os.path.lexists(name)):
             yield from _listed(name, stdin)
         elif os.path.isdir(name):
@@ -80,7 +79,7 @@ def find(
             files = [match for match in matches if not os.path.isdir(match)]
             if not files:
                 raise ValueError(f"{name!r}: no file matches this pattern")
-            if "**" not in name:  # there folders match on the way
+            if "**" not in name:  # "**" matches folders on the way to files
                 for match in sorted({*matches} - {*files}):
                     skipped(match, "a folder that matches a pattern; its name alone would stand for the images in it")
             yield from ((file, os.path.basename(file)) for file in files)
@@ -88,7 +87,11 @@ def find(
             yield name, os.path.basename(name)
 
 
-def _in_folder(folder: str, skipped: Callable[[str, str], Any]) -> Iterator[tuple[str, str]]:
+def _as_text(name: str | os.PathLike[str]) -> str:
+    return os.fspath(name)
+
+
+def _in_folder(folder: str, skipped: Callable[[str, str], object]) -> Iterator[tuple[str, str]]:
     empty = True
     locked: list[str] = []  # folders that cannot be listed
     for place, folders, files in os.walk(folder, onerror=lambda error: locked.append(error.filename)):
@@ -119,7 +122,7 @@ def _listed(name: str, stdin: IO[bytes] | None) -> Iterator[tuple[str, str]]:
     lines = [line for line in _lines(content, name) if line.strip()]
     if not lines:
         source = "standard input" if name == "-" else f"list {name[1:]!r}"
-        raise ValueError(f"{source} names no image. Expected one name a line, or NUL characters between names")
+        raise ValueError(f"{source} names no image. Expected one name per line, or NUL characters between names")
     for line in lines:
         file = os.fsdecode(line)
         yield file, os.path.basename(file)
@@ -136,13 +139,14 @@ def _lines(content: bytes, name: str) -> list[bytes]:
 
 
 def read(path: str | os.PathLike, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """A picture as it is meant to be seen: uint8 [H, W, 3], RGB, upright.
+    """A picture as a viewer shows it: uint8 [H, W, 3], RGB, upright.
 
-    EXIF rotation is applied, palettes are looked up, CMYK is converted, transparency is laid on white, 16 bits become
-    8, and of several frames the first is taken.
+    EXIF rotation is applied, palettes are looked up, CMYK is converted, transparency is laid on white, 16 bits are
+    reduced to 8, and the first of several frames is taken.
 
     Args:
-        max_pixels: the most that is decoded; the header is read first, so that a small file cannot fill the memory.
+        max_pixels: larger pictures are refused. The size is read from the header, so that a small file cannot fill
+            the memory.
 
     Raises:
         ImageError: no such file, empty, corrupt, truncated, too large, or in another format than JPEG, PNG, WebP, BMP,
@@ -154,7 +158,7 @@ def read(path: str | os.PathLike, max_pixels: int = MAX_PIXELS) -> np.ndarray:
             raise ImageError("is a folder")
         if os.path.getsize(path) == 0 and os.path.isfile(path):
             raise ImageError("empty file")
-        if not os.path.isfile(path):  # reading a pipe or device might never end
+        if not os.path.isfile(path):  # reading a pipe or device may never end
             raise ImageError("not a regular file")
         with open(path, "rb") as file, _open(file) as image:
             width, height = image.size
@@ -175,7 +179,7 @@ def read(path: str | os.PathLike, max_pixels: int = MAX_PIXELS) -> np.ndarray:
         raise ImageError("not enough memory to decode it") from error
     except OSError as error:
         raise ImageError(_reason(error)) from error
-    except Exception as error:  # damaged files surface as almost any type: struct.error, SyntaxError, KeyError, ...
+    except Exception as error:  # damaged files raise almost any type: struct.error, SyntaxError, KeyError, ...
         raise ImageError(f"damaged: {_reason(error)}") from error
 
 
@@ -188,7 +192,7 @@ def _open(file: IO[bytes]) -> Image.Image:
     head = file.read(32)
     file.seek(0)
     with _PILLOW, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # oddities of metadata too: what counts is whether it decodes
+        warnings.simplefilter("ignore")  # of odd metadata, too: what counts is whether the file decodes
         formats = _decoders(head)
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
@@ -198,7 +202,11 @@ def _open(file: IO[bytes]) -> Image.Image:
 
 
 def _decoders(head: bytes) -> list[str]:
-    """What Pillow may take a file that begins with `head` for; ImageError for formats that are known and not read."""
+    """The formats of Pillow that a file beginning with `head` may have.
+
+    Raises:
+        ImageError: a format that is known and not read.
+    """
     kind = _BRANDS.get(head[8:12]) if head[4:8] == b"ftyp" else None
     if kind is not None:
         try:
@@ -212,13 +220,13 @@ def _decoders(head: bytes) -> list[str]:
     for signature, other in _SIGNATURES.items():
         if head.startswith(signature):
             raise ImageError(f"{other}, which is not read. Expected JPEG, PNG, WebP, BMP, GIF or TIFF")
-    for plugin in _FORMATS.values():  # Pillow loads only some by itself where formats are named
+    for plugin in _FORMATS.values():  # Pillow loads only some of them itself if formats are given
         importlib.import_module(f"PIL.{plugin}ImagePlugin")
     return list(_FORMATS)
 
 
 def _upright(image: Image.Image, file: IO[bytes]) -> Image.Image:
-    """The image turned as its EXIF orientation says; one whose EXIF cannot be read is left as it is."""
+    """The image turned as its EXIF orientation says, unchanged if that cannot be read."""
     image.load()
     if image.format in ("JPEG", "MPO"):
         file.seek(0)
@@ -226,7 +234,7 @@ def _upright(image: Image.Image, file: IO[bytes]) -> Image.Image:
         return image if turn is None else image.transpose(turn)
     try:
         return ImageOps.exif_transpose(image)
-    except Exception:  # damaged metadata surface as almost any type
+    except Exception:  # damaged metadata raise almost any type
         return image
 
 
@@ -242,13 +250,16 @@ _TURNS = {
 
 
 def orientation(jpeg: bytes) -> int:
-    """The EXIF orientation of a JPEG from its first `EXIF_SEARCHED` bytes, 1 to 8; 1 where it says none.
+    """The EXIF orientation of a JPEG from its first `EXIF_SEARCHED` bytes, 1 to 8; 1 if it has none.
 
-    Of damaged files Pillow reads more or less than the graph of an exported model can. This is that graph in Python,
-    see `tensor_images`, so that both turn every file alike.
+    Damaged files would be read differently by Pillow and by the graph of an exported model. This is that graph in
+    Python, see `tensor_images`, so that both turn every file alike.
     """
     last = len(jpeg) - 1
-    at = lambda place: jpeg[min(max(place, 0), last)]  # places come from the file: they may point anywhere  # noqa: E731
+
+    def at(place: int) -> int:  # places come from the file and may lie outside it
+        return jpeg[min(max(place, 0), last)]
+
     place, start = 2, -1
     while start < 0 and place + 10 < len(jpeg) and at(place) == 0xFF and at(place + 1) != 0xDA:
         if at(place + 1) == 0xE1 and jpeg[place + 4 : place + 10] == b"Exif\0\0":
@@ -256,8 +267,11 @@ def orientation(jpeg: bytes) -> int:
         place += 1 if at(place + 1) == 0xFF else 2 + at(place + 2) * 256 + at(place + 3)
     if start <= 0:
         return 1
-    order = "little" if at(start) == ord("I") else "big"
-    number = lambda place, count: int.from_bytes([at(place + i) for i in range(count)], order)  # noqa: E731
+    little = at(start) == ord("I")
+
+    def number(place: int, count: int) -> int:
+        return int.from_bytes([at(place + i) for i in range(count)], "little" if little else "big")
+
     table = start + number(start + 4, 4)
     for entry in range(table + 2, table + 2 + 12 * min(number(table, 2), 1000), 12):
         if number(entry, 2) == 0x0112 and entry + 12 <= len(jpeg):
@@ -267,7 +281,7 @@ def orientation(jpeg: bytes) -> int:
 
 
 def _to_rgb(image: Image.Image) -> np.ndarray:
-    if image.mode.startswith("I"):  # 16 bits, which Pillow gives in any of four modes
+    if image.mode.startswith("I"):  # 16 bits; Pillow has four modes for them
         values = np.asarray(image).astype(np.float64)
         if values.min() < 0 or values.max() > 65535:
             raise ImageError("32-bit integers. Remedy: convert it to 8 or 16 bits")
@@ -283,12 +297,15 @@ def _to_rgb(image: Image.Image) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class Fit:
-    """How a picture of any size becomes the input of a model, and relevance the picture's.
+    """Geometry: from a picture of any size to the input of a model, and from there back to the picture.
 
     Attributes:
-        height, width: the model's.
-        how: "squash" (the whole picture, its proportions lost), "crop" (the middle, as large as it fits) or "pad" (the
-            whole picture on black).
+        height, width: of the input of the model.
+        how: "squash" (the whole picture, with other proportions), "crop" (the largest part in the middle that has the
+            proportions of the model) or "pad" (the whole picture on black).
+
+    Raises:
+        ValueError: another `how`.
     """
 
     height: int
@@ -310,7 +327,7 @@ class Fit:
         return canvas
 
     def restore(self, relevance: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-        """A map [height, width] in the geometry of a picture of `size` (H, W); what the model did not see has 0."""
+        """A map [height, width] in the geometry of a picture of `size` (H, W), with 0 where the model saw nothing."""
         (top, left, height, width), (y, x, h, w) = self._boxes(size)
         part = scaled(relevance[y : y + h, x : x + w], (height, width))
         if (height, width) == tuple(size):
@@ -320,7 +337,7 @@ class Fit:
         return canvas
 
     def _boxes(self, size: tuple[int, int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """(top, left, height, width) of what is used of the picture, and of where it lies in the model's input."""
+        """(top, left, height, width) of the part of the picture that is used, and of its place in the model's input."""
         rows, columns = size
         whole, filled = (0, 0, rows, columns), (0, 0, self.height, self.width)
         if self.how == "squash":

@@ -336,8 +336,8 @@ def _factor(text: str) -> np.float32:
     """The number in `scale:1/255`, `scale:1/127.5` or `scale:0.5`."""
     parts = text.removeprefix("scale:").split("/")
     try:
-        above, below = map(fractions.Fraction, parts if len(parts) == 2 else [text.removeprefix("scale:"), 1])
-        exact = above / below
+        above, below = parts if len(parts) == 2 else ("/".join(parts), "1")
+        exact = fractions.Fraction(above) / fractions.Fraction(below)
         with np.errstate(over="ignore", under="ignore"):
             factor = np.float32(float(exact))
     except (ValueError, ArithmeticError) as error:

@@ -1,4 +1,4 @@
-"""Arrays -> pictures. White is no relevance, red speaks for the target, blue against it; see docs/heatmaps.md."""
+"""Arrays -> pictures. White: no relevance; red: for the target; blue: against it. See docs/heatmaps.md."""
 
 from __future__ import annotations
 

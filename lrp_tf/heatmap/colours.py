@@ -19,9 +19,10 @@ Scale = float | str | None
 
 RELEVANCE_CMAP = "seismic"
 MAGNITUDE_CMAP = "magnitude"
-# An odd number of colours has one in the middle, on which zero falls; seismic's is white.
+# Odd, so that zero has the middle colour, which is white in seismic.
 COLOURS = 511
-FOR, AGAINST, EITHER = (255, 30, 30), (40, 90, 255), (224, 0, 255)  # bright, for overlays
+# Bright, for overlays.
+FOR, AGAINST, EITHER = (255, 30, 30), (40, 90, 255), (224, 0, 255)
 
 
 def _lrp() -> Colormap:
@@ -31,7 +32,7 @@ def _lrp() -> Colormap:
 
 
 def _vivid(*ends: tuple[int, int, int]) -> Colormap:
-    """From medium grey to bright colours. Over a photograph, what is faint neither brightens nor tints it."""
+    """From medium grey to bright colours, so that faint relevance neither brightens nor tints a photograph below."""
     grey = np.full(3, 128.0)
     rise = np.sqrt(np.linspace(0.0, 1.0, COLOURS // len(ends) + 1))[1:, None]
     sides = [grey + (np.array(end) - grey) * rise for end in ends]
@@ -39,7 +40,7 @@ def _vivid(*ends: tuple[int, int, int]) -> Colormap:
     return ListedColormap(table / 255.0, name="vivid")
 
 
-# Kept here and not in matplotlib's registry, which belongs to the whole process.
+# Not in matplotlib's registry, which belongs to the whole process.
 OURS: dict[str, Colormap] = {
     "lrp": _lrp(),
     "coldnhot": LinearSegmentedColormap.from_list("coldnhot", ["#0ff", "#00f", "#000", "#f00", "#ff0"], N=COLOURS),
@@ -49,7 +50,7 @@ OURS: dict[str, Colormap] = {
 }
 
 PALETTES = ("seismic", "bwr", "RdBu_r", "coolwarm", *OURS, "rainbow", "jet", "hot", "gray")
-"""Palettes that are usual for relevance; every other name of matplotlib works too."""
+"""Palettes that are common for relevance; every other name of matplotlib works too."""
 
 PLAIN = {"signed": RELEVANCE_CMAP, "abs": MAGNITUDE_CMAP}
 VIVID = {"signed": "vivid", "abs": "vivid_magnitude"}  # over photographs
@@ -68,7 +69,7 @@ def reduce_channels(relevance: Any, reduce: Reduce = "sum") -> np.ndarray:
         float64 [H, W], a new array.
 
     Raises:
-        ValueError: another rank (a batch axis, say), no entries, NaN or Inf, an unknown `reduce`.
+        ValueError: another rank (with a batch axis, for example), no entries, NaN or Inf, an unknown `reduce`.
     """
     values = np.asarray(relevance, dtype=np.float64)
     if values.ndim not in (2, 3) or not values.size:
@@ -103,8 +104,8 @@ def to_rgb(
 
     Args:
         relevance: one sample, [H, W] or [H, W, C].
-        scale: the |R| at the ends of the colour map; None takes the largest of this map, "99%" the value that 99 % of
-            its entries other than zero do not exceed. Larger values are clipped.
+        scale: the |R| at the ends of the colour map. None: the largest of this map; "99%": the value that 99 % of its
+            entries other than zero do not exceed. Larger values are clipped.
         cmap: one of `PALETTES`, any other name of a matplotlib colour map, or a Colormap; None: "seismic", and
             "magnitude" for show="abs".
         reduce: how channels become one value, see `reduce_channels`.
@@ -132,7 +133,7 @@ def to_rgb(
 
 @dataclasses.dataclass(frozen=True)
 class Paint:
-    """How relevance is drawn; see `to_rgb`, whose arguments these are."""
+    """How relevance is drawn. The attributes are the arguments of `to_rgb`."""
 
     scale: Scale = None
     cmap: str | Colormap | None = None
@@ -144,7 +145,11 @@ class Paint:
     stride: float | None = None
 
     def values(self, relevance: Any) -> np.ndarray:
-        """What is drawn of one sample, in the geometry of the relevance: float64 [H, W]."""
+        """The values that are drawn for one sample, in the geometry of the relevance: float64 [H, W].
+
+        Raises:
+            ValueError: see `to_rgb`.
+        """
         if self.show not in ("signed", "abs"):
             raise ValueError(f'Expected show="signed" or "abs". Received: {self.show!r}')
         relevance = np.abs(np.asarray(relevance, np.float64)) if self.show == "abs" else relevance
@@ -156,7 +161,14 @@ class Paint:
         return (0.0, high) if self.show == "abs" and self.symmetric else (low, high)
 
     def palette(self, *, over: bool = False) -> str | Colormap:
-        """The colour map; `over`: for a photograph below, whose light and dark would drown pale and dark colours."""
+        """The colour map.
+
+        Args:
+            over: over a photograph, whose light and dark parts would hide pale and dark colours.
+
+        Raises:
+            ValueError: a colour map with two sides for show="abs".
+        """
         if self.cmap is None:
             return (VIVID if over else PLAIN)[self.show]
         name = self.cmap if isinstance(self.cmap, str) else getattr(self.cmap, "name", "")
@@ -193,15 +205,15 @@ def colormap(cmap: str | Colormap) -> Colormap:
         cmap = OURS[cmap] if cmap in OURS else matplotlib.colormaps[cmap]
     if not isinstance(cmap, Colormap):
         raise TypeError(f"Expected cmap as a name or a matplotlib Colormap. Received: {type(cmap).__name__}")
-    # Always a new object: a Colormap fills its table at first use, and threads may share this one.
+    # A new object each time: a Colormap fills its table at first use, which is not safe among threads.
     return cmap.resampled(COLOURS)
 
 
 def quantile_of(scale: str) -> float:
-    """The share that a quantile such as "99%" names: 0.99.
+    """A quantile such as "99%" as a number, 0.99.
 
     Raises:
-        ValueError: no percentage above 0 and up to 100.
+        ValueError: not a percentage above 0 and up to 100.
     """
     match = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*%\s*", scale)
     share = float(match[1]) / 100 if match else 0.0
@@ -216,13 +228,15 @@ def limits(values: np.ndarray, scale: Scale, symmetric: bool = True) -> tuple[fl
     Raises:
         ValueError: scale neither positive and finite nor a quantile, or together with symmetric=False.
     """
-    quantile = quantile_of(scale) if isinstance(scale, str) else None
-    if quantile is None and scale is not None and not 0 < scale < np.inf:
+    quantile = None
+    if isinstance(scale, str):
+        quantile = quantile_of(scale)
+    elif scale is not None and not 0 < scale < np.inf:
         raise ValueError(f'Expected scale > 0, None, or a quantile as "99%". Received: scale={scale!r}')
     if symmetric:
         sizes = np.abs(values)
         if quantile is not None:
-            # Zeros do not count: where most of a map is empty, any quantile would be 0.
+            # Zeros do not count: if most of a map is empty, every quantile would be 0.
             sizes = sizes[sizes > 0]
             scale = np.quantile(sizes, quantile) if sizes.size else None
         scale = float(scale or sizes.max(initial=0.0) or 1.0)
@@ -236,14 +250,14 @@ def limits(values: np.ndarray, scale: Scale, symmetric: bool = True) -> tuple[fl
 
 
 def strength(values: np.ndarray, ends: tuple[float, float], gamma: float) -> np.ndarray:
-    """Values on the unit scale, -1..1, after gamma: how strongly they show.
+    """Values on the unit scale, -1..1, after gamma: how strong their colours are.
 
     Raises:
         ValueError: gamma not positive.
     """
     if not 0 < gamma < np.inf:
         raise ValueError(f"Expected gamma > 0. Received: gamma={gamma!r}")
-    with np.errstate(over="ignore"):  # a tiny scale: clipped below
+    with np.errstate(over="ignore"):  # overflows for a tiny scale, and is clipped
         unit = np.clip(values / (max(np.abs(ends)) or 1.0), -1.0, 1.0)
     return unit if gamma == 1 else np.copysign(np.abs(unit) ** gamma, unit)
 

@@ -50,7 +50,7 @@ def save(
         alpha: see `overlay`.
         style: "side-by-side" of image and heatmap; "overlay", one on the other; "heatmap" alone. Without title and
             colour bar, the last two have exactly one pixel per pixel of the image, and any style without image has
-            one per entry of the map.
+            one pixel per entry of the map.
         colorbar: draw the colours beside their relevance; those of an overlay over medium grey.
         dpi: pixels per inch of what is drawn with texts or side by side, 10 to 1200. Pictures that have one pixel
             per pixel keep that.
@@ -90,7 +90,7 @@ def figure(
     colorbar: bool = False,
     dpi: float = DPI,
 ) -> Figure:
-    """The matplotlib figure that `save` writes, to be changed or put elsewhere. It does not involve pyplot.
+    """The matplotlib figure that `save` writes, made without pyplot.
 
     Args:
         relevance, image, ...: see `save`.
@@ -128,7 +128,7 @@ def show(
 
     Raises:
         ValueError: see `save`.
-        RuntimeError: this is no notebook.
+        RuntimeError: this is not a notebook.
     """
     display = _notebook()
     paint = Paint(scale, cmap, reduce, gamma, symmetric, show, smooth, stride)
@@ -138,9 +138,13 @@ def show(
 
 
 def _notebook() -> Any:
-    """The module IPython.display, where a kernel listens to it."""
+    """The module IPython.display.
+
+    Raises:
+        RuntimeError: no kernel of a notebook listens to it.
+    """
     try:
-        import IPython  # only here: a notebook has it, nothing else needs it
+        import IPython  # not a dependency: every notebook has it
         import IPython.display
     except ImportError:
         shell = None
@@ -166,13 +170,13 @@ def _tiles(relevance: Any, image: Any, style: str, paint: Paint, alpha: float) -
         values = resize(values, photo.shape[:2])
     over = style == "overlay"
     bar = Bar(paint.ends(values), paint.palette(over=over), paint.gamma, alpha if over else None)
-    if over:
+    if over and photo is not None:
         return [laid_over(photo, values, bar.ends, bar.cmap, bar.gamma, alpha)], bar
     heat = colour(values, bar.ends, bar.cmap, bar.gamma)
     return [heat] if photo is None or style == "heatmap" else [photo, heat], bar
 
 
 def _sheet(tiles: list[np.ndarray], title: str, bar: Bar | None, dpi: float) -> Figure:
-    # One pixel for each of the image's, in bounds: a digit is drawn larger, a poster smaller.
+    # One pixel for each pixel of the image, within bounds: a digit is drawn larger, a poster smaller.
     tile_inches = min(max(max(tiles[0].shape[:2]) / DPI, 2.0), 8.0)
     return sheet([tiles], titles=[title] if title else None, tile_inches=tile_inches, bar=bar, dpi=dpi)

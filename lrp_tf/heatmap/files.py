@@ -34,10 +34,10 @@ def require_format(path: str | os.PathLike) -> Path:
 
 
 def encode(rgb: np.ndarray, suffix: str) -> bytes:
-    """uint8 [H, W, 3] -> the bytes of a file. JPEG keeps the resolution of colours: in relevance they are all.
+    """uint8 [H, W, 3] -> the bytes of a file. JPEG keeps the full resolution of colours, which carry the relevance.
 
     Raises:
-        OSError: OpenCV cannot, for instance because the format does not allow pictures of that size.
+        OSError: OpenCV fails, for instance because the format does not allow pictures of that size.
     """
     options = {".jpg": (cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444)}
     options[".jpeg"] = options[".jpg"]
@@ -55,7 +55,7 @@ def encode(rgb: np.ndarray, suffix: str) -> bytes:
 
 
 def write_pixels(path: str | os.PathLike, rgb: np.ndarray) -> Path:
-    """Save uint8 [H, W, 3], one pixel each; in a vector format a page of that size."""
+    """Save uint8 [H, W, 3] pixel by pixel; in a vector format, as a page of that size."""
     path = require_format(path)
     if path.suffix.lower() in PIXELS:
         data = encode(rgb, path.suffix)
@@ -77,10 +77,10 @@ def write_figure(path: str | os.PathLike, drawing: Figure) -> Path:
 
 
 def require_dpi(dpi: float) -> float:
-    """The dots per inch, if they are reasonable.
+    """The dots per inch, if they are in range.
 
     Raises:
-        ValueError: no number from 10 to 1200.
+        ValueError: not a number from 10 to 1200.
     """
     if isinstance(dpi, bool) or not isinstance(dpi, numbers.Real) or not 10 <= dpi <= 1200:
         raise ValueError(f"Expected dpi from 10 to 1200. Received: dpi={dpi!r}")
@@ -88,8 +88,8 @@ def require_dpi(dpi: float) -> float:
 
 
 def empty_figure(width: int, height: int, dpi: float = DPI) -> Figure:
-    """A white figure of that many hundredths of an inch, which are its pixels unless `dpi` is another."""
-    # Pixels are inches times dpi, cut off: 0.29 * 100 would be 28 without the small amount more.
+    """A white figure whose sides are given in hundredths of an inch, its pixels by default."""
+    # matplotlib truncates inches times dpi to pixels; without the small summand 0.29 * 100 would be 28.
     drawing = Figure(figsize=((width + 1e-6) / DPI, (height + 1e-6) / DPI), dpi=dpi, facecolor="white")
     FigureCanvasAgg(drawing)
     return drawing

@@ -11,15 +11,15 @@ from matplotlib.colors import Colormap
 from lrp_tf.heatmap.colours import Paint, Reduce, Scale, Show, colour, reduce_channels, require_finite, strength
 from lrp_tf.heatmap.smoothing import Smooth
 
-BAND = 256  # rows at a time: a large photograph takes gigabytes as floats
+BAND = 256  # Rows at a time: a large photograph takes gigabytes as floats.
 
 
 def image_to_rgb(image: Any) -> np.ndarray:
     """A photograph or digit as a picture.
 
     Args:
-        image: [H, W], [H, W, 1], [H, W, 3] or [H, W, 4] (RGBA, laid on white); uint8, or other numbers, of which the
-            range 0..1 is taken as it is and any other stretched to it. The opacity of RGBA is 0..1 or 0..255.
+        image: [H, W], [H, W, 1], [H, W, 3] or [H, W, 4] (RGBA, laid on white); uint8, or other numbers: the range
+            0..1 is kept, any other is stretched to it. The opacity of RGBA is 0..1 or 0..255.
 
     Returns:
         uint8 [H, W, 3], RGB, a new array.
@@ -87,9 +87,8 @@ def resize(relevance: Any, size: tuple[int, int]) -> np.ndarray:
             "Remedy: reduce_channels(R[0]) of a sample R[0] with channels."
         )
     values = reduce_channels(relevance)
-    size = tuple(size)
     if len(size) != 2 or not all(isinstance(n, int | np.integer) and n > 0 for n in size):
-        raise ValueError(f"Expected size=(height, width), two positive integers. Received: {size!r}")
+        raise ValueError(f"Expected size=(height, width), two positive integers. Received: {tuple(size)!r}")
     return scaled(values, size)
 
 
@@ -97,7 +96,7 @@ def scaled(array: np.ndarray, size: tuple[int, int], growing: int = cv2.INTER_LI
     """[h, w] or [h, w, 3] in another geometry: OpenCV's `growing` along an axis that grows, else averages."""
     height, width = int(size[0]), int(size[1])
     smaller = (min(height, array.shape[0]), min(width, array.shape[1]))
-    # One after the other: OpenCV takes one method for both axes.
+    # In two steps: OpenCV uses one method for both axes.
     if smaller != array.shape[:2]:
         array = cv2.resize(array, smaller[::-1], interpolation=cv2.INTER_AREA)
     if smaller != (height, width):
@@ -119,7 +118,7 @@ def overlay(
     smooth: Smooth = None,
     stride: float | None = None,
 ) -> np.ndarray:
-    """Relevance over the photograph in grey, the more opaque the larger |R| is; none where R is 0.
+    """Relevance over the photograph in grey; the larger |R|, the more opaque; invisible where R is 0.
 
     Args:
         image: see `image_to_rgb`.
@@ -144,14 +143,18 @@ def overlay(
 def laid_over(
     photo: np.ndarray, values: np.ndarray, ends: tuple[float, float], cmap: str | Colormap, gamma: float, alpha: float
 ) -> np.ndarray:
-    """`overlay` of values [H, W] that are ready to be drawn over a photograph, uint8 [H, W, 3]."""
+    """`overlay` of values [H, W] as drawn, over a photograph uint8 [H, W, 3]; gives uint8 [H, W, 3].
+
+    Raises:
+        ValueError: alpha outside 0..1.
+    """
     if not 0 <= alpha <= 1:
         raise ValueError(f"Expected alpha from 0 to 1. Received: alpha={alpha!r}")
     grey = cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY)
     picture = np.empty((*grey.shape, 3), np.uint8)
     for top in range(0, len(grey), BAND):
         rows = slice(top, top + BAND)
-        # The root shows faint relevance sooner, while the largest leaves the photograph visible still.
+        # The root shows faint relevance, and the largest still leaves the photograph visible.
         opacity = alpha * np.sqrt(np.abs(strength(values[rows], ends, gamma)))[..., None]
         colours = colour(values[rows], ends, cmap, gamma)
         picture[rows] = np.rint((1.0 - opacity) * grey[rows, :, None] + opacity * colours)

@@ -10,6 +10,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.colors import Colormap
 from matplotlib.figure import Figure
 
@@ -20,7 +21,7 @@ from lrp_tf.heatmap.texts import PLAIN, printable, wrapped
 
 GAP = 10  # between pictures, and around them
 TITLE, LABEL, HEAD = 9, 8, 11  # font sizes
-NARROWEST = 1 / 8  # a picture of 1 x 2000 is drawn as 1 x 8, to be seen at all
+NARROWEST = 1 / 8  # A picture of 1 x 2000 is drawn as 1 x 8; otherwise it would be invisible.
 BAR = 100  # width of a colour bar with its numbers
 SHORTEST_BAR = 80
 BAR_BELOW = 32  # height of a colour bar below its picture, with its numbers
@@ -71,12 +72,14 @@ def grid(
         `path`.
 
     Raises:
-        ValueError: no pictures, something that is none, not one title a row, an unknown picture format, dpi out of
+        ValueError: no pictures, something that is none, not one title per row, an unknown picture format, dpi out of
             range.
         OSError: the folder does not exist or cannot be written.
     """
-    texts = {"titles": titles, "labels": labels, "suptitle": suptitle}
-    return write_figure(path, sheet(rows, **texts, tile_inches=tile_inches, bars=bars, dpi=dpi))
+    made = sheet(
+        rows, titles=titles, labels=labels, suptitle=suptitle, tile_inches=tile_inches, bars=bars, dpi=dpi
+    )  # fmt: skip
+    return write_figure(path, made)
 
 
 def sheet(
@@ -94,62 +97,71 @@ def sheet(
     sharper = require_dpi(dpi) / DPI  # lengths below are hundredths of an inch
     pictures = [picture for row in rows for picture in row]
     columns = max((len(row) for row in rows), default=0)
-    if not any(picture is not None for picture in pictures):
-        raise ValueError("Expected at least one picture. Received: none")
-    if titles and len(titles) != len(rows):
-        raise ValueError(f"Expected one title, or list of titles, a row. Received: {len(titles)} for {len(rows)} rows")
-    if not tile_inches > 0:
-        raise ValueError(f"Expected tile_inches > 0. Received: {tile_inches!r}")
+    _check(pictures, len(rows), titles, tile_inches)
     tile = max(1, round(tile_inches * DPI))
     sizes = [(0, 0) if picture is None else _size(picture, tile) for picture in pictures]
     cell_height, cell_width = (max(side) for side in zip(*sizes, strict=True))
     if bar:
         cell_height = max(cell_height, SHORTEST_BAR)
-    # The width without the colour bar.
-    inside = max(columns * (cell_width + GAP), min(tile, NARROWEST_SHEET) + GAP) + GAP
+    inside = max(columns * (cell_width + GAP), min(tile, NARROWEST_SHEET) + GAP) + GAP  # without the colour bar
 
-    titles = [[text] if isinstance(text, str) else list(text) for text in titles or []]
-    titles = [[wrapped(text, inside / len(row) / DPI, TITLE) for text in row] for row in titles]
-    labels = [wrapped(text, (cell_width + GAP) / DPI, LABEL) for text in labels or []]
+    parted = [[text] if isinstance(text, str) else list(text) for text in titles or []]
+    parted = [[wrapped(text, inside / len(row) / DPI, TITLE) for text in row] for row in parted]
+    named = [wrapped(text, (cell_width + GAP) / DPI, LABEL) for text in labels or []]
     suptitle = wrapped(suptitle, inside / DPI, HEAD)
-    above = 19 * max((_lines(text) for row in titles for text in row), default=0)
-    below = 9 + 15 * max(map(_lines, labels)) if labels else 0
+    above = 19 * max((_lines(text) for row in parted for text in row), default=0)
+    below = 9 + 15 * max(map(_lines, named)) if named else 0
     below += BAR_BELOW if bars else 0
     head = 15 + 20 * _lines(suptitle) if suptitle else 5
 
     row_height = cell_height + above + below + 12
     width, height = inside + (BAR if bar else 0), len(rows) * row_height + head
     drawing = empty_figure(width, height, dpi)
-    sizes, labels, bars = iter(sizes), iter(labels), iter(bars or [])
+    next_size, next_label, next_bar = iter(sizes), iter(named), iter(bars or [])
     for r, row in enumerate(rows):
         top = head + r * row_height + above
-        for t, text in enumerate(titles[r] if titles else []):
-            place = (t + 0.5) / len(titles[r]) * inside / width, 1 - (top - 4) / height
+        for t, text in enumerate(parted[r] if parted else []):
+            place = (t + 0.5) / len(parted[r]) * inside / width, 1 - (top - 4) / height
             drawing.text(*place, text, ha="center", va="bottom", fontsize=TITLE, **PLAIN)
         start = (inside - len(row) * (cell_width + GAP) + GAP) // 2
         for c, picture in enumerate(row):
-            tall, wide = next(sizes)
+            tall, wide = next(next_size)
             left, down = start + c * (cell_width + GAP) + (cell_width - wide) // 2, top + (cell_height - tall) // 2
-            label, below_it = next(labels, ""), next(bars, None)
+            label, below_it = next(next_label, ""), next(next_bar, None)
             if picture is None:
                 continue
             if below_it:
                 box = _box(left, top + cell_height + below - BAR_BELOW + 8, wide, 9, width, height)
                 draw_bar(drawing, below_it, box, lying=True)
-            axes = drawing.add_axes(_box(left, down, wide, tall, width, height))
             size = (max(round(tall * sharper), 1), max(round(wide * sharper), 1))
             pixels = scaled(np.asarray(picture), size, cv2.INTER_NEAREST)
-            axes.imshow(pixels, aspect="auto", interpolation="none", origin="upper")
-            frame(axes)
-            axes.set_xticks([])
-            axes.set_yticks([])
-            axes.set_xlabel(label, fontsize=LABEL, labelpad=2, **PLAIN)
+            _draw_picture(drawing, pixels, _box(left, down, wide, tall, width, height), label)
     if bar:
-        # A little shorter than the cell, since the numbers stand at its very ends.
+        # A little shorter than the cell: the numbers at its ends extend beyond it.
         draw_bar(drawing, bar, _box(inside, head + above + 4, 12, cell_height - 8, width, height))
     if suptitle:
         drawing.text(0.5, 1 - 8 / height, suptitle, ha="center", va="top", fontsize=HEAD, **PLAIN)
     return drawing
+
+
+def _check(pictures: list[Any], rows: int, titles: Sequence[Any] | None, tile_inches: float) -> None:
+    """Raise ValueError for what `grid` refuses, but for pictures that are none."""
+    if not any(picture is not None for picture in pictures):
+        raise ValueError("Expected at least one picture. Received: none")
+    if titles and len(titles) != rows:
+        raise ValueError(f"Expected one title, or list of titles, per row. Received: {len(titles)} for {rows} rows")
+    if not tile_inches > 0:
+        raise ValueError(f"Expected tile_inches > 0. Received: {tile_inches!r}")
+
+
+def _draw_picture(drawing: Figure, pixels: np.ndarray, box: tuple[float, float, float, float], label: str) -> None:
+    """A picture uint8 [H, W, 3] in its frame, with a label below."""
+    axes = drawing.add_axes(box)
+    axes.imshow(pixels, aspect="auto", interpolation="none", origin="upper")
+    frame(axes)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.set_xlabel(label, fontsize=LABEL, labelpad=2, **PLAIN)
 
 
 def draw_bar(drawing: Figure, bar: Bar, box: tuple[float, float, float, float], *, lying: bool = False) -> None:
@@ -168,9 +180,9 @@ def draw_bar(drawing: Figure, bar: Bar, box: tuple[float, float, float, float], 
         axes.set_yticks([])
         axes.set_xticks(places, texts, fontsize=LABEL, **PLAIN)
         axes.tick_params(axis="x", length=3, pad=2)
-        # Neighbours are near: the numbers at the ends stay within the width of the bar.
+        # The next bar is near, so the numbers at the ends stay within the width of this one.
         for place, text in zip(places, axes.get_xticklabels(), strict=True):
-            text.set_horizontalalignment({0.0: "left", 1.0: "right"}.get(place, "center"))
+            text.set_horizontalalignment("left" if place == 0 else "right" if place == 1 else "center")
         return
     axes.set_xticks([])
     axes.yaxis.tick_right()
@@ -198,17 +210,18 @@ def _size(picture: Any, tile: int) -> tuple[int, int]:
             "Remedy: to_rgb(R[0]) for relevance, image_to_rgb(x[0]) for images."
         )
     longest = max(pixels.shape[:2])
-    return tuple(max(round(side / longest * tile), round(NARROWEST * tile), 1) for side in pixels.shape[:2])
+    height, width = (max(round(side / longest * tile), round(NARROWEST * tile), 1) for side in pixels.shape[:2])
+    return height, width
 
 
 def _box(left: int, top: int, wide: int, tall: int, width: int, height: int) -> tuple[float, float, float, float]:
-    """Pixels from the upper left corner -> what add_axes wants."""
-    # A hair less: matplotlib rounds up, and rounding errors would make it resample the picture.
+    """Pixels from the upper left corner -> the argument of add_axes."""
+    # Slightly smaller: matplotlib rounds up, and a rounding error would make it resample the picture.
     return left / width, 1 - (top + tall) / height, (wide - 1e-3) / width, (tall - 1e-3) / height
 
 
-def frame(axes: Any) -> None:
-    """A thin frame on white, whatever style the caller has set for other figures."""
+def frame(axes: Axes) -> None:
+    """A thin frame on white, independent of the style that the caller has set."""
     axes.set_facecolor("white")
     axes.grid(False)
     axes.tick_params(colors="black", labelsize=LABEL)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.colors import Colormap
 
@@ -99,12 +100,12 @@ def _checked(relevance: Any, values: Any, x: Any) -> tuple[np.ndarray, np.ndarra
         )
     x = np.arange(len(values), dtype=np.float64) if x is None else np.asarray(x, dtype=np.float64)
     if x.shape != values.shape[:1]:
-        raise ValueError(f"Expected x of shape {values.shape[:1]}, one position a point. Received: {x.shape}")
+        raise ValueError(f"Expected x of shape {values.shape[:1]}, one position for each point. Received: {x.shape}")
     require_finite(x, "x")
     return relevance, values, x
 
 
-def _draw(axes: Any, x: np.ndarray, y: np.ndarray, colours: np.ndarray) -> None:
+def _draw(axes: Axes, x: np.ndarray, y: np.ndarray, colours: np.ndarray) -> None:
     """One panel. Each point colours the line half-way to its neighbours."""
     points = np.stack([x, y], axis=-1)
     middles = (points[1:] + points[:-1]) / 2
@@ -113,11 +114,13 @@ def _draw(axes: Any, x: np.ndarray, y: np.ndarray, colours: np.ndarray) -> None:
         # The grey edge keeps a white line on white visible.
         axes.plot(x, y, color="0.55", linewidth=4, solid_joinstyle="round", zorder=2)
         segments = np.stack([before, points, after], axis=1)
-        style = {"linewidths": 2.4, "capstyle": "round", "joinstyle": "round", "zorder": 3}
-        axes.add_collection(LineCollection(segments, colors=colours / 255.0, **style))
+        lines = LineCollection(
+            list(segments), colors=colours / 255.0, linewidths=2.4, capstyle="round", joinstyle="round", zorder=3
+        )
+        axes.add_collection(lines)
     else:
         axes.scatter(x, y, s=60, c=colours / 255.0, edgecolors="0.55", zorder=3)
-    # Where the line is steep or dense, its colours are hard to see.
+    # A strip repeats the colours, which are hard to see where the line is steep or dense.
     edges = np.append(before[:, 0], after[-1, 0])
     if (np.diff(edges) > 0).all():
         axes.pcolormesh(edges, [0, STRIP], colours[None] / 255.0, transform=axes.get_xaxis_transform(), zorder=4)

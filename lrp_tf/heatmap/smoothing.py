@@ -1,4 +1,4 @@
-"""Smoothing for display: strided convolutions draw a lattice into relevance."""
+"""Smoothing for display, since strided convolutions leave a lattice in relevance."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Smooth = float | Literal["auto"] | None
 
 
 def sigma_of(smooth: Smooth, stride: float | None) -> float:
-    """The standard deviation that `smooth` asks for, in pixels of the relevance map; 0 for none.
+    """The standard deviation that `smooth` stands for, in pixels of the relevance map; 0 for none.
 
     Raises:
         ValueError: neither None, "auto" nor a finite number of at least 0; "auto" without stride, a stride below 1.
@@ -40,7 +40,7 @@ def _number(value: Any) -> bool:
 
 
 def smooth(relevance: Any, sigma: float) -> np.ndarray:
-    """A relevance map under a Gaussian. The map is mirrored at its borders, so that its sum stays.
+    """Convolve a relevance map with a Gaussian. The map is mirrored at its borders, so that its sum stays.
 
     Args:
         relevance: [h, w], any real dtype.
@@ -61,6 +61,6 @@ def smooth(relevance: Any, sigma: float) -> np.ndarray:
     sigma = sigma_of(sigma, None)
     if not sigma:
         return values
-    # From twice the size on, a mirrored map is its mean to four digits; wider kernels would only take longer.
+    # With a sigma of twice the size, a mirrored map is its mean to four digits; a larger one only takes longer.
     y, x = (min(sigma, 2.0 * size) for size in values.shape)
     return cv2.GaussianBlur(values, (0, 0), sigmaX=x, sigmaY=y, borderType=cv2.BORDER_REFLECT)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 
 from lrp_tf.heatmap.colours import require_finite
 from lrp_tf.heatmap.files import DPI, empty_figure, require_format, write_figure
@@ -24,7 +25,7 @@ def table(
     relevance: Any,
     names: Sequence[str] | None = None,
     *,
-    values: Sequence[Any] | None = None,
+    values: Sequence[object] | None = None,
     title: str = "",
     top: int = 20,
 ) -> Path:
@@ -34,9 +35,9 @@ def table(
         path: file to write, see `save`.
         relevance: one sample, [F].
         names: of the features; None numbers them from 0.
-        values: [F], what the features are, written behind their names.
+        values: [F], of the features, written after their names.
         title: text above, may have several lines.
-        top: how many features to draw; a line below sums up the rest.
+        top: how many features to draw; a line below gives the sum of the others.
 
     Returns:
         `path`.
@@ -47,6 +48,28 @@ def table(
     """
     require_format(path)
     relevance = np.asarray(relevance, dtype=np.float64)
+    _check(relevance, names, values, top)
+    order = np.argsort(-np.abs(relevance), kind="stable")
+    order, rest = order[:top], order[top:]
+    features = [_feature(i, names, values) for i in order]
+    left = round(max(width(text, LABEL) for text in features) * DPI) + 20
+    wide = left + NUMBERS + BARS + NUMBERS
+    title = wrapped(title, (wide - 20) / DPI, TITLE)
+    note = f"{len(rest)} more features, sum {_signed(relevance[rest].sum())}" if len(rest) else ""
+    above, below = 10 + (19 * (title.count("\n") + 1) if title else 0), 26 if note else 10
+    tall = above + ROW * len(order) + below
+
+    drawing = empty_figure(wide, tall)
+    drawing.text(0.5, 1 - 8 / tall, title, ha="center", va="top", fontsize=TITLE, **PLAIN)
+    drawing.text(0.5, 6 / tall, note, ha="center", va="bottom", fontsize=LABEL, **PLAIN)
+    share = (BARS + 2 * NUMBERS) / wide
+    axes = drawing.add_axes((left / wide, below / tall, share, ROW * len(order) / tall))
+    _draw(axes, relevance[order], features)
+    return write_figure(path, drawing)
+
+
+def _check(relevance: np.ndarray, names: Sequence[str] | None, values: Sequence[object] | None, top: int) -> None:
+    """Raise ValueError for what `table` refuses."""
     if relevance.ndim != 1 or not relevance.size:
         raise ValueError(
             f"Expected the relevance of one sample's features, [F]. Received: shape {relevance.shape}. "
@@ -59,22 +82,9 @@ def table(
         if given is not None and len(given) != len(relevance):
             raise ValueError(f"Expected {len(relevance)} {what}, one for each feature. Received: {len(given)}")
 
-    order = np.argsort(-np.abs(relevance), kind="stable")
-    order, rest = order[:top], order[top:]
-    features = [_feature(i, names, values) for i in order]
-    bars = relevance[order]
-    left = round(max(width(text, LABEL) for text in features) * DPI) + 20
-    wide = left + NUMBERS + BARS + NUMBERS
-    title = wrapped(title, (wide - 20) / DPI, TITLE)
-    note = f"{len(rest)} more features, sum {_signed(relevance[rest].sum())}" if len(rest) else ""
-    above, below = 10 + (19 * (title.count("\n") + 1) if title else 0), 26 if note else 10
-    tall = above + ROW * len(bars) + below
 
-    drawing = empty_figure(wide, tall)
-    drawing.text(0.5, 1 - 8 / tall, title, ha="center", va="top", fontsize=TITLE, **PLAIN)
-    drawing.text(0.5, 6 / tall, note, ha="center", va="bottom", fontsize=LABEL, **PLAIN)
-    share = (BARS + 2 * NUMBERS) / wide
-    axes = drawing.add_axes((left / wide, below / tall, share, ROW * len(bars) / tall))
+def _draw(axes: Axes, bars: np.ndarray, features: list[str]) -> None:
+    """The bars [F] with their numbers, and the features as labels."""
     # Lengths as shares of the largest: matplotlib has no axis for 1e-320.
     lengths = bars / (np.abs(bars).max() or 1.0)
     rows = np.arange(len(bars))
@@ -84,13 +94,12 @@ def table(
     axes.set_xlim(low - room, high + room)
     axes.set_ylim(len(bars) - 0.5, -0.5)
     for row, (length, value) in enumerate(zip(lengths, bars, strict=True)):
-        side, shift = ("left", 4) if value >= 0 else ("right", -4)
         axes.annotate(
             _signed(value),
             (length, row),
-            (shift, 0),
+            (4 if value >= 0 else -4, 0),
             textcoords="offset points",
-            ha=side,
+            ha="left" if value >= 0 else "right",
             va="center",
             fontsize=LABEL,
             **PLAIN,
@@ -102,11 +111,10 @@ def table(
     axes.tick_params(axis="y", length=0)
     for spine in axes.spines.values():
         spine.set_visible(False)
-    return write_figure(path, drawing)
 
 
-def _feature(index: int, names: Sequence[str] | None, values: Sequence[Any] | None) -> str:
-    """Its name and value on one line."""
+def _feature(index: int, names: Sequence[str] | None, values: Sequence[object] | None) -> str:
+    """The name and value of a feature on one line."""
     text = f"feature {index}" if names is None else str(names[index])
     if values is not None:
         value = values[index]

@@ -1,4 +1,4 @@
-"""Texts of the caller as they are: "$" is a dollar, and a character that the font lacks is a "?"."""
+"""Texts of the caller, unchanged: "$" is a dollar sign, and a character that the font lacks becomes "?"."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def _characters(font: str) -> frozenset[int]:
 
 
 def _fonts() -> list[str]:
-    """The fonts that matplotlib takes now: the first of each family that is installed, else the default."""
-    found = []
+    """The fonts that matplotlib uses at present: the first of each family that is installed, or the default."""
+    found: list[str] = []
     for family in font_manager.FontProperties().get_family():
         try:
             found.append(font_manager.findfont(font_manager.FontProperties(family=family), fallback_to_default=False))
@@ -31,7 +31,7 @@ def _fonts() -> list[str]:
 
 def printable(text: object) -> str:
     """The text with "?" in place of what the font lacks, so that matplotlib does not warn. Line breaks stay."""
-    known = frozenset().union(*map(_characters, _fonts()))
+    known = frozenset[int]().union(*map(_characters, _fonts()))
     lines = "\n".join(str(text).expandtabs(4).splitlines())
     return "".join(c if c == "\n" or ord(c) in known else "?" for c in lines)
 
@@ -47,7 +47,7 @@ def wrapped(text: object, inches: float, size: float) -> str:
     lines = []
     for line in printable(text).split("\n"):
         taken = width(line, size)
-        # Letters differ in width, hence the tenth less.
+        # Letters differ in width, hence a tenth less.
         letters = len(line) if taken <= inches else max(1, int(0.9 * len(line) * inches / taken))
         lines += textwrap.wrap(line, letters) if taken > inches else [line]
     return "\n".join(lines)

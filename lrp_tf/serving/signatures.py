@@ -138,7 +138,7 @@ class Served:
         return found
 
     def _clean(self, inputs: list[tf.Tensor]) -> tuple[list[tf.Tensor], tf.Tensor, tf.Tensor, tf.Tensor]:
-        """Inputs with zeros in the place of bad samples; which are finite, have indices in range, are as declared."""
+        """Inputs with zeros for bad samples; and which samples are finite, have indices in range, are as declared."""
         finite = known = declared = tf.fill(tf.shape(inputs[0])[:1], True)
         for ref, x in zip(self.graph.inputs, inputs, strict=True):
             if x.dtype.is_floating:

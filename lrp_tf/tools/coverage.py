@@ -1,8 +1,8 @@
-"""Explains one image with every model of keras.applications and every preset: what came out, and what did not.
+"""Explains one image with every model of keras.applications and every preset, and tells what became of relevance.
 
     python -m lrp_tf.tools.coverage --models ResNet50 VGG16 --presets epsilon_plus
 
-Weights are random but of the size of trained ones, so that nothing has to be downloaded and nothing vanishes.
+Weights are random, but of the size of trained ones: no download is needed, and no activations vanish.
 """
 
 from __future__ import annotations
@@ -29,12 +29,14 @@ import numpy as np
 import tensorflow as tf
 
 import lrp_tf
+from lrp_tf.atomic import atomic
 
 TOLERANCE = 1e-4
-# The smallest multiple of 32 with a last map of 2x2; what pads nothing needs more, Xception takes no less than 71.
+# The smallest multiple of 32 with a last map of 2x2. Models without padding need more; Xception takes at least 71.
 _SIZE, _SIZES = 64, {"inception_v3": 107, "inception_resnet_v2": 107, "xception": 71}
-_SMALL = {"ConvNeXtTiny", "MobileNetV3Small", "NASNetMobile", "ResNet50", "ResNet50V2"}  # not the first by name
-_BATCH = 16  # images that set the statistics; with 8, deep nets blow up what a ninth one differs in
+# The smallest models of their families that are not the first by name.
+_SMALL = {"ConvNeXtTiny", "MobileNetV3Small", "NASNetMobile", "ResNet50", "ResNet50V2"}
+_BATCH = 16  # Images that set the statistics; with 8, deep nets amplify the difference of another image.
 
 
 def constructors() -> dict[str, Callable[..., keras.Model]]:
@@ -52,14 +54,14 @@ for _name in sorted(constructors(), key=lambda name: (name not in _SMALL, name))
 
 
 def build(name: str, seed: int = 0, zero_bias: bool = False) -> keras.Model:
-    """A model of `constructors()`, named so, with random weights of realistic size.
+    """A model of `constructors()` with random weights of realistic size; its name is `name`.
 
-    Kernels are He's, then scaled in one pass: for `image(model, seed)` each gives values with a mean square of 1, and
-    BatchNormalization takes its statistics there.
+    Kernels are initialised by He's scheme, then scaled in one pass, so that each gives values with a mean square of 1
+    for `image(model, seed)`; BatchNormalization gets its statistics in that pass.
 
     Args:
         seed: of weights and images.
-        zero_bias: biases, beta and moving means are 0; moving variances are mean squares then.
+        zero_bias: biases, beta and moving means are 0, and moving variances are mean squares.
 
     Raises:
         ValueError: a last feature map of less than 2x2.
@@ -70,7 +72,9 @@ def build(name: str, seed: int = 0, zero_bias: bool = False) -> keras.Model:
     if min(last_map(model)) < 2:
         raise ValueError(f"The last feature map of {name} at {size} pixels is {last_map(model)}. Expected: 2x2 or more")
     rng = np.random.default_rng(seed)
-    layers = [inner for layer in model.layers for inner in getattr(layer, "layers", [layer])]  # ConvNeXt nests, once
+    layers = [
+        inner for layer in model.layers for inner in getattr(layer, "layers", [layer])
+    ]  # ConvNeXt nests layers, one level deep
     for layer in layers:
         _draw(layer, rng, zero_bias)
         layer.call = functools.partial(_fit, layer, layer.call, zero_bias)
@@ -82,19 +86,19 @@ def build(name: str, seed: int = 0, zero_bias: bool = False) -> keras.Model:
 
 
 def last_map(model: keras.Model) -> tuple[int, int]:
-    """Height and width of the last feature map: what the last global pooling reads, or Flatten where there is none."""
+    """Height and width of the last feature map, which the last global pooling reads, or Flatten if there is none."""
     pooling = (keras.layers.GlobalAveragePooling2D, keras.layers.GlobalMaxPooling2D)
     readers = [[layer for layer in model.layers if isinstance(layer, of)] for of in (pooling, keras.layers.Flatten)]
     return tuple((readers[0] or readers[1])[-1].input.shape[1:3])
 
 
 def image(model: keras.Model, seed: int = 0) -> np.ndarray:
-    """A seeded image as the model wants it, [1, H, W, 3]: blobs of all sizes and some noise, preprocessed."""
+    """A seeded image, preprocessed for the model, [1, H, W, 3]: blobs of all sizes and some noise."""
     rng = np.random.default_rng(seed)
     size = model.input_shape[1:3]
     picture = np.zeros((1, *size, 3))
     for cells, contrast in ((2, 45), (4, 30), (8, 20), (16, 15), (size[0], 5)):
-        # Colours of photographs go together: most of the contrast is common to the three channels.
+        # As in photographs, most of the contrast is common to the three channels.
         blobs = rng.standard_normal((1, cells, cells, 1)) + 0.5 * rng.standard_normal((1, cells, cells, 3))
         blobs = tf.image.resize(blobs, size, "bicubic").numpy()
         picture += contrast * (blobs - blobs.mean()) / blobs.std()
@@ -102,7 +106,7 @@ def image(model: keras.Model, seed: int = 0) -> np.ndarray:
 
 
 def bounds(model: keras.Model) -> dict[str, np.ndarray]:
-    """`low` and `high` of the model's input as fed, one per channel."""
+    """`low` and `high` of the model's input after preprocessing, [3] each."""
     return {name: _preprocessed(model, np.full(3, end)) for name, end in (("low", 0.0), ("high", 255.0))}
 
 
@@ -111,11 +115,11 @@ def _preprocessed(model: keras.Model, x: np.ndarray) -> np.ndarray:
 
 
 def _draw(layer: keras.layers.Layer, rng: np.random.Generator, zero_bias: bool) -> None:
-    """Weights that keep the net from chaos, in which a trained one is not.
+    """Draw weights with which the net does not amplify noise, as trained weights do not.
 
     With random signs everywhere 1 % of noise on its image changes the logits of EfficientNetB0 by 280 %, and rounding
-    those of ResNet152 by 0.03 %. What all images have in common calms them, to 8 % and 0.0003 %: beta, or, without
-    biases, the mean of the kernels ahead of BatchNormalization, and values so large that swish acts as ReLU.
+    those of ResNet152 by 0.03 %. A part that is common to all images reduces this to 8 % and 0.0003 %: beta or, without
+    biases, the mean of the kernels before BatchNormalization, and values so large that swish acts as ReLU.
     """
     batch_norm = isinstance(layer, keras.layers.BatchNormalization)
     for name in ("depthwise_kernel", "pointwise_kernel", "kernel"):
@@ -140,11 +144,13 @@ def _draw(layer: keras.layers.Layer, rng: np.random.Generator, zero_bias: bool) 
         layer.finalize_state()
 
 
-def _fit(layer: Any, call: Callable, zero_bias: bool, x: Any, **options: Any) -> Any:
-    """Stands in for the layer's call in the pass that fits its weights to what reaches it."""
+def _fit(
+    layer: keras.layers.Layer, call: Callable[..., tf.Tensor], zero_bias: bool, x: tf.Tensor, **options: Any
+) -> tf.Tensor:
+    """Replaces the `call` of a layer in the pass that scales its weights by its input."""
     if isinstance(layer, keras.layers.BatchNormalization):
         axes = [axis for axis in range(x.shape.rank) if axis != layer.axis % x.shape.rank]
-        # What differs in scale alone does so more with every gate: each image counts as if it were the first in that.
+        # Differences in scale grow with every gate, so all images are scaled to the first one.
         square = tf.reduce_mean(tf.square(x), range(1, x.shape.rank), keepdims=True)
         values = x * tf.sqrt(square[:1] / square)
         mean = tf.zeros_like(layer.moving_mean) if zero_bias else tf.reduce_mean(values, axes)
@@ -169,9 +175,9 @@ class Row:
 
     Attributes:
         steps: of the canonized graph.
-        kinds: of layers and operations, those included that canonization folds or absorbs.
-        clone: largest difference to the model's own output, and to its logits but for the constant that softmax does
-            not see, relative to the largest of these.
+        kinds: of layers and operations, including those that canonization folds or absorbs.
+        clone: largest difference to the output of the model, and to its logits up to the constant that softmax
+            ignores, relative to the largest of these.
         nonfinite: NaN and Inf entries.
         seconds: to build the Explainer and explain once; NaN if it ran eagerly.
         error: first line of the error that ended it.
@@ -197,12 +203,12 @@ class Row:
         return not (self.error or self.nonfinite) and self.clone <= TOLERANCE and abs(self.unexplained) <= TOLERANCE
 
 
-_RUN_EAGERLY = threading.Lock()  # the switch belongs to the process
+_RUN_EAGERLY = threading.Lock()  # The switch belongs to the whole process.
 
 
 @contextlib.contextmanager
 def _eager(wanted: bool) -> Iterator[None]:
-    """Compiles nothing meanwhile, if so wanted."""
+    """Run functions eagerly inside the context, if `wanted`."""
     with _RUN_EAGERLY:
         before = tf.config.functions_run_eagerly()
         tf.config.run_functions_eagerly(before or wanted)
@@ -213,10 +219,10 @@ def _eager(wanted: bool) -> Iterator[None]:
 
 
 def check(model: keras.Model, x: np.ndarray, preset: str, *, zero_bias: bool = False, timed: bool = True) -> Row:
-    """Explain `x`, one image, with a preset. NaN and Inf make a row; all other errors of lrp_tf are raised.
+    """Explain one image with a preset. NaN and Inf give a row; all other errors of lrp_tf are raised.
 
     Args:
-        timed: compile, as for a user, and say how long it took; else run eagerly, which is quicker for one image.
+        timed: compile and measure the time, as a user would; otherwise run eagerly, which is faster for one image.
     """
     options = {"zero_bias": zero_bias, **(bounds(model) if lrp_tf.composites.needs_bounds(preset) else {})}
     begin = time.perf_counter()
@@ -233,12 +239,20 @@ def check(model: keras.Model, x: np.ndarray, preset: str, *, zero_bias: bool = F
     seconds = time.perf_counter() - begin if timed else math.nan
     output = np.asarray(model(x, training=False))
     shares = {name: float(values[0]) for name, values in e.conservation._asdict().items()}
-    start = shares.pop("start")
-    shares |= {name: shares[name] / start for name in ("relevance", "bias", "stabilizer", "other")}
+    start = shares["start"]
     logits, logs = (np.asarray(values) - np.mean(values) for values in (e.logits, np.log(output)))
     clone = max(float(np.abs(a - b).max() / np.abs(b).max()) for a, b in ((e.output, output), (logits, logs)))
     nonfinite = sum(int(np.sum(~np.isfinite(values))) for values in (e.relevance, e.output, e.logits))
-    return row(clone=clone, nonfinite=nonfinite, seconds=seconds, **shares)
+    return row(
+        clone=clone,
+        relevance=shares["relevance"] / start,
+        bias=shares["bias"] / start,
+        stabilizer=shares["stabilizer"] / start,
+        other=shares["other"] / start,
+        unexplained=shares["unexplained"],
+        nonfinite=nonfinite,
+        seconds=seconds,
+    )
 
 
 def rows(
@@ -249,7 +263,7 @@ def rows(
     seed: int = 0,
     timed: Sequence[str] | None = None,
 ) -> Iterator[Row]:
-    """A row for each model and preset, as soon as it is done; an error is a row too.
+    """A row for each model and preset, as soon as it is computed; an error gives a row too.
 
     Args:
         timed: presets that are compiled and timed; None: all.
@@ -258,7 +272,7 @@ def rows(
         model = None
         keras.backend.clear_session()
         for preset in presets:
-            gc.collect()  # the explainer before this one
+            gc.collect()  # frees the previous explainer
             try:
                 model = build(name, seed, zero_bias) if model is None else model
                 clock = timed is None or preset in timed
@@ -267,7 +281,7 @@ def rows(
                 row = Row(name, preset=preset, error=f"{type(error).__name__}: {error}".splitlines()[0])
             yield row
             if model is None or row.error.startswith(lrp_tf.UnsupportedLayerError.__name__):
-                break  # no other preset would fare better
+                break  # every other preset would fail too
 
 
 _COLUMNS = {"model": "<17", "size": ">4", "preset": "<25", "steps": ">5", "kinds": ">5", "clone": ">7.1e",
@@ -327,13 +341,11 @@ def main(argv: list[str] | None = None) -> int:
         f"`{' '.join(['python -m lrp_tf.tools.coverage', *argv])}`, {versions}: {passed} of {len(found)} rows passed."
     )
     show(f"{_kinds(found)}\n{made}")
-    plain = [{k: None if v != v else v for k, v in vars(row).items()} for row in found]  # NaN is no JSON
+    plain = [{k: None if v != v else v for k, v in vars(row).items()} for row in found]  # JSON has no NaN
     data = json.dumps({"made": made, "rows": plain}, indent=1)
     for path, text in ((options.markdown, _markdown(found, made)), (options.json, data)):
         if path:
-            beside = path.with_name(path.name + ".part")  # a run that is stopped leaves the old file whole
-            beside.write_text(text + "\n", encoding="utf-8")
-            beside.replace(path)
+            atomic(path, functools.partial(Path.write_text, data=text + "\n", encoding="utf-8"))
     return int(passed < len(found))
 
 

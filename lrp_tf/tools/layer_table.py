@@ -9,12 +9,13 @@ from pathlib import Path
 import keras
 
 from lrp_tf import flows
+from lrp_tf.atomic import atomic
 from lrp_tf.core import linear, unsupported
 from lrp_tf.engine.tables import Table
 
 
 def classes() -> dict[type, list[str]]:
-    """The classes of keras.layers with their names, the class's own first, then the aliases."""
+    """The classes of keras.layers with their names: the name of the class first, then the aliases."""
     found: dict[type, list[str]] = {}
     for name in sorted(dir(keras.layers)):
         value = getattr(keras.layers, name)
@@ -24,7 +25,7 @@ def classes() -> dict[type, list[str]]:
 
 
 def supported(cls: type, names: list[str]) -> str | None:
-    """How relevance passes a layer of this very class, or None."""
+    """How relevance passes a layer of exactly this class, or None."""
     if (entry := linear.entry(cls)) is not None:
         return "affine step under Epsilon, unless it folds into a neighbour" if entry.elementwise else "rule"
     if (flow := flows.entry(cls)) is not None:
@@ -53,7 +54,7 @@ def table() -> Table:
 
 
 def markdown() -> str:
-    """The same as a page of the documentation."""
+    """The table as a page of the documentation."""
     order = {"supported": 0, "not supported": 1, "not applicable": 2, "unknown": 3}
     rows = sorted(table().rows, key=lambda row: (order[row[1]], row[0]))
     lines = [f"| {' | '.join(row)} |" for row in rows]
@@ -73,15 +74,14 @@ def markdown() -> str:
 
 
 def main() -> None:
+    """The command."""
     parser = argparse.ArgumentParser(prog="python -m lrp_tf.tools.layer_table", description=__doc__)
     parser.add_argument("--markdown", metavar="FILE", type=Path, help="write the table as a page")
     arguments = parser.parse_args()
     if arguments.markdown is None:
         print(table())
         return
-    temporary = arguments.markdown.with_name(arguments.markdown.name + ".tmp")
-    temporary.write_text(markdown(), encoding="utf-8")
-    temporary.replace(arguments.markdown)
+    atomic(arguments.markdown, lambda temporary: temporary.write_text(markdown(), encoding="utf-8"))
 
 
 if __name__ == "__main__":

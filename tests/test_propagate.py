@@ -86,6 +86,7 @@ def test_a_start_at_an_inner_tensor_explains_the_model_below(model, rule):
     found = relevance_of(plan, {inner: start}, observe=lambda step, *_: run.append(type(step.op)))
     close(found, lrp_tf.Explainer(below, rule)(X, start=start))
     assert run == [kl.Conv2D, kl.ReLU, kl.Conv2D]
+    assert inner in plan.hidden  # no step multiplies its NaN by relevance
     assert plan.reached == {inner, *plan.graph.inputs, *(ref for s in plan.graph.steps[:2] for ref in s.outputs)}
 
 

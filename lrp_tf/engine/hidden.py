@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import keras
 
@@ -15,16 +16,21 @@ from lrp_tf.engine.savings.positivity import cuts, relevance_readers
 _SMALL = 4096
 
 
-def hidden_tensors(graph: Graph, handlers: dict[Step, Handler]) -> list[Ref]:
+def hidden_tensors(graph: Graph, handlers: dict[Step, Handler], starts: Iterable[Ref]) -> list[Ref]:
     """Outputs of linear steps, or of the ReLUs behind them, whose NaN or Inf may not show in the relevance.
 
-    Where all that reads a tensor multiplies it with what arrives, NaN and Inf show; max pooling may hide them.
+    They show where every step that reads a tensor multiplies it by the relevance that arrives. Max pooling may hide
+    them.
+
+    Args:
+        starts: tensors that relevance may start at: the steps that read one need not run.
     """
+    unseen = {*graph.outputs, *starts}
     readers = relevance_readers(graph, handlers)
 
     def search(ref: Ref) -> list[Ref]:
         above = readers.get(ref, [])
-        if above and ref not in graph.outputs:
+        if above and ref not in unseen:
             if all(handlers[step].at_zero == ZeroInput.NONE for step in above):
                 return []
             if all(cuts(step, handlers[step]) for step in above):
@@ -38,9 +44,9 @@ def hidden_tensors(graph: Graph, handlers: dict[Step, Handler]) -> list[Ref]:
 def hidden_weights(graph: Graph, handlers: dict[Step, Handler], reached: frozenset[Ref]) -> list[keras.Variable | Ref]:
     """Weights, variables or constants of the graph, whose NaN or Inf may not show in the relevance or the output.
 
-    A ReLU that is computed together with its convolution makes 0 of NaN. Kernels show in the relevance, which their
-    transpose carries, unless the rule leaves the kernel out (Flat) or relevance never enters the layer (a gate).
-    Biases and other small weights are all read: that is cheap.
+    A ReLU that TensorFlow fuses with its convolution turns NaN into 0. NaN in a kernel shows in the relevance, which
+    the transposed kernel multiplies, unless the rule leaves the kernel out (Flat) or relevance never enters the layer
+    (a gate). Biases and other small weights are all read, which is cheap.
 
     Args:
         reached: tensors that relevance can reach.
@@ -48,7 +54,7 @@ def hidden_weights(graph: Graph, handlers: dict[Step, Handler], reached: frozens
     constants = {ref for step in graph.steps if isinstance(step.op, Constants) for ref in step.outputs}
     found: dict[int, keras.Variable | Ref] = {}
     for step in graph.steps:
-        if isinstance(step.op, keras.layers.Embedding):  # rows that are not looked up concern nobody
+        if isinstance(step.op, keras.layers.Embedding):  # rows that no index names do not matter
             continue
         shows = reached.issuperset(step.outputs) and handlers[step].shows_kernel
         layers = [weight for layer in (step.op, *step.before, *step.after) for weight in getattr(layer, "weights", [])]

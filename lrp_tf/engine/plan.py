@@ -75,7 +75,7 @@ def make_plan(
         starts=first,
         reached=reached,
         heads=first_dividers(graph, handlers, first),
-        hidden=tuple(hidden_tensors(graph, handlers)),
+        hidden=tuple(hidden_tensors(graph, handlers, first)),
         hidden_weights=tuple(hidden_weights(graph, handlers, reached)),
         makers={ref: step for step in graph.steps for ref in step.outputs},
         rectifiers=positivity.shared_rectifiers(graph, handlers),

@@ -281,6 +281,22 @@ def test_a_subclass_with_its_own_terms_takes_no_shortcut():
     assert not rules.AlphaBeta().one_sided
 
 
+class Halves(flows.Flow):
+    """A flow of a user's for sums of two."""
+
+    def backward(self, step, saved):
+        return lambda relevances, account: [relevances[0] / 2, relevances[0] / 2]
+
+
+def test_a_flow_of_ones_own_on_a_sum_keeps_its_summands():
+    model, values = residual(), images(dtype="float32")
+    composite = composites.Composite([(composites.of_type(kl.Add), Halves()), *composites.get("epsilon_plus").entries])
+    explainer = lrp_tf.Explainer(model, composite)
+    assert all(step.marks.recomputed_summand is None for step in explainer.graph.steps)
+    with switched_off():
+        close(explainer(values), lrp_tf.Explainer(model, composite)(values), 1e-5)
+
+
 def test_a_summand_that_others_read_is_kept():
     inputs = keras.Input((8, 8, 2))
     x = kl.Conv2D(4, 3, padding="same", activation="relu")(inputs)

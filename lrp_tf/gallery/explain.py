@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import tensorflow as tf
 
 from lrp_tf.engine import diagnosis, targets
 from lrp_tf.explainer import Explainer, Explanation
@@ -95,7 +96,7 @@ class Explaining:
         stream = self.explainer.map(self.stream.batches(paths), target, full=full, with_inputs=True)
         return ((result, indices) for (_, indices), result in stream)
 
-    def _channels_last(self, relevance: Any) -> np.ndarray:
+    def _channels_last(self, relevance: tf.Tensor) -> np.ndarray:
         """Relevance as the explainer gives it -> float32 [B, k, H, W, C]."""
         maps = np.asarray(relevance, np.float32)
         maps = maps[:, None] if self.count == 1 else maps

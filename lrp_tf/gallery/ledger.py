@@ -127,7 +127,7 @@ def plan(
     out: Path,
     files: Iterable[tuple[str, str]],
     suffixes: Sequence[str],
-    settings: Mapping[str, Any],
+    settings: Mapping[str, object],
     *,
     resume: bool,
     overwrite: bool,
@@ -156,7 +156,7 @@ def plan(
 
 
 def _finished(
-    out: Path, suffixes: Sequence[str], settings: Mapping[str, Any], resume: bool, overwrite: bool
+    out: Path, suffixes: Sequence[str], settings: Mapping[str, object], resume: bool, overwrite: bool
 ) -> dict[str, str]:
     """file -> base of its results, of the run to resume; rows without their files are removed from its table."""
     settings = json.loads(json.dumps(settings))  # as they come back from the file

@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import re
-from typing import Any, Literal
+from typing import Literal
 
 import matplotlib
 import numpy as np
 from matplotlib.colors import Colormap, LinearSegmentedColormap, ListedColormap
+from numpy.typing import ArrayLike
 
 from lrp_tf.heatmap.smoothing import Smooth, sigma_of, smooth
 
@@ -58,7 +59,7 @@ DIVERGING = {"seismic", "bwr", "RdBu", "coolwarm", "lrp", "coldnhot", "vivid", "
 DIVERGING |= {"RdYlBu", "RdYlGn", "Spectral", "berlin", "managua", "vanimo"}
 
 
-def reduce_channels(relevance: Any, reduce: Reduce = "sum") -> np.ndarray:
+def reduce_channels(relevance: ArrayLike, reduce: Reduce = "sum") -> np.ndarray:
     """Relevance of the pixels of one sample.
 
     Args:
@@ -89,7 +90,7 @@ def reduce_channels(relevance: Any, reduce: Reduce = "sum") -> np.ndarray:
 
 
 def to_rgb(
-    relevance: Any,
+    relevance: ArrayLike,
     *,
     scale: Scale = None,
     cmap: str | Colormap | None = None,
@@ -144,7 +145,7 @@ class Paint:
     smooth: Smooth = None
     stride: float | None = None
 
-    def values(self, relevance: Any) -> np.ndarray:
+    def values(self, relevance: ArrayLike) -> np.ndarray:
         """The values that are drawn for one sample, in the geometry of the relevance: float64 [H, W].
 
         Raises:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, Literal
+from types import ModuleType
+from typing import Literal
 
 import numpy as np
 from matplotlib.colors import Colormap
 from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
 
 from lrp_tf.heatmap.colours import Paint, Reduce, Scale, Show, colour
 from lrp_tf.heatmap.files import DPI, encode, rendered, require_dpi, require_format, write_figure, write_pixels
@@ -21,9 +23,9 @@ Style = Literal["side-by-side", "overlay", "heatmap"]
 
 def save(
     path: str | os.PathLike,
-    relevance: Any,
+    relevance: ArrayLike,
     *,
-    image: Any = None,
+    image: ArrayLike | None = None,
     title: str = "",
     scale: Scale = None,
     cmap: str | Colormap | None = None,
@@ -73,8 +75,8 @@ def save(
 
 
 def figure(
-    relevance: Any,
-    image: Any = None,
+    relevance: ArrayLike,
+    image: ArrayLike | None = None,
     *,
     title: str = "",
     scale: Scale = None,
@@ -104,8 +106,8 @@ def figure(
 
 
 def show(
-    relevance: Any,
-    image: Any = None,
+    relevance: ArrayLike,
+    image: ArrayLike | None = None,
     *,
     title: str = "",
     scale: Scale = None,
@@ -137,7 +139,7 @@ def show(
     display.display(display.Image(data=encode(rendered(made), ".png")))
 
 
-def _notebook() -> Any:
+def _notebook() -> ModuleType:
     """The module IPython.display.
 
     Raises:
@@ -158,7 +160,9 @@ def _notebook() -> Any:
     return IPython.display
 
 
-def _tiles(relevance: Any, image: Any, style: str, paint: Paint, alpha: float) -> tuple[list[np.ndarray], Bar]:
+def _tiles(
+    relevance: ArrayLike, image: ArrayLike | None, style: str, paint: Paint, alpha: float
+) -> tuple[list[np.ndarray], Bar]:
     """The pictures of that style, and the colour bar of the relevance in them."""
     if style not in ("side-by-side", "overlay", "heatmap"):
         raise ValueError(f'Expected style="side-by-side", "overlay" or "heatmap". Received: {style!r}')

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import cv2
 import numpy as np
 from matplotlib.colors import Colormap
+from numpy.typing import ArrayLike
 
 from lrp_tf.heatmap.colours import Paint, Reduce, Scale, Show, colour, reduce_channels, require_finite, strength
 from lrp_tf.heatmap.smoothing import Smooth
@@ -14,7 +13,7 @@ from lrp_tf.heatmap.smoothing import Smooth
 BAND = 256  # Rows at a time: a large photograph takes gigabytes as floats.
 
 
-def image_to_rgb(image: Any) -> np.ndarray:
+def image_to_rgb(image: ArrayLike) -> np.ndarray:
     """A photograph or digit as a picture.
 
     Args:
@@ -68,7 +67,7 @@ def _opacity(alpha: np.ndarray) -> np.ndarray:
     return alpha / 255.0 if whole else alpha
 
 
-def resize(relevance: Any, size: tuple[int, int]) -> np.ndarray:
+def resize(relevance: ArrayLike, size: tuple[int, int]) -> np.ndarray:
     """A relevance map in another geometry: bilinear along an axis that grows, averages along one that shrinks.
 
     Args:
@@ -105,8 +104,8 @@ def scaled(array: np.ndarray, size: tuple[int, int], growing: int = cv2.INTER_LI
 
 
 def overlay(
-    image: Any,
-    relevance: Any,
+    image: ArrayLike,
+    relevance: ArrayLike,
     *,
     alpha: float = 0.6,
     cmap: str | Colormap | None = None,

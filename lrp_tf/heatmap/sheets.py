@@ -6,13 +6,13 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import Colormap
 from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
 
 from lrp_tf.heatmap.colours import colour
 from lrp_tf.heatmap.files import DPI, empty_figure, require_dpi, write_figure
@@ -47,7 +47,7 @@ class Bar:
 
 def grid(
     path: str | os.PathLike,
-    rows: Sequence[Sequence[Any]],
+    rows: Sequence[Sequence[np.ndarray | None]],
     *,
     titles: Sequence[str | Sequence[str]] | None = None,
     labels: Sequence[str] | None = None,
@@ -83,7 +83,7 @@ def grid(
 
 
 def sheet(
-    rows: Sequence[Sequence[Any]],
+    rows: Sequence[Sequence[np.ndarray | None]],
     *,
     titles: Sequence[str | Sequence[str]] | None = None,
     labels: Sequence[str] | None = None,
@@ -144,7 +144,7 @@ def sheet(
     return drawing
 
 
-def _check(pictures: list[Any], rows: int, titles: Sequence[Any] | None, tile_inches: float) -> None:
+def _check(pictures: list[np.ndarray | None], rows: int, titles: Sequence[object] | None, tile_inches: float) -> None:
     """Raise ValueError for what `grid` refuses, but for pictures that are none."""
     if not any(picture is not None for picture in pictures):
         raise ValueError("Expected at least one picture. Received: none")
@@ -201,7 +201,7 @@ def _lines(text: str) -> int:
     return text.count("\n") + 1 if text else 0
 
 
-def _size(picture: Any, tile: int) -> tuple[int, int]:
+def _size(picture: ArrayLike, tile: int) -> tuple[int, int]:
     """(height, width) of the picture on the sheet, in pixels."""
     pixels = np.asarray(picture)
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[-1] != 3 or not pixels.size:

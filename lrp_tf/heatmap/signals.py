@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.colors import Colormap
+from numpy.typing import ArrayLike
 
 from lrp_tf.heatmap.colours import RELEVANCE_CMAP, Scale, colour, limits, require_finite
 from lrp_tf.heatmap.files import DPI, empty_figure, require_format, write_figure
@@ -24,10 +24,10 @@ STRIP = 0.08  # of the height of a panel
 
 def signal(
     path: str | os.PathLike,
-    relevance: Any,
-    values: Any,
+    relevance: ArrayLike,
+    values: ArrayLike,
     *,
-    x: Any = None,
+    x: ArrayLike | None = None,
     names: Sequence[str] | None = None,
     title: str = "",
     scale: Scale = None,
@@ -82,7 +82,7 @@ def signal(
     return write_figure(path, drawing)
 
 
-def _checked(relevance: Any, values: Any, x: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _checked(relevance: ArrayLike, values: ArrayLike, x: ArrayLike | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """[T, C], [T, C] and [T], all float64."""
     relevance, values = np.asarray(relevance, dtype=np.float64), np.asarray(values, dtype=np.float64)
     if relevance.ndim not in (1, 2) or relevance.shape != values.shape or not values.size:

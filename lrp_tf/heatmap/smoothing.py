@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import numbers
-from typing import Any, Literal
+from typing import Literal
 
 import cv2
 import numpy as np
+from numpy.typing import ArrayLike
 
 Smooth = float | Literal["auto"] | None
 
@@ -35,11 +36,11 @@ def sigma_of(smooth: Smooth, stride: float | None) -> float:
     return float(smooth)
 
 
-def _number(value: Any) -> bool:
+def _number(value: object) -> bool:
     return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
-def smooth(relevance: Any, sigma: float) -> np.ndarray:
+def smooth(relevance: ArrayLike, sigma: float) -> np.ndarray:
     """Convolve a relevance map with a Gaussian. The map is mirrored at its borders, so that its sum stays.
 
     Args:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from numpy.typing import ArrayLike
 
 from lrp_tf.heatmap.colours import require_finite
 from lrp_tf.heatmap.files import DPI, empty_figure, require_format, write_figure
@@ -22,7 +22,7 @@ LONGEST = 60  # letters of a name
 
 def table(
     path: str | os.PathLike,
-    relevance: Any,
+    relevance: ArrayLike,
     names: Sequence[str] | None = None,
     *,
     values: Sequence[object] | None = None,

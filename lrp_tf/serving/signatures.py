@@ -151,7 +151,7 @@ class Served:
         return [tf.where(_along(good, x), x, tf.zeros_like(x)) for x in inputs], finite, known, declared
 
     def _rows(self, ref: Ref) -> int | None:
-        """How many entries the smallest Embedding has that looks this input up: a wrong index stops the whole batch."""
+        """The size of the smallest Embedding that reads this input; a wrong index is an error of the whole batch."""
         readers = self.graph.consumers().get(ref, [])
         sizes = [step.op.input_dim for step in readers if isinstance(step.op, keras.layers.Embedding)]
         return min(sizes, default=None)

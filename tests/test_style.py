@@ -120,3 +120,24 @@ def test_no_machine_paths_in_the_repository() -> None:
         path = REPOSITORY / name
         if path.suffix in {".py", ".md", ".toml", ".cff", ""} and path.is_file() and path.name != "test_style.py":
             assert not pattern.search(path.read_text(encoding="utf-8")), name
+
+
+def test_files_and_functions_stay_short() -> None:
+    names = subprocess.run(
+        ["git", "ls-files", "*.py"], cwd=REPOSITORY, capture_output=True, text=True, check=False
+    ).stdout
+    paths = [REPOSITORY / name for name in names.splitlines()] or [*PACKAGE.rglob("*.py")]
+    for path in paths:
+        code = path.read_text(encoding="utf-8")
+        assert code.count("\n") <= 400, path
+        for node in ast.walk(ast.parse(code)):
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                assert node.end_lineno - node.lineno < 60, f"{path}: {node.name}"
+
+
+def test_rules_and_flows_are_plain_formulas() -> None:
+    """No context variable, and nothing that is fetched from a function by name."""
+    for name, path in modules().items():
+        code = path.read_text(encoding="utf-8")
+        assert "contextvars" not in code, name
+        assert not re.search(r"getattr\([^)]*\)\(\)", code), name

@@ -8,7 +8,7 @@ from lrp_tf.core.numerics import sample_sum
 
 
 class Account:
-    """What one step absorbed, per sample, by named mechanisms; each a tensor of shape [B], float64 unless told.
+    """What one step absorbed, per sample, by named mechanisms; each a tensor [B], float64 by default.
 
     `bias`: sum of R b / s(z). `stabilizer`: sum of R epsilon sign(z) / s(z). `other`: named mechanisms
     only, see docs/conservation.md. `filter`: what a relevance filter dropped.
@@ -17,7 +17,7 @@ class Account:
     NAMES = ("bias", "stabilizer", "other", "filter")
 
     def __init__(self, batch: tf.Tensor | None = None, axis: int = 0, dtype: tf.DType = tf.float64) -> None:
-        self.batch, self.axis, self.dtype = batch, axis, dtype  # axis: that the samples lie on
+        self.batch, self.axis, self.dtype = batch, axis, dtype  # axis: of the samples
         self.shares: dict[str, tf.Tensor] = {}
 
     def add(self, name: str, values: tf.Tensor) -> None:

@@ -13,10 +13,13 @@ Number: TypeAlias = float | tf.Tensor
 
 @dataclasses.dataclass(frozen=True)
 class Relative:
-    """A stabiliser relative to the activations: `fraction` times the root mean square of the
-    denominator over each sample (all axes but the first).
+    """A stabiliser relative to the activations.
 
-    An absolute epsilon swallows the relevance of nets with tiny activations; a relative one does not.
+    epsilon = fraction * sqrt(mean(z^2)), with the mean over all entries of the denominator z in one sample. An absolute
+    epsilon absorbs the relevance of nets with tiny activations; a relative one does not.
+
+    Raises:
+        ValueError: a fraction below 0.
     """
 
     fraction: float = 0.25
@@ -64,7 +67,7 @@ def stabilize(z: tf.Tensor, stabilizer: float | Relative) -> tf.Tensor:
 
 
 def ratio(relevance: tf.Tensor, denominator: tf.Tensor, stabilizer: float | Relative) -> tf.Tensor:
-    """relevance / denominator; where only a vanishing stabiliser stands in the denominator, 0 / 0 is 0."""
+    """relevance / denominator; 0 / 0 is 0, which occurs only with a stabiliser that can vanish."""
     if isinstance(stabilizer, Relative) or stabilizer == 0:
         return tf.math.divide_no_nan(relevance, denominator)
     return relevance / denominator
@@ -97,13 +100,13 @@ def sample_sum(value: tf.Tensor, batch: tf.Tensor | None = None, dtype: tf.DType
 
 
 def keep_largest(relevance: tf.Tensor, fraction: float, batch: tf.Tensor) -> tf.Tensor:
-    """`relevance` where |R| is among the largest `fraction` of its sample, else 0. At least one entry, ties are kept.
+    """`relevance` where |R| is among the largest `fraction` of its sample, else 0; one entry at least, ties are kept.
 
     Args:
         batch: number of samples B; the first axis may hold B times T time steps.
     """
     integer = tf.int64 if relevance.dtype == tf.float64 else tf.int32
-    # As integers the bits of floats >= 0 have the order of the floats.
+    # The bits of floats >= 0, read as integers, sort as the floats do.
     rows = tf.reshape(tf.bitcast(tf.abs(relevance), integer), tf.stack([batch, -1]))
     wanted = tf.math.ceil(tf.constant(fraction, tf.float64) * tf.cast(tf.shape(rows)[1], tf.float64) - 1e-9)
     wanted = tf.maximum(tf.cast(wanted, tf.int32), 1)
@@ -127,11 +130,11 @@ def vjp(
 
     Inside a tf.function the unused forward value is pruned from the graph.
     """
-    # identity: the same tensor may stand at two places (Add([h, h])) and must count at each.
+    # identity: a tensor that is passed twice, as in Add([h, h]), must get a gradient at each place.
     inputs = [tf.identity(x) for x in inputs]
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(inputs)
         outputs = function(*inputs)
-    # Some operations of TensorFlow know float32 only, and so do their gradients.
+    # Some operations of TensorFlow accept float32 alone, and so do their gradients.
     gradients = tf.nest.map_structure(lambda g, y: tf.cast(g, y.dtype), gradients, outputs)
     return tape.gradient(outputs, inputs, gradients, unconnected_gradients=tf.UnconnectedGradients.ZERO)

@@ -35,7 +35,7 @@ def sealed(relevance: tf.Tensor, sources: Sequence[tf.Tensor] | None = None) -> 
     with record.stop_recording():
         if tf.executing_eagerly():
             found = tf.identity(relevance)
-        else:  # one gradient for all, since TensorFlow's registry keeps each for ever
+        else:  # one gradient for all: TensorFlow's registry never frees one
             with tf.compat.v1.get_default_graph().gradient_override_map({"Identity": _SEALED}):
                 found = tf.raw_ops.Identity(input=relevance)
     tf.__internal__.record_gradient(_SEALED, list(sources or [relevance]), (), [found])

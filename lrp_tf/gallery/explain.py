@@ -1,4 +1,4 @@
-"""Batches of images -> what a table and a picture say of each, or the reason why there is nothing to say."""
+"""Batches of images -> the explanation of each for table and picture, or the reason why there is none."""
 
 from __future__ import annotations
 

@@ -12,8 +12,9 @@ from keras import layers as kl
 import lrp_tf
 from lrp_tf import rules
 from lrp_tf.core.graph import Ref
+from lrp_tf.engine import passes, targets
 from lrp_tf.engine.plan import make_plan
-from lrp_tf.engine.propagate import forward, largest, propagate, propagators
+from lrp_tf.engine.propagate import forward, in_turn, largest, propagate, propagators
 from lrp_tf.engine.savings import switched_off
 
 X = tf.constant(images(3))
@@ -168,6 +169,41 @@ def test_books_close(model, rule, hook):
     started, reached, absorbed = books_of(plan, starts, hook=hook)
     assert (absorbed["filter"] != 0) == (hook is not None)
     np.testing.assert_allclose(reached + sum(absorbed.values()), started, atol=1e-9 * abs(started) + 1e-10)
+
+
+@pytest.mark.parametrize("target", [None, [[0, 4]] * 3], ids=["top", "several"])
+def test_a_compiled_pass_takes_a_hook(model, target):
+    clone, hook = lrp_tf.clone_with_rules(model, rules.ZPlus(), relevance_filter=0.5), only("second", [1.0, 0, 0, 1.0])
+    chosen = targets.checked(clone.graph, target, "output", X)
+    tensors = [X] if chosen.tensor is None else [X, chosen.tensor]
+    request = passes.Request(account=True)
+    found, verdict = passes.compiled(clone, chosen, request, hook=hook)(*tensors)
+    plain, _ = passes.compiled(clone, chosen, request)(*tensors)
+    assert verdict.finite
+    assert np.abs(found.relevance[0] - plain.relevance[0]).max() > 1e-3
+    assert np.abs(found.conservation.unexplained).max() < 1e-12
+    logits = model(X)
+    initial = tf.one_hot(tf.argmax(logits, 1) if target is None else [4] * 3, 5, dtype="float64") * logits
+    filtered = in_turn(hook, largest(0.5, tf.shape(X)[0], clone.plan.starts))
+    want = propagate(clone.plan, forward(clone.plan, [X]), {clone.graph.outputs[0]: initial}, hook=filtered)
+    got = found.relevance[0] if target is None else found.relevance[0][:, 1]
+    close(got, want.relevance[clone.graph.inputs[0]])
+
+
+def test_a_compiled_pass_from_tensors(model):
+    plan, (top, inner) = plan_of(model, rules.Gamma(), "joined", "second")
+    starts = {top: signed(model(X)), inner: signed(part(model, "second")(X), 1)}
+    (below,) = plan.graph.inputs
+    first = next(step for step in plan.graph.steps if step.name == "first").outputs[0]
+    hook = only("first", [1.0, 0.0, 1.0, 0.5])
+    found, kept = passes.from_tensors(plan, [top, inner], keep=[first], hook=hook)(X, starts[top], starts[inner])
+    want = propagate(plan, forward(plan, [X]), starts, hook=hook, keep=[first]).relevance
+    close(found, want[below])
+    close(kept, want[first])
+    halves = passes.from_tensors(plan, [top, inner], hook=hook)(X[:2], starts[top][:2], starts[inner][:2])
+    close(halves[0], found[:2])  # one function for any batch size
+    with raises(ValueError, "not made for relevance that starts at"):
+        passes.from_tensors(plan, [first])
 
 
 def test_a_hook_of_the_wrong_shape_is_refused(model):

@@ -20,7 +20,7 @@ from lrp_tf.core.sealing import sealed
 from lrp_tf.engine import propagate as propagation
 from lrp_tf.engine.canonize import canonize, choose_output
 from lrp_tf.engine.plan import Plan, make_plan
-from lrp_tf.engine.propagate import Forward, Observer, Propagated
+from lrp_tf.engine.propagate import Forward, Hook, Observer, Propagated
 from lrp_tf.engine.targets import Inputs
 from lrp_tf.rules import Rule
 from lrp_tf.tracing.changes import Snapshot
@@ -181,15 +181,20 @@ class Clone:
         forward: Forward,
         initial: tf.Tensor,
         *,
+        hook: Hook | None = None,
         keep: Iterable[Ref] = (),
         propagators: dict[Step, Propagate] | None = None,
         observe: Observer | None = None,
         books: tf.DType = tf.float64,
     ) -> Propagated:
-        """`propagate` from relevance of the output, `initial`, in its shape, under the relevance filter."""
-        hook = None
+        """`propagate` from relevance of the output, `initial`, in its shape.
+
+        Args:
+            hook: runs before the relevance filter, so that the filter chooses among what the hook leaves.
+        """
         if self.relevance_filter is not None:
-            hook = propagation.largest(self.relevance_filter, tf.shape(initial)[0], self.plan.starts)
+            largest = propagation.largest(self.relevance_filter, tf.shape(initial)[0], self.plan.starts)
+            hook = largest if hook is None else propagation.in_turn(hook, largest)
         return propagation.propagate(
             self.plan,
             forward,

@@ -14,9 +14,11 @@ from lrp_tf.core.numerics import sample_sum
 from lrp_tf.core.protocol import Propagate
 from lrp_tf.core.sealing import sealed
 from lrp_tf.engine import diagnosis, targets
+from lrp_tf.engine import propagate as propagation
 from lrp_tf.engine.clone import Clone
 from lrp_tf.engine.explanation import Conservation, conservation
-from lrp_tf.engine.propagate import Forward
+from lrp_tf.engine.plan import Plan
+from lrp_tf.engine.propagate import Forward, Hook
 from lrp_tf.engine.rows import Shares, StepRow, no_row
 from lrp_tf.engine.targets import Target
 
@@ -84,11 +86,12 @@ class Verdict(NamedTuple):
 Pass = Callable[..., tuple[Found, Verdict]]
 
 
-def plain(clone: Clone, target: Target, request: Request) -> Pass:
+def plain(clone: Clone, target: Target, request: Request, hook: Hook | None = None) -> Pass:
     """A pass as a function that is not compiled.
 
     Args:
         target: its mode and kind; its tensor is an argument of the pass.
+        hook: changes relevance on its way, see `propagate`.
 
     Raises:
         ValueError: a layer that the model does not have, or off the way to its output.
@@ -101,7 +104,7 @@ def plain(clone: Clone, target: Target, request: Request) -> Pass:
         logits = clone.output(forward)
         chosen = target._replace(tensor=None if target.mode == "top" else tensors[-1])
         classes, initial, in_range = targets.initial_relevance(chosen, logits)
-        backward = functools.partial(_backward, clone, forward, keep=keep, request=request)
+        backward = functools.partial(_backward, clone, forward, keep=keep, request=request, hook=hook)
         if target.several:
             backward = functools.partial(backward, propagators=clone.propagators(forward))
             back = _each_target(backward, initial, keep, request, clone)
@@ -122,9 +125,11 @@ def plain(clone: Clone, target: Target, request: Request) -> Pass:
     return run
 
 
-def compiled(clone: Clone, target: Target, request: Request, jit_compile: bool = False) -> Pass:
+def compiled(
+    clone: Clone, target: Target, request: Request, jit_compile: bool = False, hook: Hook | None = None
+) -> Pass:
     """The same as a concrete function for any batch size; plain after `tf.config.run_functions_eagerly(True)`."""
-    graph, function = clone.graph, plain(clone, target, request)
+    graph, function = clone.graph, plain(clone, target, request, hook)
     if tf.config.functions_run_eagerly():
         return function
     signature = [tf.TensorSpec([None, *ref.shape], ref.dtype) for ref in graph.inputs]
@@ -163,6 +168,43 @@ def joined(parts: list[Found]) -> Found:
     return found._replace(steps=tf.add_n(rows) if rows else None)
 
 
+def from_tensors(
+    plan: Plan,
+    starts: Sequence[Ref],
+    *,
+    keep: Sequence[Ref] = (),
+    hook: Hook | None = None,
+    jit_compile: bool = False,
+) -> Callable[..., list[tf.Tensor]]:
+    """A compiled pass whose relevance starts at tensors of the graph, and not at a target.
+
+    Args:
+        plan: made for these starts, `make_plan(graph, composite, starts=starts)`.
+        starts: any tensors, several outputs or inner ones.
+        keep: tensors whose relevance is wanted, beside that of the inputs.
+        hook: changes relevance on its way, see `propagate`.
+
+    Returns:
+        A function of the flat inputs and of the relevance that starts at each of `starts`, [B, ...] each. It returns
+        the relevance of the inputs, in the order of `Graph.inputs`, and of `keep`.
+
+    Raises:
+        ValueError: the plan was not made for these starts.
+    """
+    inputs = plan.graph.inputs
+
+    def run(*tensors: tf.Tensor) -> list[tf.Tensor]:
+        passed = propagation.forward(plan, tensors[: len(inputs)])
+        given = dict(zip(starts, tensors[len(inputs) :], strict=True))
+        relevance = propagation.propagate(plan, passed, given, hook=hook, keep=keep).relevance
+        return [relevance[ref] for ref in (*inputs, *keep)]
+
+    signature = [tf.TensorSpec([None, *ref.shape], ref.dtype) for ref in inputs]
+    signature += [tf.TensorSpec([None, *ref.shape], plan.graph.dtype) for ref in starts]
+    traced = tf.function(run, input_signature=signature, autograph=False, jit_compile=jit_compile)
+    return run if tf.config.functions_run_eagerly() else traced.get_concrete_function()
+
+
 # For each call of a layer: the tensor that its output became, and the padding that leads back to the output.
 _Kept = dict[str, list[tuple[Ref, list[Step]]]]
 
@@ -193,6 +235,7 @@ def _backward(
     *,
     keep: _Kept,
     request: Request,
+    hook: Hook | None = None,
     propagators: dict[Step, Propagate] | None = None,
 ) -> _Back:
     graph, samples = clone.graph, tf.shape(initial)[0]
@@ -208,6 +251,7 @@ def _backward(
     relevance, below = clone.propagate(
         forward,
         initial,
+        hook=hook,
         keep=[ref for pairs in keep.values() for ref, _ in pairs],
         propagators=propagators,
         observe=observe if request.account else None,

@@ -167,6 +167,11 @@ def largest(fraction: float, samples: tf.Tensor, spared: Iterable[Ref]) -> Hook:
     return hook
 
 
+def in_turn(first: Hook, second: Hook) -> Hook:
+    """A hook that runs two hooks, one after the other."""
+    return lambda step, relevance: second(step, first(step, relevance))
+
+
 def scope(step: Step) -> str:
     """A name that TensorFlow accepts: profiles and traces then show the layers."""
     return "".join(c if (c.isascii() and c.isalnum()) or c in "_.-" else "_" for c in f"lrp_{step.path}")

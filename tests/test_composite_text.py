@@ -281,7 +281,7 @@ def test_equality() -> None:
     [
         ("frist: flat", r"entry 1 \('frist: flat'\): expected a matcher.* Received: 'frist'\. Did you mean 'first'\?"),
         ("all: flat; Conv2d: flat", r"entry 2 \('Conv2d: flat'\).*Received: 'Conv2d'\. Did you mean 'Conv2D'\?"),
-        ("all: gama 0.5", r"expected a rule \(zero, epsilon.*Received: 'gama'\. Did you mean 'gamma'\?"),
+        ("all: gama 0.5", r"expected a rule \(alphabeta, epsilon.*Received: 'gama'\. Did you mean 'gamma'\?"),
         ("all: maxasaverage", r"Did you mean 'MaxAsAverage'\?"),
         ("all: Gamma", r"Received: 'Gamma'\. Did you mean 'gamma'\?"),
         ("first conv: flat", r"expected ':' between .*Received: 'conv'\. Did you mean 'first convolution'\?"),

@@ -42,19 +42,16 @@ PHRASES: dict[str, Callable[[], Match]] = {
     "dense": dense_like,
     "max pooling": max_pooling,
 }
-RULES: dict[str, type[rules.Rule]] = {
-    "zero": rules.Zero,
-    "epsilon": rules.Epsilon,
-    "zplus": rules.ZPlus,
-    "alphabeta": rules.AlphaBeta,
-    "gamma": rules.Gamma,
-    "flat": rules.Flat,
-    "wsquare": rules.WSquare,
-    "box": InputZBox,
-    "zbox": rules.ZBox,
-    "pass": rules.Pass,
-    "magnitude": rules.Magnitude,
-}
+
+
+def _public_rules() -> dict[str, type[rules.Rule]]:
+    """The rules by the name of their class in small letters; `box` has the bounds of the model's input."""
+    found = [getattr(rules, name) for name in rules.__all__]
+    own = [c for c in found if isinstance(c, type) and issubclass(c, rules.Rule) and c is not rules.Rule]
+    return {**{c.__name__.lower(): c for c in own}, "box": InputZBox}
+
+
+RULES = _public_rules()
 
 
 def _public_flows() -> dict[str, type[flows.Flow]]:

@@ -3,7 +3,7 @@
 import pickle
 
 import pytest
-from helpers.pictures import photos
+from helpers.pictures import photos, table
 
 from lrp_tf.cli.messages import message_of, with_options
 from lrp_tf.files.errors import ExtraError, ImageError, LoadError
@@ -33,6 +33,8 @@ def test_a_picture_that_is_too_large(lrp, saved, tmp_path):
     code, _, err = lrp(*explain)
     assert code == 1
     assert "the limit is 12 (--max-pixels)" in err
+    (failure,) = table("results/failures.csv")
+    assert failure["reason"].endswith("the limit is 12 (--max-pixels)")
     code, _, err = lrp("report", saved, "in/photo0.png", *explain[3:])
     assert code == 2
     assert "the limit is 12 (--max-pixels)" in err

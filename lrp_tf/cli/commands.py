@@ -16,7 +16,7 @@ import keras
 import numpy as np
 
 from lrp_tf import composites, heatmap, rules
-from lrp_tf.cli.messages import with_options
+from lrp_tf.cli.messages import message_of, with_options
 from lrp_tf.cli.options import Relative, Written
 from lrp_tf.cli.progress import Bar
 from lrp_tf.engine import targets
@@ -153,6 +153,7 @@ def explain_images(
         look=look,
         save_relevance=options.save_relevance,
         settings=_settings(options, explainer, identity, preprocessing, chosen, look),
+        describe=message_of,
     )
     say(f"{printable(model.name)}, composite {explainer.composite.name}, {len(files)} image(s)")
     if not classes.names:

@@ -10,7 +10,6 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from lrp_tf.cli.messages import with_options
 from lrp_tf.gallery.draw import where_it_went
 from lrp_tf.gallery.ledger import COLUMNS, Row
 from lrp_tf.terminal import printable, raise_interrupt, say, silence
@@ -62,7 +61,7 @@ class Bar:
             self._print(f"{self.count} of {self.total}, {speed:.2f} images/s, {left / 60:.1f} min left")
 
     def tell_failure(self, line: str) -> None:
-        self._print(f"failed: {with_options(line, ('max_pixels',))}")
+        self._print(f"failed: {line}")
 
     def tell_absurd(self, line: str) -> None:
         self._print(f"warning: {line}")

@@ -52,6 +52,8 @@ class Gallery:
         look: how relevance is drawn.
         save_relevance: `.npy` files too: float32 [H, W, C] of the model's input, [k, H, W, C] for k targets.
         settings: have to be the same when a run is resumed; written to `settings.json`.
+        describe: an error as the reason of a failure, for the table and for `tell`. A command line puts its options in
+            place of the arguments that the message names.
 
     Raises:
         ValueError: see `Look.check`.
@@ -69,6 +71,7 @@ class Gallery:
     look: Look = Look()
     save_relevance: bool = False
     settings: Mapping[str, object] = dataclasses.field(default_factory=dict)
+    describe: Callable[[Exception], str] = str
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "out", Path(self.out))
@@ -88,7 +91,7 @@ class Gallery:
         """Explain `files`, pairs as `images.find` gives them.
 
         Args:
-            resume: continue what an earlier run left in `out`; files that failed are tried again.
+            resume: continue an earlier run in `out`, with another attempt at each file that failed.
             overwrite: begin new tables although those of an earlier run exist; pictures of the same name are replaced,
                 all others stay.
             progress: called with the number of files that are finished since the last call; first with those that an
@@ -148,8 +151,14 @@ class _Run:
         form = form_of(gallery.explainer, gallery.size)
         self.fit = Fit(form.height, form.width, gallery.how)
         self.stream = Stream(
-            form, self.fit, gallery.preprocessing, gallery.look, gallery.batch, gallery.max_pixels
-        )  # fmt: skip
+            form,
+            self.fit,
+            gallery.preprocessing,
+            gallery.look,
+            gallery.batch,
+            gallery.max_pixels,
+            gallery.describe,
+        )
         self.explaining = Explaining(gallery.explainer, gallery.targets, gallery.classes, self.stream)
         self.paint = gallery.look.paint(first_stride(gallery.explainer))
         self.scale: float | None = None  # of the whole run
@@ -211,7 +220,7 @@ class _Run:
         except (OSError, ValueError, cv2.error) as error:
             if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
                 raise
-            self._fail(record, item, f"no result: {getattr(error, 'strerror', None) or error}")
+            self._fail(record, item, f"no result: {getattr(error, 'strerror', None) or self.gallery.describe(error)}")
             return
         record.add(rows)
         self.listener.finished(rows)

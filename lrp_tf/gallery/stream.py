@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -19,7 +19,8 @@ from lrp_tf.files.loading import Preprocessing
 from lrp_tf.heatmap.look import Look
 from lrp_tf.heatmap.photographs import scaled
 
-_KEPT = 4_000_000  # Photographs of more pixels do not wait in memory for their overlay; they are read again.
+# A photograph of more pixels does not wait in memory for its overlay; its file is read a second time.
+_KEPT = 4_000_000
 
 
 class Photograph(NamedTuple):
@@ -30,7 +31,7 @@ class Photograph(NamedTuple):
         size: (height, width) of the file.
         shown: uint8 [h, w, 3], as drawn beside its heatmap.
         whole: uint8 [H, W, 3], all pixels; None if overlays are not wanted or it is too large to wait in memory.
-        max_pixels: the limit for reading the file again.
+        max_pixels: the limit for reading the file a second time.
     """
 
     path: str
@@ -58,16 +59,24 @@ class Stream:
         look: whether photographs are kept for overlays, and how large they are drawn.
         batch: images in a batch.
         max_pixels: larger files are failures.
+        describe: an error as the reason of a failure.
 
     Attributes:
         low, high: the range of all values that were fed to the model.
     """
 
     def __init__(
-        self, form: Form, fit: Fit, preprocessing: Preprocessing, look: Look, batch: int, max_pixels: int
+        self,
+        form: Form,
+        fit: Fit,
+        preprocessing: Preprocessing,
+        look: Look,
+        batch: int,
+        max_pixels: int,
+        describe: Callable[[Exception], str] = str,
     ) -> None:
         self.form, self.fit, self.preprocessing, self.look = form, fit, preprocessing, look
-        self.batch, self.max_pixels = batch, max_pixels
+        self.batch, self.max_pixels, self.describe = batch, max_pixels, describe
         self.low, self.high = np.inf, -np.inf
         self._photographs: dict[int, Photograph] = {}
         self._lock = threading.Lock()
@@ -102,7 +111,7 @@ class Stream:
         try:
             image = images.read(path, self.max_pixels)
         except ImageError as error:
-            self._failures.append((index, str(error)))
+            self._failures.append((index, self.describe(error)))
             return np.zeros((self.form.height, self.form.width, self.form.channels), np.uint8), False
         height, width = image.shape[:2]
         factor = self.look.shown / max(height, width)

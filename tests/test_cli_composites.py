@@ -57,9 +57,9 @@ def registry(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
 @pytest.mark.parametrize(
     ("text", "found"),
     [
-        ("epsilon", parse.Preset("epsilon", {})),
-        ("mine:gamma=1", parse.Preset("mine", {"gamma": 1})),
-        ("mine:", parse.Preset("mine", {})),
+        ("epsilon", parse.NamedPreset("epsilon", {})),
+        ("mine:gamma=1", parse.NamedPreset("mine", {"gamma": 1})),
+        ("mine:", parse.NamedPreset("mine", {})),
         ("first: flat", parse.Written("first: flat")),
         ("first:flat", parse.Written("first:flat")),
         ("all: gamma gamma=1", parse.Written("all: gamma gamma=1")),

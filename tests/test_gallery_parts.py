@@ -55,6 +55,11 @@ def test_a_plan_refuses_what_does_not_fit_the_earlier_run(tmp_path):
     assert ledger.read_scale(tmp_path, before) == 0.25
     with pytest.raises(LoadError, match="another list of files"):
         ledger.read_scale(tmp_path, before._replace(items=[Item("z.png", "z")]))
+    files = f'"files": "{before.digest()}"'
+    for content in ("", "[]", "{", f"{{{files}}}", f'{{{files}, "scale": "a"}}'):
+        (tmp_path / ledger.SCALE).write_text(content)
+        with pytest.raises(LoadError, match="cannot be read"):
+            ledger.read_scale(tmp_path, before)
     assert plan(tmp_path, settings={"b": 1}, overwrite=True).items == before.items
 
 

@@ -49,6 +49,13 @@ def test_a_file_without_names_is_an_error(tmp_path, content):
         loading.load_classes(tmp_path / "names")
 
 
+@pytest.mark.parametrize("content", ["5", '{"0": null}', '{"0": 1.5}', '{"1": "dog"}', '{"0": []}', '{"0": {}}'])
+def test_another_layout_of_names_is_an_error(tmp_path, content):
+    (tmp_path / "names").write_text(content, encoding="utf-8")
+    with pytest.raises(LoadError, match="numbered from 0 without gaps"):
+        loading.load_classes(tmp_path / "names")
+
+
 def test_from_python_the_number_of_names_is_checked_too(saved, tmp_path):
     explainer = lrp_tf.Explainer(keras.models.load_model(saved))
     classes = loading.Classes(("a", "b", "c"))

@@ -9,7 +9,7 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import keras
@@ -17,8 +17,8 @@ import numpy as np
 
 from lrp_tf import composites, heatmap, rules
 from lrp_tf.cli.messages import message_of, with_options
-from lrp_tf.cli.options import Relative, Written
-from lrp_tf.cli.progress import Bar
+from lrp_tf.cli.options import RelativeFactor, Written
+from lrp_tf.cli.progress import ProgressBar
 from lrp_tf.engine import targets
 from lrp_tf.engine.diagnosis import ADVICE, RelevanceWarning
 from lrp_tf.explainer import Explainer
@@ -32,7 +32,7 @@ from lrp_tf.serving import saved_model
 from lrp_tf.terminal import printable, say
 
 SOME_FAILED = 1
-_EACH = 25  # Up to so many images, each gets a line on the console.
+_EACH = 25  # With at most this many images, each gets a line on the console.
 
 
 def explain_command(options: argparse.Namespace) -> int:
@@ -201,7 +201,7 @@ def _settings(
 def _run(job: Gallery, files: list[tuple[str, str]], options: argparse.Namespace) -> Outcome:
     """Run the job with a progress bar."""
     passes = 2 if job.look.scale == "run" else 1
-    with Bar(passes * len(files)) as bar, warnings.catch_warnings():
+    with ProgressBar(passes * len(files)) as bar, warnings.catch_warnings():
         warnings.simplefilter("ignore", RelevanceWarning)  # the bar shows one for each map
         return job.run(
             files,
@@ -313,7 +313,9 @@ def _needs_bounds(options: argparse.Namespace) -> bool:
     return name in composites.PRESETS and composites.needs_bounds(name) and not {"low", "high"} <= set(given)
 
 
-def _bounds(options: argparse.Namespace, model: keras.Model, preprocessing: loading.Preprocessing) -> dict:
+def _bounds(
+    options: argparse.Namespace, model: keras.Model, preprocessing: loading.Preprocessing
+) -> dict[str, np.ndarray]:
     """low and high of z^B rules: the values that pixels of 0 and 255 become."""
     if not _needs_bounds(options):
         return {}
@@ -322,16 +324,16 @@ def _bounds(options: argparse.Namespace, model: keras.Model, preprocessing: load
     return {"low": low, "high": high}
 
 
-def _explainer(model: keras.Model, options: argparse.Namespace, bounds: dict) -> Explainer:
+def _explainer(model: keras.Model, options: argparse.Namespace, bounds: Mapping[str, object]) -> Explainer:
     chosen = {"output": _output(options), "relevance_filter": options.relevance_filter}
     if (composite := _written(options)) is not None:
         return Explainer(model, composite, **chosen)
     name, given = options.composite
     if options.zero_bias and given.get("zero_bias", True) is not True:
         raise LoadError(f"--zero-bias and --composite {options.composite} contradict one another. Expected one of them")
-    given = {key: rules.Relative(value) if isinstance(value, Relative) else value for key, value in given.items()}
+    given = {key: rules.Relative(value) if isinstance(value, RelativeFactor) else value for key, value in given.items()}
     zero_bias = {"zero_bias": True} if options.zero_bias else {}
-    return Explainer(model, name, **chosen, **bounds | given | zero_bias)
+    return Explainer(model, name, **chosen, **{**bounds, **given, **zero_bias})
 
 
 def _written(options: argparse.Namespace) -> composites.Composite | None:

@@ -7,7 +7,7 @@ import ast
 import re
 import sys
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import lrp_tf
 
@@ -218,11 +218,11 @@ class _Renamed(argparse.Action):
         setattr(chosen, self.dest, value)
 
 
-class Preset(NamedTuple):
+class NamedPreset(NamedTuple):
     """A preset's name and its options; `str()` writes them as on the command line, in one order."""
 
     name: str
-    options: dict[str, Any]
+    options: dict[str, object]
 
     def __str__(self) -> str:
         listed = ",".join(f"{name}={value}" for name, value in sorted(self.options.items()))
@@ -239,7 +239,7 @@ class Written(NamedTuple):
         return self.text.endswith(".toml")
 
 
-def composite(text: str) -> Preset | Written:
+def composite(text: str) -> NamedPreset | Written:
     """A preset's name with options, the text of a composite, or the path of a .toml file.
 
     What follows the first colon tells name and text apart: an option of a preset is OPTION=VALUE, whereas every entry
@@ -254,15 +254,17 @@ def composite(text: str) -> Preset | Written:
     return Written(text)
 
 
-def preset(text: str) -> Preset:
+def preset(text: str) -> NamedPreset:
     """NAME or NAME:OPTION=VALUE,...: values are numbers, true, false, words, lists as [-1,0,1], or relative(0.25)."""
     name, _, rest = text.partition(":")
     try:
-        call: Any = ast.parse(f"preset({rest})", mode="eval").body
-        names = [keyword.arg for keyword in call.keywords] if isinstance(call, ast.Call) and not call.args else [None]
-        if None in names or len(set(names)) < len(names):
+        call = ast.parse(f"preset({rest})", mode="eval").body
+        if not isinstance(call, ast.Call) or call.args:
             raise ValueError(text)
-        return Preset(name, {keyword.arg: _value(keyword.value) for keyword in call.keywords})
+        options = {keyword.arg: _value(keyword.value) for keyword in call.keywords if keyword.arg is not None}
+        if len(options) < len(call.keywords):  # **options, or one of them twice
+            raise ValueError(text)
+        return NamedPreset(name, options)
     except (SyntaxError, ValueError) as error:
         raise argparse.ArgumentTypeError(
             "expected NAME or NAME:OPTION=VALUE,OPTION=VALUE, as in epsilon_gamma_box:gamma=0.5,low=-1,high=1; values "
@@ -271,7 +273,7 @@ def preset(text: str) -> Preset:
         ) from error
 
 
-class Relative(float):
+class RelativeFactor(float):
     """The factor of a stabiliser that is relative, `rules.Relative`."""
 
     def __repr__(self) -> str:
@@ -280,14 +282,14 @@ class Relative(float):
     __str__ = __repr__
 
 
-def _value(node: ast.expr) -> Any:
+def _value(node: ast.expr) -> object:
     if isinstance(node, ast.Name) and node.id.lower() in ("true", "false"):
         return node.id.lower() == "true"
     if isinstance(node, ast.Name) and node.id in WHEN_EMPTY:
         return node.id
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id.lower() == "relative":
         (factor,) = node.args
-        return Relative(ast.literal_eval(factor))
+        return RelativeFactor(ast.literal_eval(factor))
     value = ast.literal_eval(node)
     numbers = value if isinstance(value, list) else [value]
     if not all(isinstance(number, (bool, int, float)) for number in numbers):

@@ -25,7 +25,7 @@ class _Console(Console):
         silence(sys.stderr)
 
 
-class Bar:
+class ProgressBar:
     """Progress with images per second and the time left; a line every half minute if the console is no terminal."""
 
     def __init__(self, total: int) -> None:
@@ -37,7 +37,7 @@ class Bar:
         self.progress = Progress(*columns, console=self.console, transient=True)
         self.task = self.progress.add_task("", total=total, speed="")
 
-    def __enter__(self) -> Bar:
+    def __enter__(self) -> ProgressBar:
         if self.console.is_terminal:
             self.progress.start()
         return self

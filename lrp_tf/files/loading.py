@@ -13,11 +13,11 @@ import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import h5py
 import keras
 import numpy as np
+from numpy.typing import ArrayLike
 
 from lrp_tf.files.downloads import CLASS_INDEX, IMAGENET, time_limit
 from lrp_tf.files.errors import LoadError
@@ -237,16 +237,19 @@ def load_classes(path: str | os.PathLike) -> Classes:
         raise LoadError(f"class names {path}: the file holds no name. Expected one for each class of the model")
     try:
         return _classes(content)
-    except (ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
+    except (ValueError, TypeError, KeyError, IndexError) as error:
         raise LoadError(
             f'class names {path}: expected {{"0": ["n01440764", "tench"], ...}}, {{"0": "tench"}}, {{"tench": 0}}, a '
             f"JSON list or one name per line, numbered from 0 without gaps. Received: {type(error).__name__}: {error}"
         ) from error
 
 
-def _classes(content: Any) -> Classes:
+def _classes(content: object) -> Classes:
+    """The names in the content of a file, see `load_classes`; other layouts raise almost any type."""
     if isinstance(content, list):
         return Classes(tuple(map(str, content)))
+    if not isinstance(content, dict):
+        raise TypeError(f"{content!r} is neither a list nor an object")
     if all(isinstance(value, int) for value in content.values()):
         content = {str(index): name for name, index in content.items()}
     entries = [content[str(i)] for i in range(len(content))]
@@ -276,7 +279,7 @@ class Preprocessing:
     """
 
     name: str
-    function: Callable[[np.ndarray], Any]
+    function: Callable[[np.ndarray], ArrayLike]
 
     def __call__(self, pixels: np.ndarray) -> np.ndarray:
         """uint8 [B, H, W, C] -> float32 of the same shape.

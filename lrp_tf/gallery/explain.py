@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -86,11 +86,11 @@ class Explaining:
     def _failures(self) -> Iterator[Failed]:
         return (Failed(index, reason) for index, reason in self.stream.failures())
 
-    def _results(self, paths: Sequence[str], full: bool) -> Iterator[tuple[Any, np.ndarray]]:
+    def _results(self, paths: Sequence[str], full: bool) -> Iterator[tuple[Explanation | tf.Tensor, np.ndarray]]:
         """(relevance or `Explanation`, indices) of each batch."""
         graph = self.explainer.graph
 
-        def target(element: tuple[np.ndarray, np.ndarray]) -> Any:
+        def target(element: tuple[np.ndarray, np.ndarray]) -> targets.Targets:
             return targets.for_all(self.wanted, graph, len(element[1]))
 
         stream = self.explainer.map(self.stream.batches(paths), target, full=full, with_inputs=True)

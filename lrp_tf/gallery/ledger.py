@@ -14,7 +14,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import filelock
 
@@ -23,7 +23,7 @@ from lrp_tf.files.errors import LoadError
 
 LOCK = ".lrp-tf.lock"
 RESULTS, FAILURES, SETTINGS, SCALE = "results.csv", "failures.csv", "settings.json", "scale.json"
-TOP = 5  # The table lists so many classes of an image.
+TOP = 5  # How many of the highest classes the table lists for each image.
 COLUMNS = (
     *("file", "result"),
     *(f"top{i}{what}" for i in range(1, TOP + 1) for what in ("", "_name", "_probability", "_logit")),
@@ -104,7 +104,7 @@ class Item(NamedTuple):
     base: str
 
 
-class Plan(NamedTuple):
+class RunPlan(NamedTuple):
     """What a run has to do.
 
     Attributes:
@@ -131,7 +131,7 @@ def plan(
     *,
     resume: bool,
     overwrite: bool,
-) -> Plan:
+) -> RunPlan:
     """Compare what is asked for with what an earlier run left in `out`, and make `out` ready.
 
     Args:
@@ -152,7 +152,7 @@ def plan(
     for path, relative in files:
         relatives.setdefault(path, relative)
     items = [Item(path, names.new(path, relative)) for path, relative in relatives.items() if path not in finished]
-    return Plan(items, len(relatives) - len(items), finished)
+    return RunPlan(items, len(relatives) - len(items), finished)
 
 
 def _finished(
@@ -174,7 +174,7 @@ def _finished(
         changed = sorted(k for k in {*before, *settings} if before.get(k) != settings.get(k))
         raise LoadError(
             f"`resume`: {out} was made with other settings: {', '.join(changed)}. Expected the same. Remedy: the "
-            "settings of before (settings.json), another `out`, or `overwrite`",
+            "earlier settings (settings.json), another `out`, or `overwrite`",
             ("resume", "out", "overwrite"),
         )
     rows = complete_rows(out / RESULTS, len(COLUMNS))
@@ -187,34 +187,37 @@ def _finished(
     return finished
 
 
-def read_scale(out: Path, plan: Plan) -> float:
+def read_scale(out: Path, plan: RunPlan) -> float:
     """The scale that the run to resume had.
 
     Raises:
-        LoadError: it was the scale of another list of files.
+        LoadError: the file is missing or damaged, or it is the scale of another list of files.
     """
     path = out / SCALE
     before = _read_json(path)
-    if before.get("files") != plan.digest():
+    scale = before.get("scale")
+    if before.get("files") != plan.digest() or not isinstance(scale, int | float):
         raise LoadError(
-            f"`resume`: the scale of the run, {path}, is of another list of files, so that colours would not compare. "
-            "Expected the same files. Remedy: `scale` with the number from there, or `overwrite`",
+            f"`resume`: the scale of the run, {path}, belongs to another list of files or cannot be read; colours of "
+            "the two runs would not be comparable. Expected the same files. Remedy: `scale` with the number in that "
+            "file, or `overwrite`",
             ("resume", "scale", "overwrite"),
         )
-    return float(before["scale"])
+    return float(scale)
 
 
-def write_scale(out: Path, plan: Plan, scale: float) -> None:
+def write_scale(out: Path, plan: RunPlan, scale: float) -> None:
     """Keep the scale of a run for those that resume it."""
     write_text(out / SCALE, json.dumps({"scale": scale, "files": plan.digest()}))
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    """The content of a file, empty if it cannot be read."""
+def _read_json(path: Path) -> dict[str, object]:
+    """The object that a file holds; an empty one if it cannot be read or holds something else."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
+    return content if isinstance(content, dict) else {}
 
 
 # --- tables ------------------------------------------------------------------------------------

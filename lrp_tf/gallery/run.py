@@ -27,7 +27,7 @@ from lrp_tf.files.loading import Classes, Preprocessing
 from lrp_tf.gallery import ledger
 from lrp_tf.gallery.draw import draw, first_stride, save_array, suffixes
 from lrp_tf.gallery.explain import Explained, Explaining, Failed
-from lrp_tf.gallery.ledger import COLUMNS, Item, Plan, Record, Row
+from lrp_tf.gallery.ledger import COLUMNS, Item, Record, Row, RunPlan
 from lrp_tf.gallery.stream import Stream
 from lrp_tf.heatmap.look import Look
 from lrp_tf.terminal import printable
@@ -188,7 +188,7 @@ class _Run:
         low, high = float(self.stream.low), float(self.stream.high)
         return Outcome(self.done, self.failed, plan.skipped, low, high, self.scale, self.absurd)
 
-    def _scale_of_run(self, plan: Plan) -> float:
+    def _scale_of_run(self, plan: RunPlan) -> float:
         """The largest |R| of all images, as drawn, computed before any is drawn, or read from the run to resume."""
         if plan.finished:
             self.listener.progress(len(plan.items))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from matplotlib.colors import Colormap
@@ -28,10 +27,10 @@ class Look:
         styles: some of `STYLES`.
         scale: the |R| of full colour. None: the largest of each map; a number; "99%": that quantile of each map;
             "image": the largest of all targets of an image, "image:99%" a quantile of them; "run": the largest of the
-            whole run, for which all relevance is computed once before.
+            whole run, which computes all relevance a first time to find it.
         smooth: see `heatmap.save`; "auto" takes the first stride of the explained model.
         colorbar: beside overlays and heatmaps, which then have a margin, and below maps side by side.
-        dpi: of what has texts or lies side by side; the others have the pixels of the photograph.
+        dpi: of pictures with texts or side by side; all others have one pixel for each pixel of the photograph.
         format: one of `FORMATS`.
     """
 
@@ -48,15 +47,21 @@ class Look:
 
     def check(self) -> None:
         """Raise ValueError where `lrp_tf.heatmap` would, before any work is done."""
-        overlay(np.zeros((1, 1)), np.zeros((1, 1)), stride=1, **self.colours, scale=self._quantile())
+        nothing, paint = np.zeros((1, 1)), self.paint(1)
+        overlay(
+            nothing,
+            nothing,
+            cmap=paint.cmap,
+            scale=self._quantile(),
+            gamma=paint.gamma,
+            reduce=paint.reduce,
+            show=paint.show,
+            smooth=paint.smooth,
+            stride=paint.stride,
+        )
         require_dpi(self.dpi)
         if self.format not in FORMATS:
             raise ValueError(f"Expected format one of {', '.join(FORMATS)}. Received: {self.format!r}")
-
-    @property
-    def colours(self) -> dict[str, Any]:
-        names = ("cmap", "gamma", "reduce", "show", "smooth")
-        return {name: getattr(self, name) for name in names}
 
     @property
     def shown(self) -> int:
@@ -64,8 +69,10 @@ class Look:
         return max(_SHOWN, round(TILE * self.dpi))
 
     def paint(self, stride: float) -> Paint:
-        """For a model with that first stride."""
-        return Paint(**self.colours, stride=stride)
+        """How a map is drawn, without its scale, for a model whose first convolution has that stride."""
+        return Paint(
+            cmap=self.cmap, reduce=self.reduce, gamma=self.gamma, show=self.show, smooth=self.smooth, stride=stride
+        )  # fmt: skip
 
     def scales(self, maps: Sequence[np.ndarray], run: float | None) -> list[float]:
         """The |R| of full colour for the map of each target.
@@ -86,7 +93,7 @@ class Look:
         return [limits(m, self.scale)[1] for m in maps]
 
     def _quantile(self) -> Scale:
-        """The scale without "image" and "run", which heatmaps of a single map do not know."""
+        """The scale without "image" and "run", which a heatmap of a single map does not take."""
         if self.scale in ("image", "run"):
             return None
         if isinstance(self.scale, str):

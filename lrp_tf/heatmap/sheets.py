@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike
 from lrp_tf.heatmap.colours import colour
 from lrp_tf.heatmap.files import DPI, empty_figure, require_dpi, write_figure
 from lrp_tf.heatmap.photographs import laid_over, scaled
-from lrp_tf.heatmap.texts import PLAIN, printable, wrapped
+from lrp_tf.heatmap.texts import TEXT_STYLE, drawable, wrapped
 
 GAP = 10  # between pictures, and around them
 TITLE, LABEL, HEAD = 9, 8, 11  # font sizes
@@ -122,7 +122,7 @@ def sheet(
         top = head + r * row_height + above
         for t, text in enumerate(parted[r] if parted else []):
             place = (t + 0.5) / len(parted[r]) * inside / width, 1 - (top - 4) / height
-            drawing.text(*place, text, ha="center", va="bottom", fontsize=TITLE, **PLAIN)
+            drawing.text(*place, text, ha="center", va="bottom", fontsize=TITLE, **TEXT_STYLE)
         start = (inside - len(row) * (cell_width + GAP) + GAP) // 2
         for c, picture in enumerate(row):
             tall, wide = next(next_size)
@@ -140,7 +140,7 @@ def sheet(
         # A little shorter than the cell: the numbers at its ends extend beyond it.
         draw_bar(drawing, bar, _box(inside, head + above + 4, 12, cell_height - 8, width, height))
     if suptitle:
-        drawing.text(0.5, 1 - 8 / height, suptitle, ha="center", va="top", fontsize=HEAD, **PLAIN)
+        drawing.text(0.5, 1 - 8 / height, suptitle, ha="center", va="top", fontsize=HEAD, **TEXT_STYLE)
     return drawing
 
 
@@ -161,7 +161,7 @@ def _draw_picture(drawing: Figure, pixels: np.ndarray, box: tuple[float, float, 
     frame(axes)
     axes.set_xticks([])
     axes.set_yticks([])
-    axes.set_xlabel(label, fontsize=LABEL, labelpad=2, **PLAIN)
+    axes.set_xlabel(label, fontsize=LABEL, labelpad=2, **TEXT_STYLE)
 
 
 def draw_bar(drawing: Figure, bar: Bar, box: tuple[float, float, float, float], *, lying: bool = False) -> None:
@@ -178,7 +178,7 @@ def draw_bar(drawing: Figure, bar: Bar, box: tuple[float, float, float, float], 
     places, texts = list(marks), [number(value) for value in marks.values()]
     if lying:
         axes.set_yticks([])
-        axes.set_xticks(places, texts, fontsize=LABEL, **PLAIN)
+        axes.set_xticks(places, texts, fontsize=LABEL, **TEXT_STYLE)
         axes.tick_params(axis="x", length=3, pad=2)
         # The next bar is near, so the numbers at the ends stay within the width of this one.
         for place, text in zip(places, axes.get_xticklabels(), strict=True):
@@ -187,14 +187,14 @@ def draw_bar(drawing: Figure, bar: Bar, box: tuple[float, float, float, float], 
     axes.set_xticks([])
     axes.yaxis.tick_right()
     axes.yaxis.set_label_position("right")
-    axes.set_yticks(places, texts, fontsize=LABEL, **PLAIN)
+    axes.set_yticks(places, texts, fontsize=LABEL, **TEXT_STYLE)
     axes.tick_params(axis="y", length=3, pad=2)
-    axes.set_ylabel("relevance", fontsize=LABEL, labelpad=2, **PLAIN)
+    axes.set_ylabel("relevance", fontsize=LABEL, labelpad=2, **TEXT_STYLE)
 
 
 def number(value: float) -> str:
     """Three digits, and a minus as wide as a plus."""
-    return printable(f"{value:.3g}".replace("-", "−"))
+    return drawable(f"{value:.3g}".replace("-", "−"))
 
 
 def _lines(text: str) -> int:

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 from lrp_tf.heatmap.colours import RELEVANCE_CMAP, Scale, colour, limits, require_finite
 from lrp_tf.heatmap.files import DPI, empty_figure, require_format, write_figure
 from lrp_tf.heatmap.sheets import BAR, LABEL, TITLE, Bar, draw_bar, frame
-from lrp_tf.heatmap.texts import PLAIN, wrapped
+from lrp_tf.heatmap.texts import TEXT_STYLE, wrapped
 
 CHANNELS = 16
 WIDTH, LEFT, RIGHT = 900, 70, 20
@@ -69,13 +69,13 @@ def signal(
     above = 12 + (19 * (title.count("\n") + 1) if title else 0)
     height = above + channels * (panel + gap) + 30
     drawing = empty_figure(width, height)
-    drawing.text(WIDTH / 2 / width, 1 - 8 / height, title, ha="center", va="top", fontsize=TITLE, **PLAIN)
+    drawing.text(WIDTH / 2 / width, 1 - 8 / height, title, ha="center", va="top", fontsize=TITLE, **TEXT_STYLE)
     for c in range(channels):
         bottom = 1 - (above + c * (panel + gap) + panel) / height
         axes = drawing.add_axes((LEFT / width, bottom, (WIDTH - LEFT - RIGHT) / width, panel / height))
         _draw(axes, x, values[:, c], colour(relevance[:, c], ends, cmap, gamma))
         axes.tick_params(labelbottom=c == channels - 1)
-        axes.set_ylabel(wrapped(names[c], panel / DPI, LABEL), fontsize=LABEL, **PLAIN)
+        axes.set_ylabel(wrapped(names[c], panel / DPI, LABEL), fontsize=LABEL, **TEXT_STYLE)
     if colorbar:
         box = (WIDTH / width, 1 - (above + panel) / height, 12 / width, panel / height)
         draw_bar(drawing, Bar(ends, cmap, gamma), box)

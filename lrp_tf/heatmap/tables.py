@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 from lrp_tf.heatmap.colours import require_finite
 from lrp_tf.heatmap.files import DPI, empty_figure, require_format, write_figure
 from lrp_tf.heatmap.sheets import LABEL, TITLE, frame, number
-from lrp_tf.heatmap.texts import PLAIN, printable, width, wrapped
+from lrp_tf.heatmap.texts import TEXT_STYLE, drawable, width, wrapped
 
 FOR, AGAINST = "#b2182b", "#2166ac"
 BARS, NUMBERS, ROW = 420, 70, 22  # pixels: the bars, the numbers at either side of them, the height of one
@@ -60,8 +60,8 @@ def table(
     tall = above + ROW * len(order) + below
 
     drawing = empty_figure(wide, tall)
-    drawing.text(0.5, 1 - 8 / tall, title, ha="center", va="top", fontsize=TITLE, **PLAIN)
-    drawing.text(0.5, 6 / tall, note, ha="center", va="bottom", fontsize=LABEL, **PLAIN)
+    drawing.text(0.5, 1 - 8 / tall, title, ha="center", va="top", fontsize=TITLE, **TEXT_STYLE)
+    drawing.text(0.5, 6 / tall, note, ha="center", va="bottom", fontsize=LABEL, **TEXT_STYLE)
     share = (BARS + 2 * NUMBERS) / wide
     axes = drawing.add_axes((left / wide, below / tall, share, ROW * len(order) / tall))
     _draw(axes, relevance[order], features)
@@ -102,12 +102,12 @@ def _draw(axes: Axes, bars: np.ndarray, features: list[str]) -> None:
             ha="left" if value >= 0 else "right",
             va="center",
             fontsize=LABEL,
-            **PLAIN,
+            **TEXT_STYLE,
         )
     frame(axes)
     axes.axvline(0, color="0.4", linewidth=0.8)
     axes.set_xticks([])
-    axes.set_yticks(rows, features, fontsize=LABEL, **PLAIN)
+    axes.set_yticks(rows, features, fontsize=LABEL, **TEXT_STYLE)
     axes.tick_params(axis="y", length=0)
     for spine in axes.spines.values():
         spine.set_visible(False)
@@ -119,7 +119,7 @@ def _feature(index: int, names: Sequence[str] | None, values: Sequence[object] |
     if values is not None:
         value = values[index]
         text += f" = {value:.4g}" if isinstance(value, float | np.floating) else f" = {value}"
-    text = " ".join(printable(text).split())
+    text = " ".join(drawable(text).split())
     return text if len(text) <= LONGEST else text[: LONGEST - 3] + "..."
 
 

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import functools
 import textwrap
-from typing import Any
+from typing import TypedDict
 
 from matplotlib import font_manager
 from matplotlib.backends.backend_agg import RendererAgg
 
-# What every text is drawn with; matplotlib would read "$" as mathematics.
-PLAIN: dict[str, Any] = {"parse_math": False, "usetex": False, "color": "black"}
+
+class TextStyle(TypedDict):
+    """The arguments of matplotlib that every text is drawn with."""
+
+    parse_math: bool
+    usetex: bool
+    color: str
+
+
+TEXT_STYLE: TextStyle = {"parse_math": False, "usetex": False, "color": "black"}  # "$" starts no mathematics
 
 
 @functools.lru_cache(maxsize=32)
@@ -29,7 +37,7 @@ def _fonts() -> list[str]:
     return found or [font_manager.findfont(font_manager.FontProperties())]
 
 
-def printable(text: object) -> str:
+def drawable(text: object) -> str:
     """The text with "?" in place of what the font lacks, so that matplotlib does not warn. Line breaks stay."""
     known = frozenset[int]().union(*map(_characters, _fonts()))
     lines = "\n".join(str(text).expandtabs(4).splitlines())
@@ -43,9 +51,9 @@ def width(text: str, size: float) -> float:
 
 
 def wrapped(text: object, inches: float, size: float) -> str:
-    """A printable text whose lines are not wider than that."""
+    """The text with line breaks such that no line is wider than `inches`, see `drawable`."""
     lines = []
-    for line in printable(text).split("\n"):
+    for line in drawable(text).split("\n"):
         taken = width(line, size)
         # Letters differ in width, hence a tenth less.
         letters = len(line) if taken <= inches else max(1, int(0.9 * len(line) * inches / taken))

@@ -12,7 +12,6 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import keras
 import numpy as np
@@ -72,7 +71,7 @@ def export(
     docs/serving.md lists the signatures, their inputs and their outputs.
 
     Args:
-        explainer: its present weights are written, once for all signatures. `max_batch` and `jit_compile` have no
+        explainer: its current weights are written, once for all signatures. `max_batch` and `jit_compile` have no
             effect in a server.
         path: the version folder, "served/1"; its name is an integer. It appears whole or not at all.
         preprocess: what pixels 0..255 go through before the model, as `loading.get_preprocessing` names it. None: a
@@ -127,7 +126,7 @@ def _options(
 
 
 # Signature -> its function, and what it takes in the structure of the model's inputs.
-Endpoints = dict[str, tuple[Callable[..., Any], list[Any]]]
+Endpoints = dict[str, tuple[Callable[..., object], list[object]]]
 
 
 def _export(
@@ -150,8 +149,8 @@ def _export(
     temporary = path.parent / f".tmp-{secrets.token_hex(8)}"
     try:
         _save(explainer.model, endpoints, temporary)
-        graph = _checked_graph(temporary)
-        signatures = {name: (sorted(graph[name].inputs), sorted(graph[name].outputs)) for name in endpoints}
+        written = _signatures(temporary)
+        signatures = {name: written[name] for name in endpoints}
         (temporary / EXTRA).mkdir()
         if logs is not None:
             requests = _requests(served, images, endpoints, left_out)
@@ -169,7 +168,7 @@ def _export(
 
 def _endpoints(served: Served, top_k: int | None) -> tuple[Endpoints, dict[str, str]]:
     """The signatures of tensors; those that are left out -> why."""
-    model: Callable[..., Any] = served.explainer.model.__call__
+    model: Callable[..., object] = served.explainer.model.__call__
     endpoints: Endpoints = {"serving_default": (model, served.specs)}
     left_out = {}
     if served.has_top:
@@ -184,7 +183,7 @@ def _endpoints(served: Served, top_k: int | None) -> tuple[Endpoints, dict[str, 
 
 
 def _free_version(path: str | os.PathLike) -> Path:
-    """The path of a version folder that does not exist yet; the folder above it is made."""
+    """The path of a version folder that does not exist yet; its parent folder is created."""
     path = Path(path)
     if not (path.name.isascii() and path.name.isdigit() and int(path.name) > 0):
         raise ValueError(
@@ -210,8 +209,8 @@ def _save(model: keras.Model, endpoints: Endpoints, path: Path) -> None:
     tf.saved_model.save(root, str(path), signatures=traced, options=options)
 
 
-def _checked_graph(path: Path) -> Any:
-    """The signatures that were written, by name.
+def _signatures(path: Path) -> dict[str, tuple[list[str], list[str]]]:
+    """The signatures that were written: name -> (names of inputs, names of outputs).
 
     Raises:
         ValueError: the graph needs Python.
@@ -226,7 +225,8 @@ def _checked_graph(path: Path) -> Any:
             f"The graph calls Python, which a server does not have: {', '.join(python[:5])}. Expected TensorFlow "
             "operations alone. Remedy: keras.ops or TensorFlow instead of tf.numpy_function and tf.py_function"
         )
-    return saved.meta_graphs[0].signature_def
+    signatures = saved.meta_graphs[0].signature_def
+    return {name: (sorted(s.inputs), sorted(s.outputs)) for name, s in signatures.items()}
 
 
 # --- files beside the graph ----------------------------------------------------------------
@@ -297,7 +297,7 @@ def _about(
     signatures: dict[str, tuple[list[str], list[str]]],
     left_out: dict[str, str],
     classes: Classes,
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """What lrp_tf.json says: versions, rules, and the meaning of the numbers that the signatures give."""
     table = explainer.summary(print_fn=None)
     return {

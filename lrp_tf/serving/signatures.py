@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -72,11 +72,11 @@ class Served:
             experimental_attributes={"_noinline": True},
         )
 
-    def explain(self, *args: Any) -> dict[str, tf.Tensor]:
-        # The name counts: TensorFlow numbers unnamed inputs after it, and Keras calls them so.
+    def explain(self, *args: object) -> dict[str, tf.Tensor]:
+        # `args` keeps its name: TensorFlow derives the names of unnamed inputs from it, as for a model of Keras.
         return self.run("top", tree.flatten(args))
 
-    def explain_target(self, *args: Any) -> dict[str, tf.Tensor]:
+    def explain_target(self, *args: object) -> dict[str, tf.Tensor]:
         *inputs, target = args
         return self.run("class" if self.has_top else "index", tree.flatten(inputs), target)
 
@@ -86,7 +86,7 @@ class Served:
             raise ValueError(f"Expected top_k of at least 1, or None. Received: {k!r}")
         codes = targets.ranked([f"topK:{k}"], self.graph)
 
-        def explain_top_k(*args: Any) -> dict[str, tf.Tensor]:
+        def explain_top_k(*args: object) -> dict[str, tf.Tensor]:
             flat = tree.flatten(args)
             return self.run("ranked", flat, tf.tile(tf.constant([codes], tf.int32), [tf.shape(flat[0])[0], 1]))
 

@@ -134,15 +134,15 @@ def _orientation(data: tf.Tensor) -> tf.Tensor:
 # --- geometry ----------------------------------------------------------------------------------
 
 
-def fit(image: tf.Tensor, form: Fit) -> tf.Tensor:
-    """uint8 [H, W, C] -> uint8 [height, width, C], as `form.apply` does it in OpenCV."""
-    height, width = form.height, form.width
-    if form.how == "squash":
+def fit(image: tf.Tensor, geometry: Fit) -> tf.Tensor:
+    """uint8 [H, W, C] -> uint8 [height, width, C], as `geometry.apply` does it in OpenCV."""
+    height, width = geometry.height, geometry.width
+    if geometry.how == "squash":
         return _scaled(image, tf.constant([height, width]), (height, width))
     wanted = tf.constant([height, width], tf.float64)
     given = tf.shape(image)[:2]
     ratios = wanted / tf.cast(given, tf.float64)
-    if form.how == "crop":
+    if geometry.how == "crop":
         part = _whole_numbers(wanted / tf.reduce_max(ratios), given)
         top, left = tf.unstack((given - part) // 2)
         rows, columns = tf.unstack(part)

@@ -119,7 +119,7 @@ def _prepared(tfds: ModuleType, data_dir: str | None) -> Any | None:
 
 
 def _download(tfds: ModuleType, data_dir: str | None) -> Any:
-    """A builder on a copy that is downloaded now. A server that does not answer is not tried: tfds would for minutes.
+    """A builder on a copy that is downloaded now. The server is probed first: tfds would wait for it for minutes.
 
     Raises:
         MnistUnavailable: no answer, or the download failed.

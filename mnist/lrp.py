@@ -7,9 +7,8 @@ import os
 import sys
 from pathlib import Path
 
-os.environ.setdefault(
-    "TF_CPP_MIN_LOG_LEVEL", "2"
-)  # before the import, since TensorFlow writes notes on machines without GPU
+# Before the import: TensorFlow writes notes on machines without a GPU.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import keras
 import numpy as np

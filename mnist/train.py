@@ -10,9 +10,8 @@ import tempfile
 from pathlib import Path
 from typing import NoReturn
 
-os.environ.setdefault(
-    "TF_CPP_MIN_LOG_LEVEL", "2"
-)  # before the import, since TensorFlow writes notes on machines without GPU
+# Before the import: TensorFlow writes notes on machines without a GPU.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import keras
 import tensorflow as tf

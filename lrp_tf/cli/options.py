@@ -242,8 +242,8 @@ class Written(NamedTuple):
 def composite(text: str) -> NamedPreset | Written:
     """A preset's name with options, the text of a composite, or the path of a .toml file.
 
-    What follows the first colon tells name and text apart: an option of a preset is OPTION=VALUE, whereas every entry
-    of a text has a rule there. Text and file are read later, since that needs TensorFlow.
+    The first colon is followed by OPTION=VALUE if a preset is named, and by a rule in a text. Text and file are read
+    later, since that needs TensorFlow.
     """
     name, colon, rest = text.partition(":")
     if text.endswith(".toml"):

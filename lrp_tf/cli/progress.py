@@ -16,7 +16,7 @@ from lrp_tf.terminal import printable, raise_interrupt, say, silence
 
 
 class _Console(Console):
-    """Standard error. By default rich ends the process if nobody reads it any more."""
+    """Standard error. If its reader has closed it, output is dropped; rich itself would end the process."""
 
     def __init__(self) -> None:
         super().__init__(stderr=True, highlight=False, markup=False)

@@ -1,4 +1,4 @@
-"""TensorFlow imported without its greetings: notes that it writes at every start, regardless of the log level."""
+"""Imports TensorFlow without its greetings: notes that it writes at every start, whatever the log level."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _NO_DRIVER, _NO_CUDA = b"Could not find cuda drivers on your machine", b"failed 
 
 
 def import_tensorflow() -> None:
-    """Import Keras and TensorFlow and list the GPUs, which makes them greet.
+    """Import Keras and TensorFlow, and list the GPUs: all greetings are written here.
 
     If the user has set TF_CPP_MIN_LOG_LEVEL, nothing is held back.
     """
@@ -35,9 +35,9 @@ def import_tensorflow() -> None:
 
 @contextlib.contextmanager
 def _without_greetings() -> Iterator[None]:
-    """File descriptor 2 through a child process that drops greetings.
+    """Pass file descriptor 2 through a child process that drops greetings.
 
-    It is a process of its own, so that what TensorFlow writes while it crashes still arrives.
+    A thread would end with this process; the child still passes on what TensorFlow writes while it crashes.
     """
     if not hasattr(os, "fork"):
         yield

@@ -40,7 +40,7 @@ _SIGNATURES = {
     b"%PDF": "PDF",
 }
 EXIF_SEARCHED = 1 << 18
-"""The orientation of a JPEG is looked for in so many bytes at its beginning."""
+"""Number of bytes at the beginning of a JPEG that are searched for its orientation."""
 
 # Pillow has a limit of its own for large images, and filters of warnings are global; both change under this lock.
 _PILLOW = threading.Lock()
@@ -63,8 +63,8 @@ def find(
             that match a pattern.
 
     Yields:
-        (the file, its path relative to the folder that was named): the second names the results. Files that do not
-        exist, folders that cannot be read and pictures in unknown formats are included; `read` says why they fail.
+        (the file, its path relative to the folder that was named): results are named after the second. Files that do
+        not exist, folders that cannot be read and pictures in unknown formats are included; `read` says why they fail.
 
     Raises:
         ValueError: a folder or pattern without any image, a list that cannot be read or holds no name.
@@ -133,7 +133,9 @@ def _lines(content: bytes, name: str) -> list[bytes]:
         try:
             content = os.fsencode(content.decode("utf-16"))
         except UnicodeError as error:
-            raise ValueError(f"list {name!r} begins as UTF-16, but is none: {error}") from error
+            raise ValueError(
+                f"list {name!r} begins with the byte order mark of UTF-16, but cannot be decoded: {error}"
+            ) from error
     content = content.removeprefix(codecs.BOM_UTF8)
     return content.split(b"\0") if b"\0" in content else content.splitlines()
 
@@ -192,7 +194,7 @@ def _open(file: IO[bytes]) -> Image.Image:
     head = file.read(32)
     file.seek(0)
     with _PILLOW, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of odd metadata, too: what counts is whether the file decodes
+        warnings.simplefilter("ignore")  # about odd metadata, for example: what counts is whether the file decodes
         formats = _decoders(head)
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
@@ -252,8 +254,8 @@ _TURNS = {
 def orientation(jpeg: bytes) -> int:
     """The EXIF orientation of a JPEG from its first `EXIF_SEARCHED` bytes, 1 to 8; 1 if it has none.
 
-    Damaged files would be read differently by Pillow and by the graph of an exported model. This is that graph in
-    Python, see `tensor_images`, so that both turn every file alike.
+    The same search as in the graph of an exported model (`tensor_images`), so that both turn every file alike. Pillow's
+    own search gives other results for damaged files.
     """
     last = len(jpeg) - 1
 

@@ -22,6 +22,9 @@ from numpy.typing import ArrayLike
 from lrp_tf.files.downloads import CLASS_INDEX, IMAGENET, time_limit
 from lrp_tf.files.errors import LoadError
 
+_AGAIN = "Remedy: save, download or copy it again"
+_REMEDIES = ("unsafe", "import")  # the options that the remedies in `_why` name
+
 # --- models ------------------------------------------------------------------------------------
 
 
@@ -68,6 +71,11 @@ def load_weights(model: keras.Model, path: str | os.PathLike, *, unsafe: bool = 
 
 
 def _file(path: str | os.PathLike, what: str) -> Path:
+    """The path of a file that can be read and whose content fits its suffix.
+
+    Raises:
+        LoadError: no such file, not readable, empty, damaged, in another format than its suffix says.
+    """
     path = Path(path)
     if not path.is_file():
         found = "is a folder" if path.is_dir() else "no such file"
@@ -91,10 +99,6 @@ def _file(path: str | os.PathLike, what: str) -> Path:
             raise LoadError(f"{path}: is a zip archive. Remedy: rename it to {path.with_suffix('.keras').name}")
         raise LoadError(f"{path}: the file is damaged, or no HDF5 file: it begins with {head!r}. {_AGAIN}")
     return path
-
-
-_AGAIN = "Remedy: save, download or copy it again"
-_REMEDIES = ("unsafe", "import")  # what the remedies that `_why` gives name
 
 
 def _is_hdf5(path: Path) -> bool:

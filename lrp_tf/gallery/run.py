@@ -37,7 +37,7 @@ _NAME, _WARNING = COLUMNS.index("target_name"), COLUMNS.index("warning")
 
 @dataclasses.dataclass(frozen=True)
 class Gallery:
-    """What is done with each image.
+    """What is done with each image of a list.
 
     Attributes:
         explainer: of a model with one image as input and classes as output.
@@ -109,7 +109,9 @@ class Gallery:
         try:
             self.out.mkdir(parents=True, exist_ok=True)
         except (FileExistsError, NotADirectoryError) as error:
-            raise LoadError(f"Expected a folder for the results. Received: {self.out}, a file or below one") from error
+            raise LoadError(
+                f"Expected a folder for the results. Received: {self.out}, which is a file or lies below one"
+            ) from error
         with ledger.only_run(self.out):
             return _Run(self, _Listener(progress, tell, finished, warn)).run(files, resume, overwrite)
 

@@ -31,7 +31,7 @@ def decode(data: tf.Tensor, max_pixels: int) -> tf.Tensor:
     )
     with tf.control_dependencies([one]):
         data = tf.reshape(data, [])
-    # Padded with zeros, so that a file of a few bytes has a header of full length.
+    # Zeros make the header of a file of a few bytes as long as any other.
     head = tf.io.decode_raw(tf.strings.substr(tf.strings.join([data, b"\0" * 32]), 0, 32), tf.uint8)
     png = _begins(head, _PNG) & _begins(head[12:], b"IHDR")
     jpeg = _begins(head, b"\xff\xd8\xff")

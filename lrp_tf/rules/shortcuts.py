@@ -85,8 +85,8 @@ def by_the_boost(rule: Gamma, step: Step, op: Operator, terms: list[Term]) -> Pa
 
     Where z > 0 the sum is z + gamma z+; where z < 0 it is z + gamma z- with z- = z - z+. Nothing cancels in either.
     """
-    up, down = terms
     gamma, stabilizer = float(rule.gamma), rule.stabilizer
+    up, down = terms = _in_fewer_passes(op, gamma, terms)
     if op.positive_only:  # the branch z < 0 gets no relevance, and none arrives at z = 0
         term = dataclasses.replace(up, where=None)
         if isinstance(stabilizer, Relative):
@@ -114,6 +114,16 @@ def by_the_boost(rule: Gamma, step: Step, op: Operator, terms: list[Term]) -> Pa
         (up, Denominator(totals[0], stabilizer, sign=1, stabilized=above)),
         (down, Denominator(totals[1], stabilizer, sign=-1, stabilized=below)),
     ]
+
+
+def _in_fewer_passes(op: Operator, gamma: float, terms: list[Term]) -> list[Term]:
+    """The terms with w + gamma w- as min(w, (1 + gamma) w).
+
+    w + gamma w+ stays: TensorFlow takes max(w, (1 + gamma) w) for a leaky ReLU, whatever the factor.
+    """
+    (_, slow), *_ = terms[1].pairs
+    fast = tf.minimum(op.w, (1 + gamma) * op.w)
+    return [dataclasses.replace(t, pairs=[(x, fast if w is slow else w) for x, w in t.pairs]) for t in terms]
 
 
 @shortcut_for(Flat)

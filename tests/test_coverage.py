@@ -1,4 +1,4 @@
-"""Every model of keras.applications, with random weights of realistic size, through `lrp_tf.coverage`."""
+"""Every model of keras.applications, with random weights of realistic size, through `lrp_tf.tools.coverage`."""
 
 from __future__ import annotations
 

@@ -53,9 +53,10 @@ def timed(model: keras.Model, x: tf.Tensor, names: list[str], runs: int) -> list
         seconds(gradient, x), seconds(forward, x)
     pairs = [(seconds(gradient, x), seconds(forward, x)) for _ in range(runs)]
     plain = [a for a, _ in pairs]
-    show({"name": "gradient", "ratio": 1.0, "low": 1.0, "high": 1.0, "ms": 1000 * statistics.median(plain)})
+    batch = int(x.shape[0])
+    show({"name": "gradient", "ratio": 1.0, "low": 1.0, "high": 1.0, "ms": 1000 * statistics.median(plain)}, batch)
     rows = [{"name": "forward", **ratio(plain, [b for _, b in pairs])}]
-    show(rows[0])
+    show(rows[0], batch)
     for name in names:
         begin = time.perf_counter()
         explainer = lrp_tf.Explainer(model, explained(name))
@@ -64,7 +65,7 @@ def timed(model: keras.Model, x: tf.Tensor, names: list[str], runs: int) -> list
         seconds(explainer, x)
         pairs = [(seconds(gradient, x), seconds(explainer, x)) for _ in range(runs)]
         rows.append({"name": name, "first_call_s": first, **ratio(*map(list, zip(*pairs, strict=True)))})
-        show(rows[-1])
+        show(rows[-1], batch)
     return rows
 
 
@@ -76,7 +77,7 @@ def targets(model: keras.Model, x: tf.Tensor, name: str, runs: int) -> dict[str,
         seconds(explainer, one, 0), seconds(explainer, one, many)
     pairs = [(seconds(explainer, one, 0), seconds(explainer, one, many)) for _ in range(runs)]
     row = {"name": f"{name}, {MANY} targets / 1 target", **ratio(*map(list, zip(*pairs, strict=True)))}
-    show(row)
+    show(row, MANY)
     return row
 
 
@@ -93,15 +94,17 @@ def in_bfloat16(model: keras.Model, x: tf.Tensor, runs: int) -> dict[str, Any]:
     exact = lrp_tf.Explainer(model, "epsilon_plus_flat")(x)
     correlation = float(np.corrcoef(np.ravel(explainer(x)), np.ravel(exact))[0, 1])
     row = {"name": name, "correlation": correlation, **ratio(*map(list, zip(*pairs, strict=True)))}
-    show(row)
+    show(row, int(x.shape[0]))
     print(f"{name}: correlation with float32 {correlation:.4f}", flush=True)
     return row
 
 
-def show(row: dict[str, Any]) -> None:
+def show(row: dict[str, Any], maps: int) -> None:
+    """Complete a row by the maps per second, `maps` in each call, and print it."""
+    row["maps_s"] = 1000 * maps / row["ms"]
     first = f"{row['first_call_s']:8.2f} s" if "first_call_s" in row else " " * 10
-    spread = f"({row['low']:.2f} to {row['high']:.2f})"
-    print(f"{row['name']:44s}{first}{row['ms']:10.1f} ms   {row['ratio']:.2f}  {spread}", flush=True)
+    ratios = f"{row['ratio']:.2f}  ({row['low']:.2f} to {row['high']:.2f})"
+    print(f"{row['name']:44s}{first}{row['ms']:10.1f} ms{row['maps_s']:10.1f}   {ratios}", flush=True)
 
 
 # --- memory, in a process of its own -----------------------------------------------------------
@@ -150,7 +153,7 @@ def main() -> None:
         peers.limit_threads()
     device = (tf.config.get_visible_devices("GPU") or tf.config.get_visible_devices("CPU"))[0].device_type
     machine = f"{device}, {os.cpu_count()} cores, {platform.machine()}, TensorFlow {tf.__version__}"
-    print(f"{options.model}, batch {batch}, {machine}\n{'':44s}first call      median   ratio (quartiles)")
+    print(f"{options.model}, batch {batch}, {machine}\n{'':44s}first call      median    maps/s   ratio (quartiles)")
     model = models.build(options.model)
     x = models.image(model, batch)
     if options.peers:  # a model without a twin is told at once
@@ -163,7 +166,7 @@ def main() -> None:
     if options.targets:
         found["targets"] = targets(model, x, "epsilon_plus_flat", options.runs)
     if options.bfloat16:
-        found["bfloat16"] = bfloat16(model, x, options.runs)
+        found["bfloat16"] = in_bfloat16(model, x, options.runs)
     if options.memory:
         found["memory_mib"] = {name: growth(options.model, batch, name) for name in ("gradient", *names)}
         for name, size in found["memory_mib"].items():

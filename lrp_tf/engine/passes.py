@@ -20,6 +20,7 @@ from lrp_tf.engine.explanation import Conservation, conservation
 from lrp_tf.engine.plan import Plan
 from lrp_tf.engine.propagate import Forward, Hook
 from lrp_tf.engine.rows import Shares, StepRow, no_row
+from lrp_tf.engine.savings import targets as side_by_side
 from lrp_tf.engine.targets import Target
 
 
@@ -308,7 +309,10 @@ def _each_target(
         found = backward(one)._asdict()
         return {name: found[name] for name in signature}
 
-    found = tf.map_fn(run, initial, fn_output_signature=signature)
+    if side_by_side.vectorizes(clone.graph):
+        found = side_by_side.in_groups(run, initial, signature)
+    else:
+        found = tf.map_fn(run, initial, fn_output_signature=signature)
     steps = tf.reduce_sum(found.pop("steps"), axis=0) if request.steps else None
     found = tf.nest.map_structure(_targets_behind_batch, found)
     return _Back(**{"below": None, "shares": None} | found, steps=steps)

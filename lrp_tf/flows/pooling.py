@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable
 
@@ -13,7 +14,7 @@ import tensorflow as tf
 from lrp_tf.core.account import Account
 from lrp_tf.core.graph import Step
 from lrp_tf.core.linear import channels_first, each
-from lrp_tf.core.protocol import Propagate, ZeroInput
+from lrp_tf.core.protocol import Propagate, Propagator, ZeroInput
 from lrp_tf.flows.base import Flow, Interval, Kept, lookup
 from lrp_tf.flows.sums import Share
 
@@ -36,15 +37,11 @@ class WinnerTakesAll(Flow):
         op, rank = step.op, x.shape.rank - 2
         sizes = each(op.pool_size, rank)
         strides = sizes if op.strides is None else each(op.strides, rank)
-        if channels_first(op):
-            x, y = _to_last(x), _to_last(y)
-
-        def propagate(relevances: list[tf.Tensor], account: Account | None) -> list[tf.Tensor]:
-            if not channels_first(op):
-                return [_max_pool_grad(x, y, relevances[0], sizes, strides, op.padding.upper())]
-            return [_to_first(_max_pool_grad(x, y, _to_last(relevances[0]), sizes, strides, op.padding.upper()))]
-
-        return propagate
+        first = channels_first(op)
+        shape = x.shape[2:] if first else x.shape[1:-1]
+        tiled = all(a is not None and a % b == 0 for a, b in zip(shape, sizes, strict=True))
+        shared = step.marks.savings and tiled and sizes == strides
+        return _Windows(x, y, sizes, strides, op.padding.upper(), first, shared)
 
     def interval(self, step: Step, intervals: list[Interval]) -> Interval:
         return intervals[0]
@@ -62,6 +59,47 @@ class WinnerTakesAll(Flow):
             return _to_first(x) if channels_first(op) else x
 
         return pool
+
+
+@dataclasses.dataclass(frozen=True)
+class _Windows(Propagator):
+    """R to the first maximum of each window.
+
+    Attributes:
+        x, y: input and output of the pooling, [B, ..., C], or [B, C, ...] with `channels_first`.
+        shared: the windows tile x, so that several targets can share the winners.
+    """
+
+    x: tf.Tensor
+    y: tf.Tensor
+    sizes: list[int]
+    strides: list[int]
+    padding: str
+    channels_first: bool
+    shared: bool
+
+    def precompute(self) -> None:
+        if self.shared:
+            self._winners  # noqa: B018
+
+    def __call__(self, relevances: list[tf.Tensor], account: Account | None) -> list[tf.Tensor | None]:
+        (r,) = relevances
+        if "_winners" not in vars(self):
+            return [self._routed(r)]
+        for axis, size in enumerate(self.sizes, start=2 if self.channels_first else 1):
+            r = tf.repeat(r, size, axis)
+        return [r * self._winners]
+
+    @functools.cached_property
+    def _winners(self) -> tf.Tensor:
+        """1 at the first maximum of each window, else 0. Shape of x."""
+        return self._routed(tf.ones_like(self.y))
+
+    def _routed(self, r: tf.Tensor) -> tf.Tensor:
+        windows = self.sizes, self.strides, self.padding
+        if not self.channels_first:
+            return _max_pool_grad(self.x, self.y, r, *windows)
+        return _to_first(_max_pool_grad(_to_last(self.x), _to_last(self.y), _to_last(r), *windows))
 
 
 def _max_pool_grad(x: tf.Tensor, y: tf.Tensor, r: tf.Tensor, sizes: list, strides: list, padding: str) -> tf.Tensor:

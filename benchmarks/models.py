@@ -20,7 +20,21 @@ def _mnist() -> keras.Model:
     ])  # fmt: skip
 
 
+def _tiny() -> keras.Model:
+    """Every kind of layer of VGG16 and ResNet50, as small as can be: for trying a benchmark out."""
+    layers = keras.layers
+    inputs = keras.Input((17, 17, 3))
+    x = layers.ZeroPadding2D(1)(inputs)
+    x = layers.BatchNormalization()(layers.Conv2D(8, 3, strides=2)(x))
+    x = layers.MaxPooling2D(3, strides=2)(layers.ZeroPadding2D(1)(layers.ReLU()(x)))
+    branch = layers.BatchNormalization()(layers.Conv2D(8, 3, padding="same")(x))
+    x = layers.ReLU()(layers.Add()([x, branch]))
+    x = layers.Dense(16, activation="relu")(layers.Flatten()(x))
+    return keras.Model(inputs, layers.Dense(5, activation="softmax")(x), name="tiny")
+
+
 MODELS: dict[str, Callable[[], keras.Model]] = {
+    "tiny": _tiny,
     "mnist": _mnist,
     "vgg16": lambda: keras.applications.VGG16(weights=None),
     "resnet50": lambda: keras.applications.ResNet50(weights=None),
@@ -47,19 +61,26 @@ def forward(model: keras.Model) -> Callable[[tf.Tensor], tf.Tensor]:
 
 def gradient(model: keras.Model) -> Callable[[tf.Tensor], tf.Tensor]:
     """The gradient of each sample's top logit with respect to the input: the unit of all ratios."""
-    last = model.layers[-1]
-    features = keras.Model(model.inputs, last.input)
-
-    def logits(x: tf.Tensor) -> tf.Tensor:
-        values = features(x, training=False)
-        return values @ last.kernel + last.bias if isinstance(last, keras.layers.Dense) else values
+    function = logits(model)
 
     @tf.function(input_signature=[_signature(model)])
-    def function(x: tf.Tensor) -> tf.Tensor:
+    def gradient(x: tf.Tensor) -> tf.Tensor:
         with tf.GradientTape() as tape:
             tape.watch(x)
-            z = tf.reduce_max(logits(x), axis=-1)
+            z = tf.reduce_max(function(x), axis=-1)
         return tape.gradient(z, x)
+
+    return gradient
+
+
+def logits(model: keras.Model) -> Callable[[tf.Tensor], tf.Tensor]:
+    """The values before the softmax, [B, classes]."""
+    last = model.layers[-1]
+    features = keras.Model(model.inputs[0], last.input)
+
+    def function(x: tf.Tensor) -> tf.Tensor:
+        values = features(x, training=False)
+        return values @ last.kernel + last.bias if isinstance(last, keras.layers.Dense) else values
 
     return function
 

@@ -19,6 +19,7 @@ from importlib import metadata, util
 from pathlib import Path
 from typing import Any
 
+import folding
 import keras
 import models
 import numpy as np
@@ -131,7 +132,8 @@ def measure(
     """
     set_biases(model)
     exact, exact_x = in_float64(model), tf.cast(x, tf.float64)
-    nodes, arrays = twin.describe(exact)
+    nodes = twin.describe(exact)
+    arrays = folding.arrays(nodes, {v.path: keras.ops.convert_to_numpy(v) for v in exact.variables})
     rows, reasons = compared(names)
     versions = {name: metadata.version(name) for name in PACKAGES}
     about = ", ".join(f"{name} {version}" for name, version in versions.items())

@@ -10,10 +10,22 @@ from typing import Any
 import numpy as np
 
 
-def seconds(function: Callable, *arguments: Any) -> float:
+def seconds(function: Callable, *arguments: Any, wait: Callable[[Any], Any] = np.asarray) -> float:
+    """Of a call, until its result is there: `wait` returns no sooner."""
     begin = time.perf_counter()
-    np.asarray(function(*arguments))
+    wait(function(*arguments))
     return time.perf_counter() - begin
+
+
+def in_turn(
+    plain: Callable, other: Callable, runs: int, wait: Callable[[Any], Any] = np.asarray
+) -> tuple[list[float], list[float]]:
+    """Seconds of two functions without arguments, called in turn, after two calls of each that do not count."""
+    for _ in range(2):
+        seconds(plain, wait=wait), seconds(other, wait=wait)
+    pairs = [(seconds(plain, wait=wait), seconds(other, wait=wait)) for _ in range(runs)]
+    first, second = zip(*pairs, strict=True)
+    return list(first), list(second)
 
 
 def ratio(plain: list[float], other: list[float]) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""A Keras convolutional net as plain data, weights in torch's layout: what peers_child.py builds its twin from."""
+"""A Keras convolutional net as plain data: what other libraries' twins of it are built from, see folding.py."""
 
 from __future__ import annotations
 
@@ -6,31 +6,35 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import keras
-import numpy as np
-
-Arrays = dict[str, np.ndarray]
 
 
 @dataclass
 class Node:
-    """One step of the twin: conv, dense, maxpool, average (global), flatten or add; `relu` says what follows."""
+    """One step of the twin: conv, dense, maxpool, average (global), flatten or add.
+
+    Attributes:
+        relu: whether a ReLU follows.
+        weights: "kernel", "bias" and, of a BatchNormalization right behind, "gamma", "beta", "mean", "variance" -> the
+            path of the variable. What a layer leaves out is not listed.
+        options: geometry; "epsilon" of the BatchNormalization; "permute", the shape before a Flatten.
+    """
 
     kind: str
     name: str
     inputs: list[str]
     relu: bool = False
+    weights: dict[str, str] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
 
 
-def describe(model: keras.Model) -> tuple[list[dict[str, Any]], Arrays]:
-    """Nodes in order of execution, and `name/weight`, `name/bias` of each. BatchNormalization is folded into the
-    convolution before it and padding into what it pads: a peer would treat either as a step of its own.
+def describe(model: keras.Model) -> list[dict[str, Any]]:
+    """Nodes in order of execution. BatchNormalization belongs to the convolution before it and padding to what it
+    pads: a peer would treat either as a step of its own.
 
     Raises:
         ValueError: a layer that has no counterpart here.
     """
     nodes: dict[str, Node] = {}
-    arrays: Arrays = {}
     sources: dict[int, tuple[str, int]] = {}  # tensor -> the node that makes it, and zeros put around it
     layers = keras.Model(model.inputs, model.outputs).layers  # a Sequential does not list its input
     for layer in layers:
@@ -46,20 +50,21 @@ def describe(model: keras.Model) -> tuple[list[dict[str, Any]], Arrays]:
             sources[id(layer.output)] = (name, _even(layer))
             continue
         if isinstance(layer, keras.layers.BatchNormalization):
-            _fold(layer, nodes.get(name), arrays)
+            _normalize(layer, nodes.get(name))
         elif isinstance(layer, (keras.layers.Activation, keras.layers.ReLU)):
             if not _is_relu(layer) or name == "input" or nodes[name].relu:
                 raise _unknown(layer)
             nodes[name].relu = True
         else:
-            node = nodes[layer.name] = _node(layer, inputs, padding, arrays, last=layer is layers[-1])
-            _permute(node, nodes.get(name), arrays)
+            node = nodes[layer.name] = _node(layer, inputs, padding, last=layer is layers[-1])
+            if node.kind == "dense" and name in nodes and nodes[name].kind == "flatten":
+                node.options["permute"] = nodes[name].options["shape"]
             name = layer.name
         sources[id(layer.output)] = (name, 0)
-    return [asdict(node) for node in nodes.values()], arrays
+    return [asdict(node) for node in nodes.values()]
 
 
-def _node(layer: keras.Layer, inputs: list[str], padding: int, arrays: Arrays, last: bool) -> Node:
+def _node(layer: keras.Layer, inputs: list[str], padding: int, last: bool) -> Node:
     # Subclasses, such as a depthwise convolution, are other operations.
     kind, node = type(layer), Node("", layer.name, inputs)
     if kind in (keras.layers.Conv2D, keras.layers.Dense):
@@ -67,10 +72,7 @@ def _node(layer: keras.Layer, inputs: list[str], padding: int, arrays: Arrays, l
         node.relu = keras.activations.serialize(layer.activation) == "relu" and not last
         if not (last or node.relu or layer.activation is keras.activations.linear):
             raise _unknown(layer)
-        kernel = keras.ops.convert_to_numpy(layer.kernel)
-        arrays[f"{layer.name}/weight"] = kernel.transpose(3, 2, 0, 1) if kernel.ndim == 4 else kernel.T
-        bias = layer.bias if layer.use_bias else np.zeros(kernel.shape[-1], kernel.dtype)
-        arrays[f"{layer.name}/bias"] = keras.ops.convert_to_numpy(bias)
+        node.weights = _paths(kernel=layer.kernel, bias=layer.bias)
     if kind is keras.layers.Conv2D:
         node.kind = "conv"
         if layer.groups != 1 or layer.dilation_rate != (1, 1) or layer.data_format != "channels_last":
@@ -97,27 +99,15 @@ def _node(layer: keras.Layer, inputs: list[str], padding: int, arrays: Arrays, l
     return node
 
 
-def _fold(layer: keras.layers.BatchNormalization, node: Node | None, arrays: Arrays) -> None:
-    if node is None or node.kind != "conv" or node.relu:
+def _normalize(layer: keras.layers.BatchNormalization, node: Node | None) -> None:
+    if node is None or node.kind != "conv" or node.relu or "mean" in node.weights:
         raise _unknown(layer)
-    gamma, beta, mean, variance = (
-        np.asarray(keras.ops.convert_to_numpy(v), np.float64)
-        for v in (layer.gamma, layer.beta, layer.moving_mean, layer.moving_variance)
-    )
-    scale = gamma / np.sqrt(variance + layer.epsilon)
-    weight, bias = arrays[f"{node.name}/weight"], arrays[f"{node.name}/bias"]
-    arrays[f"{node.name}/weight"] = (weight * scale[:, None, None, None]).astype(weight.dtype)
-    arrays[f"{node.name}/bias"] = ((bias - mean) * scale + beta).astype(bias.dtype)
+    node.weights |= _paths(gamma=layer.gamma, beta=layer.beta, mean=layer.moving_mean, variance=layer.moving_variance)
+    node.options["epsilon"] = layer.epsilon
 
 
-def _permute(node: Node, source: Node | None, arrays: Arrays) -> None:
-    """Inputs of a Dense after Flatten: row, column, channel in Keras; channel, row, column in torch."""
-    if node.kind == "dense" and source is not None and source.kind == "flatten":
-        weight = arrays[f"{node.name}/weight"]
-        shape = source.options["shape"]
-        if len(shape) == 3:
-            weight = weight.reshape(-1, *shape).transpose(0, 3, 1, 2).reshape(weight.shape)
-        arrays[f"{node.name}/weight"] = weight
+def _paths(**variables: keras.Variable | None) -> dict[str, str]:
+    return {name: variable.path for name, variable in variables.items() if variable is not None}
 
 
 def _is_relu(layer: keras.Layer) -> bool:

@@ -26,6 +26,14 @@ def twin(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return twin
 
 
+@pytest.fixture
+def folding(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(REPOSITORY / "benchmarks")
+    import folding
+
+    return folding
+
+
 def test_missing_packages_are_named(peers: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(peers.util, "find_spec", lambda name: None if name == "torch" else object())
     message = peers.missing()
@@ -59,7 +67,7 @@ def test_a_row_that_disagrees_has_no_time(peers: ModuleType, capsys: pytest.Capt
     assert "no time: deviates by 5.0e-01" in capsys.readouterr().out
 
 
-def test_twin_folds_pads_and_permutes(twin: ModuleType, peers: ModuleType) -> None:
+def test_twin_folds_pads_and_permutes(twin: ModuleType, folding: ModuleType, peers: ModuleType) -> None:
     inputs = keras.Input((4, 5, 2))
     x = keras.layers.ZeroPadding2D(1)(inputs)
     x = keras.layers.Conv2D(3, 1, name="conv")(x)
@@ -69,7 +77,8 @@ def test_twin_folds_pads_and_permutes(twin: ModuleType, peers: ModuleType) -> No
     model = keras.Model(inputs, x)
     peers.set_biases(model)
     exact = peers.in_float64(model)
-    nodes, arrays = twin.describe(exact)
+    nodes = twin.describe(exact)
+    arrays = folding.arrays(nodes, {v.path: keras.ops.convert_to_numpy(v) for v in exact.variables})
     assert [(node["kind"], node["relu"]) for node in nodes] == [("conv", True), ("flatten", False), ("dense", False)]
     assert nodes[0]["options"]["padding"] == 1
     image = np.random.default_rng(1).normal(size=(1, 4, 5, 2))

@@ -258,6 +258,19 @@ def test_it_runs_once_where_layers_were_followed(option, plain, followed, monkey
     assert runs(monkeypatch, model, IMG, check=option) == followed
 
 
+class Separable(kl.SeparableConv2D):
+    def call(self, x):
+        return super().call(x) * 1.0
+
+
+@pytest.mark.parametrize(("layer", "expected"), [(kl.SeparableConv2D, 0), (Separable, 1)])
+def test_separable_convolutions_need_none_unless_they_are_your_own(layer, expected, monkeypatch):
+    model = sequential((8, 8, 2), layer(3, 3, name="separable"), kl.Flatten(), kl.Dense(3))
+    explainer = lrp_tf.Explainer(model)
+    assert explainer.graph.followed == ["separable"]
+    assert runs(monkeypatch, model, IMG) == expected
+
+
 def test_it_runs_again_where_a_layer_changed(monkeypatch):
     model = sequential((8, 8, 2), Residual(2, name="block"), kl.Flatten(), kl.Dense(3, name="last"))
     explainer = lrp_tf.Explainer(model)

@@ -65,9 +65,9 @@ class Explainer:
         fast: "bfloat16" computes the convolutions of ZPlus in bfloat16, on machines where that pays; the model's own
             values and every Epsilon stay in float32. docs/speed.md has the loss of accuracy.
         max_batch: split larger batches into parts of at most this size, explained one after another.
-        check: run `check` on the first batch: True, False, or None: if the model has layers that were followed (other
-            than separable convolutions of Keras) or registered. It costs about three eager passes of two samples, once. It raises `CheckError` if the clone is
-            not the model, and warns (`CheckWarning`) if the books of a step do not close.
+        check: run `check` on the first batch: True, False, or None: if layers were followed, other than separable
+            convolutions of Keras, or registered. It costs about three eager passes of two samples, once. It raises
+            `CheckError` if the clone is not the model, and warns (`CheckWarning`) if the books of a step do not close.
         **options: of the preset that `composite` names: `Explainer(model, "epsilon_gamma_box", low=0.0, high=1.0)`;
             see `composites.get`.
 

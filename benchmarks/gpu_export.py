@@ -49,7 +49,7 @@ def _net(folder: Path, model: keras.Model, presets: Sequence[str], batches: Sequ
     for variable in model.variables:
         variable.assign(values[variable.path])
     for made in recipes:
-        made["sum"] = seeded.total(values[made["path"]])
+        made["sum"] = seeded.total(values.pop(made["path"]))
     functions, left_out = _functions(model, presets)
     files = []
     for (name, dtype), function in functions.items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from lrp_tf.core.numerics import sample_sum
+from lrp_tf.core.numerics import partial_sums, sample_sum
 
 
 class Account:
@@ -20,11 +20,29 @@ class Account:
         self.batch, self.axis, self.dtype = batch, axis, dtype  # axis: of the samples
         self.shares: dict[str, tf.Tensor] = {}
 
-    def add(self, name: str, values: tf.Tensor) -> None:
-        """Book the sum of `values` over each sample under `name`."""
+    def add(self, name: str, values: tf.Tensor, times: tf.Tensor | float = 1.0) -> None:
+        """Book the sum of `values * times` over each sample under `name`.
+
+        Args:
+            times: a number, or a tensor that broadcasts to `values`, as a bias does.
+        """
         if name not in self.NAMES:
             raise ValueError(f"An account has the shares {self.NAMES}. Received: {name!r}")
+        number = isinstance(times, float) or times.shape.rank == 0
+        if not number:
+            values = self.partial_sums(values, times)
+            values *= tf.cast(times, values.dtype)
         if self.axis:
             values = tf.transpose(values, [self.axis, *(i for i in range(values.shape.rank) if i != self.axis)])
         share = sample_sum(values, self.batch, self.dtype)
+        if number:
+            share *= tf.cast(times, share.dtype) if tf.is_tensor(times) else tf.constant(times, share.dtype)
         self.shares[name] = self.shares[name] + share if name in self.shares else share
+
+    def partial_sums(self, values: tf.Tensor, times: tf.Tensor | float = 1.0) -> tf.Tensor:
+        """Sums over short blocks of `values`, to be booked in their place: once for several shares.
+
+        Args:
+            times: what `add` will multiply them with.
+        """
+        return partial_sums(values, self.dtype, factor=times, samples=self.axis)

@@ -131,7 +131,7 @@ def book_division(
     stabilizer: float | Relative,
 ) -> None:
     """Book what g = relevance / denominator absorbs by its epsilon, and what an empty denominator leaves over."""
-    account.add("stabilizer", g * epsilon)
+    account.add("stabilizer", g, epsilon)
     if isinstance(stabilizer, Relative) or stabilizer == 0:  # then a denominator may be exactly 0, and g is 0 there
         account.add("other", tf.where(denominator == 0, relevance, tf.zeros_like(relevance)))
 

@@ -146,7 +146,7 @@ class _Shared(Propagator):
             part = self.op.share(term.pairs, g)
             total = part if total is None else total + part
             if account is not None:
-                _book(account, term, term.weight * relevance, g, denominator)
+                _book(account, term, relevance, g, denominator)
         if account is not None or self.hand_on is not None:
             left += self._uncovered(arrived, account)
         if left and self.hand_on is not None:
@@ -180,14 +180,19 @@ def _only(mask: tf.Tensor, relevance: tf.Tensor) -> tf.Tensor:
 
 
 def _book(account: Account, term: Term, relevance: tf.Tensor, g: tf.Tensor, denominator: Denominator) -> None:
+    sums = account.partial_sums(g, term.bias)
     if present(term.bias):
-        account.add("bias", g * term.bias)
-    # An empty denominator has nothing to share: sum x' w' g is 0 whatever g is. So too where 0 / 0 was taken as 0.
-    empty = (denominator.total if term.one_sided else denominator.stabilized) == 0
-    empty = tf.broadcast_to(empty, tf.shape(relevance))
-    zeros = tf.zeros_like(relevance)
-    account.add("other", tf.where(empty, relevance, zeros))
-    account.add("stabilizer", tf.where(empty, zeros, g * denominator.epsilon))
+        account.add("bias", sums, term.bias)
+    if isinstance(denominator.epsilon, float):  # of known sign, so that sums do; rounded as in s(z)
+        account.add("stabilizer", sums, tf.constant(denominator.epsilon, g.dtype))
+    else:
+        account.add("stabilizer", g, denominator.epsilon)
+    empty = denominator.empty(term.one_sided)
+    if empty is not None:  # nothing to share: sum x' w' g is 0 whatever g is
+        nothing = account.partial_sums(_only(empty, relevance))
+        account.add("other", nothing, term.weight)
+        if not denominator.vanishes:  # there s(0) = epsilon, so that epsilon g is all of it
+            account.add("stabilizer", nothing, -term.weight)
 
 
 def short(value: Any) -> str:

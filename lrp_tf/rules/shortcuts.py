@@ -55,7 +55,7 @@ def by_the_other_sign(rule: AlphaBeta, step: Step, op: Operator, terms: list[Ter
         return op.total(losses.pairs, losses.bias)
 
     return [
-        (gains, Denominator(lambda: rectified - below(), rule.stabilizer, sign=1)),
+        (gains, Denominator(lambda: rectified - below(), rule.stabilizer, sign=1, filled=True)),
         (losses, Denominator(below, rule.stabilizer, sign=-1)),
     ]
 
@@ -74,7 +74,10 @@ def by_one_sign(rule: Rule, step: Step, op: Operator, terms: list[Term]) -> Pair
     def denominator(term: Term) -> Denominator:
         sign = -1 if term.weight < 0 else 1
         total = functools.partial(op.total, term.pairs, term.bias)
-        return Denominator(total, stabilizer, sign=sign, stabilized=functools.partial(stabilized, term, sign))
+        # Where z + b > 0, one of the contributions or the bias is above 0, and the term has them all.
+        filled = op.positive_only and sign > 0 and isinstance(rule, (AlphaBeta, ZPlus, Magnitude))
+        in_one = functools.partial(stabilized, term, sign)
+        return Denominator(total, stabilizer, sign=sign, stabilized=in_one, filled=filled)
 
     return [(term, denominator(term)) for term in terms]
 
@@ -143,9 +146,9 @@ class _BoxFilter(Propagator):
         seen, epsilon = self._seen
         g = ratio(tf.reduce_sum(relevances[0], axis, keepdims=True), seen + epsilon, self.stabilizer)
         if account is not None:
-            nothing = tf.zeros_like(g)  # an output that sees only padding has nothing to share
-            account.add("other", tf.where(seen == 0, g * epsilon, nothing))
-            account.add("stabilizer", tf.where(seen == 0, nothing, g * epsilon))
+            nothing = tf.zeros_like(seen)  # an output that sees only padding has nothing to share
+            account.add("other", g * tf.where(seen == 0, epsilon, nothing))
+            account.add("stabilizer", g * tf.where(seen == 0, nothing, epsilon))
         part = op.transpose_at(_first_channel(op, op.x), g, self._box)
         return at_signal(self.step, tf.broadcast_to(part, tf.shape(op.x)))
 

@@ -50,6 +50,7 @@ class Denominator:
         sign: +1 or -1 where the sign of z' is known wherever relevance arrives; 0: it is not.
         stabilized: gives s(z') where that is cheaper than z' + epsilon, only with `sign` and a number as stabilizer.
             Where no relevance arrives it may be any number but 0.
+        filled: wherever relevance arrives there are contributions, or a bias, to share it among.
     """
 
     def __init__(
@@ -59,8 +60,25 @@ class Denominator:
         *,
         sign: int = 0,
         stabilized: Callable[[], tf.Tensor] | None = None,
+        filled: bool = False,
     ) -> None:
         self._total, self._stabilizer, self._sign, self._stabilized = total, stabilizer, sign, stabilized
+        self._filled = filled
+
+    @property
+    def vanishes(self) -> bool:
+        """Whether s(z') can be 0."""
+        return isinstance(self._stabilizer, Relative) or self._stabilizer == 0
+
+    def empty(self, one_sided: bool) -> tf.Tensor | None:
+        """A mask of the outputs that have nothing to share relevance among; None: known to be none.
+
+        Args:
+            one_sided: all contributions have one sign. Otherwise a z' of 0 may be a sum that cancels.
+        """
+        if self._filled or not (one_sided or self.vanishes):
+            return None
+        return self.stabilized == (self.epsilon if one_sided else 0)
 
     @functools.cached_property
     def total(self) -> tf.Tensor:

@@ -19,6 +19,7 @@ from lrp_tf.engine import check as checks
 from lrp_tf.engine import diagnosis, passes, streams, tables, targets
 from lrp_tf.engine.check import Check
 from lrp_tf.engine.clone import BELOW_ZERO, Clone, clone_with_rules
+from lrp_tf.engine.contrast import Contrast
 from lrp_tf.engine.explanation import Conservation, Explanation
 from lrp_tf.engine.passes import Found, Pass, Request
 from lrp_tf.engine.tables import Table
@@ -26,20 +27,6 @@ from lrp_tf.engine.targets import Initial, Inputs, Target, Targets
 from lrp_tf.rules import Rule
 
 __all__ = ["Conservation", "Explainer", "Explanation", "clone_with_rules"]
-
-
-def _checked_size(value: int | None, name: str) -> int | None:
-    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-        raise ValueError(f"{name} expects a number of samples, at least 1, or None. Received: {value!r}")
-    return value
-
-
-def _xla(jit_compile: bool | str) -> bool:
-    if jit_compile == "auto":
-        return bool(tf.config.list_physical_devices("GPU"))
-    if not isinstance(jit_compile, bool):
-        raise ValueError(f'jit_compile expects True, False or "auto". Received: {jit_compile!r}')
-    return jit_compile
 
 
 class Explainer:
@@ -99,8 +86,8 @@ class Explainer:
         }
         self._chosen |= {"nonnegative": nonnegative, "fast": fast, "max_batch": max_batch, "check": check}
         self.model = model
-        self.max_batch = _checked_size(max_batch, "max_batch")
-        self._jit_compile = _xla(jit_compile)
+        self.max_batch = streams.checked_size(max_batch, "max_batch")
+        self._jit_compile = passes.uses_xla(jit_compile)
         self.clone: Clone = clone_with_rules(
             model,
             composite,
@@ -146,7 +133,13 @@ class Explainer:
     # --- calls ---------------------------------------------------------------------------------
 
     def __call__(
-        self, x: Inputs, target: Targets = None, *, start: Initial = "output", max_batch: int | None = None
+        self,
+        x: Inputs,
+        target: Targets = None,
+        *,
+        start: Initial = "output",
+        contrast: Contrast = None,
+        max_batch: int | None = None,
     ) -> Any:
         """Relevance of the inputs for a target.
 
@@ -157,7 +150,9 @@ class Explainer:
                 as ["top1", 281], several for all. With a single output unit: 1 explains the value, 0 its negative, None
                 whichever is positive. For outputs [B, d1, ..., C]: [B, rank - 1], an index tuple for each sample.
             start: "output", relevance starts as the target's pre-softmax value; "one", as 1; or a tensor of the
-                output's shape, then without target.
+                output's shape, or k of them for each sample ([B, k, C]), then without target.
+            contrast: what speaks for the target rather than for other classes, which start with the opposite sign:
+                "softmax", weighted by their probabilities without the target; "mean", all alike; or one class.
             max_batch: as the Explainer's, for this call.
 
         Returns:
@@ -172,7 +167,7 @@ class Explainer:
             RelevanceWarning: the sum of |relevance| is more than a million times that of |start|, and of |relevance|
                 below the last layer; sound maps stay far below. Not inside a tf.function: see `explain` there.
         """
-        found = self._run(x, target, start, Request(), max_batch=max_batch)
+        found = self._run(x, target, start, Request(), contrast=contrast, max_batch=max_batch)
         return self._structured(found.relevance)
 
     def explain(
@@ -181,16 +176,17 @@ class Explainer:
         target: Targets = None,
         *,
         start: Initial = "output",
+        contrast: Contrast = None,
         layers: Iterable[str] = (),
         max_batch: int | None = None,
     ) -> Explanation:
-        """Relevance with output, layers and conservation. See `__call__` for x, target, start, max_batch and errors.
+        """Relevance with output, layers and conservation. See `__call__` for the other arguments and for errors.
 
         Args:
             layers: names or paths of layers whose output relevance is wanted too.
         """
         layers = (layers,) if isinstance(layers, str) else tuple(layers)
-        found = self._run(x, target, start, Request(layers, account=True), max_batch=max_batch)
+        found = self._run(x, target, start, Request(layers, account=True), contrast=contrast, max_batch=max_batch)
         assert found.conservation is not None  # as asked for
         return Explanation(
             relevance=self._structured(found.relevance),
@@ -210,6 +206,7 @@ class Explainer:
         *,
         batch: int | None = None,
         start: str = "output",
+        contrast: Contrast = None,
         full: bool = False,
         layers: Iterable[str] = (),
         with_inputs: bool = False,
@@ -225,7 +222,7 @@ class Explainer:
             target: as in `__call__`, the same for all samples; or a function of a batch as the dataset gave it, such as
                 `lambda element: element[1]` for the labels.
             batch: the elements are single samples, and this is the size of batches to make; None: they are batches.
-            start: "output" or "one".
+            start: "output" or "one". contrast: as in `__call__`.
             full: give `Explanation`s instead of relevance.
             layers: for the explanations, see `explain`.
             with_inputs: give pairs (batch as the dataset gave it, result).
@@ -248,19 +245,18 @@ class Explainer:
             raise ValueError(f'map expects start="output" or "one". Received: {type(start).__name__}')
         if not isinstance(dataset, Iterable):
             raise TypeError(f"map expects a tf.data.Dataset or an iterable. Received: {type(dataset).__name__}")
-        _checked_size(batch, "batch")
+        streams.checked_size(batch, "batch")
         if batch is not None:
             dataset = streams.checked(dataset, functools.partial(targets.refuse_batches, self.graph, batch))
         batches = streams.batches(dataset, batch)
         run = functools.partial(self.explain, layers=tuple(layers)) if full else self
-        return self._mapped(batches, target, start, run, with_inputs)
+        run = functools.partial(run, start=start, contrast=contrast)
+        return self._mapped(batches, target, run, with_inputs)
 
-    def _mapped(
-        self, batches: Iterable, target: Targets | Callable, start: str, run: Callable, with_inputs: bool
-    ) -> Iterator:
+    def _mapped(self, batches: Iterable, target: Targets | Callable, run: Callable, with_inputs: bool) -> Iterator:
         for element in batches:
             x = targets.without_labels(self.graph, element)
-            found = run(x, target(element) if callable(target) else target, start=start)
+            found = run(x, target(element) if callable(target) else target)
             yield (element, found) if with_inputs else found
 
     def summary(self, print_fn: Callable[[str], object] | None = print) -> Table:
@@ -274,6 +270,7 @@ class Explainer:
         target: Targets = None,
         *,
         start: Initial = "output",
+        contrast: Contrast = None,
         print_fn: Callable[[str], object] | None = print,
     ) -> Table:
         """What each step did with its relevance, from the output down, summed over the batch and all targets.
@@ -284,7 +281,7 @@ class Explainer:
         entries are NaN or Inf. The last row is the whole model. If relevance is out of proportion to the start, a note
         below says so, see `RelevanceWarning`.
         """
-        found = self._run(x, target, start, Request(account=True, steps=True), check=False)
+        found = self._run(x, target, start, Request(account=True, steps=True), check=False, contrast=contrast)
         assert found.shares is not None  # as asked for
         assert found.steps is not None
         table = tables.report_table(
@@ -345,12 +342,13 @@ class Explainer:
         request: Request,
         *,
         check: bool = True,
+        contrast: Contrast = None,
         max_batch: int | None = None,
     ) -> Found:
         self.renew()
         inputs = targets.inputs(self.graph, x)
-        chosen = targets.checked(self.graph, target, start, inputs[0])
-        size, samples = _checked_size(max_batch, "max_batch") or self.max_batch, inputs[0].shape[0]
+        chosen = targets.against(self.graph, targets.checked(self.graph, target, start, inputs[0]), contrast)
+        size, samples = streams.checked_size(max_batch, "max_batch") or self.max_batch, inputs[0].shape[0]
         if size is None or samples is None or samples <= size:
             found = self._run_whole(inputs, chosen, request, check, target)
         else:
@@ -366,12 +364,12 @@ class Explainer:
         self, inputs: list[tf.Tensor], chosen: Target, request: Request, check: bool, target: Targets
     ) -> Found:
         """Run a pass on a batch that is not split; `target` is what the caller gave, for the message of an error."""
-        key = (chosen.mode, chosen.kind, request, tf.config.functions_run_eagerly())
+        key = (chosen.mode, chosen.kind, chosen.contrast, request, tf.config.functions_run_eagerly())
         if key not in self._compiled:
             self._compiled[key] = passes.compiled(self.clone, chosen, request, self._jit_compile)
-        run, tensors = self._compiled[key], [*inputs, *([] if chosen.tensor is None else [chosen.tensor])]
+        run, tensors = self._compiled[key], [*inputs, *chosen.tensors]
         found, verdict = run(*tensors)
-        message = "target out of range"
+        message = "target out of range" + (", or the class of contrast itself" if chosen.rival is not None else "")
         if not tf.executing_eagerly():
             tf.debugging.Assert(verdict.declared, [BELOW_ZERO])
             tf.debugging.Assert(verdict.in_range, [message])

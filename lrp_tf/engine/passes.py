@@ -83,7 +83,7 @@ class Verdict(NamedTuple):
     finite: tf.Tensor
 
 
-# Flat inputs, and the tensor of the target unless its mode is "top".
+# Flat inputs, and the tensors of the target.
 Pass = Callable[..., tuple[Found, Verdict]]
 
 
@@ -91,7 +91,7 @@ def plain(clone: Clone, target: Target, request: Request, hook: Hook | None = No
     """A pass as a function that is not compiled.
 
     Args:
-        target: its mode and kind; its tensor is an argument of the pass.
+        target: its mode, kind and contrast; its tensors are arguments of the pass.
         hook: changes relevance on its way, see `propagate`.
 
     Raises:
@@ -103,7 +103,7 @@ def plain(clone: Clone, target: Target, request: Request, hook: Hook | None = No
         inputs = tensors[: len(clone.graph.inputs)]
         forward = clone.forward(inputs)
         logits = clone.output(forward)
-        chosen = target._replace(tensor=None if target.mode == "top" else tensors[-1])
+        chosen = target.holding(tensors[len(inputs) :])
         classes, initial, in_range = targets.initial_relevance(chosen, logits)
         backward = functools.partial(_backward, clone, forward, keep=keep, request=request, hook=hook)
         if target.several:
@@ -134,14 +134,30 @@ def compiled(
     if tf.config.functions_run_eagerly():
         return function
     signature = [tf.TensorSpec([None, *ref.shape], ref.dtype) for ref in graph.inputs]
-    if target.mode == "given":
-        signature.append(tf.TensorSpec([None, *graph.outputs[0].shape], graph.dtype))
+    if target.kind == "given":
+        several = [None] if target.several else []
+        signature.append(tf.TensorSpec([None, *several, *graph.outputs[0].shape], graph.dtype))
     elif target.mode != "top":
         signature.append(tf.TensorSpec([None] * (1 if target.mode == "class" else 2), tf.int32))
+    if target.contrast == "class":
+        signature.append(tf.TensorSpec([], tf.int32))
     # AutoGraph would only cost time: no Python control flow here depends on tensors.
     traced = tf.function(function, input_signature=signature, autograph=False, jit_compile=jit_compile)
     # The concrete function: TensorFlow would count the explainers of a program as retraces of one function.
     return traced.get_concrete_function()
+
+
+def uses_xla(jit_compile: bool | str) -> bool:
+    """Whether passes are compiled with XLA; "auto": if there is a GPU.
+
+    Raises:
+        ValueError: neither a bool nor "auto".
+    """
+    if jit_compile == "auto":
+        return bool(tf.config.list_physical_devices("GPU"))
+    if not isinstance(jit_compile, bool):
+        raise ValueError(f'jit_compile expects True, False or "auto". Received: {jit_compile!r}')
+    return jit_compile
 
 
 def seal(run: Pass, found: Found, tensors: Sequence[tf.Tensor]) -> Found:

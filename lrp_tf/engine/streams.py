@@ -40,3 +40,14 @@ def _each_checked(samples: Iterable, check: Callable[[Any], object]) -> Iterator
 def _stacked(samples: Iterator, size: int) -> Iterator[Any]:
     while group := list(itertools.islice(samples, size)):
         yield tree.map_structure(lambda *values: np.stack(values), *group)
+
+
+def checked_size(value: int | None, name: str) -> int | None:
+    """A number of samples.
+
+    Raises:
+        ValueError: neither an integer of at least 1 nor None.
+    """
+    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+        raise ValueError(f"{name} expects a number of samples, at least 1, or None. Received: {value!r}")
+    return value

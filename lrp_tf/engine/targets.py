@@ -11,6 +11,8 @@ import tensorflow as tf
 from keras import tree
 
 from lrp_tf.core.graph import Graph, Ref, shape_text
+from lrp_tf.engine import contrast as contrasts
+from lrp_tf.engine.contrast import Contrast
 
 # Arrays or tensors, in the structure of a model's inputs.
 Inputs: TypeAlias = tf.Tensor | np.ndarray | Sequence | Mapping
@@ -24,19 +26,34 @@ class Target(NamedTuple):
 
     Attributes:
         mode: "top" (each sample's top class), "class" ([B]), "classes" ([B, k]), "ranked" ([B, k], where -1 is the
-            top class, -2 the next), "index" ([B, rank - 1]) or "given".
+            top class, -2 the next), "index" ([B, rank - 1]), "given", or "starts" (k given for each sample).
         kind: "output" or "one", the initial relevance of the target; "given" if the tensor is the relevance itself.
         tensor: int32 classes, ranks or indices, or initial relevance of the output's shape; None for "top".
+        contrast: what the target is set against, "softmax", "mean" or "class" (`engine.contrast`); or None.
+        rival: int32 scalar, the class that it is set against; None unless `contrast` is "class".
     """
 
     mode: str
     kind: str
     tensor: tf.Tensor | None
+    contrast: str | None = None
+    rival: tf.Tensor | None = None
 
     @property
     def several(self) -> bool:
         """Whether there are k targets for each sample."""
-        return self.mode in ("classes", "ranked")
+        return self.mode in ("classes", "ranked", "starts")
+
+    @property
+    def tensors(self) -> list[tf.Tensor]:
+        """What a compiled pass takes beside the inputs."""
+        return [t for t in (self.tensor, self.rival) if t is not None]
+
+    def holding(self, tensors: Sequence[tf.Tensor]) -> Target:
+        """The same target with other `tensors`."""
+        left = list(tensors)
+        tensor = None if self.mode == "top" else left.pop(0)
+        return self._replace(tensor=tensor, rival=left.pop(0) if self.contrast == "class" else None)
 
     def part(self, rows: slice) -> Target:
         """The target of some of the samples."""
@@ -140,6 +157,9 @@ def checked(graph: Graph, target: Any, start: Any, x: tf.Tensor) -> Target:
     if not isinstance(start, str):
         if target is not None:
             raise ValueError("start= as a tensor already says what is explained. Expected no target. Received: both.")
+        start = _array(start, "start")
+        if len(start.shape) == len(shape) + 2:
+            return Target("starts", "given", tensor(start, (None, *shape), graph.dtype, "start", batch))
         return Target("given", "given", tensor(start, shape, graph.dtype, "start", batch))
     if start not in ("output", "one"):
         raise ValueError(f'start must be "output", "one" or a tensor of shape {shape_text(shape)}. Received: {start!r}')
@@ -163,6 +183,25 @@ def checked(graph: Graph, target: Any, start: Any, x: tf.Tensor) -> Target:
     sizes = shape if len(shape) > 1 else (class_count(graph),)
     _check_range(target, sizes, mode)
     return Target(mode, start, tf.cast(target, "int32"))
+
+
+def against(graph: Graph, target: Target, contrast: Contrast) -> Target:
+    """The target set against other classes.
+
+    Raises:
+        ValueError: initial relevance that was given, or the very class of the target; TypeError, ValueError: see
+            `engine.contrast.checked`.
+    """
+    kind, rival = contrasts.checked(graph, contrast)
+    if kind is None:
+        return target
+    if target.kind == "given":
+        raise ValueError("start= as a tensor already says what is explained. Expected no contrast. Received: both.")
+    if kind == "class" and hasattr(target.tensor, "numpy") and target.mode != "ranked":
+        classes = target.tensor.numpy()
+        if rival in (classes[:, -1] if target.mode == "index" else classes):
+            raise ValueError(f"contrast is a target itself. Expected another class. Received: both are {rival}")
+    return target._replace(contrast=kind, rival=None if rival is None else tf.constant(rival, tf.int32))
 
 
 _TOP = re.compile(r"top(?:1|K:([1-9]\d*))", re.IGNORECASE)
@@ -281,20 +320,21 @@ def initial_relevance(target: Target, logits: tf.Tensor) -> tuple[tf.Tensor | No
     Returns:
         classes: int32 classes or indices; None where the relevance was given.
         relevance: in the shape of `logits`, or [k, B, ...] for [B, k] targets.
-        in_range: scalar bool, against sizes that only the call knows.
+        in_range: scalar bool: targets fit sizes that only the call knows, and none is the class it is set against.
     """
     tensor: tf.Tensor = target.tensor
     kind = target.kind
-    if target.mode == "given":
-        return None, tensor, tf.constant(True)
+    if kind == "given":
+        several = [1, 0, *range(2, tensor.shape.rank)]
+        return None, tf.transpose(tensor, several) if target.several else tensor, tf.constant(True)
     size = tf.shape(logits)
     if target.mode == "index":
-        flat, depth = tf.zeros_like(tensor[:, 0]), tf.ones([], tf.int32)
-        for axis in range(logits.shape.rank - 1):
-            flat, depth = flat * size[axis + 1] + tensor[:, axis], depth * size[axis + 1]
-        mask = tf.reshape(tf.one_hot(flat, depth, True, False, dtype=tf.bool), size)
+        at = tf.one_hot(tensor[:, -1], size[-1], True, False, dtype=tf.bool)
+        for axis in range(logits.shape.rank - 2, 0, -1):  # outwards, an axis at a time
+            here = tf.one_hot(tensor[:, axis - 1], size[axis], True, False, dtype=tf.bool)
+            at = tf.expand_dims(at, 1) & tf.reshape(here, [-1, size[axis], *[1] * (at.shape.rank - 1)])
         in_range = tf.reduce_all((tensor >= 0) & (tensor < size[1:]))
-        return tensor, _at(mask, logits, kind), in_range
+        return tensor, _started(target, at, logits), in_range & _differs(target, tensor[:, -1])
     values, single = tf.reshape(logits, [size[0], -1]), _single_unit(logits)
     if target.mode == "ranked":
         tensor = _classes_of_ranks(tensor, logits)
@@ -302,11 +342,29 @@ def initial_relevance(target: Target, logits: tf.Tensor) -> tuple[tf.Tensor | No
         tensor = tf.cast(values[:, 0] >= 0, tf.int32) if single else tf.argmax(values, axis=-1, output_type=tf.int32)
     if single:
         return tensor, _signed(tensor, values, kind, size), tf.reduce_all((tensor >= 0) & (tensor < 2))
-    mask = tf.one_hot(tensor, size[1], True, False, dtype=tf.bool)
-    relevance = _at(mask, values[:, None] if target.several else values, kind)
+    at = tf.one_hot(tensor, size[1], True, False, dtype=tf.bool)
+    relevance = _started(target, at, values[:, None] if target.several else values)
     if target.several:
         relevance = tf.transpose(relevance, [1, 0, 2])  # not the integers: TensorFlow logs an error of oneDNN for these
-    return tensor, relevance, tf.reduce_all((tensor >= 0) & (tensor < size[1]))
+    in_range = tf.reduce_all((tensor >= 0) & (tensor < size[1]))
+    return tensor, relevance, in_range & _differs(target, tensor)
+
+
+def _differs(target: Target, classes: tf.Tensor) -> tf.Tensor | bool:
+    """Whether no class is the one that it is set against: nothing would be left to explain."""
+    return tf.reduce_all(classes != target.rival) if target.contrast == "class" else True
+
+
+def _started(target: Target, at: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+    """Relevance at the target, True in `at`, and less than none at the classes that it is set against."""
+    # `where`, not a product: an infinite logit of another class must not become NaN.
+    values = logits if target.kind == "output" else tf.ones_like(logits)
+    relevance = tf.where(at, values, tf.zeros_like(logits))
+    if target.contrast is None:
+        return relevance
+    others = contrasts.weights(target.contrast, at, logits, target.rival)
+    here = tf.reduce_any(at, axis=-1, keepdims=True)  # of several places with classes, the target's alone
+    return tf.where(here, relevance - others * values, relevance)
 
 
 def _signed(classes: tf.Tensor, values: tf.Tensor, kind: str, size: tf.Tensor) -> tf.Tensor:
@@ -329,8 +387,3 @@ def _classes_of_ranks(ranked: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
 def _single_unit(logits: tf.Tensor) -> bool:
     """Whether `logits` come from a single output unit."""
     return logits.shape.rank == 1 or (logits.shape.rank == 2 and logits.shape[1] == 1)
-
-
-def _at(mask: tf.Tensor, logits: tf.Tensor, kind: str) -> tf.Tensor:
-    # `where`, not a product: an infinite logit of another class must not become NaN.
-    return tf.where(mask, logits if kind == "output" else tf.ones_like(logits), tf.zeros_like(logits))

@@ -1,0 +1,103 @@
+"""Contrastive starts against starts computed in NumPy from the formula, everywhere that a target is taken."""
+
+import keras
+import numpy as np
+import pytest
+from helpers.checking import close, images, raises, randomize
+from keras import layers as kl
+
+import lrp_tf
+
+X = images(3, dtype="float64")
+TARGETS = {
+    "top": None,
+    "class": 3,
+    "each": np.array([0, 4, 3]),
+    "several": np.array([[0, 4], [3, 1], [4, 4]]),
+    "ranks": "topK:3",
+}
+
+
+@pytest.fixture(scope="module")
+def explainer():
+    inputs = keras.Input((8, 8, 2), dtype="float64")
+    x = kl.Conv2D(4, 3, activation="relu", dtype="float64")(inputs)
+    x = kl.Dense(5, activation="softmax", dtype="float64")(kl.Flatten(dtype="float64")(x))
+    return lrp_tf.Explainer(randomize(keras.Model(inputs, x)), "epsilon")
+
+
+def started(logits, target, contrast, kind):
+    """The start of one target of one sample: c_n z_n, or c_n."""
+    at = np.equal(np.arange(len(logits)), target)
+    powers = np.where(at, 0, np.exp(logits))
+    w = {"softmax": powers / powers.sum(), "mean": ~at / (len(logits) - 1)}.get(contrast)
+    w = np.arange(len(logits)) == contrast if w is None else w
+    return (1.0 * at - w) * (logits if kind == "output" else 1)
+
+
+CASES = [(target, contrast) for target in TARGETS for contrast in ("softmax", "mean")]
+
+
+@pytest.mark.parametrize("kind", ["output", "one"])
+@pytest.mark.parametrize(("target", "contrast"), [*CASES, *((name, 2) for name in ("class", "each", "several"))])
+def test_every_kind_of_target(explainer, target, contrast, kind):
+    found = explainer.explain(X, TARGETS[target], start=kind, contrast=contrast)
+    logits, classes = found.logits.numpy(), found.target.numpy().reshape(3, -1)
+    starts = np.array([[started(z, t, contrast, kind) for t in row] for z, row in zip(logits, classes, strict=True)])
+    several = found.target.shape.rank == 2
+    expected = explainer(X, start=starts)
+    close(found.relevance, expected if several else expected[:, 0], 1e-12)
+    np.testing.assert_allclose(found.conservation.start, starts.sum(-1).reshape(found.target.shape), atol=1e-12)
+    assert np.abs(found.conservation.unexplained).max() < 1e-12
+
+
+def test_starts_given_for_each_sample_are_those_given_alone(explainer):
+    starts = np.random.default_rng(0).normal(size=(3, 2, 5))
+    expected = [explainer(X, start=starts[:, i]) for i in range(2)]
+    close(explainer(X, start=starts), np.stack(expected, 1), 1e-12)
+    close(explainer.explain(X, start=starts, max_batch=2).relevance, np.stack(expected, 1), 1e-12)
+    with raises(ValueError, "start", r"\(3, 2, 4\)"):
+        explainer(X, start=starts[..., :4])
+
+
+def test_a_class_against_one_that_the_call_finds(explainer):
+    top, second = np.argsort(-explainer.explain(X[:1]).logits[0])[:2]
+    close(explainer(X[:1], contrast=int(second)), explainer(X[:1], int(top), contrast=int(second)), 1e-12)
+    for target in (None, "topK:2", int(top)):
+        with raises(ValueError, "contrast"):
+            explainer(X[:1], target, contrast=int(top))
+
+
+def test_streams_and_reports(explainer):
+    expected = explainer(X, 3, contrast="softmax")
+    close(np.concatenate(list(explainer.map(X, 3, batch=2, contrast="softmax"))), expected, 1e-12)
+    close(next(explainer.map([X], 3, full=True, contrast="softmax")).relevance, expected, 1e-12)
+    start = explainer.explain(X, 3, contrast="softmax").conservation.start
+    assert explainer.report(X, 3, contrast="softmax", print_fn=None).rows[-1][3] == pytest.approx(np.sum(start))
+
+
+def test_places_with_classes():
+    """Of an output [B, 2, 3, C] the target's own place alone is set against its other classes."""
+    inputs = keras.Input((2, 3, 4), dtype="float64")
+    model = randomize(keras.Model(inputs, kl.Dense(5, dtype="float64")(inputs)))
+    explainer = lrp_tf.Explainer(model, "epsilon")
+    x = np.random.default_rng(0).normal(size=(2, 2, 3, 4))
+    places = np.array([[1, 2, 4], [0, 1, 0]])
+    for contrast in ("softmax", "mean", 1):
+        found = explainer.explain(x, places, contrast=contrast)
+        starts = np.zeros(found.logits.shape)
+        for i, (row, column, label) in enumerate(places):
+            starts[i, row, column] = started(found.logits[i, row, column].numpy(), label, contrast, "output")
+        close(found.relevance, explainer(x, start=starts), 1e-12)
+
+
+def test_refusals(explainer):
+    for contrast, error in (("max", TypeError), (True, TypeError), (1.0, TypeError), (5, ValueError), (-1, ValueError)):
+        with raises(error, "contrast", "Received"):
+            explainer(X, 0, contrast=contrast)
+    with raises(ValueError, "start", "contrast"):
+        explainer(X, start=np.zeros((3, 5)), contrast="mean")
+    inputs = keras.Input((4,))
+    single = lrp_tf.Explainer(randomize(keras.Model(inputs, kl.Dense(1)(inputs))))
+    with raises(ValueError, "single output unit"):
+        single(np.zeros((1, 4), "float32"), contrast="softmax")

@@ -1,6 +1,7 @@
-"""zennit and captum on the same weights and the same batch, for run.py --peers. They run on torch, in a child process.
+"""Other libraries on the same weights and the same batch, for run.py --peers. What cannot run gets a line saying why.
 
-The child first computes relevances in float64 (in float32, rounding settles which of two nearly equal maxima wins a
+SHAP and tf-explain run on the Keras model, see peers_keras.py; zennit and captum on torch, in a child process. The
+child first computes relevances in float64 (in float32, rounding settles which of two nearly equal maxima wins a
 pooling window, and moves some pixels by percents); only where they agree with ours are times taken, in float32. Every
 method explains the same classes, and the peers are spared what is not theirs: hooks stay registered, and captum is
 told the class.
@@ -23,6 +24,7 @@ import folding
 import keras
 import models
 import numpy as np
+import peers_keras
 import tensorflow as tf
 import timing
 import twin
@@ -30,8 +32,8 @@ import twin
 import lrp_tf
 from lrp_tf import composites, rules
 
-PACKAGES = ("torch", "zennit", "captum")
-MODELS = ("mnist", "vgg16", "resnet50")
+TORCH = ("torch", "zennit", "captum")
+PACKAGES = {name: name for name in TORCH} | peers_keras.PACKAGES  # module -> distribution
 THREADS = 2
 # Largest difference relative to the largest value, in float64; a wrong convention differs by more.
 TOLERANCE = 1e-6
@@ -57,14 +59,19 @@ LEFT_OUT = {
 }
 
 
+def absent() -> set[str]:
+    """The modules of PACKAGES that cannot be imported."""
+    return {name for name in PACKAGES if util.find_spec(name) is None}
+
+
 def missing() -> str | None:
-    """One line on what to install, or None."""
-    absent = [name for name in PACKAGES if util.find_spec(name) is None]
-    if not absent:
+    """One line on what to install if there is no peer at all, or None."""
+    found = set(PACKAGES) - absent()
+    if found - set(TORCH) or {"torch", "zennit"} <= found or {"torch", "captum"} <= found:
         return None
     return (
-        f"--peers compares with zennit and captum, and {', '.join(absent)} cannot be imported. "
-        "Remedy: pip install torch==2.13.0 zennit captum"
+        "--peers compares with zennit, captum, SHAP and tf-explain, and none of them can be imported. "
+        "Remedy: pip install torch==2.13.0 zennit captum shap tf-explain"
     )
 
 
@@ -128,16 +135,39 @@ def measure(
     """Rows of the peers, each as soon as it is measured.
 
     Raises:
-        ValueError: the model has no torch twin, or the twin's logits or gradient are not the model's.
+        ValueError: the logits or the gradient of the torch twin are not the model's.
     """
     set_biases(model)
+    gone = absent()
+    versions = {name: "absent" if name in gone else metadata.version(wheel) for name, wheel in PACKAGES.items()}
+    about = ", ".join(f"{name} {version}" for name, version in versions.items())
+    print(f"\n{about}; {THREADS} threads", flush=True)
+    rows, reasons = compared(names)
+    for row in list(rows):
+        if without := {"torch", row.split()[0]} & gone:
+            reasons[row] = f"{', '.join(sorted(without))} cannot be imported"
+            del rows[row]
+    try:
+        found = _on_torch(model, x, rows, runs, explained)
+    except twin.NoTwin as error:
+        found, reasons = [], reasons | dict.fromkeys(rows, str(error))
+    for row, reason in reasons.items():
+        print(f"{row:44s}left out: {reason}")
+    theirs = peers_keras.measure(model, x, gone, runs)
+    about_torch = {"versions": versions, "threads": THREADS, "tolerance": TOLERANCE, "rows": found}
+    return {**about_torch, "left_out": reasons, "on_keras": theirs}
+
+
+def _on_torch(
+    model: keras.Model, x: tf.Tensor, rows: dict[str, str], runs: int, explained: Callable[[str], Any]
+) -> list[dict[str, Any]]:
+    if not rows:
+        return []
     exact, exact_x = in_float64(model), tf.cast(x, tf.float64)
     nodes = twin.describe(exact)
     arrays = folding.arrays(nodes, {v.path: keras.ops.convert_to_numpy(v) for v in exact.variables})
-    rows, reasons = compared(names)
-    versions = {name: metadata.version(name) for name in PACKAGES}
-    about = ", ".join(f"{name} {version}" for name, version in versions.items())
-    print(f"\n{about}; {THREADS} threads\n{'':44s}    median   x its gradient      x ours   deviation", flush=True)
+    head = "on torch"
+    print(f"{head:44s}    median    maps/s   x its gradient    x ours   deviation", flush=True)
     explanation = lrp_tf.Explainer(exact, "epsilon").explain(exact_x)
     found: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as name:
@@ -147,16 +177,19 @@ def measure(
         _child(folder, "relevance", runs, list(rows))
         _check(folder, "logits", np.asarray(explanation.logits))
         _check(folder, "gradient", np.asarray(models.gradient(exact)(exact_x)))
+        errors = json.loads((folder / "errors.json").read_text(encoding="utf-8"))
         for row, our_name in rows.items():
+            if row in errors:
+                found.append({"name": row, "error": errors[row]})
+                show(found[-1])
+                continue
             composite = _composite(our_name, explained)
             relevance = np.asarray(lrp_tf.Explainer(exact, composite)(exact_x))
             found.append({"name": row, "deviation": deviation(np.load(folder / f"{row}.npy"), relevance)})
             if agree(found[-1]["deviation"]):
                 found[-1] |= _timed(folder, row, runs, lrp_tf.Explainer(model, composite), x)
             show(found[-1])
-    for row, reason in reasons.items():
-        print(f"{row:44s}left out: {reason}")
-    return {"versions": versions, "threads": THREADS, "tolerance": TOLERANCE, "rows": found, "left_out": reasons}
+    return found
 
 
 def _composite(name: str, explained: Callable[[str], Any]) -> Any:
@@ -174,19 +207,21 @@ def _timed(folder: Path, row: str, runs: int, explainer: lrp_tf.Explainer, x: tf
     ms = 1000 * statistics.median(timing.seconds(explainer, x) for _ in range(runs))
     result = timing.ratio(times["gradient"], times["explain"])
     gradient = 1000 * statistics.median(times["gradient"])
-    return {**result, "gradient_ms": gradient, "ours_ms": ms, "times_ours": result["ms"] / ms}
+    rate = {"maps_s": 1000 * len(x) / result["ms"]}
+    return {**result, **rate, "gradient_ms": gradient, "ours_ms": ms, "times_ours": result["ms"] / ms}
 
 
 def show(row: dict[str, Any]) -> None:
+    if "error" in row:
+        print(f"{row['name']:44s}does not run: {row['error']}", flush=True)
+        return
     deviated = f"{row['deviation']:.1e}"
     if "ms" not in row:
         print(f"{row['name']:44s}no time: deviates by {deviated}, more than {TOLERANCE:.0e} of the maximum", flush=True)
         return
-    spread = f"({row['low']:.2f} to {row['high']:.2f})"
-    print(
-        f"{row['name']:44s}{row['ms']:10.1f} ms   {row['ratio']:.2f}  {spread:18s}{row['times_ours']:.2f}   {deviated}",
-        flush=True,
-    )
+    ratios = f"{row['ratio']:.2f} ({row['low']:.2f} to {row['high']:.2f})"
+    rate = f"{row['ms']:10.1f} ms{row['maps_s']:10.1f}"
+    print(f"{row['name']:44s}{rate}   {ratios:22s}{row['times_ours']:.2f}   {deviated}", flush=True)
 
 
 def _check(folder: Path, name: str, expected: np.ndarray) -> None:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
 from pathlib import Path
 
 import numpy as np
-import peers_captum
-import peers_zennit
 import timing
 import torch
 from twin_torch import Twin, gradient
 
 
 def main(folder: Path, task: str, threads: int, runs: int, rows: list[str]) -> None:
-    """relevance (in float64): logits.npy, gradient.npy and one array for each row; time (in float32): times.json."""
+    """Write what `task` asks for.
+
+    Args:
+        task: "relevance", in float64: logits.npy, gradient.npy, an array for each row, and errors.json, row -> what its
+            library raised. "time", in float32: times.json.
+    """
     torch.set_num_threads(threads)
     nodes = json.loads((folder / "nodes.json").read_text(encoding="utf-8"))
     with np.load(folder / "net.npz") as file:
@@ -33,19 +37,22 @@ def main(folder: Path, task: str, threads: int, runs: int, rows: list[str]) -> N
     if task == "relevance":
         save("logits", plain(x).detach())
         save("gradient", unit())
-    times = {}
+    times, errors = {}, {}
     for row in rows:
         peer, name = row.split(" ", 1)
-        # A net of its own for each, as hooks and rules stay on it.
-        peer_module = {"zennit": peers_zennit, "captum": peers_captum}[peer]
-        function = peer_module.explanation(name, nodes, arrays, x.clone(), target)
-        if task == "relevance":
-            save(row, function())
-            continue
-        for _ in range(2):
-            timing.seconds(unit), timing.seconds(function)
-        pairs = [(timing.seconds(unit), timing.seconds(function)) for _ in range(runs)]
-        times[row] = dict(zip(("gradient", "explain"), map(list, zip(*pairs, strict=True)), strict=True))
+        try:
+            # A net of its own for each, as hooks and rules stay on it.
+            function = importlib.import_module(f"peers_{peer}").explanation(name, nodes, arrays, x.clone(), target)
+            if task == "relevance":
+                save(row, function())
+            else:
+                times[row] = dict(zip(("gradient", "explain"), timing.in_turn(unit, function, runs), strict=True))
+        except Exception as error:  # whatever a library raises is its row
+            if task == "time":
+                raise
+            errors[row] = f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:200]}"
+    if task == "relevance":
+        (folder / "errors.json").write_text(json.dumps(errors), encoding="utf-8")
     (folder / "times.json").write_text(json.dumps(times), encoding="utf-8")
 
 

@@ -21,7 +21,6 @@ import models
 import numpy as np
 import peers
 import tensorflow as tf
-import twin
 from timing import ratio, seconds
 
 import lrp_tf
@@ -138,7 +137,7 @@ def main() -> None:
     parser.add_argument("--targets", action="store_true", help=f"{MANY} targets of one image, too")
     parser.add_argument("--bfloat16", action="store_true", help="epsilon_plus_flat in bfloat16, too")
     parser.add_argument("--memory", action="store_true", help="growth of the peak, too")
-    parser.add_argument("--peers", action="store_true", help="zennit and captum on the same weights, too (torch, CPU)")
+    parser.add_argument("--peers", action="store_true", help="zennit, captum, SHAP and tf-explain, too (CPU)")
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--memory-of", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -156,11 +155,6 @@ def main() -> None:
     print(f"{options.model}, batch {batch}, {machine}\n{'':44s}first call      median    maps/s   ratio (quartiles)")
     model = models.build(options.model)
     x = models.image(model, batch)
-    if options.peers:  # a model without a twin is told at once
-        try:
-            twin.describe(model)
-        except ValueError as error:
-            parser.error(f"--peers has no torch twin of {options.model}: {error} Use one of: {', '.join(peers.MODELS)}")
     rows = timed(model, x, names, options.runs)
     found: dict[str, Any] = {"model": options.model, "batch": batch, "machine": machine, "rows": rows}
     if options.targets:

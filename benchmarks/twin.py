@@ -8,6 +8,10 @@ from typing import Any
 import keras
 
 
+class NoTwin(ValueError):
+    """A layer that other libraries' twins have no counterpart of."""
+
+
 @dataclass
 class Node:
     """One step of the twin: conv, dense, maxpool, average (global), flatten or add.
@@ -32,7 +36,7 @@ def describe(model: keras.Model) -> list[dict[str, Any]]:
     pads: a peer would treat either as a step of its own.
 
     Raises:
-        ValueError: a layer that has no counterpart here.
+        NoTwin: a layer that has no counterpart here.
     """
     nodes: dict[str, Node] = {}
     sources: dict[int, tuple[str, int]] = {}  # tensor -> the node that makes it, and zeros put around it
@@ -123,5 +127,5 @@ def _even(layer: keras.layers.ZeroPadding2D) -> int:
     return sizes.pop()
 
 
-def _unknown(layer: keras.Layer) -> ValueError:
-    return ValueError(f"Layer {layer.name!r} ({type(layer).__name__}) has no counterpart in the torch twin.")
+def _unknown(layer: keras.Layer) -> NoTwin:
+    return NoTwin(f"Layer {layer.name!r} ({type(layer).__name__}) has no counterpart in the torch twin.")

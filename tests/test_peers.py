@@ -34,14 +34,39 @@ def folding(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return folding
 
 
-def test_missing_packages_are_named(peers: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(peers.util, "find_spec", lambda name: None if name == "torch" else object())
+def test_a_remedy_is_named_when_there_is_no_peer(peers: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    there = {"torch"}
+    monkeypatch.setattr(peers.util, "find_spec", lambda name: object() if name in there else None)
+    assert peers.absent() == {"zennit", "captum", "shap", "tf_explain"}
     message = peers.missing()
-    assert "torch cannot be imported" in message
-    assert message.endswith("pip install torch==2.13.0 zennit captum")
+    assert message.endswith("pip install torch==2.13.0 zennit captum shap tf-explain")
     assert "\n" not in message
-    monkeypatch.setattr(peers.util, "find_spec", lambda name: object())
+    there.add("captum")
     assert peers.missing() is None
+    there -= {"torch", "captum"}
+    there.add("shap")
+    assert peers.missing() is None
+
+
+def test_what_is_absent_or_fails_gets_a_line(
+    peers: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    def fails(*arguments: object) -> None:
+        raise AttributeError("In user code:\n\n  a file\n  'Dense' object has no attribute 'output_shape'\n")
+
+    monkeypatch.setattr(peers.util, "find_spec", lambda name: object() if name == "tf_explain" else None)
+    monkeypatch.setattr(peers.metadata, "version", lambda name: "0.3.1")
+    methods = {"SHAP DeepExplainer": None, "tf-explain GradCAM": fails, "tf-explain Other": lambda *_: lambda: None}
+    monkeypatch.setattr(peers.peers_keras, "METHODS", methods)
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, activation="softmax")])
+    found = peers.measure(model, peers.models.image(model, 2), ["epsilon"], 2, peers.composites.get)
+    assert found["versions"]["shap"] == "absent"
+    assert found["left_out"]["zennit epsilon"] == "torch, zennit cannot be imported"
+    failed, other = found["on_keras"]
+    assert failed["error"] == "AttributeError: 'Dense' object has no attribute 'output_shape'"
+    assert other["maps_s"] > 0
+    assert other["times_ours"] > 0
+    assert "tf-explain GradCAM" + " " * 26 + "does not run: AttributeError" in capsys.readouterr().out
 
 
 def test_only_close_relevances_agree(peers: ModuleType) -> None:

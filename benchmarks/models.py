@@ -44,11 +44,25 @@ MODELS: dict[str, Callable[[], keras.Model]] = {
     "nasnetlarge": lambda: keras.applications.NASNetLarge(weights=None),
 }
 BATCHES = {"mnist": 128}
+_SEEN = 2  # images for the statistics of BatchNormalization: each has many pixels
 
 
 def build(name: str) -> keras.Model:
+    """A network with seeded weights, and with statistics of BatchNormalization that fit them.
+
+    With the means and variances that a new model starts from, signals and relevance vanish on the way down.
+    """
     keras.utils.set_random_seed(0)
-    return MODELS[name]()
+    model = MODELS[name]()
+    norms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0  # the statistics of one batch replace what was there
+    if norms:
+        model(image(model, _SEEN), training=True)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    return model
 
 
 def image(model: keras.Model, batch: int) -> tf.Tensor:

@@ -36,6 +36,7 @@ RULES = {
     "WSquare": rules.WSquare(),
 }
 MANY = 5  # targets of one image
+IN_BFLOAT16 = ("epsilon_plus_flat", "epsilon", "epsilon_alpha2_beta1_flat", "epsilon_gamma_box")
 
 
 def explained(name: str) -> Any:
@@ -80,21 +81,30 @@ def targets(model: keras.Model, x: tf.Tensor, name: str, runs: int) -> dict[str,
     return row
 
 
-def in_bfloat16(model: keras.Model, x: tf.Tensor, runs: int) -> dict[str, Any]:
-    """epsilon_plus_flat with its ZPlus convolutions in bfloat16, and how the relevance correlates with float32."""
-    name = "epsilon_plus_flat, bfloat16"
-    if reason := bfloat16.obstacle():
-        print(f"{name}: left out, {reason}", flush=True)
-        return {"name": name, "left_out": reason}
-    gradient, explainer = models.gradient(model), lrp_tf.Explainer(model, "epsilon_plus_flat", fast="bfloat16")
+def in_bfloat16(model: keras.Model, x: tf.Tensor, name: str, runs: int) -> dict[str, Any]:
+    """A preset or rule in bfloat16 where that pays, against the gradient, and how close its relevance is to float32."""
+    label = f"{name}, bfloat16"
+    try:
+        explainer = lrp_tf.Explainer(model, explained(name), fast="bfloat16")
+    except ValueError as error:  # it says why nothing would be faster
+        print(f"{label}: left out. {error}", flush=True)
+        return {"name": label, "left_out": str(error)}
+    gradient, exact = models.gradient(model), lrp_tf.Explainer(model, explained(name))
     for _ in range(2):
-        seconds(gradient, x), seconds(explainer, x)
-    pairs = [(seconds(gradient, x), seconds(explainer, x)) for _ in range(runs)]
-    exact = lrp_tf.Explainer(model, "epsilon_plus_flat")(x)
-    correlation = float(np.corrcoef(np.ravel(explainer(x)), np.ravel(exact))[0, 1])
-    row = {"name": name, "correlation": correlation, **ratio(*map(list, zip(*pairs, strict=True)))}
+        seconds(gradient, x), seconds(exact, x), seconds(explainer, x)
+    runs_of = [(seconds(gradient, x), seconds(exact, x), seconds(explainer, x)) for _ in range(runs)]
+    plain, slow, fast = map(list, zip(*runs_of, strict=True))
+    expected, found = np.ravel(exact(x)).astype(np.float64), np.ravel(explainer(x)).astype(np.float64)
+    row = {"name": label, **ratio(plain, fast), "to_float32": ratio(slow, fast)["ratio"], "machine": bfloat16.kind()}
+    row["correlation"] = float(np.corrcoef(found, expected)[0, 1])
+    row["deviation"] = float(np.abs(found - expected).max() / np.abs(expected).max())
+    show({**row, "name": f"{name}, float32", **ratio(plain, slow)}, int(x.shape[0]))
     show(row, int(x.shape[0]))
-    print(f"{name}: correlation with float32 {correlation:.4f}", flush=True)
+    print(
+        f"{label} ({row['machine']}): {row['to_float32']:.2f} of float32, correlation {row['correlation']:.5f}, "
+        f"largest deviation {row['deviation']:.1e} of the maximum. {explainer!r}",
+        flush=True,
+    )
     return row
 
 
@@ -135,7 +145,9 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", metavar="NAME", help=f"presets, or single rules: {', '.join(RULES)}")
     parser.add_argument("--runs", type=int, default=15)
     parser.add_argument("--targets", action="store_true", help=f"{MANY} targets of one image, too")
-    parser.add_argument("--bfloat16", action="store_true", help="epsilon_plus_flat in bfloat16, too")
+    parser.add_argument(
+        "--bfloat16", action="store_true", help=f"in bfloat16, too: {', '.join(IN_BFLOAT16)}, or --only"
+    )
     parser.add_argument("--memory", action="store_true", help="growth of the peak, too")
     parser.add_argument("--peers", action="store_true", help="zennit, captum, SHAP and tf-explain, too (CPU)")
     parser.add_argument("--json", type=Path, metavar="FILE")
@@ -160,7 +172,8 @@ def main() -> None:
     if options.targets:
         found["targets"] = targets(model, x, "epsilon_plus_flat", options.runs)
     if options.bfloat16:
-        found["bfloat16"] = in_bfloat16(model, x, options.runs)
+        chosen = options.only or IN_BFLOAT16
+        found["bfloat16"] = [in_bfloat16(model, x, name, options.runs) for name in chosen]
     if options.memory:
         found["memory_mib"] = {name: growth(options.model, batch, name) for name in ("gradient", *names)}
         for name, size in found["memory_mib"].items():

@@ -22,6 +22,7 @@ from lrp_tf.engine.clone import BELOW_ZERO, Clone, clone_with_rules
 from lrp_tf.engine.contrast import Contrast
 from lrp_tf.engine.explanation import Conservation, Explanation
 from lrp_tf.engine.passes import Found, Pass, Request
+from lrp_tf.engine.savings import bfloat16
 from lrp_tf.engine.tables import Table
 from lrp_tf.engine.targets import Initial, Inputs, Target, Targets
 from lrp_tf.rules import Rule
@@ -49,8 +50,8 @@ class Explainer:
             `report` gives it a column.
         nonnegative: no input is ever below zero, as with images from 0 to 1: rules then leave out what only negative
             inputs need. An input below zero raises ValueError.
-        fast: "bfloat16" computes the convolutions of ZPlus in bfloat16, on machines where that pays; the model's own
-            values and every Epsilon stay in float32. docs/speed.md has the loss of accuracy.
+        fast: "bfloat16" computes the rules' own convolutions in it where that is faster, and is refused where none is;
+            "auto" means float32 there. `summary` says which are chosen, and docs/speed.md what accuracy is lost.
         max_batch: split larger batches into parts of at most this size, explained one after another.
         check: run `check` on the first batch: True, False, or None: if layers were followed, other than separable
             convolutions of Keras, or registered. It costs about three eager passes of two samples, once. It raises
@@ -94,7 +95,7 @@ class Explainer:
             output=output,
             relevance_filter=relevance_filter,
             nonnegative=nonnegative,
-            fast=fast,
+            fast=bfloat16.where_compiled(fast, self._jit_compile),
             **options,
         )
         self._compiled: dict[tuple, Pass] = {}
@@ -103,7 +104,8 @@ class Explainer:
         self.renew()
 
     def __repr__(self) -> str:
-        return f"Explainer({self.model.name!r}, composite={self.clone.composite.name!r})"
+        name, fast = self.clone.composite.name, bfloat16.counted(self.graph, self._chosen["fast"])
+        return f"Explainer({self.model.name!r}, composite={name!r}{fast})"
 
     def __reduce__(self) -> tuple:
         """Pickle and copy the recipe: model, composite and options."""
@@ -260,7 +262,7 @@ class Explainer:
             yield (element, found) if with_inputs else found
 
     def summary(self, print_fn: Callable[[str], object] | None = print) -> Table:
-        """The table layer -> operation -> rule; printed by `print_fn` unless None, and returned."""
+        """The table layer -> operation -> rule, with `fast` also what each computes in; printed by `print_fn`."""
         self.renew()
         return tables.rule_table(self.graph, self.clone.handlers, self.composite.name).show(print_fn)
 

@@ -1,4 +1,4 @@
-"""What the caller declares for speed: inputs that are never negative, bfloat16, XLA where it pays."""
+"""What the caller declares for speed: inputs that are never negative, XLA where it pays."""
 
 import gc
 
@@ -11,7 +11,6 @@ from keras import layers as kl
 
 import lrp_tf
 from lrp_tf import composites, rules
-from lrp_tf.engine.savings import bfloat16
 
 
 def network(*, rescaling=False):
@@ -77,45 +76,6 @@ def test_a_broken_promise_is_an_error():
     not_a_number[0, 0, 0, 0] = np.nan
     with raises(ValueError, "NaN"):  # which is said as it is
         explainer(not_a_number)
-
-
-# --- bfloat16 ----------------------------------------------------------------------------------
-
-
-def test_bfloat16_is_refused_where_it_does_not_pay(monkeypatch):
-    monkeypatch.setattr(bfloat16, "obstacle", lambda: "its CPU has neither")
-    with raises(ValueError, "slower than float32", "its CPU has neither", "Leave it out"):
-        lrp_tf.Explainer(network(), "epsilon_plus", fast="bfloat16")
-
-
-def test_the_obstacle_is_read_from_the_cpu(monkeypatch, tmp_path):
-    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [])
-    for flags, expected in (("flags : fma avx512f avx512_bf16", True), ("flags : fma avx512f", False)):
-        (tmp_path / "cpuinfo").write_text(flags)
-        monkeypatch.setattr(bfloat16, "Path", lambda name: tmp_path / "cpuinfo")
-        assert (bfloat16.obstacle() is None) == expected
-
-
-def test_bfloat16_stays_close_and_leaves_the_model_alone(monkeypatch):
-    monkeypatch.setattr(bfloat16, "obstacle", lambda: None)
-    model, x = network(), images(dtype="float32")
-    plain = lrp_tf.Explainer(model, "epsilon_plus").explain(x)
-    found = lrp_tf.Explainer(model, "epsilon_plus", fast="bfloat16").explain(x)
-    assert np.array_equal(found.logits, plain.logits)
-    assert found.relevance.dtype == tf.float32
-    deviation = np.abs(found.relevance - plain.relevance).max() / np.abs(plain.relevance).max()
-    assert 1e-5 < deviation < 0.05  # it was at work, and is close
-    assert np.corrcoef(np.ravel(found.relevance), np.ravel(plain.relevance))[0, 1] > 0.995
-
-
-@pytest.mark.parametrize(
-    ("composite", "value", "texts"),
-    [("epsilon", "bfloat16", ["under ZPlus only", "Received"]), ("epsilon_plus", "float16", ["Received: 'float16'"])],
-)
-def test_what_bfloat16_is_not_for(composite, value, texts, monkeypatch):
-    monkeypatch.setattr(bfloat16, "obstacle", lambda: None)
-    with raises(ValueError, *texts):
-        lrp_tf.Explainer(network(), composite, fast=value)
 
 
 # --- XLA, memory -------------------------------------------------------------------------------

@@ -276,9 +276,8 @@ def test_a_subclass_with_its_own_terms_takes_no_shortcut():
     with switched_off():
         close(found, lrp_tf.Explainer(model, PositiveWeights())(values), 1e-5)
     assert not PositiveWeights().local
-    assert not PositiveWeights().one_sided
-    assert rules.AlphaBeta(1, 0).one_sided
-    assert not rules.AlphaBeta().one_sided
+    assert not PositiveWeights().bears_bfloat16
+    assert rules.ZPlus().bears_bfloat16 == {"sums", "shares"}
 
 
 class Halves(flows.Flow):

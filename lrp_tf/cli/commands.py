@@ -325,7 +325,7 @@ def _bounds(
 
 
 def _explainer(model: keras.Model, options: argparse.Namespace, bounds: Mapping[str, object]) -> Explainer:
-    chosen = {"output": _output(options), "relevance_filter": options.relevance_filter}
+    chosen = {"output": _output(options), "relevance_filter": options.relevance_filter, "fast": options.fast}
     if (composite := _written(options)) is not None:
         return Explainer(model, composite, **chosen)
     name, given = options.composite

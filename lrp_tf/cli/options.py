@@ -136,6 +136,9 @@ def add_rule_options(parser: argparse.ArgumentParser) -> None:
                         "divides by sums that cancel: absurd maps")  # fmt: skip
     parser.add_argument("--relevance-filter", type=float, metavar="F",
                         help="keep the largest fraction F of |R| in each layer, such as 0.1: crisper maps")  # fmt: skip
+    parser.add_argument("--fast", choices=["auto", "bfloat16"],
+                        help="compute the rules' convolutions in bfloat16 where this machine is faster in it; bfloat16 "
+                        "is an error where it is not, auto computes in float32 there")  # fmt: skip
 
 
 def add_target(parser: argparse.ArgumentParser) -> None:

@@ -66,7 +66,9 @@ class Marks:
         positive_only: relevance arrives only where the output is above zero.
         recomputed_summand: position of the summand of a sum that is not kept; the sum less the other gives it.
         memory_heavy: the output is a great part of all that the model computes.
-        bfloat16: the rule's own convolutions run in bfloat16.
+        bfloat16_sums: the rule sums its denominators in bfloat16. The model's own values never are.
+        bfloat16_shares: relevance is shared out in bfloat16.
+        precision: what the rule computes in and why, for the table of rules; empty where nobody asked for bfloat16.
     """
 
     savings: bool = False
@@ -74,7 +76,9 @@ class Marks:
     positive_only: bool = False
     recomputed_summand: int | None = None
     memory_heavy: bool = False
-    bfloat16: bool = False
+    bfloat16_sums: bool = False
+    bfloat16_shares: bool = False
+    precision: str = ""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

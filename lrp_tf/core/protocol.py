@@ -58,14 +58,15 @@ class Handler:
         divides: it divides by a sum that may cancel, so that relevance can grow.
         shows_kernel: NaN or Inf in the kernel shows in the relevance.
         local: what it sends from an output depends on that output alone.
-        one_sided: its contributions have one sign, so that nothing cancels.
+        bears_bfloat16: which of its convolutions bear bfloat16: "sums", its denominators where nothing cancels in them,
+            and "shares", which hand relevance on.
     """
 
     at_zero: ZeroInput | str = ZeroInput.UNKNOWN
     divides: bool = False
     shows_kernel: bool = False
     local: bool = False
-    one_sided: bool = False
+    bears_bfloat16: frozenset[str] = frozenset()
 
     def enters(self, step: Step) -> tuple[int, ...]:
         """Positions in `step.inputs` that relevance enters; by default all of `step.signals`.

@@ -259,7 +259,7 @@ def _finite(clone: Clone, forward: Forward, relevances: list[tf.Tensor]) -> Find
 def _books(clone: Clone, rests: dict[Step, float]) -> Finding:
     # Contributions that cancel round by 1e-4 in float32 (MobileNetV3Small, untrained); TensorFlow resizes in it always.
     limit = 1e-6 if clone.graph.dtype == "float64" else 1e-3
-    if any(step.marks.bfloat16 for step in clone.graph.steps):
+    if any(step.marks.bfloat16_shares for step in clone.graph.steps):
         limit = 0.05
     if not rests:
         return Finding("books", 0.0, limit, "relevance reaches no step")

@@ -54,7 +54,7 @@ def make_plan(
 
     Args:
         starts: tensors of the graph that relevance may start at, whatever their values; None: its outputs.
-        fast: "bfloat16" or None, see `savings.bfloat16.chosen`.
+        fast: "bfloat16", "auto" or None, see `savings.bfloat16.chosen`.
 
     Raises:
         UnsupportedLayerError, ValueError: see `Composite.assign`; ValueError: see `savings.bfloat16.chosen`, or a start

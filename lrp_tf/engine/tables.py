@@ -73,21 +73,25 @@ def _cell(value: object) -> str:
 def rule_table(graph: Graph, handlers: Mapping[Step, Handler], composite: str) -> Table:
     """Layer -> operation -> rule, in the order of the model; for rewritten layers, what became of them.
 
+    Where bfloat16 was asked for, a column says what the rule of each step with a kernel computes in, and why.
+
     Args:
         composite: its name.
     """
+    asked = any(step.marks.precision for step in graph.steps)
     rows = [
-        (step.order, index, step.path, step.operation, shape_text(step.outputs[0].shape), _rule_text(step, rule))
+        (step.order, index, step.path, step.operation, shape_text(step.outputs[0].shape), _rule_text(step, rule),
+         step.marks.precision)
         for index, (step, rule) in enumerate(handlers.items())
         if step.inputs  # not the constants
-    ]
-    rows += [(order, len(rows), path, operation, "", what) for order, path, operation, what in graph.rewrites]
+    ]  # fmt: skip
+    rows += [(order, len(rows), path, operation, "", what, "") for order, path, operation, what in graph.rewrites]
     rows.sort(key=lambda row: row[:2])
     stripped = [f"The final {step.operation} ({step.path}) is stripped: relevance explains its input, the logit."
                 for step in graph.stripped]  # fmt: skip
     title = f"{graph.model.name}, composite {composite}, computed in {graph.dtype}"
-    columns = ("layer", "operation", "output shape", "rule")
-    return Table(title, columns, [row[2:] for row in rows], tuple(stripped))
+    columns = ("layer", "operation", "output shape", "rule", *(["relevance in"] if asked else []))
+    return Table(title, columns, [row[2 : 2 + len(columns)] for row in rows], tuple(stripped))
 
 
 def _rule_text(step: Step, rule: Handler) -> str:

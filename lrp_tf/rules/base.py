@@ -41,9 +41,9 @@ class Rule(Handler):
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         # What holds of the formulas of a class need not hold of those of its subclass, which says it anew.
-        for name in ("local", "one_sided"):
+        for name, nothing in (("local", False), ("bears_bfloat16", frozenset())):
             if name not in vars(cls):
-                setattr(cls, name, False)
+                setattr(cls, name, nothing)
 
     def __post_init__(self) -> None:
         check_stabilizer(self.stabilizer)
@@ -95,6 +95,7 @@ class Rule(Handler):
         if found is not None and not isinstance(found, list):
             return found
         pairs = found or [(term, denominator_of(op, term, self.stabilizer)) for term in terms]
+        op.halve(w for term, _ in pairs for _, w in term.pairs)
         fallback = self.fallback
         hand_on = None if fallback is None else fallback.backward(step, op)
         return _Shared(step, op, pairs, self.stabilizer, hand_on)

@@ -22,6 +22,15 @@ from lrp_tf.rules.kernels import present
 from lrp_tf.rules.operators import Operator
 from lrp_tf.rules.terms import Term
 
+# Epsilon's denominator is z, which may cancel: in bfloat16 it is none.
+_SHARES = frozenset({"shares"})
+_BOTH = frozenset({"sums", "shares"})
+
+
+def _both_unless_emptiness_counts(rule: Rule) -> frozenset[str]:
+    """Sums, too, where nothing but the size of the denominator matters: that one is empty shows in float32 alone."""
+    return _BOTH if rule.when_empty == "absorb" else _SHARES
+
 
 def _always(default: Any) -> Any:
     """A field that `repr` shows by its value, without its name, even where it is the default."""
@@ -37,6 +46,7 @@ class Epsilon(Rule):
     at_zero = ZeroInput.NONE
     shows_kernel = True
     local = True
+    bears_bfloat16 = _SHARES
 
     def __post_init__(self) -> None:
         check_stabilizer(self.epsilon, "epsilon")
@@ -58,6 +68,7 @@ class Zero(Rule):
     at_zero = ZeroInput.NONE
     shows_kernel = True
     local = True
+    bears_bfloat16 = _SHARES
 
     def terms(self, op: Operator) -> list[Term]:
         return [Term([(op.x, op.w)], op.b)]
@@ -107,6 +118,7 @@ class AlphaBeta(_WithFallback):
     zero_bias: bool = False
     when_empty: str = "absorb"
     local = True
+    bears_bfloat16 = property(_both_unless_emptiness_counts)  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -115,10 +127,6 @@ class AlphaBeta(_WithFallback):
                 "AlphaBeta expects alpha >= 0, beta >= 0 and alpha - beta = 1, so that relevance is conserved. "
                 f"Received: alpha={self.alpha!r}, beta={self.beta!r}"
             )
-
-    @property
-    def one_sided(self) -> bool:  # type: ignore[override]
-        return self.beta == 0
 
     def terms(self, op: Operator) -> list[Term]:
         gains = [(op.positive, op.w_positive), (op.negative, op.w_negative)]
@@ -138,7 +146,7 @@ class ZPlus(_WithFallback):
     zero_bias: bool = False
     when_empty: str = "absorb"
     local = True
-    one_sided = True
+    bears_bfloat16 = property(_both_unless_emptiness_counts)  # type: ignore[assignment]
 
     def terms(self, op: Operator) -> list[Term]:
         return AlphaBeta(1.0, 0.0).terms(op)
@@ -170,6 +178,11 @@ class Gamma(_WithFallback):
         super().__post_init__()
         if not self.gamma >= 0:
             raise ValueError(f"Gamma expects gamma >= 0. Received: gamma={self.gamma!r}")
+
+    @property
+    def bears_bfloat16(self) -> frozenset[str]:  # type: ignore[override]
+        """The shortcut adds gamma z+ to z, so that nothing cancels; it has none for `Relative`."""
+        return _SHARES if isinstance(self.stabilizer, Relative) else _both_unless_emptiness_counts(self)
 
     def terms(self, op: Operator) -> list[Term]:
         gamma = float(self.gamma)
@@ -216,6 +229,7 @@ class WSquare(Rule):
     stabilizer: float | Relative = 1e-6
     shows_kernel = True
     local = True
+    bears_bfloat16 = _BOTH
 
     def terms(self, op: Operator) -> list[Term]:
         return [Term([(1.0, tf.square(op.w))], one_sided=True)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 
 import tensorflow as tf
 
@@ -50,6 +50,7 @@ class Operator(Saved):
         self.output = self._with_bias(self.z)
         self.positive_only = step.marks.positive_only and not (zero_bias and present(self.bias))
         self.rectified = tf.nn.relu(self.output) if self.positive_only else None
+        self._halves: dict[int, tuple[tf.Tensor, tf.Tensor]] = {}
 
     def _with_bias(self, z: tf.Tensor) -> tf.Tensor:
         b: tf.Tensor = self.bias
@@ -104,43 +105,55 @@ class Operator(Saved):
         """The transpose of x -> forward(x, w), applied to g (shape of z). Shape of x."""
         if w is self.w and self.kernel.output_scale is not None:
             g, w = g * self.kernel.output_scale, self.kernel.raw
-        return self.transpose_at(self.x, g, w)
+        if not self.marks.bfloat16_shares:
+            return self.transpose_at(self.x, g, w)
+        return tf.cast(self.transpose_at(self.x, tf.cast(g, tf.bfloat16), self._half(w)), self.x.dtype)
 
     def transpose_at(self, x: tf.Tensor, g: tf.Tensor, w: tf.Tensor) -> tf.Tensor:
-        """The same in the shape of another x."""
-        return self._in_chosen_precision(self._transpose, x, w, g)
-
-    def _transpose(self, x: tf.Tensor, w: tf.Tensor, g: tf.Tensor) -> tf.Tensor:
+        """The same in the shape of another x, computed in the dtype of g and w."""
         size = self._size if x is self.x else tf.shape(x)
         found = self._map.closed_transpose(x, w, g, size) if self.marks.savings else None
-        return self._map.transpose(x, w, g) if found is None else found
+        return self._map.transpose(tf.cast(x, w.dtype), w, g) if found is None else found
 
     @functools.cached_property
     def _size(self) -> tf.Tensor:
         return tf.shape(self.x)
 
-    def _in_chosen_precision(self, function: Callable[..., tf.Tensor], *tensors: tf.Tensor) -> tf.Tensor:
-        """`function`, in bfloat16 if the caller of the Explainer chose it; z itself is never computed in it."""
-        if not self.marks.bfloat16:
-            return function(*tensors)
-        return tf.cast(function(*[tf.cast(t, tf.bfloat16) for t in tensors]), self.x.dtype)
+    def halve(self, kernels: Iterable[tf.Tensor]) -> None:
+        """Cast kernels to bfloat16 where the step computes in it, once for denominators, shares and all targets."""
+        if not self.marks.bfloat16_shares:
+            return
+        for w in kernels:
+            if w is self.w and self.kernel.output_scale is not None:
+                w = self.kernel.raw
+            self._halves[id(w)] = w, tf.cast(w, tf.bfloat16)
 
-    def sum(self, pairs: list[Pair]) -> tf.Tensor:
-        """Sum over pairs of forward(x', w'), in the shape of z."""
-        total = None
-        for x, w in self._together(pairs)[0]:
-            known = x is self.x and w is self.w
-            z = self.z if known else self._in_chosen_precision(self.forward, self._filled(x), w)
+    def _half(self, w: tf.Tensor) -> tf.Tensor:
+        return self._halves[id(w)][1] if id(w) in self._halves else tf.cast(w, tf.bfloat16)
+
+    def sum(self, pairs: list[Pair], addend: tf.Tensor | float = 0.0) -> tf.Tensor:
+        """Sum over pairs of forward(x', w'), and the addend, in the shape of z. z itself is never summed anew."""
+        pairs, total = self._together(pairs)[0], None
+        for x, w in pairs:
+            if x is self.x and w is self.w:
+                z = self.z
+            elif not self.marks.bfloat16_sums:
+                z = self.forward(self._filled(x), w)
+            else:
+                z = self.forward(tf.cast(self._filled(x), tf.bfloat16), self._half(w))
+                if len(pairs) == 1 and present(addend):  # TensorFlow adds it together with the convolution
+                    z, addend = z + tf.cast(addend, tf.bfloat16), 0.0
+                z = tf.cast(z, self.x.dtype)
             total = z if total is None else total + z
-        return tf.zeros_like(self.z) if total is None else total
+        total = tf.zeros_like(self.z) if total is None else total
+        return total + addend if present(addend) else total
 
     def total(self, pairs: list[Pair], bias: tf.Tensor | float) -> tf.Tensor:
         """The sum and the bias; where the forward pass has computed just that, its output."""
         same_bias = bias is self.bias or not (present(bias) or present(self.bias))
         if same_bias and len(pairs) == 1 and pairs[0][0] is self.x and pairs[0][1] is self.w:
             return self.output
-        total = self.sum(pairs)
-        return total + bias if present(bias) else total
+        return self.sum(pairs, bias)
 
     def share(self, pairs: list[Pair], g: tf.Tensor) -> tf.Tensor:
         """Sum over pairs of x' transpose(g, w'), in the shape of x."""

@@ -69,7 +69,7 @@ def by_one_sign(rule: Rule, step: Step, op: Operator, terms: list[Term]) -> Pair
 
     def stabilized(term: Term, sign: int) -> tf.Tensor:
         epsilon = _as_bias(op, sign * stabilizer)
-        return op.sum(term.pairs) + (term.bias + epsilon if present(term.bias) else epsilon)
+        return op.sum(term.pairs, term.bias + epsilon if present(term.bias) else epsilon)
 
     def denominator(term: Term) -> Denominator:
         sign = -1 if term.weight < 0 else 1
@@ -90,21 +90,25 @@ def by_the_boost(rule: Gamma, step: Step, op: Operator, terms: list[Term]) -> Pa
     """
     gamma, stabilizer = float(rule.gamma), rule.stabilizer
     up, down = terms = _in_fewer_passes(op, gamma, terms)
+
+    @functools.cache
+    def boost() -> tf.Tensor:
+        pairs = [(op.positive, gamma * op.w_positive), (op.negative, gamma * op.w_negative)]
+        addend = gamma * positive(op.b) + _as_bias(op, stabilizer)
+        return op.sum([(x, w) for x, w in pairs if x is not None], addend)
+
     if op.positive_only:  # the branch z < 0 gets no relevance, and none arrives at z = 0
         term = dataclasses.replace(up, where=None)
         if isinstance(stabilizer, Relative):
             return [(term, denominator_of(op, term, stabilizer))]
         total = functools.cache(lambda: op.total(term.pairs, term.bias))
-        return [(term, Denominator(total, stabilizer, sign=1, stabilized=lambda: positive(total()) + stabilizer))]
+        # In bfloat16 z + gamma z+ would cancel where gamma is small; z is at hand in float32.
+        rounded = op.marks.bfloat16_sums
+        stabilized = (lambda: op.rectified + boost()) if rounded else (lambda: positive(total()) + stabilizer)
+        return [(term, Denominator(total, stabilizer, sign=1, stabilized=stabilized))]
     if isinstance(stabilizer, Relative):
         return None
     z = op.explained
-
-    @functools.cache
-    def boost() -> tf.Tensor:
-        pairs = [(op.positive, gamma * op.w_positive), (op.negative, gamma * op.w_negative)]
-        total = op.sum([(x, w) for x, w in pairs if x is not None])
-        return total + (gamma * positive(op.b) + _as_bias(op, stabilizer))
 
     def above() -> tf.Tensor:
         return positive(z) + boost()

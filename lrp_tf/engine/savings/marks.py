@@ -19,12 +19,12 @@ def mark(
 
     Args:
         starts: tensors that relevance may start at, whatever their values; None: the outputs of the graph.
-        fast: "bfloat16" or None, see `bfloat16.chosen`.
+        fast: "bfloat16", "auto" or None, see `bfloat16.chosen`.
 
     Raises:
         ValueError: see `bfloat16.chosen`.
     """
-    in_bfloat16 = bfloat16.chosen(handlers, fast)
+    choice = bfloat16.chosen(graph, handlers, fast)
     if not switch.are_on():
         return graph, handlers
     first = set(graph.outputs if starts is None else starts)
@@ -39,7 +39,9 @@ def mark(
             positive_only=step in positive_only,
             recomputed_summand=recomputed.get(step),
             memory_heavy=step in memory_heavy,
-            bfloat16=step in in_bfloat16,
+            bfloat16_sums=step in choice.sums,
+            bfloat16_shares=step in choice.shares,
+            precision=choice.texts.get(step, ""),
         )
         found[dataclasses.replace(step, marks=marks)] = handlers[step]
     return dataclasses.replace(graph, steps=list(found)), found

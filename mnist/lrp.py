@@ -22,6 +22,7 @@ except ImportError:  # run from a checkout that is not installed
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
     import lrp_tf
 from lrp_tf import composites, heatmap
+from lrp_tf.heatmap.look import FORMATS
 
 OUT = Path(__file__).resolve().parent / "results"
 LOW, HIGH = 0.0, 1.0  # The range of the images, for z^B rules.
@@ -47,8 +48,8 @@ def main(argv: list[str] | None = None) -> None:
     target = targets[arguments.target] if arguments.target in targets else int(arguments.target)
     explanation = explainer.explain(images, target)
     tell(labels, explanation)
-    save_digits(out, images, labels, explanation)
-    save_all_classes(out, explainer, images[0], labels[0])
+    save_digits(out, arguments.format, images, labels, explanation)
+    save_all_classes(out, arguments.format, explainer, images[0], labels[0])
     print(f"{len(images) + 2} pictures in {out}")
 
 
@@ -66,6 +67,8 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--target", default="top", choices=["top", "label", *map(str, range(CLASSES))],
                         help="the class to explain: the predicted one, the true one, or a digit")  # fmt: skip
     parser.add_argument("--out", type=Path, default=OUT, metavar="DIR", help="default: mnist/results")
+    parser.add_argument("--format", choices=FORMATS, default="png",
+                        help="png and webp lose nothing, jpg has quality 95; default: png")  # fmt: skip
     return parser
 
 
@@ -136,8 +139,10 @@ def tell(labels: np.ndarray, explanation: lrp_tf.Explanation) -> None:
     print("logit = ΣR + bias + stabilizer + other + rest")
 
 
-def save_digits(out: Path, images: np.ndarray, labels: np.ndarray, explanation: lrp_tf.Explanation) -> None:
-    """Save input and heatmap side by side, in a file for each digit and in one sheet of all."""
+def save_digits(
+    out: Path, suffix: str, images: np.ndarray, labels: np.ndarray, explanation: lrp_tf.Explanation
+) -> None:
+    """Save input and heatmap side by side, in a file for each digit and in one sheet of all; `suffix` is the format."""
     relevance, target = explanation.relevance.numpy(), explanation.target.numpy()
     rows, titles = [], []
     for i, label in enumerate(labels):
@@ -146,15 +151,15 @@ def save_digits(out: Path, images: np.ndarray, labels: np.ndarray, explanation: 
             f"digit {label}, predicted {predicted} (p = {explanation.output[i, predicted]:.3f})\n"
             f"class {target[i]}: logit {explanation.logits[i, target[i]]:.2f}, ΣR {relevance[i].sum():.2f}"
         )
-        heatmap.save(out / f"digit_{label}.png", relevance[i], image=images[i], title=title)
+        heatmap.save(out / f"digit_{label}.{suffix}", relevance[i], image=images[i], title=title)
         rows.append([heatmap.image_to_rgb(images[i]), heatmap.to_rgb(relevance[i])])
         titles.append(title)
     # Two digits per row: ten rows of two pictures would be a strip.
     pairs = [[tile for row in rows[i : i + 2] for tile in row] for i in range(0, len(rows), 2)]
-    heatmap.grid(out / "digits.png", pairs, titles=[titles[i : i + 2] for i in range(0, len(titles), 2)])
+    heatmap.grid(out / f"digits.{suffix}", pairs, titles=[titles[i : i + 2] for i in range(0, len(titles), 2)])
 
 
-def save_all_classes(out: Path, explainer: lrp_tf.Explainer, image: np.ndarray, label: int) -> None:
+def save_all_classes(out: Path, suffix: str, explainer: lrp_tf.Explainer, image: np.ndarray, label: int) -> None:
     """Save one sheet: what speaks for and against each of the ten classes in this image, on one common scale."""
     explanation = explainer.explain(image[None], target=[list(range(CLASSES))])
     relevance = explanation.relevance.numpy()[0]
@@ -166,7 +171,7 @@ def save_all_classes(out: Path, explainer: lrp_tf.Explainer, image: np.ndarray, 
     labels = [f"the digit {label}", *labels, ""]
     tiles = [heatmap.image_to_rgb(image), *tiles, None]
     rows = [tiles[i : i + 4] for i in range(0, len(tiles), 4)]
-    heatmap.grid(out / "why_not.png", rows, labels=labels, suptitle="Why this class, and why not another?")
+    heatmap.grid(out / f"why_not.{suffix}", rows, labels=labels, suptitle="Why this class, and why not another?")
 
 
 if __name__ == "__main__":

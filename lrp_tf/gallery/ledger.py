@@ -89,6 +89,17 @@ class Names:
         """Mark the name as used."""
         self.used.update(self._key(base + suffix) for suffix in self.suffixes)
 
+    def spare(self, out: Path, paths: Iterable[str]) -> None:
+        """Mark the names of files that lie in `out` themselves: no result may replace what is being explained."""
+        home = os.path.realpath(out)
+        real: dict[str, str] = {}  # of a folder; few, while files may be many
+        for path in paths:
+            folder, name = os.path.split(path)
+            if folder not in real:
+                real[folder] = os.path.relpath(os.path.realpath(folder or os.curdir), home)
+            if not real[folder].startswith(os.pardir):
+                self.used.add(self._key(os.path.normpath(os.path.join(real[folder], name))))
+
     @staticmethod
     def _key(name: str) -> str:
         return name.casefold()  # some file systems do not distinguish A from a
@@ -151,6 +162,7 @@ def plan(
     relatives: dict[str, str] = {}
     for path, relative in files:
         relatives.setdefault(path, relative)
+    names.spare(out, relatives)
     items = [Item(path, names.new(path, relative)) for path, relative in relatives.items() if path not in finished]
     return RunPlan(items, len(relatives) - len(items), finished)
 

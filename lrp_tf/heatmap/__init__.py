@@ -5,8 +5,9 @@ from __future__ import annotations
 from lrp_tf.atomic import atomic
 from lrp_tf.heatmap.colours import MAGNITUDE_CMAP, PALETTES, RELEVANCE_CMAP, reduce_channels, to_rgb
 from lrp_tf.heatmap.figures import figure, save, show
+from lrp_tf.heatmap.layout import Bar
 from lrp_tf.heatmap.photographs import image_to_rgb, overlay, resize
-from lrp_tf.heatmap.sheets import Bar, grid
+from lrp_tf.heatmap.sheets import grid
 from lrp_tf.heatmap.signals import signal
 from lrp_tf.heatmap.smoothing import smooth
 from lrp_tf.heatmap.tables import table

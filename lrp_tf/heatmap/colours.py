@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import re
 from typing import Literal
 
@@ -210,6 +211,16 @@ def colormap(cmap: str | Colormap) -> Colormap:
     return cmap.resampled(COLOURS)
 
 
+@functools.lru_cache(maxsize=64)
+def _named_table(cmap: str) -> np.ndarray:
+    return _table(cmap)
+
+
+def _table(cmap: str | Colormap) -> np.ndarray:
+    """The colours as uint8 [COLOURS, 3]."""
+    return np.rint(colormap(cmap)(np.arange(COLOURS))[:, :3] * 255.0).astype(np.uint8)
+
+
 def quantile_of(scale: str) -> float:
     """A quantile such as "99%" as a number, 0.99.
 
@@ -265,7 +276,7 @@ def strength(values: np.ndarray, ends: tuple[float, float], gamma: float) -> np.
 
 def colour(values: np.ndarray, ends: tuple[float, float], cmap: str | Colormap, gamma: float) -> np.ndarray:
     """Values [...] -> uint8 [..., 3], with the two ends of the colour map at the two values `ends`."""
-    table = np.rint(colormap(cmap)(np.arange(COLOURS))[:, :3] * 255.0).astype(np.uint8)
+    table = _named_table(cmap) if isinstance(cmap, str) else _table(cmap)
     shown = strength(values, ends, gamma)
     low, high = strength(np.array(ends), ends, gamma)
     if low == high:

@@ -13,9 +13,11 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
 from lrp_tf.heatmap.colours import Paint, Reduce, Scale, Show, colour
-from lrp_tf.heatmap.files import DPI, encode, rendered, require_dpi, require_format, write_figure, write_pixels
+from lrp_tf.heatmap.composed import composed
+from lrp_tf.heatmap.files import DPI, encode, require_dpi, require_format, write_pixels
+from lrp_tf.heatmap.layout import Bar, Layout, arrange
 from lrp_tf.heatmap.photographs import image_to_rgb, laid_over, resize
-from lrp_tf.heatmap.sheets import Bar, sheet
+from lrp_tf.heatmap.sheets import figure_of, write_sheet
 from lrp_tf.heatmap.smoothing import Smooth
 
 Style = Literal["side-by-side", "overlay", "heatmap"]
@@ -71,7 +73,7 @@ def save(
     tiles, bar = _tiles(relevance, image, style, paint, alpha)
     if len(tiles) == 1 and not title and not colorbar:
         return write_pixels(path, tiles[0])
-    return write_figure(path, _sheet(tiles, title, bar if colorbar else None, dpi))
+    return write_sheet(path, _layout(tiles, title, bar if colorbar else None), dpi)
 
 
 def figure(
@@ -92,7 +94,7 @@ def figure(
     colorbar: bool = False,
     dpi: float = DPI,
 ) -> Figure:
-    """The matplotlib figure that `save` writes, made without pyplot.
+    """What `save` draws as a matplotlib figure, made without pyplot.
 
     Args:
         relevance, image, ...: see `save`.
@@ -102,7 +104,7 @@ def figure(
     """
     paint = Paint(scale, cmap, reduce, gamma, symmetric, show, smooth, stride)
     tiles, bar = _tiles(relevance, image, style, paint, alpha)
-    return _sheet(tiles, title, bar if colorbar else None, dpi)
+    return figure_of(_layout(tiles, title, bar if colorbar else None), dpi)
 
 
 def show(
@@ -123,7 +125,7 @@ def show(
     colorbar: bool = False,
     dpi: float = DPI,
 ) -> None:
-    """Display the figure in a Jupyter notebook.
+    """Display what `save` draws in a Jupyter notebook.
 
     Args:
         relevance, image, ...: see `save`.
@@ -135,8 +137,8 @@ def show(
     display = _notebook()
     paint = Paint(scale, cmap, reduce, gamma, symmetric, show, smooth, stride)
     tiles, bar = _tiles(relevance, image, style, paint, alpha)
-    made = _sheet(tiles, title, bar if colorbar else None, dpi)
-    display.display(display.Image(data=encode(rendered(made), ".png")))
+    made = composed(_layout(tiles, title, bar if colorbar else None), dpi)
+    display.display(display.Image(data=encode(made, ".png")))
 
 
 def _notebook() -> ModuleType:
@@ -180,7 +182,7 @@ def _tiles(
     return [heat] if photo is None or style == "heatmap" else [photo, heat], bar
 
 
-def _sheet(tiles: list[np.ndarray], title: str, bar: Bar | None, dpi: float) -> Figure:
+def _layout(tiles: list[np.ndarray], title: str, bar: Bar | None) -> Layout:
     # One pixel for each pixel of the image, within bounds: a digit is drawn larger, a poster smaller.
     tile_inches = min(max(max(tiles[0].shape[:2]) / DPI, 2.0), 8.0)
-    return sheet([tiles], titles=[title] if title else None, tile_inches=tile_inches, bar=bar, dpi=dpi)
+    return arrange([tiles], titles=[title] if title else None, tile_inches=tile_inches, bar=bar)

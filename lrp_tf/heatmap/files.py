@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import numbers
 import os
 from pathlib import Path
@@ -10,6 +11,7 @@ import cv2
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from PIL import Image
 
 from lrp_tf.atomic import atomic
 
@@ -33,25 +35,42 @@ def require_format(path: str | os.PathLike) -> Path:
     return path
 
 
+# The lowest level of compression with one filter for all rows: a tenth larger than level 6, in a sixth of the time.
+# OpenCV chooses the filters itself before 4.12.
+_PNG = (cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_DEFAULT)
+_PNG += (cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP) if hasattr(cv2, "IMWRITE_PNG_FILTER") else ()
+JPEG_QUALITY = 95
+_JPEG = (cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY, cv2.IMWRITE_JPEG_SAMPLING_FACTOR)
+_JPEG += (cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444,)
+_OPTIONS = {".png": _PNG, ".jpg": _JPEG, ".jpeg": _JPEG}
+
+
 def encode(rgb: np.ndarray, suffix: str) -> bytes:
-    """uint8 [H, W, 3] -> the bytes of a file. JPEG keeps the full resolution of colours, which carry the relevance.
+    """uint8 [H, W, 3] -> the bytes of a file; but for JPEG without loss.
+
+    JPEG has the quality `JPEG_QUALITY` and keeps the full resolution of colours, which carry the relevance.
 
     Raises:
-        OSError: OpenCV fails, for instance because the format does not allow pictures of that size.
+        OSError: the format does not allow pictures of that size, for instance.
     """
-    options = {".jpg": (cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444)}
-    options[".jpeg"] = options[".jpg"]
-    options[".png"] = (cv2.IMWRITE_PNG_COMPRESSION, 6)
+    suffix, reason = suffix.lower(), "no reason given"
     try:
-        done, data = cv2.imencode(suffix, cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), options.get(suffix.lower(), ()))
-    except cv2.error as error:
-        done, reason = False, str(error)
-    else:
-        reason = "no reason given"
-    if not done:
-        size = f"{rgb.shape[0]}x{rgb.shape[1]}"
-        raise OSError(f"OpenCV could not write {size} pixels as {suffix!r}: {reason}. Remedy: .png")
-    return data.tobytes()
+        if suffix == ".webp":
+            return _webp(rgb)
+        done, data = cv2.imencode(suffix, cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), _OPTIONS.get(suffix, ()))
+        if done:
+            return data.tobytes()
+    except (cv2.error, ValueError, OSError) as error:
+        reason = str(error)
+    size = f"{rgb.shape[0]}x{rgb.shape[1]}"
+    raise OSError(f"{size} pixels could not be written as {suffix!r}: {reason}. Remedy: .png")
+
+
+def _webp(rgb: np.ndarray) -> bytes:
+    """Lossless, by the fastest method: a fifth of OpenCV's time, and smaller than PNG."""
+    file = io.BytesIO()
+    Image.fromarray(rgb).save(file, "WEBP", lossless=True, quality=0, method=0)
+    return file.getvalue()
 
 
 def write_pixels(path: str | os.PathLike, rgb: np.ndarray) -> Path:

@@ -14,7 +14,7 @@ from lrp_tf.heatmap.photographs import overlay
 from lrp_tf.heatmap.smoothing import Smooth
 
 STYLES = ("side-by-side", "overlay", "heatmap")
-FORMATS = ("png", "pdf", "svg")
+FORMATS = ("png", "jpg", "webp", "pdf", "svg")
 TILE = 3.2  # inches of a photograph beside its heatmap
 _SHOWN = 640  # pixels of its longer side, at least
 

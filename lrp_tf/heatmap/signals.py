@@ -14,7 +14,8 @@ from numpy.typing import ArrayLike
 
 from lrp_tf.heatmap.colours import RELEVANCE_CMAP, Scale, colour, limits, require_finite
 from lrp_tf.heatmap.files import DPI, empty_figure, require_format, write_figure
-from lrp_tf.heatmap.sheets import BAR, LABEL, TITLE, Bar, draw_bar, frame
+from lrp_tf.heatmap.layout import BAR, LABEL, TITLE, Bar
+from lrp_tf.heatmap.sheets import draw_bar, frame
 from lrp_tf.heatmap.texts import TEXT_STYLE, wrapped
 
 CHANNELS = 16

@@ -12,7 +12,8 @@ from numpy.typing import ArrayLike
 
 from lrp_tf.heatmap.colours import require_finite
 from lrp_tf.heatmap.files import DPI, empty_figure, require_format, write_figure
-from lrp_tf.heatmap.sheets import LABEL, TITLE, frame, number
+from lrp_tf.heatmap.layout import LABEL, TITLE, number
+from lrp_tf.heatmap.sheets import frame
 from lrp_tf.heatmap.texts import TEXT_STYLE, drawable, width, wrapped
 
 FOR, AGAINST = "#b2182b", "#2166ac"

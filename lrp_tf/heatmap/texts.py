@@ -1,13 +1,21 @@
-"""Texts of the caller, unchanged: "$" is a dollar sign, and a character that the font lacks becomes "?"."""
+"""Texts of the caller, unchanged: "$" is a dollar sign, and a character that the font lacks becomes "?".
+
+The fonts are those that matplotlib uses at present, DejaVu Sans by default, which comes with it. Pillow measures and
+draws the letters of pictures; in figures matplotlib does.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+import itertools
 import textwrap
+import unicodedata
 from typing import TypedDict
 
-from matplotlib import font_manager
-from matplotlib.backends.backend_agg import RendererAgg
+import numpy as np
+from matplotlib import font_manager, rcParams
+from PIL import Image, ImageDraw, ImageFont, features
 
 
 class TextStyle(TypedDict):
@@ -19,6 +27,10 @@ class TextStyle(TypedDict):
 
 
 TEXT_STYLE: TextStyle = {"parse_math": False, "usetex": False, "color": "black"}  # "$" starts no mathematics
+POINTS = 72  # in an inch
+ASCENT, DESCENT = 0.93, 0.24  # of DejaVu Sans, shares of the font size
+PITCH = 1.28  # from one line to the next
+_MEASURED = 100  # pixels per inch at which widths are measured; letters are spaced by whole pixels
 
 
 @functools.lru_cache(maxsize=32)
@@ -26,15 +38,27 @@ def _characters(font: str) -> frozenset[int]:
     return frozenset(font_manager.get_font(font).get_charmap())
 
 
-def _fonts() -> list[str]:
+def _fonts() -> tuple[str, ...]:
     """The fonts that matplotlib uses at present: the first of each family that is installed, or the default."""
+    families = tuple(font_manager.FontProperties().get_family())
+    return _found(families, tuple(tuple(rcParams[f"font.{family}"]) for family in families if _generic(family)))
+
+
+def _generic(family: str) -> bool:
+    """Whether a family stands for a list of others, which can be set too."""
+    return family in ("serif", "sans-serif", "cursive", "fantasy", "monospace")
+
+
+@functools.lru_cache(maxsize=32)
+def _found(families: tuple[str, ...], listed: tuple[tuple[str, ...], ...]) -> tuple[str, ...]:
+    """The files of the fonts; `listed` are the settings that the result depends on beside the families."""
     found: list[str] = []
-    for family in font_manager.FontProperties().get_family():
+    for family in families:
         try:
             found.append(font_manager.findfont(font_manager.FontProperties(family=family), fallback_to_default=False))
         except ValueError:
             continue
-    return found or [font_manager.findfont(font_manager.FontProperties())]
+    return tuple(found) or (font_manager.findfont(font_manager.FontProperties()),)
 
 
 def drawable(text: object) -> str:
@@ -46,8 +70,7 @@ def drawable(text: object) -> str:
 
 def width(text: str, size: float) -> float:
     """Inches that the widest line takes at that font size."""
-    renderer, font = RendererAgg(1, 1, 72), font_manager.FontProperties(size=size)
-    return max(renderer.get_text_width_height_descent(line, font, False)[0] for line in text.split("\n")) / 72
+    return max(_length(line, size * _MEASURED / POINTS) for line in text.split("\n")) / _MEASURED
 
 
 def wrapped(text: object, inches: float, size: float) -> str:
@@ -59,3 +82,75 @@ def wrapped(text: object, inches: float, size: float) -> str:
         letters = len(line) if taken <= inches else max(1, int(0.9 * len(line) * inches / taken))
         lines += textwrap.wrap(line, letters) if taken > inches else [line]
     return "\n".join(lines)
+
+
+# --- letters -----------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Letters:
+    """Drawn lines: `ink` uint8 [h, w], 255 where a letter is; `middle`, the row of the middle of the first line."""
+
+    ink: np.ndarray
+    middle: int
+
+    @property
+    def width(self) -> int:
+        return self.ink.shape[1]
+
+    def turned(self) -> Letters:
+        """To be read from below."""
+        return Letters(np.rot90(self.ink), self.middle)
+
+
+def written(text: str, size: float, dpi: float) -> Letters:
+    """Lines of `drawable` text, each centred, at a font size in points."""
+    pixels = size * dpi / POINTS
+    lines = text.split("\n") if text else []
+    lengths = [_length(line, pixels) for line in lines]
+    pitch, ascent = round(PITCH * pixels), round(ASCENT * pixels)
+    height = ascent + round(DESCENT * pixels) + pitch * (len(lines) - 1) if lines else 0
+    image = Image.new("L", (int(np.ceil(max(lengths, default=0))), height))
+    pen = ImageDraw.Draw(image)
+    for i, (line, length) in enumerate(zip(lines, lengths, strict=True)):
+        x = float((image.width - int(length)) // 2)
+        for run, font in _runs(line, pixels):
+            pen.text((x, ascent + i * pitch), run, fill=255, font=font, anchor="ls")
+            x += font.getlength(run)
+    # A digit is 0.73 of the font size high.
+    return Letters(np.asarray(image), ascent - round(0.73 * pixels / 2))
+
+
+def _length(line: str, pixels: float) -> float:
+    """Pixels that a line takes at a font size in pixels."""
+    return sum(font.getlength(run) for run, font in _runs(line, pixels))
+
+
+def _runs(line: str, pixels: float) -> list[tuple[str, ImageFont.FreeTypeFont]]:
+    """The line in runs of characters of one font: the first that has them."""
+    # Basic layout gives sharper letters; scripts that join or run from the right need the other one.
+    layout = ImageFont.Layout.BASIC if all(map(_simple, line)) or not _shapes() else ImageFont.Layout.RAQM
+    fonts = _fonts()
+    if len(fonts) == 1:
+        return [(line, _font(fonts[0], pixels, layout))]
+
+    def font_of(character: str) -> str:
+        return next((font for font in fonts if ord(character) in _characters(font)), fonts[0])
+
+    return [("".join(run), _font(name, pixels, layout)) for name, run in itertools.groupby(line, font_of)]
+
+
+def _simple(character: str) -> bool:
+    return character < "\u0300" or (
+        unicodedata.bidirectional(character) not in ("R", "AL", "AN") and not unicodedata.combining(character)
+    )
+
+
+@functools.cache
+def _shapes() -> bool:
+    return bool(features.check("raqm"))
+
+
+@functools.lru_cache(maxsize=64)
+def _font(path: str, pixels: float, layout: ImageFont.Layout) -> ImageFont.FreeTypeFont:
+    return ImageFont.truetype(path, pixels, layout_engine=layout)

@@ -34,6 +34,7 @@ def atomic(path: str | os.PathLike, draw: Callable[[Path], object]) -> Path:
     try:
         draw(temporary)
         temporary.replace(path)
-    finally:
+    except BaseException:
         temporary.unlink(missing_ok=True)
+        raise
     return path

@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import cv2
 import keras
 import numpy as np
 
@@ -135,6 +136,7 @@ def explain_images(
     Args:
         identity: distinguishes the model from others, for `--resume`.
     """
+    cv2.setNumThreads(1)  # Pictures are drawn side by side; threads within one take the cores from the network.
     skipped = lambda path, reason: say(f"skipped: {path!a}: {reason}", error=True)  # noqa: E731
     files = list(images.find(_image_names(options), skipped=skipped))
     explainer = _explainer(model, options, _bounds(options, model, preprocessing))

@@ -11,9 +11,11 @@ import tensorflow as tf
 from lrp_tf.engine import diagnosis, targets
 from lrp_tf.explainer import Explainer, Explanation
 from lrp_tf.files.loading import Classes
+from lrp_tf.gallery.ahead import ahead
 from lrp_tf.gallery.draw import where_it_went
 from lrp_tf.gallery.ledger import TOP, Row
 from lrp_tf.gallery.stream import Photograph, Stream
+from lrp_tf.heatmap.colours import summed
 from lrp_tf.terminal import printable
 
 _SHARES = ("start", "relevance", "bias", "stabilizer", "other", "unexplained")
@@ -94,7 +96,7 @@ class Explaining:
             return targets.for_all(self.wanted, graph, len(element[1]))
 
         stream = self.explainer.map(self.stream.batches(paths), target, full=full, with_inputs=True)
-        return ((result, indices) for (_, indices), result in stream)
+        return ((result, indices) for (_, indices), result in ahead(stream))
 
     def _channels_last(self, relevance: tf.Tensor) -> np.ndarray:
         """Relevance as the explainer gives it -> float32 [B, k, H, W, C]."""
@@ -112,7 +114,7 @@ class Explaining:
         best = [int(c) for c in np.argsort(-logits, kind="stable")[:TOP]]
         top = [cell for c in best for cell in (c, name(c), chance(c, ".6g"), f"{logits[c]:.7g}")]
         top += [""] * (4 * (TOP - len(best)))
-        largest = np.abs(maps.sum(-1)).max((1, 2))
+        largest = np.abs(summed(maps)).max((1, 2))
         rows: list[Row] = []
         titles: list[str] = []
         for k, target in enumerate(batch.targets(row)):

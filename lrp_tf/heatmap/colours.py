@@ -8,6 +8,7 @@ import functools
 import re
 from typing import Literal
 
+import cv2
 import matplotlib
 import numpy as np
 from matplotlib.colors import Colormap, LinearSegmentedColormap, ListedColormap
@@ -87,7 +88,18 @@ def reduce_channels(relevance: ArrayLike, reduce: Reduce = "sum") -> np.ndarray:
     if reduce == "absmax":
         largest = np.abs(values).argmax(axis=-1, keepdims=True)
         return np.take_along_axis(values, largest, axis=-1)[..., 0]
-    return values.sum(axis=-1) if reduce == "sum" else values.mean(axis=-1)
+    total = summed(values)
+    return total if reduce == "sum" else total / values.shape[-1]
+
+
+def summed(values: np.ndarray) -> np.ndarray:
+    """The sum over the last axis. NumPy's own takes five times as long over a few channels."""
+    if not 0 < values.shape[-1] < 8:
+        return values.sum(axis=-1)
+    total = values[..., 0].copy()
+    for channel in range(1, values.shape[-1]):  # NumPy's order
+        total += values[..., channel]
+    return total
 
 
 def to_rgb(
@@ -217,8 +229,8 @@ def _named_table(cmap: str) -> np.ndarray:
 
 
 def _table(cmap: str | Colormap) -> np.ndarray:
-    """The colours as uint8 [COLOURS, 3]."""
-    return np.rint(colormap(cmap)(np.arange(COLOURS))[:, :3] * 255.0).astype(np.uint8)
+    """The colours as uint32 [COLOURS]: the bytes are R, G, B, A in memory."""
+    return np.rint(colormap(cmap)(np.arange(COLOURS)) * 255.0).astype(np.uint8).view(np.uint32)[:, 0]
 
 
 def quantile_of(scale: str) -> float:
@@ -262,7 +274,7 @@ def limits(values: np.ndarray, scale: Scale, symmetric: bool = True) -> tuple[fl
 
 
 def strength(values: np.ndarray, ends: tuple[float, float], gamma: float) -> np.ndarray:
-    """Values on the unit scale, -1..1, after gamma: how strong their colours are.
+    """Values on the unit scale, -1..1, after gamma: how strong their colours are. A new array.
 
     Raises:
         ValueError: gamma not positive.
@@ -270,15 +282,27 @@ def strength(values: np.ndarray, ends: tuple[float, float], gamma: float) -> np.
     if not 0 < gamma < np.inf:
         raise ValueError(f"Expected gamma > 0. Received: gamma={gamma!r}")
     with np.errstate(over="ignore"):  # overflows for a tiny scale, and is clipped
-        unit = np.clip(values / (max(np.abs(ends)) or 1.0), -1.0, 1.0)
+        unit = np.asarray(values / (max(np.abs(ends)) or 1.0))
+    np.clip(unit, -1.0, 1.0, out=unit)
     return unit if gamma == 1 else np.copysign(np.abs(unit) ** gamma, unit)
 
 
 def colour(values: np.ndarray, ends: tuple[float, float], cmap: str | Colormap, gamma: float) -> np.ndarray:
     """Values [...] -> uint8 [..., 3], with the two ends of the colour map at the two values `ends`."""
+    return colour_of(strength(values, ends, gamma), ends, cmap, gamma)
+
+
+def colour_of(shown: np.ndarray, ends: tuple[float, float], cmap: str | Colormap, gamma: float) -> np.ndarray:
+    """`colour` of values whose `strength` is known."""
     table = _named_table(cmap) if isinstance(cmap, str) else _table(cmap)
-    shown = strength(values, ends, gamma)
     low, high = strength(np.array(ends), ends, gamma)
     if low == high:
-        return table[np.full(values.shape, COLOURS // 2)]
-    return table[np.rint((shown - low) / (high - low) * (COLOURS - 1)).astype(np.int16)]
+        entries = np.full(shown.shape, COLOURS // 2)
+    else:
+        place = shown - low
+        place /= high - low
+        place *= COLOURS - 1
+        entries = np.rint(place, out=place).astype(np.int16)
+    # Looked up four bytes at a time, which takes a tenth of the time of rows of three.
+    pixels = table[entries.ravel()].view(np.uint8).reshape(1, -1, 4)
+    return cv2.cvtColor(pixels, cv2.COLOR_RGBA2RGB).reshape(*shown.shape, 3)

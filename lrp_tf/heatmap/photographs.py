@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.colors import Colormap
 from numpy.typing import ArrayLike
 
-from lrp_tf.heatmap.colours import Paint, Reduce, Scale, Show, colour, reduce_channels, require_finite, strength
+from lrp_tf.heatmap.colours import Paint, Reduce, Scale, Show, colour_of, reduce_channels, require_finite, strength
 from lrp_tf.heatmap.smoothing import Smooth
 
 BAND = 256  # Rows at a time: a large photograph takes gigabytes as floats.
@@ -153,8 +153,11 @@ def laid_over(
     picture = np.empty((*grey.shape, 3), np.uint8)
     for top in range(0, len(grey), BAND):
         rows = slice(top, top + BAND)
+        shown = strength(values[rows], ends, gamma)
         # The root shows faint relevance, and the largest still leaves the photograph visible.
-        opacity = alpha * np.sqrt(np.abs(strength(values[rows], ends, gamma)))[..., None]
-        colours = colour(values[rows], ends, cmap, gamma)
-        picture[rows] = np.rint((1.0 - opacity) * grey[rows, :, None] + opacity * colours)
+        opacity = (alpha * np.sqrt(np.abs(shown))).astype(np.float32)
+        below = cv2.cvtColor(grey[rows], cv2.COLOR_GRAY2RGB)
+        tint = cv2.subtract(colour_of(shown, ends, cmap, gamma), below, dtype=cv2.CV_32F)
+        blend = cv2.add(below, cv2.multiply(tint, cv2.merge([opacity] * 3)), dtype=cv2.CV_32F)
+        picture[rows] = cv2.convertScaleAbs(blend)  # rounds
     return picture

@@ -1,0 +1,55 @@
+"""An iterator that works ahead of its reader, in a thread of its own."""
+
+from __future__ import annotations
+
+import contextvars
+import queue
+import threading
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple, TypeVar
+
+T = TypeVar("T")
+
+
+class _End(NamedTuple):
+    """The last entry, with what the iterable raised."""
+
+    error: BaseException | None
+
+
+def ahead(items: Iterable[T], count: int = 1) -> Iterator[T]:
+    """The items in their order, computed while earlier ones are worked on.
+
+    Args:
+        count: how many items may wait; one more is being computed.
+
+    Raises:
+        BaseException: what `items` raises, in its place.
+    """
+    found: queue.Queue[T | _End] = queue.Queue(count)
+    stopped = threading.Event()
+
+    def work() -> None:
+        try:
+            for item in items:
+                found.put(item)
+                if stopped.is_set():
+                    return
+        except BaseException as error:
+            found.put(_End(error))
+        else:
+            found.put(_End(None))
+
+    # Filters of warnings and the like are those of the reader.
+    worker = threading.Thread(target=contextvars.copy_context().run, args=(work,), name="ahead")
+    worker.start()
+    try:
+        while not isinstance(entry := found.get(), _End):
+            yield entry
+        if entry.error is not None:
+            raise entry.error
+    finally:
+        stopped.set()
+        while not found.empty():  # A put that waits for room ends; at most one more follows.
+            found.get()
+        worker.join()

@@ -3,9 +3,10 @@
     python benchmarks/command.py BEFORE AFTER --photos FOLDER --weights mobilenet075.weights.h5
     python benchmarks/command.py AFTER --count 3000 --styles heatmap --memory       # is the memory flat?
 
-The command runs as a process of its own over photographs of 256 x 256 with a MobileNet (alpha 0.75). Its rate counts from
-the first tenth of the pictures to the last, so that imports and the first call do not: the script watches results.csv grow.
-`explain(x)` and `explainer(x)` of the same checkout are measured in each round, at the same batch, with the input at hand.
+The command runs as a process of its own over photographs of 256 x 256 with a MobileNet (alpha 0.75). Its rate counts
+from the first tenth of the pictures to the last, so that imports and the first call do not: the script watches
+results.csv grow. `explain(x)` and `explainer(x)` of the same checkout are measured in each round, at the same batch,
+with the input at hand. Where other processes disturb, CPU times tell more than rates: shares are given by both.
 """
 
 from __future__ import annotations
@@ -82,9 +83,7 @@ def compare(options: argparse.Namespace, place: Path) -> None:
                 row = rates(samples, options.count) | own
                 found.setdefault(f"{style} {side}", []).append(row)
                 figures = "  ".join(f"{name} {value:.4g}" for name, value in row.items())
-                print(
-                    f"round {number + 1}  {'before after'.split()[side - len(order)]}  {style}  {figures}", flush=True
-                )
+                print(f"round {number + 1}  {checkout}  {style}  {figures}", flush=True)
                 if options.memory:
                     tell_memory(samples)
     tell(found, options)
@@ -94,18 +93,26 @@ def compare(options: argparse.Namespace, place: Path) -> None:
 
 def tell(found: dict[str, list[dict[str, float]]], options: argparse.Namespace) -> None:
     """Medians over the rounds."""
-    print("\nmedians: pictures/s (CPU ms of a picture), of explain(x)'s rate, of explainer(x)'s rate")
+    shares = {
+        "rate of explain(x)": ("pictures/s", "explain(x)/s"),
+        "rate of explainer(x)": ("pictures/s", "explainer(x)/s"),
+    }
+    shares |= {"CPU time of explain(x)": ("explain(x) CPU ms", "CPU ms")}
+    print(f"\nmedians: pictures/s (CPU ms of a picture); shares: {', '.join(shares)}")
     for style in options.styles:
-        cells, speeds = [], []
-        for side in range(len(options.checkouts)):
-            rows = found[f"{style} {side}"]
-            speeds.append([row["pictures/s"] for row in rows])
-            of_explain = statistics.median(row["pictures/s"] / row["explain(x)/s"] for row in rows)
-            of_call = statistics.median(row["pictures/s"] / row["explainer(x)/s"] for row in rows)
-            cpu = statistics.median(row["CPU ms"] for row in rows)
-            cells.append(f"{statistics.median(speeds[-1]):.1f} ({cpu:.1f} ms), {of_explain:.2f}, {of_call:.2f}")
-        ratio = statistics.median(b / a for a, b in zip(speeds[0], speeds[-1], strict=True))
-        print(f"{style:13s} {' -> '.join(cells)}" + (f"; after / before {ratio:.2f}" if len(speeds) > 1 else ""))
+        cells = []
+        sides = [found[f"{style} {side}"] for side in range(len(options.checkouts))]
+        for rows in sides:
+            rate, cpu = (statistics.median(row[name] for row in rows) for name in ("pictures/s", "CPU ms"))
+            medians = [statistics.median(row[a] / row[b] for row in rows) for a, b in shares.values()]
+            cells.append(f"{rate:.1f} ({cpu:.1f} ms) " + " ".join(f"{share:.2f}" for share in medians))
+        line = f"{style:13s} {' -> '.join(cells)}"
+        if len(sides) > 1:
+            pairs = list(zip(*sides, strict=True))
+            rate = statistics.median(b["pictures/s"] / a["pictures/s"] for a, b in pairs)
+            cpu = statistics.median(a["CPU ms"] / b["CPU ms"] for a, b in pairs)
+            line += f"; times as many pictures/s {rate:.2f}, for each CPU second {cpu:.2f}"
+        print(line)
 
 
 def tell_memory(samples: list[Sample]) -> None:
@@ -160,14 +167,15 @@ def child(checkout: Path) -> list[str]:
 
 
 def own_rates(checkout: Path, model: Path, batch: int) -> dict[str, float]:
-    """Images/s of `explain(x)` and of `explainer(x)`, in a process of its own."""
+    """Images/s and CPU time of an image of `explain(x)` and `explainer(x)`, in a process of its own."""
     command = [*child(checkout), "--serve", str(model), "--batch", str(batch)]
-    run = subprocess.run(command, env=environment(checkout), check=True, stdout=subprocess.PIPE, text=True)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
+    run = subprocess.run(command, env=environment(checkout), check=True, **pipes)
     return json.loads(run.stdout.splitlines()[-1])
 
 
 def serve(path: Path, batch: int, calls: int = 12) -> None:
-    """Print the rates of a network, the two calls in turn."""
+    """Print rates and CPU times of a network, the two calls in turn."""
     import keras
 
     import lrp_tf
@@ -175,17 +183,18 @@ def serve(path: Path, batch: int, calls: int = 12) -> None:
     model = keras.models.load_model(path)
     explainer = lrp_tf.Explainer(model)
     x = np.random.default_rng(0).uniform(-1, 1, (batch, *model.input_shape[1:])).astype(np.float32)
-    ways = {
-        "explain(x)/s": lambda: explainer.explain(x).relevance.numpy(),
-        "explainer(x)/s": lambda: explainer(x).numpy(),
-    }
-    spent: dict[str, list[float]] = {name: [] for name in ways}
+    ways = {"explain(x)": lambda: explainer.explain(x).relevance.numpy(), "explainer(x)": lambda: explainer(x).numpy()}
+    spent: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
     for _ in range(calls + 2):
         for name, way in ways.items():
-            begin = time.perf_counter()
+            begin = time.perf_counter(), time.process_time()
             way()
-            spent[name].append(time.perf_counter() - begin)
-    print(json.dumps({name: batch / statistics.median(seconds[2:]) for name, seconds in spent.items()}))
+            spent[name].append((time.perf_counter() - begin[0], time.process_time() - begin[1]))
+    found = {}
+    for name, times in spent.items():
+        wall, cpu = (statistics.median(column) for column in zip(*times[2:], strict=True))
+        found |= {f"{name}/s": batch / wall, f"{name} CPU ms": 1000 * cpu / batch}
+    print(json.dumps(found))
 
 
 def explained(checkout: Path, place: Path, style: str, options: argparse.Namespace) -> list[Sample]:

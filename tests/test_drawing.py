@@ -15,6 +15,7 @@ import pytest
 from helpers.checking import randomize
 from helpers.pictures import classifier, photo, photos, rgb, table
 from keras import layers as kl
+from PIL import Image
 
 import lrp_tf
 from lrp_tf import heatmap
@@ -25,7 +26,7 @@ from lrp_tf.heatmap.look import Look
 
 FIT = images.Fit(32, 32, "squash")
 SIZE = (48, 64)  # of the photographs
-MAGIC = {"pdf": b"%PDF", "svg": b"<?xml"}
+MAGIC = {"jpg": b"\xff\xd8\xff", "webp": b"RIFF", "pdf": b"%PDF", "svg": b"<?xml"}
 
 
 def explained(lrp, saved, *options):
@@ -111,7 +112,7 @@ def test_the_table_has_the_probability_of_each_target(lrp, saved, tmp_path):
 # --- options -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["pdf", "svg"])
+@pytest.mark.parametrize("kind", MAGIC)
 def test_formats_with_every_style_and_several_targets(lrp, saved, tmp_path, kind):
     photos(tmp_path / "in", 1)
     options = ("--target", "topK:2", "--style", "all", "--smooth", "auto", "--show", "abs", "--scale", "image:99%")
@@ -125,10 +126,10 @@ def test_formats_with_every_style_and_several_targets(lrp, saved, tmp_path, kind
         assert (Path("results") / name).read_bytes().startswith(MAGIC[kind])
 
 
-@pytest.mark.parametrize("lost", ["photo0.pdf", "photo0.heatmap.pdf"])
+@pytest.mark.parametrize("lost", ["photo0.pdf", "photo0.heatmap.pdf", "photo0.jpg", "photo0.overlay.webp"])
 def test_runs_in_other_formats_are_resumed(lrp, saved, tmp_path, lost):
     photos(tmp_path / "in", 2)
-    options = ("--format", "pdf", "--style", "all")
+    options = ("--format", lost.rpartition(".")[2], "--style", "all")
     explained(lrp, saved, *options)
     (tmp_path / "results" / lost).unlink()
     assert "1 explained" in explained(lrp, saved, *options, "--resume")[1]
@@ -136,6 +137,36 @@ def test_runs_in_other_formats_are_resumed(lrp, saved, tmp_path, lost):
     code, _, err = lrp("explain", saved, "in", "--preprocess", "scale:1/255", "--save-relevance", "--resume")
     assert code == 2
     assert "other settings: look" in err
+
+
+def test_pixels_of_the_other_formats(lrp, saved, tmp_path):
+    """WebP loses nothing; JPEG little, and no resolution of colours."""
+    photos(tmp_path / "in", 1)
+    found = {}
+    for kind in ("png", "webp", "jpg"):
+        explained(lrp, saved, "--format", kind, "--style", "all")
+        found[kind] = [rgb(f"results/photo0{style}.{kind}").astype(int) for style in ("", ".overlay", ".heatmap")]
+    for exact, same, near in zip(*found.values(), strict=True):
+        np.testing.assert_array_equal(same, exact)
+        assert near.shape == exact.shape
+        assert 0 < np.abs(near - exact).mean() < 4
+
+
+@pytest.mark.parametrize("out", ["in", "in/deeper", "linked"])
+def test_no_result_replaces_a_photograph(lrp, saved, tmp_path, out):
+    """Results may lie among photographs of the same format."""
+    folder = tmp_path / "in" / "deeper"
+    folder.mkdir(parents=True)
+    (tmp_path / "linked").symlink_to(tmp_path / "in")
+    for path in (folder / "a.png", folder.parent / "a.png", folder.parent / "B.PNG"):
+        Image.fromarray(photo()).save(path)
+    before = {path: path.read_bytes() for path in (tmp_path / "in").rglob("*") if path.is_file()}
+    files = [str(path.relative_to(tmp_path)) for path in before]
+    assert lrp("explain", saved, *files, "--preprocess", "none", "--out", out)[0] == 0
+    assert {path: path.read_bytes() for path in before} == before
+    assert len(table(f"{out}/results.csv")) == 3
+    assert lrp("explain", saved, *files, "--preprocess", "none", "--out", out, "--resume")[0] == 0
+    assert len(list((tmp_path / out).rglob("*.[pP][nN][gG]"))) == 3 + (3 if out != "in/deeper" else 1)
 
 
 @pytest.mark.parametrize(
@@ -298,7 +329,7 @@ def test_vector_formats_hold_the_very_pixels(lrp, saved, tmp_path):
 
 @pytest.mark.slow
 def test_many_pictures_in_vector_formats(tmp_path):
-    """Two threads draw: matplotlib's writers of PDF and SVG must bear that."""
+    """Threads draw side by side: matplotlib's writers of PDF and SVG must bear that."""
     explainer = lrp_tf.Explainer(classifier())
     files = list(images.find([photos(tmp_path / "in", 12)]))
     for kind in MAGIC:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import importlib
 import os
 import sys
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import cv2
@@ -136,7 +137,6 @@ def explain_images(
     Args:
         identity: distinguishes the model from others, for `--resume`.
     """
-    cv2.setNumThreads(1)  # Pictures are drawn side by side; threads within one take the cores from the network.
     skipped = lambda path, reason: say(f"skipped: {path!a}: {reason}", error=True)  # noqa: E731
     files = list(images.find(_image_names(options), skipped=skipped))
     explainer = _explainer(model, options, _bounds(options, model, preprocessing))
@@ -203,7 +203,7 @@ def _settings(
 def _run(job: Gallery, files: list[tuple[str, str]], options: argparse.Namespace) -> Outcome:
     """Run the job with a progress bar."""
     passes = 2 if job.look.scale == "run" else 1
-    with ProgressBar(passes * len(files)) as bar, warnings.catch_warnings():
+    with ProgressBar(passes * len(files)) as bar, warnings.catch_warnings(), _single_threaded_opencv():
         warnings.simplefilter("ignore", RelevanceWarning)  # the bar shows one for each map
         return job.run(
             files,
@@ -214,6 +214,17 @@ def _run(job: Gallery, files: list[tuple[str, str]], options: argparse.Namespace
             finished=bar.tell_result if len(files) <= _EACH else lambda rows: None,
             warn=bar.tell_absurd,
         )
+
+
+@contextlib.contextmanager
+def _single_threaded_opencv() -> Iterator[None]:
+    """Pictures are drawn beside one another already; more threads would take the cores from the network."""
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(before)
 
 
 def _tell(outcome: Outcome, seconds: float, out: Path, preprocessing: loading.Preprocessing) -> None:

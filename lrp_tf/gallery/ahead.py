@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextvars
 import queue
 import threading
 from collections.abc import Iterable, Iterator
@@ -40,8 +39,7 @@ def ahead(items: Iterable[T], count: int = 1) -> Iterator[T]:
         else:
             found.put(_End(None))
 
-    # Filters of warnings and the like are those of the reader.
-    worker = threading.Thread(target=contextvars.copy_context().run, args=(work,), name="ahead")
+    worker = threading.Thread(target=work, name="ahead")
     worker.start()
     try:
         while not isinstance(entry := found.get(), _End):

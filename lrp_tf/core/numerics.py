@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import weakref
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
+import numpy as np
 import tensorflow as tf
 
 Number: TypeAlias = float | tf.Tensor
@@ -40,10 +42,46 @@ def check_stabilizer(value: float | Relative, name: str = "stabilizer") -> None:
         raise ValueError(f"{name} must be a number >= 0 or rules.Relative(fraction). Received: {name}={value!r}")
 
 
+# For each graph the names of the operations that `once` has made. Names, not tensors, which would keep the graph alive.
+_MADE: weakref.WeakKeyDictionary[tf.Graph, dict[tuple, str]] = weakref.WeakKeyDictionary()
+
+
+def once(key: tuple, make: Callable[[], tf.Tensor]) -> tf.Tensor:
+    """`make()`, the first output of an operation that waits for nothing; one for each key in the graph of the caller.
+
+    TensorFlow takes as long to trace and optimise a constant as a convolution, and merges equal ones in the end.
+    """
+    if tf.executing_eagerly():
+        return make()
+    graph = tf.compat.v1.get_default_graph()
+    made = _MADE.setdefault(graph, {})
+    if key not in made:
+        with graph.control_dependencies(None):
+            made[key] = make().op.name
+    return graph.get_operation_by_name(made[key]).outputs[0]
+
+
+def number(value: float, dtype: tf.DType, shape: tuple[int, ...] = ()) -> tf.Tensor:
+    """A constant that holds one number, in this shape."""
+    # repr: 0.0 equals -0.0.
+    return once((repr(value), dtype, shape), lambda: tf.constant(np.full(shape, value, dtype.as_numpy_dtype), dtype))
+
+
+def shape_of(x: tf.Tensor) -> tf.Tensor:
+    """tf.shape(x)."""
+    if tf.executing_eagerly() or x.graph is not tf.compat.v1.get_default_graph():
+        return tf.shape(x)
+    return once(("shape", x.name), lambda: tf.shape(x))
+
+
 def sign(z: tf.Tensor) -> tf.Tensor:
     """+1 where z >= 0 (zero included), -1 elsewhere."""
-    one = tf.ones([], z.dtype)
-    return tf.where(z >= 0, one, -one)
+    return _signed(1.0, z)
+
+
+def _signed(value: float, z: tf.Tensor) -> tf.Tensor:
+    """value * sign(z)."""
+    return tf.where(z >= number(0.0, z.dtype), number(value, z.dtype), number(-value, z.dtype))
 
 
 def offset(z: tf.Tensor, stabilizer: float | Relative, axis: int = 0) -> tf.Tensor:
@@ -57,8 +95,7 @@ def offset(z: tf.Tensor, stabilizer: float | Relative, axis: int = 0) -> tf.Tens
         axes = [i for i in range(z.shape.rank) if i != axis]
         mean_square = tf.reduce_mean(tf.square(z), axis=axes, keepdims=True)
         return tf.constant(stabilizer.fraction, z.dtype) * tf.sqrt(mean_square) * sign(z)
-    # tf.constant and not tf.cast: a cast to float64 would go through float32.
-    return tf.constant(stabilizer, z.dtype) * sign(z)
+    return _signed(float(stabilizer), z)
 
 
 def stabilize(z: tf.Tensor, stabilizer: float | Relative) -> tf.Tensor:
@@ -80,7 +117,7 @@ def positive(value: Number) -> Number:
 
 def negative(value: Number) -> Number:
     """min(value, 0), for tensors and plain numbers."""
-    return min(value, 0.0) if isinstance(value, float) else tf.minimum(value, tf.zeros([], value.dtype))
+    return min(value, 0.0) if isinstance(value, float) else tf.minimum(value, number(0.0, value.dtype))
 
 
 # Up to this many values are added in their own dtype; one after another, the rounding of float32 stays below 1e-6 of

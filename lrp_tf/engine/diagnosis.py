@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import FrameType
 
 import keras
@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from lrp_tf.core.account import Account
 from lrp_tf.core.graph import Ref, Step
+from lrp_tf.core.numerics import number, once
 from lrp_tf.engine.clone import Clone
 from lrp_tf.engine.explanation import Conservation
 from lrp_tf.engine.propagate import Forward
@@ -78,10 +79,28 @@ def _hidden_weights(clone: Clone, forward: Forward) -> list[tf.Tensor]:
     kernels = {ref for step in clone.graph.steps if step.linear is not None for ref in step.inputs}
     values = {w: forward.values[w] for w in hidden if isinstance(w, Ref)}
     values |= {w: _without_infinity(value) for w, value in values.items() if w not in kernels}  # masks
-    weights = [values[w] if isinstance(w, Ref) else w for w in hidden]
-    weights = [tf.reshape(w, [-1]) if len(w.shape) != 1 else tf.convert_to_tensor(w) for w in weights]
+    read = _variables_read()
+    weights = [values[w] if isinstance(w, Ref) else read(w) for w in hidden]
+    weights = [tf.reshape(w, number(-1, tf.int32, (1,))) if len(w.shape) != 1 else w for w in weights]
     sizes = {dtype: [w for w in weights if w.dtype == dtype] for dtype in {w.dtype for w in weights}}
     return [tf.concat(same, axis=0) for same in sizes.values()]
+
+
+def _variables_read() -> Callable[[keras.Variable], tf.Tensor]:
+    """Reads a variable of the model; where the graph has read it already, the very tensor: hundreds are read."""
+    if tf.executing_eagerly():
+        return tf.convert_to_tensor
+    graph = tf.compat.v1.get_default_graph()
+    if not hasattr(graph, "capture"):  # no function is traced
+        return tf.convert_to_tensor
+    known = {op.inputs[0].ref(): op.outputs[0] for op in graph.get_operations() if op.type == "ReadVariableOp"}
+
+    def read(variable: keras.Variable) -> tf.Tensor:
+        handle = getattr(variable.value, "handle", None)
+        found = None if handle is None else known.get(graph.capture(handle).ref())
+        return tf.convert_to_tensor(variable) if found is None else found
+
+    return read
 
 
 def _without_infinity(value: tf.Tensor) -> tf.Tensor:
@@ -91,7 +110,18 @@ def _without_infinity(value: tf.Tensor) -> tf.Tensor:
 def _all_finite(tensors: list[tf.Tensor]) -> tf.Tensor:
     tensors = [t for t in tensors if t.dtype.is_floating]
     wide = [tf.cast(t, tf.float32) if t.dtype.size < 4 else t for t in tensors]  # sums of halves would overflow
-    return tf.reduce_all(tf.stack([tf.math.is_finite(tf.reduce_sum(t)) for t in wide]))
+    sums: dict[tf.DType, list[tf.Tensor]] = {}
+    for t in wide:
+        sums.setdefault(t.dtype, []).append(_sum(t))
+    return tf.reduce_all(tf.concat([tf.math.is_finite(tf.stack(same)) for same in sums.values()], axis=0))
+
+
+def _sum(tensor: tf.Tensor) -> tf.Tensor:
+    rank = tensor.shape.rank
+    if rank is None:
+        return tf.reduce_sum(tensor)
+    axes = once(("axes", rank), lambda: tf.constant(list(range(rank)), tf.int32))
+    return tf.raw_ops.Sum(input=tensor, axis=axes)
 
 
 def remark(amplified: float, unexplained: float = 0.0) -> str:

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from lrp_tf.core.account import Account
 from lrp_tf.core.graph import Ref, Step
-from lrp_tf.core.numerics import keep_largest
+from lrp_tf.core.numerics import keep_largest, shape_of
 from lrp_tf.core.protocol import Propagate, Propagator, Saved
 from lrp_tf.engine.plan import Plan, first_dividers
 from lrp_tf.engine.savings import rematerialization
@@ -60,7 +60,7 @@ def forward(plan: Plan, inputs: Iterable[tf.Tensor]) -> Forward:
         tensors = [values[ref] for ref in step.inputs]
         folded = step.linear is not None and bool(step.before or step.after)
         # The shape: TensorFlow would not fuse a ReLU with its convolution if other operations waited for the ReLU.
-        read += [tf.shape(tensors[0])] if folded else []
+        read += [shape_of(tensors[0])] if folded else []
         with tf.name_scope(scope(step)):
             source = saved[plan.rectifiers[step]] if step in plan.rectifiers else None
             known = source.rectified if isinstance(source, Saved) else None

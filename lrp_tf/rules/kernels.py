@@ -106,9 +106,7 @@ class FoldedKernel:
     def _fold_behind(self, norm: keras.Layer, w: tf.Tensor, b: tf.Tensor | float) -> tuple[tf.Tensor, tf.Tensor]:
         """linear -> BatchNormalization: a (x w + b) + c = x (a w) + (a b + c)."""
         scale, shift = self._read(norm, flat=True)
-        axis = self._map.entry.channel_axis(self._map.layer)
-        along = linear.along(scale, axis, self._rank)
-        shift = linear.along(shift, axis, self._rank)
+        along, shift = self._along_channels(scale), self._along_channels(shift)
         self.output_scale = along if self.output_scale is None else self.output_scale * along
         return self._fold(self._map.entry.scale_outputs, w, scale), b * along + shift if present(b) else shift
 
@@ -138,13 +136,16 @@ class FoldedKernel:
         if b is None:
             return w, 0.0
         b = self._read_once(b)
-        if b.shape.rank == 1 and not flat:
-            b = linear.along(b, entry.channel_axis(layer), self._rank)
-        return w, b
+        return w, self._along_channels(b) if b.shape.rank == 1 and not flat else b
+
+    def _along_channels(self, values: tf.Tensor) -> tf.Tensor:
+        """Values [C] so that they broadcast to z; as they are where channels lie on the last axis."""
+        axis = self._map.entry.channel_axis(self._map.layer)
+        return values if axis % self._rank == self._rank - 1 else linear.along(values, axis, self._rank)
 
     def _read_once(self, value: tf.Tensor | keras.Variable) -> tf.Tensor:
-        # identity reads a variable once: TensorFlow does not deduplicate a kernel that the backward pass reads again.
-        return tf.cast(value if isinstance(value, tf.Tensor) else tf.identity(value), self._x.dtype)
+        # TensorFlow does not deduplicate a kernel that the backward pass reads again.
+        return tf.cast(tf.convert_to_tensor(value), self._x.dtype)
 
 
 def one_sample(x: tf.Tensor) -> tf.Tensor:

@@ -129,13 +129,14 @@ class AlphaBeta(_WithFallback):
             )
 
     def terms(self, op: Operator) -> list[Term]:
-        gains = [(op.positive, op.w_positive), (op.negative, op.w_negative)]
-        losses = [(op.positive, op.w_negative), (op.negative, op.w_positive)]
-        terms = [
-            Term(gains, positive(op.b), weight=float(self.alpha), one_sided=True),
-            Term(losses, negative(op.b), weight=-float(self.beta), one_sided=True),
-        ]
-        return [term for term in terms if term.weight]
+        gains = [(op.positive, op.w_positive)]
+        if op.negative is not None:
+            gains.append((op.negative, op.w_negative))
+        terms = [Term(gains, positive(op.b), weight=float(self.alpha), one_sided=True)]
+        if self.beta:
+            losses = [(op.positive, op.w_negative), (op.negative, op.w_positive)]
+            terms.append(Term(losses, negative(op.b), weight=-float(self.beta), one_sided=True))
+        return terms
 
 
 @dataclasses.dataclass(frozen=True, repr=False)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 import tensorflow as tf
 
 from lrp_tf.core.graph import Step
-from lrp_tf.core.numerics import negative, positive
+from lrp_tf.core.numerics import negative, positive, shape_of
 from lrp_tf.core.protocol import Saved
 from lrp_tf.rules.kernels import FoldedKernel, LinearMap, one_sample, present
 from lrp_tf.rules.side_by_side import side_by_side
@@ -47,18 +47,10 @@ class Operator(Saved):
         self.bias = self.kernel.bias
         self.b = 0.0 if zero_bias else self.bias
         self.z = self.kernel.run(x)
-        self.output = self._with_bias(self.z)
+        self.output = _added(self.z, self.bias)
         self.positive_only = step.marks.positive_only and not (zero_bias and present(self.bias))
         self.rectified = tf.nn.relu(self.output) if self.positive_only else None
         self._halves: dict[int, tuple[tf.Tensor, tf.Tensor]] = {}
-
-    def _with_bias(self, z: tf.Tensor) -> tf.Tensor:
-        b: tf.Tensor = self.bias
-        if not present(b):
-            return z
-        if b.shape.rank == z.shape.rank and b.shape.num_elements() == b.shape[-1] == z.shape[-1]:
-            return tf.nn.bias_add(z, tf.reshape(b, [-1]))  # which TensorFlow fuses with the convolution
-        return z + b
 
     def with_output(self, output: tf.Tensor) -> Operator:
         """The same operator with an output that was recomputed: the forward pass need not keep its own."""
@@ -117,7 +109,7 @@ class Operator(Saved):
 
     @functools.cached_property
     def _size(self) -> tf.Tensor:
-        return tf.shape(self.x)
+        return shape_of(self.x)
 
     def halve(self, kernels: Iterable[tf.Tensor]) -> None:
         """Cast kernels to bfloat16 where the step computes in it, once for denominators, shares and all targets."""
@@ -142,11 +134,11 @@ class Operator(Saved):
             else:
                 z = self.forward(tf.cast(self._filled(x), tf.bfloat16), self._half(w))
                 if len(pairs) == 1 and present(addend):  # TensorFlow adds it together with the convolution
-                    z, addend = z + tf.cast(addend, tf.bfloat16), 0.0
+                    z, addend = _added(z, tf.cast(addend, tf.bfloat16)), 0.0
                 z = tf.cast(z, self.x.dtype)
             total = z if total is None else total + z
         total = tf.zeros_like(self.z) if total is None else total
-        return total + addend if present(addend) else total
+        return _added(total, addend)
 
     def total(self, pairs: list[Pair], bias: tf.Tensor | float) -> tf.Tensor:
         """The sum and the bias; where the forward pass has computed just that, its output."""
@@ -190,3 +182,12 @@ class Operator(Saved):
 
     def _filled(self, x: tf.Tensor | float) -> tf.Tensor:
         return self.ones() if isinstance(x, float) else x
+
+
+def _added(z: tf.Tensor, bias: tf.Tensor | float) -> tf.Tensor:
+    """z + bias; 0.0 is none."""
+    if not present(bias):
+        return z
+    if bias.shape.rank == 1 < z.shape.rank and bias.shape[0] == z.shape[-1]:
+        return tf.nn.bias_add(z, bias)  # which TensorFlow fuses with the convolution
+    return z + bias

@@ -9,12 +9,11 @@ from __future__ import annotations
 import dataclasses
 import functools
 
-import numpy as np
 import tensorflow as tf
 
 from lrp_tf.core.account import Account
 from lrp_tf.core.graph import Step
-from lrp_tf.core.numerics import Relative, negative, offset, positive, ratio
+from lrp_tf.core.numerics import Relative, negative, number, offset, positive, ratio
 from lrp_tf.core.protocol import Propagator
 from lrp_tf.rules.base import Rule, at_signal, denominator_of, shortcut_for
 from lrp_tf.rules.kernels import present
@@ -183,4 +182,4 @@ def _as_bias(op: Operator, value: float) -> tf.Tensor:
     """A number in the form of a bias: TensorFlow adds it together with the convolution."""
     shape = [1] * op.z.shape.rank
     shape[op.channels] = op.z.shape[op.channels] or 1
-    return tf.constant(np.full(shape, value), op.z.dtype)
+    return number(value, op.z.dtype, tuple(shape))

@@ -22,9 +22,8 @@ def arrays(nodes: list[dict[str, Any]], weights: Mapping[str, np.ndarray]) -> Ar
         if "kernel" not in node["weights"]:
             continue
         values = {name: weights[path] for name, path in node["weights"].items()}
-        kernel = values["kernel"]
-        weight = kernel.transpose(3, 2, 0, 1) if kernel.ndim == 4 else kernel.T
-        bias = values.get("bias", np.zeros(kernel.shape[-1], kernel.dtype))
+        weight = _of_torch(node["kind"], values["kernel"])
+        bias = values.get("bias", np.zeros(len(weight), weight.dtype))
         if "mean" in values:
             weight, bias = _folded(weight, bias, values, node["options"]["epsilon"])
         if len(shape := node["options"].get("permute", ())) == 3:
@@ -32,6 +31,14 @@ def arrays(nodes: list[dict[str, Any]], weights: Mapping[str, np.ndarray]) -> Ar
             weight = weight.reshape(-1, *shape).transpose(0, 3, 1, 2).reshape(weight.shape)
         found[f"{node['name']}/weight"], found[f"{node['name']}/bias"] = weight, bias
     return found
+
+
+def _of_torch(kind: str, kernel: np.ndarray) -> np.ndarray:
+    if kind == "conv":
+        return kernel.transpose(3, 2, 0, 1)
+    if kind == "depthwise":
+        return kernel.transpose(2, 3, 0, 1).reshape(-1, 1, *kernel.shape[:2])
+    return kernel.reshape(kernel.shape[-2:]).T  # dense, a convolution on one place among them
 
 
 def _folded(

@@ -15,7 +15,7 @@ import argparse
 import json
 from pathlib import Path
 
-NETS = ("vgg16", "resnet50", "tiny")
+NETS = ("vgg16", "resnet50", "mobilenet", "tiny")
 BATCHES = (1, 32, 128)
 PRECISIONS = ("float32", "tf32", "bfloat16")
 

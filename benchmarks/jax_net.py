@@ -46,27 +46,31 @@ def forward(nodes: list[dict[str, Any]], weights: Mapping[str, jax.Array], x: ja
     for node in nodes:
         own = {name: weights[path] for name, path in node["weights"].items()}
         value = _apply(node, own, *(values[name] for name in node["inputs"]))
-        values[node["name"]] = jax.nn.relu(value) if node["relu"] else value
+        if node["relu"]:
+            value = jnp.clip(value, 0, node["options"].get("max_value"))
+        values[node["name"]] = value
     return value
 
 
 def _apply(node: dict[str, Any], own: Mapping[str, jax.Array], x: jax.Array, *more: jax.Array) -> jax.Array:
     options = node["options"]
     match node["kind"]:
-        case "conv":
-            z = lax.conv_general_dilated(
-                x, own["kernel"], options["stride"], _pairs(options), dimension_numbers=("NHWC", "HWIO", "NHWC")
-            )
+        case "conv" | "depthwise":
+            kernel, groups = own["kernel"], 1
+            if node["kind"] == "depthwise":
+                kernel, groups = kernel.reshape(*kernel.shape[:2], 1, -1), x.shape[-1]
+            geometry = {"dimension_numbers": ("NHWC", "HWIO", "NHWC"), "feature_group_count": groups}
+            z = lax.conv_general_dilated(x, kernel, options["stride"], options["padding"], **geometry)
             z = z + own.get("bias", jnp.zeros([], z.dtype))
             if "mean" not in own:
                 return z
             scale = own["gamma"] * lax.rsqrt(own["variance"] + options["epsilon"])
             return (z - own["mean"]) * scale + own["beta"]
         case "dense":
-            return x @ own["kernel"] + own["bias"]
+            return x @ own["kernel"].reshape(own["kernel"].shape[-2:]) + own["bias"]
         case "maxpool":
             window, strides = ((1, *options[name], 1) for name in ("size", "stride"))
-            return lax.reduce_window(x, -jnp.inf, lax.max, window, strides, ((0, 0), *_pairs(options), (0, 0)))
+            return lax.reduce_window(x, -jnp.inf, lax.max, window, strides, ((0, 0), *options["padding"], (0, 0)))
         case "average":
             return x.mean((1, 2))
         case "flatten":
@@ -74,11 +78,6 @@ def _apply(node: dict[str, Any], own: Mapping[str, jax.Array], x: jax.Array, *mo
         case "add":
             return x + more[0]
     raise ValueError(f"Unknown kind of node. Received: {node}")
-
-
-def _pairs(options: Mapping[str, Any]) -> list[tuple[int, int]]:
-    padding = options["padding"]
-    return [(side, side) for side in ([padding] * 2 if isinstance(padding, int) else padding)]
 
 
 def gradient(

@@ -7,6 +7,10 @@ from typing import Any
 
 import keras
 
+Padding = tuple[tuple[int, int], ...]
+_NONE: Padding = ((0, 0), (0, 0))
+_PADDED = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.MaxPooling2D)
+
 
 class NoTwin(ValueError):
     """A layer that other libraries' twins have no counterpart of."""
@@ -14,13 +18,14 @@ class NoTwin(ValueError):
 
 @dataclass
 class Node:
-    """One step of the twin: conv, dense, maxpool, average (global), flatten or add.
+    """One step of the twin: conv, depthwise, dense, maxpool, average (global), flatten or add.
 
     Attributes:
-        relu: whether a ReLU follows.
+        relu: whether a ReLU follows; options["max_value"] cuts it off.
         weights: "kernel", "bias" and, of a BatchNormalization right behind, "gamma", "beta", "mean", "variance" -> the
             path of the variable. What a layer leaves out is not listed.
-        options: geometry; "epsilon" of the BatchNormalization; "permute", the shape before a Flatten.
+        options: "stride", "size" and "padding", ((top, bottom), (left, right)); "epsilon" of the BatchNormalization;
+            "permute", the shape before a Flatten.
     """
 
     kind: str
@@ -39,56 +44,54 @@ def describe(model: keras.Model) -> list[dict[str, Any]]:
         NoTwin: a layer that has no counterpart here.
     """
     nodes: dict[str, Node] = {}
-    sources: dict[int, tuple[str, int]] = {}  # tensor -> the node that makes it, and zeros put around it
+    sources: dict[int, tuple[str, Padding]] = {}  # tensor -> the node that makes it, and zeros put around it
     layers = keras.Model(model.inputs, model.outputs).layers  # a Sequential does not list its input
     for layer in layers:
         tensors = layer.input if isinstance(layer.input, list) else [layer.input]
         if isinstance(layer, keras.layers.InputLayer):
-            sources[id(layer.output)] = ("input", 0)
+            sources[id(layer.output)] = ("input", _NONE)
             continue
         (name, padding), *_ = found = [sources[id(tensor)] for tensor in tensors]
         inputs = [name for name, _ in found]
-        if padding and not isinstance(layer, (keras.layers.Conv2D, keras.layers.MaxPooling2D)):
+        if padding != _NONE and not isinstance(layer, _PADDED):
             raise _unknown(layer)
         if isinstance(layer, keras.layers.ZeroPadding2D):
-            sources[id(layer.output)] = (name, _even(layer))
+            sources[id(layer.output)] = (name, layer.padding)
             continue
         if isinstance(layer, keras.layers.BatchNormalization):
             _normalize(layer, nodes.get(name))
         elif isinstance(layer, (keras.layers.Activation, keras.layers.ReLU)):
-            if not _is_relu(layer) or name == "input" or nodes[name].relu:
-                raise _unknown(layer)
-            nodes[name].relu = True
-        else:
+            if not (layer is layers[-1] and _is_softmax(layer)):  # an output activation is left out, as ours strips it
+                _rectify(layer, nodes.get(name))
+        elif not _only_moves(layer, nodes.get(name)):
             node = nodes[layer.name] = _node(layer, inputs, padding, last=layer is layers[-1])
             if node.kind == "dense" and name in nodes and nodes[name].kind == "flatten":
                 node.options["permute"] = nodes[name].options["shape"]
             name = layer.name
-        sources[id(layer.output)] = (name, 0)
+        sources[id(layer.output)] = (name, _NONE)
     return [asdict(node) for node in nodes.values()]
 
 
-def _node(layer: keras.Layer, inputs: list[str], padding: int, last: bool) -> Node:
-    # Subclasses, such as a depthwise convolution, are other operations.
+def _node(layer: keras.Layer, inputs: list[str], padding: Padding, last: bool) -> Node:
+    # Subclasses are other operations.
     kind, node = type(layer), Node("", layer.name, inputs)
-    if kind in (keras.layers.Conv2D, keras.layers.Dense):
+    if kind in (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.Dense):
         # An output activation is left out, as the explainer strips it.
         node.relu = keras.activations.serialize(layer.activation) == "relu" and not last
         if not (last or node.relu or layer.activation is keras.activations.linear):
             raise _unknown(layer)
         node.weights = _paths(kernel=layer.kernel, bias=layer.bias)
-    if kind is keras.layers.Conv2D:
-        node.kind = "conv"
-        if layer.groups != 1 or layer.dilation_rate != (1, 1) or layer.data_format != "channels_last":
+    if kind is keras.layers.Dense or (kind is keras.layers.Conv2D and _is_dense(layer)):
+        node.kind = "dense"
+    elif kind in (keras.layers.Conv2D, keras.layers.DepthwiseConv2D):
+        node.kind = "conv" if kind is keras.layers.Conv2D else "depthwise"
+        if getattr(layer, "groups", 1) != 1 or layer.dilation_rate != (1, 1) or layer.data_format != "channels_last":
             raise _unknown(layer)
         if layer.padding == "same":
-            # Keras pads lopsidedly where a stride leaves a rest; torch never does.
-            if padding or layer.strides != (1, 1) or {size % 2 for size in layer.kernel_size} != {1}:
+            if padding != _NONE:
                 raise _unknown(layer)
-            padding = [size // 2 for size in layer.kernel_size]
+            padding = _same(layer)
         node.options = {"stride": layer.strides, "padding": padding}
-    elif kind is keras.layers.Dense:
-        node.kind = "dense"
     elif kind is keras.layers.MaxPooling2D and layer.padding == "valid":
         # torch pads with -inf, and these zeros lie around values after a ReLU: the maxima are the same.
         node.kind, node.options = "maxpool", {"size": layer.pool_size, "stride": layer.strides, "padding": padding}
@@ -103,8 +106,26 @@ def _node(layer: keras.Layer, inputs: list[str], padding: int, last: bool) -> No
     return node
 
 
+def _same(layer: keras.layers.Conv2D | keras.layers.DepthwiseConv2D) -> Padding:
+    """What Keras puts around an image: more behind than before, where a stride leaves a rest."""
+    sizes = zip(layer.input.shape[1:3], layer.kernel_size, layer.strides, strict=True)
+    sums = [max((-(-size // stride) - 1) * stride + kernel - size, 0) for size, kernel, stride in sizes]
+    return tuple((total // 2, total - total // 2) for total in sums)
+
+
+def _is_dense(layer: keras.layers.Conv2D) -> bool:
+    """Whether it is a classifier on a map of one place, as MobileNet's, which the presets treat as a Dense."""
+    return layer.input.shape[1:3] == (1, 1) and layer.kernel_size == (1, 1)
+
+
+def _only_moves(layer: keras.Layer, node: Node | None) -> bool:
+    """Whether it changes nothing at inference: a dropout, or a reshape of a vector."""
+    vector = node is not None and node.kind in ("average", "dense")
+    return isinstance(layer, keras.layers.Dropout) or (isinstance(layer, keras.layers.Reshape) and vector)
+
+
 def _normalize(layer: keras.layers.BatchNormalization, node: Node | None) -> None:
-    if node is None or node.kind != "conv" or node.relu or "mean" in node.weights:
+    if node is None or node.kind not in ("conv", "depthwise") or node.relu or "mean" in node.weights:
         raise _unknown(layer)
     node.weights |= _paths(gamma=layer.gamma, beta=layer.beta, mean=layer.moving_mean, variance=layer.moving_variance)
     node.options["epsilon"] = layer.epsilon
@@ -114,17 +135,20 @@ def _paths(**variables: keras.Variable | None) -> dict[str, str]:
     return {name: variable.path for name, variable in variables.items() if variable is not None}
 
 
-def _is_relu(layer: keras.Layer) -> bool:
-    if isinstance(layer, keras.layers.ReLU):
-        return layer.max_value is None and not layer.negative_slope and not layer.threshold
-    return layer.activation is keras.activations.relu
-
-
-def _even(layer: keras.layers.ZeroPadding2D) -> int:
-    sizes = {size for pair in layer.padding for size in pair}
-    if len(sizes) != 1:
+def _rectify(layer: keras.Layer, node: Node | None) -> None:
+    is_relu = getattr(layer, "activation", keras.activations.relu) is keras.activations.relu
+    if not is_relu or node is None or node.relu:
         raise _unknown(layer)
-    return sizes.pop()
+    node.relu = True
+    if isinstance(layer, keras.layers.ReLU):
+        if layer.negative_slope or layer.threshold or layer.max_value not in (None, 6):
+            raise _unknown(layer)
+        if layer.max_value is not None:
+            node.options["max_value"] = layer.max_value
+
+
+def _is_softmax(layer: keras.Layer) -> bool:
+    return isinstance(layer, keras.layers.Activation) and layer.activation is keras.activations.softmax
 
 
 def _unknown(layer: keras.Layer) -> NoTwin:

@@ -40,7 +40,8 @@ class Twin(nn.Module):
                 module = stacked() if stacked and node["kind"] == "add" else make(node, arrays)
                 self.add_module(node["name"], module)
             if node["relu"]:
-                self.add_module(f"{node['name']}_relu", nn.ReLU())
+                relu = nn.ReLU6() if "max_value" in node["options"] else nn.ReLU()
+                self.add_module(f"{node['name']}_relu", relu)
         self.eval().requires_grad_(False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -49,26 +50,40 @@ class Twin(nn.Module):
             inputs = [values[name] for name in node["inputs"]]
             if self.stacked and node["kind"] == "add":
                 inputs = [torch.stack(inputs, -1)]
+            if padding := lopsided(node):
+                inputs = [nn.functional.pad(inputs[0], padding)]
             value = inputs[0] if node["kind"] == "flatten" else getattr(self, node["name"])(*inputs)
             value = value.flatten(1) if node["kind"] in ("flatten", "average") else value
             values[node["name"]] = getattr(self, f"{node['name']}_relu")(value) if node["relu"] else value
         return value
 
 
+def lopsided(node: dict[str, Any]) -> list[int] | None:
+    """left, right, top, bottom, where these differ: torch's layers pad evenly."""
+    rows, columns = node["options"].get("padding", ((0, 0), (0, 0)))
+    return None if rows[0] == rows[1] and columns[0] == columns[1] else [*columns, *rows]
+
+
+def symmetric(node: dict[str, Any]) -> list[int]:
+    """The padding of a layer, zero where it is put around the image before."""
+    return [0, 0] if lopsided(node) else [before for before, _ in node["options"]["padding"]]
+
+
 def make(node: dict[str, Any], arrays: dict[str, np.ndarray]) -> nn.Module:
     options = node["options"]
     match node["kind"]:
-        case "conv" | "dense":
+        case "conv" | "depthwise" | "dense":
             weight, bias = (torch.from_numpy(arrays[f"{node['name']}/{key}"].copy()) for key in ("weight", "bias"))
-            if node["kind"] == "conv":
-                geometry = {"stride": options["stride"], "padding": options["padding"]}
-                module = nn.Conv2d(weight.shape[1], weight.shape[0], weight.shape[2:], **geometry)
-            else:
+            if node["kind"] == "dense":
                 module = nn.Linear(weight.shape[1], weight.shape[0])
+            else:
+                groups = len(weight) if node["kind"] == "depthwise" else 1
+                geometry = {"stride": options["stride"], "padding": symmetric(node), "groups": groups}
+                module = nn.Conv2d(weight.shape[1] * groups, len(weight), weight.shape[2:], **geometry)
             module.weight, module.bias = nn.Parameter(weight), nn.Parameter(bias)
             return module
         case "maxpool":
-            return nn.MaxPool2d(options["size"], options["stride"], options["padding"])
+            return nn.MaxPool2d(options["size"], options["stride"], symmetric(node))
         case "average":
             return nn.AdaptiveAvgPool2d(1)
         case "add":

@@ -105,7 +105,7 @@ def test_twin_folds_pads_and_permutes(twin: ModuleType, folding: ModuleType, pee
     nodes = twin.describe(exact)
     arrays = folding.arrays(nodes, {v.path: keras.ops.convert_to_numpy(v) for v in exact.variables})
     assert [(node["kind"], node["relu"]) for node in nodes] == [("conv", True), ("flatten", False), ("dense", False)]
-    assert nodes[0]["options"]["padding"] == 1
+    assert nodes[0]["options"]["padding"] == ((1, 1), (1, 1))
     image = np.random.default_rng(1).normal(size=(1, 4, 5, 2))
     padded = np.pad(image, ((0, 0), (1, 1), (1, 1), (0, 0))).transpose(0, 3, 1, 2)
     z = np.einsum("bchw,oc->bohw", padded, arrays["conv/weight"][..., 0, 0]) + arrays["conv/bias"][:, None, None]
@@ -113,7 +113,7 @@ def test_twin_folds_pads_and_permutes(twin: ModuleType, folding: ModuleType, pee
     np.testing.assert_allclose(np.exp(z) / np.exp(z).sum(), exact(image), rtol=1e-9)
 
 
-@pytest.mark.parametrize("layer", [keras.layers.DepthwiseConv2D(3), keras.layers.ReLU(6.0)], ids=["kind", "option"])
+@pytest.mark.parametrize("layer", [keras.layers.SeparableConv2D(3, 3), keras.layers.ReLU(5.0)], ids=["kind", "option"])
 def test_layers_without_a_counterpart_are_refused(twin: ModuleType, layer: keras.Layer) -> None:
     model = keras.Sequential([keras.Input((6, 6, 1)), keras.layers.Conv2D(2, 3), layer])
     with pytest.raises(ValueError, match=f"{layer.name}.*no counterpart"):

@@ -21,6 +21,7 @@ class Net:
         nodes: of twin.py.
         functions: (name, dtype, batch) -> what the manifest says of the StableHLO function.
         weights: path -> float32.
+        presets: that were exported.
     """
 
     def __init__(self, folder: Path, manifest: Mapping[str, Any], name: str) -> None:
@@ -31,6 +32,7 @@ class Net:
         self._folder, self._shape, self._step = folder / name, about["input"], about["reference"]["step"]
         with np.load(self._folder / about["reference"]["file"]) as file:
             self._reference = dict(file)
+        self.presets = [name for name in self._reference if name not in ("target", "logits", "gradient")]
 
     def text(self, function: Mapping[str, Any]) -> str:
         return gzip.decompress((self._folder / function["file"]).read_bytes()).decode()

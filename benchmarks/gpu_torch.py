@@ -77,7 +77,7 @@ def _rows(
     rows = [_measured(net, "gradient", "torch gradient", precision, unit, lambda: unit, request["runs"])]
     for peer, module in peers.items():
         for preset in _PRESETS[peer] if module else ():
-            if request["only"] and preset not in request["only"]:
+            if preset not in (request["only"] or net.presets):
                 continue
             build = functools.partial(module.explanation, preset, net.nodes, arrays, x.clone(), target)
             rows.append(_measured(net, preset, f"{peer} {preset}", precision, unit, build, request["runs"]))

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 import lrp_tf
 from lrp_tf import composites, flows, rules
+from lrp_tf.core.account import Account
 
 layers = keras.layers
 PRESETS = list(composites.PRESETS)
@@ -128,6 +129,31 @@ def test_empty_parts_are_booked_under_other() -> None:
     assert float(parts.relevance[0]) == pytest.approx(4.0, rel=1e-5)
     assert float(parts.other[0]) == -2.0
     assert abs(float(parts.unexplained[0])) < 1e-12
+
+
+@pytest.mark.parametrize("epsilon", [0.0, 0.3, rules.Relative(0.25)])
+def test_relevance_of_empty_parts_is_booked_once(epsilon: float | rules.Relative) -> None:
+    """The first output has contributions, the second has none: all its relevance is "other", none "stabilizer"."""
+    model = keras.Sequential([keras.Input((1,), dtype="float64"), layers.Dense(2, use_bias=False, dtype="float64")])
+    model.layers[0].set_weights([np.array([[2.0, -3.0]])])
+    explainer = lrp_tf.Explainer(model, rules.ZPlus(stabilizer=epsilon))
+    parts = explainer.explain(np.array([[1.0]]), start=np.array([[5.0, 7.0]])).conservation
+    added = 0.25 * np.sqrt(2.0) if isinstance(epsilon, rules.Relative) else epsilon
+    assert float(parts.other[0]) == 7.0
+    assert float(parts.stabilizer[0]) == pytest.approx(5.0 * added / (2.0 + added), abs=1e-14)
+    assert abs(float(parts.unexplained[0])) < 1e-15
+
+
+@pytest.mark.parametrize("shape", [(2, 112, 7, 24), (2, 3, 1000, 4), (2, 1021, 5), (2, 600), (6, 9, 8, 300)])
+def test_partial_sums_are_exact_to_float32(shape: tuple[int, ...], rng: np.random.Generator) -> None:
+    """Values of many magnitudes, half of them below zero: the error is rounding of float32, against sum |values|."""
+    values = (rng.lognormal(0, 4, size=shape) * rng.choice([-1, 1], size=shape)).astype("float32")
+    for factor in (np.ones(()), rng.normal(size=shape[-1]), rng.normal(size=(1, *shape[1:-1], 1))):
+        account = Account(tf.constant(2))
+        account.add("bias", tf.constant(values), tf.constant(factor, tf.float32))
+        exact = (values.astype("float64") * factor.astype("float32")).reshape(2, -1)
+        error = np.abs(account.shares["bias"] - exact.sum(1)) / np.abs(exact).sum(1)
+        assert error.max() < 1e-6
 
 
 def test_vanishing_stabilizer_divides_by_nothing() -> None:

@@ -91,11 +91,16 @@ def offset(z: tf.Tensor, stabilizer: float | Relative, axis: int = 0) -> tf.Tens
         axis: that the samples lie on; a `Relative` is relative to each.
     """
     if isinstance(stabilizer, Relative):
-        # The batch axis stays: no sample may change its neighbour's epsilon.
-        axes = [i for i in range(z.shape.rank) if i != axis]
-        mean_square = tf.reduce_mean(tf.square(z), axis=axes, keepdims=True)
-        return tf.constant(stabilizer.fraction, z.dtype) * tf.sqrt(mean_square) * sign(z)
+        return relative_epsilon(z, stabilizer, axis) * sign(z)
     return _signed(float(stabilizer), z)
+
+
+def relative_epsilon(z: tf.Tensor, stabilizer: Relative, axis: int = 0) -> tf.Tensor:
+    """epsilon of each sample, without a sign; it broadcasts to z."""
+    # The batch axis stays: no sample may change its neighbour's epsilon.
+    axes = [i for i in range(z.shape.rank) if i != axis]
+    mean_square = tf.reduce_mean(tf.square(z), axis=axes, keepdims=True)
+    return tf.constant(stabilizer.fraction, z.dtype) * tf.sqrt(mean_square)
 
 
 def stabilize(z: tf.Tensor, stabilizer: float | Relative) -> tf.Tensor:
@@ -128,23 +133,25 @@ _BLOCK = 256
 def partial_sums(
     value: tf.Tensor, dtype: tf.DType = tf.float64, *, factor: tf.Tensor | float = 1.0, samples: int = 0
 ) -> tf.Tensor:
-    """`value` in `dtype`, with short blocks along one axis summed before: no copy of a large tensor in float64.
+    """Sums over short blocks along one axis of `value`, in `dtype`: no copy of a large tensor in float64.
 
-    The rank stays, the axis gets shorter. Sums over a sample are the same as of `value`, up to rounding.
+    The rank stays, the axis gets shorter. Sums over a sample are the same as of `value`, up to rounding. `value` itself
+    where there is no such axis.
 
     Args:
         factor: what the sums are to be multiplied with. The axis is one along which it does not vary.
         samples: the axis of the samples, which stays.
     """
+    if not value.dtype.is_floating or value.dtype.size < 4:  # too coarse to add in
+        return value
     axis, size = _blocks(value.shape, tf.convert_to_tensor(factor).shape, samples)
-    if size > 1 and value.dtype.is_floating and value.dtype.size >= 4:
-        if size == value.shape[axis]:
-            value = tf.reduce_sum(value, axis, keepdims=True)
-        else:
-            shape = tf.shape(value)
-            blocks = [shape[:axis], [value.shape[axis] // size, size], shape[axis + 1 :]]
-            value = tf.reduce_sum(tf.reshape(value, tf.concat(blocks, 0)), axis + 1)
-    return tf.cast(value, dtype)
+    if size == 1:
+        return value
+    if size == value.shape[axis]:
+        return tf.cast(tf.reduce_sum(value, axis, keepdims=True), dtype)
+    shape = tf.shape(value)
+    blocks = [shape[:axis], [value.shape[axis] // size, size], shape[axis + 1 :]]
+    return tf.cast(tf.reduce_sum(tf.reshape(value, tf.concat(blocks, 0)), axis + 1), dtype)
 
 
 def _blocks(shape: tf.TensorShape, factor: tf.TensorShape, samples: int) -> tuple[int, int]:
@@ -165,7 +172,7 @@ def sample_sum(value: tf.Tensor, batch: tf.Tensor | None = None, dtype: tf.DType
     Args:
         batch: B, where the first axis of `value` holds B times T time steps.
     """
-    value = partial_sums(value, dtype)
+    value = tf.cast(partial_sums(value, dtype), dtype)
     if dtype != tf.float64:
         # One axis at a time: partial sums stay short, so that rounding does not grow with the size of the sample
         # where the runtime adds one entry after another.

@@ -181,19 +181,19 @@ def _only(mask: tf.Tensor, relevance: tf.Tensor) -> tf.Tensor:
 
 
 def _book(account: Account, term: Term, relevance: tf.Tensor, g: tf.Tensor, denominator: Denominator) -> None:
-    sums = account.partial_sums(g, term.bias)
-    if present(term.bias):
-        account.add("bias", sums, term.bias)
-    if isinstance(denominator.epsilon, float):  # of known sign, so that sums do; rounded as in s(z)
-        account.add("stabilizer", sums, tf.constant(denominator.epsilon, g.dtype))
-    else:
-        account.add("stabilizer", g, denominator.epsilon)
     empty = denominator.empty(term.one_sided)
     if empty is not None:  # nothing to share: sum x' w' g is 0 whatever g is
         nothing = account.partial_sums(_only(empty, relevance))
         account.add("other", nothing, term.weight)
-        if not denominator.vanishes:  # there s(0) = epsilon, so that epsilon g is all of it
+        if denominator.vanishes:
+            g = _only(~empty, g)
+        else:  # s(0) = epsilon, so that epsilon g is all of it
             account.add("stabilizer", nothing, -term.weight)
+    sums = account.partial_sums(g, term.bias)
+    if present(term.bias):
+        account.add("bias", sums, term.bias)
+    epsilon = tf.convert_to_tensor(denominator.epsilon, g.dtype)  # rounded as in s(z)
+    account.add("stabilizer", sums if denominator.sign else g, epsilon)
 
 
 def short(value: Any) -> str:

@@ -31,10 +31,11 @@ _LARGE_FAN_IN = 512
 def by_the_rectified_output(rule: Rule, step: Step, op: Operator, terms: list[Term]) -> Pairs | None:
     """s(z) = relu(z) + epsilon where relevance arrives only above zero: the ReLU's own output, so z is not kept."""
     rectified, epsilon = op.rectified, rule.stabilizer
-    if rectified is None or isinstance(epsilon, Relative):
+    if rectified is None:
         return None
-    denominator = Denominator(lambda: op.output, epsilon, sign=1, stabilized=lambda: rectified + epsilon)
-    return [(terms[0], denominator)]
+    relative = isinstance(epsilon, Relative)  # to all of z
+    stabilized = None if relative else lambda: rectified + epsilon
+    return [(terms[0], Denominator(lambda: op.output, epsilon, sign=1, stabilized=stabilized, filled=True))]
 
 
 @shortcut_for(AlphaBeta)

@@ -15,7 +15,7 @@ from typing import TypeAlias
 
 import tensorflow as tf
 
-from lrp_tf.core.numerics import Relative, offset
+from lrp_tf.core.numerics import Relative, offset, relative_epsilon
 
 Pair: TypeAlias = tuple[tf.Tensor | float | None, tf.Tensor]  # x', w'
 
@@ -62,8 +62,8 @@ class Denominator:
         stabilized: Callable[[], tf.Tensor] | None = None,
         filled: bool = False,
     ) -> None:
-        self._total, self._stabilizer, self._sign, self._stabilized = total, stabilizer, sign, stabilized
-        self._filled = filled
+        self._total, self._stabilizer, self._stabilized = total, stabilizer, stabilized
+        self.sign, self._filled = sign, filled
 
     @property
     def vanishes(self) -> bool:
@@ -78,7 +78,9 @@ class Denominator:
         """
         if self._filled or not (one_sided or self.vanishes):
             return None
-        return self.stabilized == (self.epsilon if one_sided else 0)
+        if one_sided:
+            return self.total == 0 if self._stabilized is None else self.stabilized == self.epsilon
+        return self.stabilized == 0
 
     @functools.cached_property
     def total(self) -> tf.Tensor:
@@ -88,9 +90,11 @@ class Denominator:
     @functools.cached_property
     def epsilon(self) -> tf.Tensor | float:
         """What the stabiliser adds."""
-        if self._sign and not isinstance(self._stabilizer, Relative):
-            return math.copysign(self._stabilizer, self._sign)
-        return offset(self.total, self._stabilizer)
+        if not self.sign:
+            return offset(self.total, self._stabilizer)
+        if isinstance(self._stabilizer, Relative):
+            return self.sign * relative_epsilon(self.total, self._stabilizer)
+        return math.copysign(self._stabilizer, self.sign)
 
     @functools.cached_property
     def stabilized(self) -> tf.Tensor:

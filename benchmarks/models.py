@@ -39,6 +39,7 @@ MODELS: dict[str, Callable[[], keras.Model]] = {
     "vgg16": lambda: keras.applications.VGG16(weights=None),
     "resnet50": lambda: keras.applications.ResNet50(weights=None),
     "mobilenet": lambda: keras.applications.MobileNet(weights=None),
+    "mobilenet75": lambda: keras.applications.MobileNet(alpha=0.75, weights=None),
     "efficientnetb0": lambda: keras.applications.EfficientNetB0(weights=None),
     "efficientnetb7": lambda: keras.applications.EfficientNetB7(weights=None),
     "nasnetlarge": lambda: keras.applications.NASNetLarge(weights=None),

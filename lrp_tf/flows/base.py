@@ -85,6 +85,13 @@ class PassThrough(Flow):
     def enters(self, step: Step) -> tuple[int, ...]:
         return tuple(step.signals[:1])
 
+    def forward(self, step: Step, inputs: list[tf.Tensor]) -> tuple[list[tf.Tensor], Any]:
+        if step.activation != "silu":
+            return super().forward(step, inputs)
+        # As tf.nn.silu, without the gradient of its own that it has, which nobody asks for: six operations fewer.
+        outputs = [inputs[0] * tf.sigmoid(inputs[0])]
+        return outputs, (inputs, outputs)
+
     def backward(self, step: Step, saved: Any) -> Propagate:
         return lambda relevances, account: at_signals(step, relevances[0])
 

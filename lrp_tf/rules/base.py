@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from lrp_tf.core.account import Account
 from lrp_tf.core.graph import Step
-from lrp_tf.core.numerics import Relative, check_stabilizer, ratio
+from lrp_tf.core.numerics import Relative, check_stabilizer, number, ratio
 from lrp_tf.core.protocol import Handler, Propagate, Propagator
 from lrp_tf.rules.kernels import present
 from lrp_tf.rules.operators import Operator
@@ -143,7 +143,7 @@ class _Shared(Propagator):
                     relevance = tf.where(empty, tf.zeros([], relevance.dtype), relevance)
             g = ratio(relevance, stabilized, self.stabilizer)
             if term.weight != 1.0:  # of g, which needs no memory of its own
-                g = tf.constant(term.weight, g.dtype) * g
+                g = number(term.weight, g.dtype) * g
             part = self.op.share(term.pairs, g)
             total = part if total is None else total + part
             if account is not None:

@@ -18,18 +18,16 @@ NONE = "its CPU has neither avx512_bf16 nor amx_bf16"
 
 @pytest.fixture(autouse=True)
 def machine(monkeypatch):
-    monkeypatch.setattr(bfloat16, "kind", lambda: "avx512_bf16")
     monkeypatch.setattr(bfloat16, "obstacle", lambda: None)
 
 
 @pytest.fixture
 def without(monkeypatch):
-    monkeypatch.setattr(bfloat16, "kind", lambda: None)
     monkeypatch.setattr(bfloat16, "obstacle", lambda: NONE)
 
 
 def network():
-    """Kernels of every kind. Of these "large" alone gains by its size, and "late" by its large kernel."""
+    """Kernels of every kind. Of these "large" alone gains in both ways, and "late" in sharing out."""
     inputs = keras.Input((24, 24, 3))
     x = kl.Conv2D(64, 3, padding="same", activation="relu", name="thin")(inputs)
     x = kl.Conv2D(64, 3, padding="same", activation="relu", name="large")(x)
@@ -61,7 +59,24 @@ def test_each_step_is_chosen_by_what_it_saves_and_casts():
     assert {found[name] for name in ("depthwise", "grouped", "dilated", "logits")} == {
         "float32: only plain 2-D convolutions are faster"
     }
-    assert all(found[name].startswith("float32: ") and "too few" in found[name] for name in ("thin", "pointwise"))
+    assert found["thin"] == "float32: 1.0 million multiply-adds are too few, below 5"
+    assert found["pointwise"] == "float32: 2.4 million multiply-adds are too few, below 5"
+
+
+def test_few_multiply_adds_for_each_entry_do_not_pay():
+    inputs = keras.Input((112, 112, 3))
+    model = keras.Model(inputs, kl.Conv2D(64, 3, name="thin")(inputs))
+    found = precisions(lrp_tf.Explainer(model, rules.ZPlus(), fast="auto"))
+    assert found == {"thin": "float32: 26 multiply-adds for each entry are too few, below 30"}
+    with raises(ValueError, "nothing faster", "'thin' \\(Conv2D\\)", "26 multiply-adds"):
+        lrp_tf.Explainer(model, rules.ZPlus(), fast="bfloat16")
+
+
+def test_maps_of_open_size_do_not_pay():
+    inputs = keras.Input((None, None, 64))
+    model = keras.Model(inputs, kl.Conv2D(64, 3, name="open")(inputs))
+    found = precisions(lrp_tf.Explainer(model, rules.ZPlus(), fast="auto"))
+    assert found == {"open": "float32: the size of its output is open, (None, None, None, 64)"}
 
 
 def test_only_what_bears_it():

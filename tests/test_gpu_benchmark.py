@@ -39,8 +39,8 @@ def carried(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder that `gpu.py export` writes."""
     folder = tmp_path_factory.mktemp("carried")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bfloat16, "_LEAST_WORK", 0)  # so that a tiny net has steps that are chosen
-        patch.setattr(bfloat16, "_LIMITS", {"GPU": bfloat16._Limits(0, 0)})
+        patch.setattr(bfloat16, "LEAST_WORK", 0)  # so that a tiny net has steps that are chosen
+        patch.setattr(bfloat16, "LIMITS", bfloat16.Limits(0, 0))
         importlib.import_module("gpu_export").export(folder, ["tiny"], PRESETS, [2])
     return folder
 

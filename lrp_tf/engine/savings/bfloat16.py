@@ -16,24 +16,20 @@ from lrp_tf.core.protocol import Handler
 _GPU_CAPABILITY = (8, 0)
 
 
-class _Limits(NamedTuple):
+class Limits(NamedTuple):
     """From how many multiply-adds for each entry read, written or cast a convolution is faster in bfloat16."""
 
     sums: float
     shares: float
 
 
-# By benchmarks/bfloat16.py over the convolutions of VGG16, ResNet50, MobileNet and EfficientNetB0, one image.
-# AMX saves up to twice as much for each multiply-add, and casts cost the same: half of the limits would do. Two thirds
-# are taken, because no such CPU was at hand; nor was a GPU, which computes float32 as TF32 and gains less.
-_LIMITS = {"avx512_bf16": _Limits(150, 90), "amx_bf16": _Limits(100, 60), "GPU": _Limits(150, 90)}
-
-# A kernel this many times as large as input and output together: TensorFlow rearranges it for the backward pass, and
-# half of the bytes take half of the time.
-_LARGE_KERNEL = 4
+# On a CPU with avx512_bf16, one image at a time, MobileNet is fastest with these, and ResNet50 within a few per cent
+# (docs/speed.md). AMX saves more for each multiply-add, while casts cost the same, so that the same limits are on the
+# safe side there. On a GPU nothing was measured.
+LIMITS = Limits(60, 30)
 
 # Below this many multiply-adds a sample, the time goes into starting operations.
-_LEAST_WORK = 5e6
+LEAST_WORK = 5e6
 
 
 class Choice(NamedTuple):
@@ -51,7 +47,7 @@ class Choice(NamedTuple):
 
 
 def kind() -> str | None:
-    """What computes bfloat16 fast on this machine: a key of `_LIMITS`, or None."""
+    """What computes bfloat16 fast on this machine: "amx_bf16", "avx512_bf16" or "GPU"; or None."""
     gpus = tf.config.list_physical_devices("GPU")
     if gpus:
         return "GPU" if _capability(gpus[0]) >= _GPU_CAPABILITY else None
@@ -129,11 +125,10 @@ def chosen(graph: Graph, handlers: dict[Step, Handler], fast: str | None) -> Cho
     kernels = {step: rule for step, rule in handlers.items() if step.linear is not None and step.signals}
     if reason is not None:
         return Choice(texts=dict.fromkeys(kernels, f"{graph.dtype}: {reason}"))
-    limits = _LIMITS[kind() or "GPU"]
-    doubts = {step: _doubt(graph, step, rule, limits) for step, rule in kernels.items()}
+    doubts = {step: _doubt(graph, step, rule) for step, rule in kernels.items()}
     shares = frozenset(step for step, doubt in doubts.items() if doubt is None)
     sums = frozenset(
-        step for step in shares if "sums" in handlers[step].bears_bfloat16 and _intensity(step) >= limits.sums
+        step for step in shares if "sums" in handlers[step].bears_bfloat16 and intensity(step) >= LIMITS.sums
     )
     if not shares and fast == "bfloat16":
         raise ValueError(_nothing_gained(doubts))
@@ -144,7 +139,7 @@ def chosen(graph: Graph, handlers: dict[Step, Handler], fast: str | None) -> Cho
 
 def _nothing_gained(doubts: dict[Step, str | None]) -> str:
     """Why no step of a model would be faster: for its largest convolution, or the first step."""
-    step = max(doubts, key=lambda step: _work(step) if _is_plain(step) and _is_known(step) else 0, default=None)
+    step = max(doubts, key=lambda step: _work(step) if is_plain(step) and _is_known(step) else 0, default=None)
     example = "none with a kernel" if step is None else f"{step.path!r} ({step.operation}): {doubts[step]}"
     return (
         'fast="bfloat16" would make nothing faster: no convolution of this model both bears it under its rule and is '
@@ -152,30 +147,29 @@ def _nothing_gained(doubts: dict[Step, str | None]) -> str:
     )
 
 
-def _doubt(graph: Graph, step: Step, rule: Handler, limits: _Limits) -> str | None:
+def _doubt(graph: Graph, step: Step, rule: Handler) -> str | None:
     """Why a step is not faster in bfloat16, or does not bear it; else None."""
     if graph.dtype != "float32":
         return f"the model computes in {graph.dtype}"
-    if not _is_plain(step):
+    if not is_plain(step):
         return "only plain 2-D convolutions are faster"
     if "shares" not in rule.bears_bfloat16:
         return f"{type(rule).__name__} does not bear bfloat16"
     if not _is_known(step):
         return f"the size of its output is open, {shape_text(step.outputs[0].shape)}"
-    if _work(step) < _LEAST_WORK:
-        return f"{_work(step) / 1e6:.1f} million multiply-adds are too few, below {_LEAST_WORK / 1e6:.0f}"
-    read, written, kernel = _entries(step)
-    if _intensity(step) >= limits.shares or kernel >= _LARGE_KERNEL * (read + written):
-        return None
-    return f"{_intensity(step):.0f} multiply-adds for each entry are too few, below {limits.shares:.0f}"
+    if _work(step) < LEAST_WORK:
+        return f"{_work(step) / 1e6:.1f} million multiply-adds are too few, below {LEAST_WORK / 1e6:.0f}"
+    if intensity(step) < LIMITS.shares:
+        return f"{intensity(step):.0f} multiply-adds for each entry are too few, below {LIMITS.shares:.0f}"
+    return None
 
 
-def _is_plain(step: Step) -> bool:
+def is_plain(step: Step) -> bool:
     """Whether a step is a 2-D convolution with channels last, neither depthwise nor in groups nor dilated."""
     entry, op = step.linear, step.op
     if entry is None or not (entry.convolution and entry.mixes) or len(step.outputs[0].shape) != 3:
         return False
-    whole = step.inputs[step.signals[0]].shape[-1] == _kernel_shape(step)[-2]
+    whole = step.inputs[step.signals[0]].shape[-1] == kernel_shape(step)[-2]
     return whole and not linear.channels_first(op) and max(linear.each(op.dilation_rate, 2)) == 1
 
 
@@ -183,25 +177,19 @@ def _is_known(step: Step) -> bool:
     return None not in (*step.inputs[step.signals[0]].shape, *step.outputs[0].shape)
 
 
-def _kernel_shape(step: Step) -> tuple[int, ...]:
+def kernel_shape(step: Step) -> tuple[int, ...]:
     if step.entry.kernel is not None:
         return tuple(step.op.kernel.shape)
     (shape,) = (ref.shape for i, ref in enumerate(step.inputs) if i not in step.signals and ref is not step.addend)
     return shape
 
 
-def _entries(step: Step) -> tuple[int, int, int]:
-    """How many entries the input of a sample, its output and the kernel have."""
-    shapes = step.inputs[step.signals[0]].shape, step.outputs[0].shape, _kernel_shape(step)
-    read, written, kernel = (math.prod(shape) for shape in shapes)
-    return read, written, kernel
-
-
 def _work(step: Step) -> int:
     """Multiply-adds for a sample."""
-    return math.prod(step.outputs[0].shape) * math.prod(_kernel_shape(step)[:-1])
+    return math.prod(step.outputs[0].shape) * math.prod(kernel_shape(step)[:-1])
 
 
-def _intensity(step: Step) -> float:
+def intensity(step: Step) -> float:
     """Multiply-adds for each entry of input, output and kernel, of a single sample; of a batch it is higher."""
-    return _work(step) / sum(_entries(step))
+    shapes = step.inputs[step.signals[0]].shape, step.outputs[0].shape, kernel_shape(step)
+    return _work(step) / sum(math.prod(shape) for shape in shapes)

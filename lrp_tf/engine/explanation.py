@@ -22,7 +22,8 @@ class Conservation(NamedTuple):
         stabilizer: absorbed by stabilisers: sum of R epsilon sign(z) / s(z).
         other: named mechanisms only: an empty denominator part, Gamma at z = 0, relevance that lands on padding, and
             what the relevance filter drops.
-        unexplained: the rest, relative to the sum of |start relevance|; more than rounding is a bug.
+        unexplained: the rest, relative to the sum of |start relevance|; more than rounding is a bug. With `fast` it is
+            the rounding of bfloat16, see docs/speed.md.
     """
 
     start: tf.Tensor

@@ -118,7 +118,7 @@ class AlphaBeta(_WithFallback):
     zero_bias: bool = False
     when_empty: str = "absorb"
     local = True
-    bears_bfloat16 = property(_both_unless_emptiness_counts)  # type: ignore[assignment]
+    bears_bfloat16 = property(_both_unless_emptiness_counts)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -147,7 +147,7 @@ class ZPlus(_WithFallback):
     zero_bias: bool = False
     when_empty: str = "absorb"
     local = True
-    bears_bfloat16 = property(_both_unless_emptiness_counts)  # type: ignore[assignment]
+    bears_bfloat16 = property(_both_unless_emptiness_counts)
 
     def terms(self, op: Operator) -> list[Term]:
         return AlphaBeta(1.0, 0.0).terms(op)

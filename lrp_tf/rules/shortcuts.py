@@ -91,23 +91,25 @@ def by_the_boost(rule: Gamma, step: Step, op: Operator, terms: list[Term]) -> Pa
     gamma, stabilizer = float(rule.gamma), rule.stabilizer
     up, down = terms = _in_fewer_passes(op, gamma, terms)
 
+    if isinstance(stabilizer, Relative):
+        if not op.positive_only:
+            return None
+        term = dataclasses.replace(up, where=None)
+        return [(term, denominator_of(op, term, stabilizer))]
+    epsilon = _as_bias(op, stabilizer)
+
     @functools.cache
     def boost() -> tf.Tensor:
         pairs = [(op.positive, gamma * op.w_positive), (op.negative, gamma * op.w_negative)]
-        addend = gamma * positive(op.b) + _as_bias(op, stabilizer)
-        return op.sum([(x, w) for x, w in pairs if x is not None], addend)
+        return op.sum([(x, w) for x, w in pairs if x is not None], gamma * positive(op.b) + epsilon)
 
     if op.positive_only:  # the branch z < 0 gets no relevance, and none arrives at z = 0
         term = dataclasses.replace(up, where=None)
-        if isinstance(stabilizer, Relative):
-            return [(term, denominator_of(op, term, stabilizer))]
         total = functools.cache(lambda: op.total(term.pairs, term.bias))
         # In bfloat16 z + gamma z+ would cancel where gamma is small; z is at hand in float32.
         rounded = op.marks.bfloat16_sums
         stabilized = (lambda: op.rectified + boost()) if rounded else (lambda: positive(total()) + stabilizer)
         return [(term, Denominator(total, stabilizer, sign=1, stabilized=stabilized))]
-    if isinstance(stabilizer, Relative):
-        return None
     z = op.explained
 
     def above() -> tf.Tensor:

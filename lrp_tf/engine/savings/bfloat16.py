@@ -10,7 +10,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from lrp_tf.core import linear
-from lrp_tf.core.graph import Graph, Step, shape_text
+from lrp_tf.core.graph import Graph, Shape, Step, shape_text
 from lrp_tf.core.protocol import Handler
 
 _GPU_CAPABILITY = (8, 0)
@@ -177,7 +177,8 @@ def _is_known(step: Step) -> bool:
     return None not in (*step.inputs[step.signals[0]].shape, *step.outputs[0].shape)
 
 
-def kernel_shape(step: Step) -> tuple[int, ...]:
+def kernel_shape(step: Step) -> Shape:
+    """The kernel of a layer, or the tensor that an operation of keras.ops reads as its kernel."""
     if step.entry.kernel is not None:
         return tuple(step.op.kernel.shape)
     (shape,) = (ref.shape for i, ref in enumerate(step.inputs) if i not in step.signals and ref is not step.addend)
@@ -186,10 +187,14 @@ def kernel_shape(step: Step) -> tuple[int, ...]:
 
 def _work(step: Step) -> int:
     """Multiply-adds for a sample."""
-    return math.prod(step.outputs[0].shape) * math.prod(kernel_shape(step)[:-1])
+    return _product(step.outputs[0].shape) * _product(kernel_shape(step)[:-1])
 
 
 def intensity(step: Step) -> float:
     """Multiply-adds for each entry of input, output and kernel, of a single sample; of a batch it is higher."""
     shapes = step.inputs[step.signals[0]].shape, step.outputs[0].shape, kernel_shape(step)
-    return _work(step) / sum(math.prod(shape) for shape in shapes)
+    return _work(step) / sum(map(_product, shapes))
+
+
+def _product(shape: Shape) -> int:
+    return math.prod(size or 0 for size in shape)  # sizes that are open are refused before

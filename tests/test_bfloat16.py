@@ -238,3 +238,15 @@ def test_the_abilities_are_read_from_the_cpu(flags, onednn, expected, monkeypatc
     monkeypatch.setattr(bfloat16, "Path", lambda name: tmp_path / "cpuinfo")
     assert bfloat16.kind() == expected
     assert (bfloat16.obstacle() is None) == (expected is not None)
+
+
+def test_books_close_where_there_is_nothing_to_share():
+    """No contribution is positive, so that all relevance ends at the convolution as "other"."""
+    inputs = keras.Input((24, 24, 64))
+    x = kl.Conv2D(64, 3, padding="same", kernel_initializer=keras.initializers.RandomUniform(-1, 0))(inputs)
+    model = keras.Model(inputs, kl.Dense(3)(kl.GlobalAveragePooling2D()(x)))
+    explainer = lrp_tf.Explainer(model, rules.ZPlus(), fast="bfloat16", nonnegative=True)
+    assert "bfloat16" in precisions(explainer).values()
+    parts = explainer.explain(np.abs(images(2, 24, 64, dtype="float32"))).conservation
+    np.testing.assert_allclose(parts.other, parts.start, rtol=1e-4)
+    assert np.abs(parts.unexplained).max() < 1e-5

@@ -37,10 +37,10 @@ def require_format(path: str | os.PathLike) -> Path:
 
 # The lowest level of compression with one filter for all rows: a tenth larger than level 6, in a sixth of the time.
 # OpenCV chooses the filters itself before 4.12.
-_PNG = (cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_DEFAULT)
+_PNG: tuple[int, ...] = (cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_DEFAULT)
 _PNG += (cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP) if hasattr(cv2, "IMWRITE_PNG_FILTER") else ()
 JPEG_QUALITY = 95
-_JPEG = (cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY, cv2.IMWRITE_JPEG_SAMPLING_FACTOR)
+_JPEG: tuple[int, ...] = (cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY, cv2.IMWRITE_JPEG_SAMPLING_FACTOR)
 _JPEG += (cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444,)
 _OPTIONS = {".png": _PNG, ".jpg": _JPEG, ".jpeg": _JPEG}
 

@@ -40,18 +40,14 @@ def _characters(font: str) -> frozenset[int]:
 
 def _fonts() -> tuple[str, ...]:
     """The fonts that matplotlib uses at present: the first of each family that is installed, or the default."""
-    families = tuple(font_manager.FontProperties().get_family())
-    return _found(families, tuple(tuple(rcParams[f"font.{family}"]) for family in families if _generic(family)))
-
-
-def _generic(family: str) -> bool:
-    """Whether a family stands for a list of others, which can be set too."""
-    return family in ("serif", "sans-serif", "cursive", "fantasy", "monospace")
+    lists = (rcParams["font.serif"], rcParams["font.sans-serif"], rcParams["font.cursive"])
+    lists += (rcParams["font.fantasy"], rcParams["font.monospace"])
+    return _found(tuple(font_manager.FontProperties().get_family()), tuple(map(tuple, lists)))
 
 
 @functools.lru_cache(maxsize=32)
 def _found(families: tuple[str, ...], listed: tuple[tuple[str, ...], ...]) -> tuple[str, ...]:
-    """The files of the fonts; `listed` are the settings that the result depends on beside the families."""
+    """The files of the fonts; `listed` are what families such as "serif" stand for."""
     found: list[str] = []
     for family in families:
         try:

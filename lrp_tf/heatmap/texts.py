@@ -40,9 +40,9 @@ def _characters(font: str) -> frozenset[int]:
 
 def _fonts() -> tuple[str, ...]:
     """The fonts that matplotlib uses at present: the first of each family that is installed, or the default."""
-    lists = (rcParams["font.serif"], rcParams["font.sans-serif"], rcParams["font.cursive"])
-    lists += (rcParams["font.fantasy"], rcParams["font.monospace"])
-    return _found(tuple(font_manager.FontProperties().get_family()), tuple(map(tuple, lists)))
+    lists = [rcParams["font.serif"], rcParams["font.sans-serif"], rcParams["font.cursive"]]
+    lists += [rcParams["font.fantasy"], rcParams["font.monospace"]]
+    return _found(tuple(rcParams["font.family"]), tuple(map(tuple, lists)))
 
 
 @functools.lru_cache(maxsize=32)
@@ -59,9 +59,9 @@ def _found(families: tuple[str, ...], listed: tuple[tuple[str, ...], ...]) -> tu
 
 def drawable(text: object) -> str:
     """The text with "?" in place of what the font lacks, so that matplotlib does not warn. Line breaks stay."""
-    known = frozenset[int]().union(*map(_characters, _fonts()))
+    known = [_characters(font) for font in _fonts()]
     lines = "\n".join(str(text).expandtabs(4).splitlines())
-    return "".join(c if c == "\n" or ord(c) in known else "?" for c in lines)
+    return "".join(c if c == "\n" or any(ord(c) in font for font in known) else "?" for c in lines)
 
 
 def width(text: str, size: float) -> float:

@@ -148,3 +148,9 @@ def test_long_texts_stay_on_the_sheet(tmp_path: Path, text: str) -> None:
     assert found.min() >= 1
     assert found[:, 1].max() < picture.shape[1] - 1
     assert texts.wrapped(text, 6.3, 9).count("\n") + 1 <= top / 15
+
+
+def test_wrapped_lines_are_balanced() -> None:
+    first, second = texts.wrapped("0 % of the score arrives at the pixels, biases absorb 100 %", 3.4, 9).split("\n")
+    assert abs(len(first) - len(second)) < 12
+    assert texts.wrapped("short", 3.4, 9) == "short"

@@ -35,7 +35,7 @@ def require_format(path: str | os.PathLike) -> Path:
     return path
 
 
-# The lowest level of compression with one filter for all rows: a tenth larger than level 6, in a sixth of the time.
+# The lowest level of compression with one filter for all rows: a tenth larger than level 6, in a fifth of the time.
 # OpenCV chooses the filters itself before 4.12.
 _PNG: tuple[int, ...] = (cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_DEFAULT)
 _PNG += (cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP) if hasattr(cv2, "IMWRITE_PNG_FILTER") else ()

@@ -75,9 +75,17 @@ def wrapped(text: object, inches: float, size: float) -> str:
     for line in drawable(text).split("\n"):
         taken = width(line, size)
         # Letters differ in width, hence a tenth less.
-        letters = len(line) if taken <= inches else max(1, int(0.9 * len(line) * inches / taken))
-        lines += textwrap.wrap(line, letters) if taken > inches else [line]
+        lines += [line] if taken <= inches else _balanced(line, max(1, int(0.9 * len(line) * inches / taken)))
     return "\n".join(lines)
+
+
+def _balanced(line: str, letters: int) -> list[str]:
+    """As few lines as it takes with that many letters in a line, of about the same length."""
+    lines = textwrap.wrap(line, letters)
+    for fewer in range(-(-len(line) // max(len(lines), 1)), letters, 4):
+        if len(narrower := textwrap.wrap(line, fewer)) == len(lines):
+            return narrower
+    return lines
 
 
 # --- letters -----------------------------------------------------------------------------------

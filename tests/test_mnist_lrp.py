@@ -89,14 +89,15 @@ def test_lrp_driver(trained: tuple[Path, str, float], tmp_path: Path, composite:
 
 
 def test_lrp_driver_options(trained: tuple[Path, str, float], tmp_path: Path) -> None:
-    finished = run(
-        "lrp.py", "--model", trained[0], "--dataset", "digits", "--out", tmp_path, "--digits", 3, 8, "--target", 8
-    )
+    options = ("--out", tmp_path, "--digits", 3, 8, "--target", 8, "--format", "webp")
+    finished = run("lrp.py", "--model", trained[0], "--dataset", "digits", *options)
     assert finished.returncode == 0, finished.stderr
     rows = table(finished.stdout)
     assert rows[:, 0].tolist() == [3, 8]
     assert rows[:, 2].tolist() == [8, 8]
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["digit_3.png", "digit_8.png", "digits.png", "why_not.png"]
+    names = sorted(p.name for p in tmp_path.iterdir())
+    assert names == ["digit_3.webp", "digit_8.webp", "digits.webp", "why_not.webp"]
+    assert all(cv2.imread(str(tmp_path / name)) is not None for name in names)
 
 
 def test_lrp_driver_remarks_on_data_of_another_kind(trained: tuple[Path, str, float], tmp_path: Path) -> None:

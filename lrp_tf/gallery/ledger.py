@@ -91,14 +91,14 @@ class Names:
 
     def spare(self, out: Path, paths: Iterable[str]) -> None:
         """Mark the names of files that lie in `out` themselves: no result may replace what is being explained."""
-        home = os.path.realpath(out)
+        home = os.path.join(os.path.realpath(out), "")
         real: dict[str, str] = {}  # of a folder; few, while files may be many
         for path in paths:
             folder, name = os.path.split(path)
             if folder not in real:
-                real[folder] = os.path.relpath(os.path.realpath(folder or os.curdir), home)
-            if not real[folder].startswith(os.pardir):
-                self.used.add(self._key(os.path.normpath(os.path.join(real[folder], name))))
+                real[folder] = os.path.join(os.path.realpath(folder or os.curdir), "")
+            if real[folder].startswith(home):
+                self.used.add(self._key(real[folder].removeprefix(home) + name))
 
     @staticmethod
     def _key(name: str) -> str:

@@ -197,8 +197,9 @@ def against(graph: Graph, target: Target, contrast: Contrast) -> Target:
         return target
     if target.kind == "given":
         raise ValueError("start= as a tensor already says what is explained. Expected no contrast. Received: both.")
-    if kind == "class" and hasattr(target.tensor, "numpy") and target.mode != "ranked":
-        classes = target.tensor.numpy()
+    tensor = target.tensor
+    if kind == "class" and tensor is not None and hasattr(tensor, "numpy") and target.mode != "ranked":
+        classes = tensor.numpy()
         if rival in (classes[:, -1] if target.mode == "index" else classes):
             raise ValueError(f"contrast is a target itself. Expected another class. Received: both are {rival}")
     return target._replace(contrast=kind, rival=None if rival is None else tf.constant(rival, tf.int32))

@@ -186,7 +186,7 @@ class Operator(Saved):
 
 def _added(z: tf.Tensor, bias: tf.Tensor | float) -> tf.Tensor:
     """z + bias; 0.0 is none."""
-    if not present(bias):
+    if isinstance(bias, float):
         return z
     if bias.shape.rank == 1 < z.shape.rank and bias.shape[0] == z.shape[-1]:
         return tf.nn.bias_add(z, bias)  # which TensorFlow fuses with the convolution

@@ -55,9 +55,10 @@ def test_unknown_start(start):
         lrp_tf.Explainer(dense_net())(VEC, start=start)
 
 
-@pytest.mark.parametrize("shape", [(3,), (3, 4), (2, 3), (1, 3), (3, 3, 1)])
+@pytest.mark.parametrize("shape", [(3,), (3, 4), (2, 3), (1, 3), (3, 3, 1), (2, 2, 3), (3, 1, 3, 1)])
 def test_start_of_the_wrong_shape(shape):
-    with raises(ValueError, "start has the wrong shape", r"Expected: \(3, 3\)", "Received"):
+    expected = r"\(3, None, 3\)" if len(shape) == 3 else r"\(3, 3\)"  # k starts for each sample, or one
+    with raises(ValueError, "start has the wrong shape", f"Expected: {expected}", "Received"):
         lrp_tf.Explainer(dense_net())(VEC, start=np.ones(shape))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import platform
@@ -70,16 +71,21 @@ def timed(model: keras.Model, x: tf.Tensor, names: list[str], runs: int) -> list
     return rows
 
 
-def targets(model: keras.Model, x: tf.Tensor, name: str, runs: int) -> dict[str, Any]:
-    """Several targets of one image against a single one."""
-    explainer = lrp_tf.Explainer(model, explained(name))
-    one, many = x[:1], [list(range(MANY))]
+def targets(model: keras.Model, x: tf.Tensor, name: str, runs: int) -> list[dict[str, Any]]:
+    """Several targets of one image, and one set against the other classes, against a single one."""
+    explainer, one, many = lrp_tf.Explainer(model, explained(name)), x[:1], [list(range(MANY))]
+    against = functools.partial(explainer, contrast="softmax")
     for _ in range(2):
-        seconds(explainer, one, 0), seconds(explainer, one, many)
-    pairs = [(seconds(explainer, one, 0), seconds(explainer, one, many)) for _ in range(runs)]
-    row = {"name": f"{name}, {MANY} targets / 1 target", **ratio(*map(list, zip(*pairs, strict=True)))}
-    show(row, MANY)
-    return row
+        seconds(explainer, one, 0), seconds(explainer, one, many), seconds(against, one, 0)
+    calls = [(seconds(explainer, one, 0), seconds(explainer, one, many), seconds(against, one, 0)) for _ in range(runs)]
+    single, several, contrast = map(list, zip(*calls, strict=True))
+    rows = [
+        {"name": f"{name}, {MANY} targets / 1 target", **ratio(single, several)},
+        {"name": f"{name}, contrast / no contrast", **ratio(single, contrast)},
+    ]
+    for row, count in zip(rows, (MANY, 1), strict=True):
+        show(row, count)
+    return rows
 
 
 def _both(function: Callable, x: tf.Tensor) -> tuple[float, float]:
@@ -155,7 +161,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, help="default: 128 for mnist, else 1")
     parser.add_argument("--only", nargs="+", metavar="NAME", help=f"presets, or single rules: {', '.join(RULES)}")
     parser.add_argument("--runs", type=int, default=15)
-    parser.add_argument("--targets", action="store_true", help=f"{MANY} targets of one image, too")
+    parser.add_argument("--targets", action="store_true", help=f"{MANY} targets of one image, and a contrast, too")
     parser.add_argument(
         "--bfloat16", action="store_true", help=f"in bfloat16, too: {', '.join(IN_BFLOAT16)}, or --only"
     )

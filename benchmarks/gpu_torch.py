@@ -17,19 +17,13 @@ import numpy as np
 import timing
 import torch
 from gpu_net import Net
+from peers_presets import ZENNIT
 from twin_torch import Function, Twin, gradient
 
 Row = dict[str, Any]
 # Presets that each can express; captum's epsilon_plus treats biases of convolutions otherwise (peers.py).
 _PRESETS = {
-    "zennit": (
-        "epsilon",
-        "epsilon_plus",
-        "epsilon_plus_flat",
-        "epsilon_alpha2_beta1",
-        "epsilon_alpha2_beta1_flat",
-        "epsilon_gamma_box",
-    ),
+    "zennit": ZENNIT,
     "captum": ("epsilon",),
 }
 

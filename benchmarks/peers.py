@@ -28,6 +28,7 @@ import peers_keras
 import tensorflow as tf
 import timing
 import twin
+from peers_presets import ZENNIT
 
 import lrp_tf
 from lrp_tf import composites, rules
@@ -38,14 +39,6 @@ THREADS = 2
 # Largest difference relative to the largest value, in float64; a wrong convention differs by more.
 TOLERANCE = 1e-6
 NO_BIAS = "epsilon_plus, no conv biases"
-ZENNIT = (
-    "epsilon",
-    "epsilon_plus",
-    "epsilon_plus_flat",
-    "epsilon_alpha2_beta1",
-    "epsilon_alpha2_beta1_flat",
-    "epsilon_gamma_box",
-)
 # Preset -> the row of captum that corresponds to it.
 CAPTUM = {"epsilon": "epsilon", "epsilon_plus": NO_BIAS}
 LEFT_OUT = {

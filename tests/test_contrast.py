@@ -72,6 +72,8 @@ def test_streams_and_reports(explainer):
     expected = explainer(X, 3, contrast="softmax")
     close(np.concatenate(list(explainer.map(X, 3, batch=2, contrast="softmax"))), expected, 1e-12)
     close(next(explainer.map([X], 3, full=True, contrast="softmax")).relevance, expected, 1e-12)
+    close(explainer(X, 3, contrast="softmax", max_batch=2), expected, 1e-12)
+    close(explainer(X, [3, 1, 4], contrast=2, max_batch=2), explainer(X, [3, 1, 4], contrast=2), 1e-12)
     start = explainer.explain(X, 3, contrast="softmax").conservation.start
     assert explainer.report(X, 3, contrast="softmax", print_fn=None).rows[-1][3] == pytest.approx(np.sum(start))
 
@@ -101,3 +103,13 @@ def test_refusals(explainer):
     single = lrp_tf.Explainer(randomize(keras.Model(inputs, kl.Dense(1)(inputs))))
     with raises(ValueError, "single output unit"):
         single(np.zeros((1, 4), "float32"), contrast="softmax")
+
+
+@pytest.mark.parametrize("options", [{"jit_compile": True}, {"relevance_filter": 0.3}], ids=str)
+@pytest.mark.parametrize("contrast", ["softmax", "mean", 2])
+def test_with_options(explainer, contrast, options):
+    """The filter leaves other relevance than for the target alone: it sees what the contrast starts."""
+    other = lrp_tf.Explainer(explainer.model, "epsilon", **options)
+    found = other.explain(X, TARGETS["each"], contrast=contrast)
+    starts = [started(z, t, contrast, "output") for z, t in zip(found.logits.numpy(), TARGETS["each"], strict=True)]
+    close(found.relevance, other(X, start=np.array(starts)), 1e-9)

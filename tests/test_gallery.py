@@ -220,9 +220,10 @@ def test_resume_skips_what_is_finished_and_mends_a_torn_table(lrp, saved, tmp_pa
     assert sorted((tmp_path / "results/results.csv").read_bytes().splitlines()) == sorted(whole.splitlines())
     assert {path: path.read_bytes() for path in (tmp_path / "results").glob("*.png")} == pictures
     assert not list((tmp_path / "results").glob(".tmp-*"))
-    code, _, err = lrp(*command, "--resume", "--composite", "epsilon")
-    assert code == 2
-    assert "other settings: composite" in err
+    for option, value in (("composite", "epsilon"), ("fast", "auto")):
+        code, _, err = lrp(*command, "--resume", f"--{option}", value)
+        assert code == 2
+        assert f"other settings: {option}" in err
 
 
 def test_a_killed_run_is_resumed_to_the_same_set(saved, tmp_path):

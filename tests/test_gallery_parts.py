@@ -52,6 +52,7 @@ def test_a_plan_refuses_what_does_not_fit_the_earlier_run(tmp_path):
     assert caught.value.options == ("resume", "overwrite", "out")
     with pytest.raises(LoadError, match="other settings: a, b"):
         plan(tmp_path, settings={"b": 1}, resume=True)
+    plan(tmp_path, settings={"a": (1, 2), "unknown before": None}, resume=True)
     assert ledger.read_scale(tmp_path, before) == 0.25
     with pytest.raises(LoadError, match="another list of files"):
         ledger.read_scale(tmp_path, before._replace(items=[Item("z.png", "z")]))

@@ -190,7 +190,7 @@ def _settings(
     look: Look,
 ) -> dict[str, object]:
     """What has to be the same when a run is resumed."""
-    kept = ("zero_bias", "relevance_filter", "output", "resize", "size", "save_relevance")
+    kept = ("zero_bias", "relevance_filter", "fast", "output", "resize", "size", "save_relevance")
     return {name: getattr(options, name, None) for name in kept} | {
         "composite": str(explainer.composite if isinstance(options.composite, Written) else options.composite),
         "model": identity,

@@ -182,8 +182,9 @@ def _finished(
         write_text(out / SETTINGS, json.dumps(settings, indent=1, sort_keys=True))
         return {}
     before = _read_json(out / SETTINGS)
-    if before != settings:
-        changed = sorted(k for k in {*before, *settings} if before.get(k) != settings.get(k))
+    # An option that the earlier run did not know yet is as good as None.
+    changed = sorted(k for k in {*before, *settings} if before.get(k) != settings.get(k))
+    if changed:
         raise LoadError(
             f"`resume`: {out} was made with other settings: {', '.join(changed)}. Expected the same. Remedy: the "
             "earlier settings (settings.json), another `out`, or `overwrite`",

@@ -8,11 +8,10 @@ import numpy as np
 from lrp_tf.heatmap.files import DPI, require_dpi
 from lrp_tf.heatmap.layout import LABEL, Box, Layout, Picture, PlacedBar, Text
 from lrp_tf.heatmap.photographs import scaled
-from lrp_tf.heatmap.texts import Letters, written
+from lrp_tf.heatmap.texts import POINTS, Letters, written
 
 FRAME = 178  # grey
 LINE, TICK, PAD = 0.8, 3, 2  # points, as matplotlib has them: lines are wide, ticks long, numbers away from ticks
-POINTS = 72  # in an inch
 
 
 def composed(layout: Layout, dpi: float = DPI) -> np.ndarray:

@@ -41,9 +41,10 @@ MNIST = ["tensorflow-datasets>=4.9.10", "importlib_resources", "requests", "scik
 PHOTOS = ["scikit-image>=0.22", "scikit-learn>=1.5"]
 # HEIC and AVIF photographs.
 HEIF = ["pillow-heif>=1.0"]
+EVALUATE = ["scipy>=1.11", "scikit-image>=0.22"]
 # Its releases follow TensorFlow's; for the warm-up requests.
 SERVING = ["tensorflow-serving-api>=2.20"]
-TEST = [*MNIST, *SERVING, *HEIF, "pytest>=8.3", "pytest-xdist>=3.7", "hypothesis>=6.100", "scipy>=1.11", "ruff==0.17.5"]
+TEST = [*MNIST, *SERVING, *HEIF, *EVALUATE, "pytest>=8.3", "pytest-xdist>=3.7", "hypothesis>=6.100", "ruff==0.17.5"]
 TEST += ["mypy==2.4.1", "setuptools>=68", "wheel"]
 
 setup(
@@ -70,7 +71,14 @@ setup(
         "h5py>=3.10",
         "filelock>=3.20.4",
     ],
-    extras_require={"mnist": MNIST, "photos": PHOTOS, "serving": SERVING, "heif": HEIF, "test": TEST},
+    extras_require={
+        "mnist": MNIST,
+        "photos": PHOTOS,
+        "serving": SERVING,
+        "heif": HEIF,
+        "evaluate": EVALUATE,
+        "test": TEST,
+    },
     entry_points={"console_scripts": ["lrp-tf = lrp_tf.cli:main"]},
     keywords=["explainable AI", "LRP", "layer-wise relevance propagation", "keras", "tensorflow", "heatmap"],
     classifiers=[

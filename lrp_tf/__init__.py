@@ -9,7 +9,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lrp_tf import composites, flows, heatmap, linear, rules
+    from lrp_tf import composites, evaluate, flows, heatmap, linear, rules
     from lrp_tf.core.graph import UnsupportedLayerError
     from lrp_tf.engine import canonize
     from lrp_tf.engine.check import Check, CheckError, CheckWarning
@@ -31,6 +31,7 @@ __all__ = [
     "canonize",
     "clone_with_rules",
     "composites",
+    "evaluate",
     "export",
     "flows",
     "heatmap",

@@ -80,12 +80,8 @@ class Explainer:
         check: bool | None = None,
         **options: Any,
     ) -> None:
-        self._chosen: dict[str, Any] = {
-            "output": output,
-            "jit_compile": jit_compile,
-            "relevance_filter": relevance_filter,
-        }
-        self._chosen |= {"nonnegative": nonnegative, "fast": fast, "max_batch": max_batch, "check": check}
+        self._chosen: dict[str, Any] = {"output": output, "jit_compile": jit_compile, "nonnegative": nonnegative}
+        self._chosen |= {"relevance_filter": relevance_filter, "fast": fast, "max_batch": max_batch, "check": check}
         self.model = model
         self.max_batch = streams.checked_size(max_batch, "max_batch")
         self._jit_compile = passes.uses_xla(jit_compile)
@@ -111,6 +107,10 @@ class Explainer:
         """Pickle and copy the recipe: model, composite and options."""
         build = functools.partial(type(self), **self._chosen)
         return operator.call, (build, self.model, self.composite)
+
+    def with_model(self, model: keras.Model) -> Explainer:
+        """The same explainer of another model, such as a copy with other weights."""
+        return type(self)(model, self.composite, **self._chosen)
 
     @property
     def graph(self) -> Graph:

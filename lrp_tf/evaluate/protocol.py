@@ -1,0 +1,113 @@
+"""What every evaluation works on: any `explain(x, target) -> relevance` and any `predict(x) -> scores`, checked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+
+# Arrays, or tensors that `np.asarray` reads.
+Array: TypeAlias = Any
+
+
+class Explain(Protocol):
+    """An explainer of any library: relevance of x's shape, or without the axis of channels, for one class a sample."""
+
+    def __call__(self, x: np.ndarray, target: np.ndarray, /) -> Array: ...
+
+
+class Predict(Protocol):
+    """A classifier: scores [B, C] of inputs [B, ...]; pre-softmax values (logits) unless its user knows better."""
+
+    def __call__(self, x: np.ndarray, /) -> Array: ...
+
+
+class UndefinedMetricWarning(UserWarning):
+    """A metric has no value for some samples; they are NaN in its result, and tables leave them out of n."""
+
+
+def inputs(x: Array, name: str = "x") -> np.ndarray:
+    """x as an array of floats, [B, ...].
+
+    Raises:
+        TypeError: no numbers. ValueError: no batch axis, an empty batch, NaN or Inf.
+    """
+    values = np.asarray(x)
+    if values.dtype.kind not in "fiub":
+        raise TypeError(f"{name} must be an array of numbers. Received: {values.dtype} of shape {values.shape}")
+    if values.dtype.kind != "f":
+        values = values.astype(np.float32)
+    if values.ndim < 2 or len(values) == 0:
+        raise ValueError(f"{name} must be a batch, [B, ...], of at least one sample. Received: shape {values.shape}")
+    return finite(values, name)
+
+
+def finite(values: np.ndarray, name: str) -> np.ndarray:
+    """The same values.
+
+    Raises:
+        ValueError: NaN or Inf, with the number of the first sample that holds it.
+    """
+    if not np.isfinite(values).all():
+        wrong = np.flatnonzero(~np.isfinite(values.reshape(len(values), -1)).all(axis=1))
+        raise ValueError(
+            f"{name} must be finite. Received: NaN or Inf in {len(wrong)} of {len(values)} samples, first in number "
+            f"{wrong[0]}"
+        )
+    return values
+
+
+def targets(target: Array, batch: int) -> np.ndarray:
+    """int64 [batch] classes of one class for all, or of one for each sample.
+
+    Raises:
+        TypeError: no integers. ValueError: another shape, a negative class.
+    """
+    values = np.asarray(target)
+    if values.dtype.kind not in "iu":
+        raise TypeError(f"target must be an integer or [B] integers. Received: {target!r}")
+    if values.shape not in ((), (batch,)):
+        raise ValueError(f"target expects a class or {(batch,)} classes. Received: shape {values.shape}")
+    if (values < 0).any():
+        raise ValueError(f"target expects classes from 0 on. Received: {values.min()}")
+    return np.broadcast_to(values, (batch,)).astype(np.int64)
+
+
+def relevance(values: Array, x: np.ndarray, channel_axis: int | None) -> np.ndarray:
+    """Relevance in x's floating dtype, of x's shape, or without its axis of channels.
+
+    Raises:
+        ValueError: another shape, NaN or Inf.
+    """
+    found = np.asarray(values)
+    shapes: Sequence[tuple[int, ...]] = [x.shape]
+    if channel_axis is not None:
+        shapes = [x.shape, tuple(np.delete(x.shape, channel_axis))]
+    if found.shape not in shapes:
+        expected = " or ".join(map(str, shapes))
+        raise ValueError(f"relevance has the wrong shape. Expected: {expected}. Received: {found.shape}")
+    return finite(found.astype(x.dtype, copy=False), "relevance")
+
+
+def scores(values: Array, batch: int) -> np.ndarray:
+    """Scores [batch, C] as float64.
+
+    Raises:
+        ValueError: another shape, NaN or Inf.
+    """
+    found = np.asarray(values)
+    if found.ndim != 2 or len(found) != batch:
+        raise ValueError(f"predict must return scores [B, C]. Expected: ({batch}, C). Received: {found.shape}")
+    return finite(found.astype(np.float64), "the scores of predict")
+
+
+def of_target(values: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """The score of each sample's target, [B], of scores [B, C].
+
+    Raises:
+        ValueError: a target that is no class of the scores.
+    """
+    if target.max() >= values.shape[1]:
+        raise ValueError(f"target is out of range. Expected: below {values.shape[1]}. Received: {target.max()}")
+    return values[np.arange(len(values)), target]

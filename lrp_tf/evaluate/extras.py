@@ -1,0 +1,22 @@
+"""Modules of the extra `evaluate`, imported where they are used: `import lrp_tf.evaluate` needs none of them."""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+
+
+def optional(module: str) -> ModuleType:
+    """The module of this name, such as "scipy.stats".
+
+    Raises:
+        ImportError: it is not installed; the message names the extra.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise ImportError(
+            f'Expected {module}, which comes with the extra "evaluate". Received: {error}. '
+            'Remedy: pip install "lrp_tf[evaluate]"',
+            name=module,
+        ) from error

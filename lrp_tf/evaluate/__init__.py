@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+from lrp_tf.evaluate import fills, flipping, imputation, schedules
 from lrp_tf.evaluate.case import Case
+from lrp_tf.evaluate.curves import Curve, Perturbation
 from lrp_tf.evaluate.localisation import masks_of
 from lrp_tf.evaluate.metric import Metric, get, metric, names
+from lrp_tf.evaluate.perturbation import perturb, perturb_steps
 from lrp_tf.evaluate.predictors import Predictor
 from lrp_tf.evaluate.protocol import Explain, Predict, UndefinedMetricWarning
 
 __all__ = [
     "Case",
+    "Curve",
     "Explain",
     "Metric",
+    "Perturbation",
     "Predict",
     "Predictor",
     "UndefinedMetricWarning",
+    "fills",
+    "flipping",
     "get",
+    "imputation",
     "masks_of",
     "metric",
     "names",
+    "perturb",
+    "perturb_steps",
+    "schedules",
 ]

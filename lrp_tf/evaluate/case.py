@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from functools import cached_property
+from typing import Any
 
 import keras
 import numpy as np
@@ -71,9 +71,7 @@ class Case:
             ValueError: shapes that do not fit, NaN or Inf. TypeError: no numbers; targets that are no integers.
         """
         x = protocol.inputs(x)
-        axis = None if x.ndim == 2 or channel_axis is None else channel_axis % x.ndim
-        if axis == 0:
-            raise ValueError(f"channel_axis expects an axis behind the batch. Received: {channel_axis}")
+        axis = protocol.channels(x, channel_axis)
         target = protocol.targets(target, len(x))
         found = explain(x, target) if relevance is None else relevance
         found = protocol.relevance(found, x, axis)
@@ -83,10 +81,8 @@ class Case:
             if masks.shape != positions:
                 raise ValueError(f"masks has the wrong shape. Expected: {positions}. Received: {masks.shape}")
             masks = masks.astype(bool)
-        ids = np.arange(len(x)) if ids is None else np.asarray(ids)
-        if ids.shape != (len(x),):
-            raise ValueError(f"ids has the wrong shape. Expected: {(len(x),)}. Received: {ids.shape}")
-        return cls(x, target, found, explain, predict, axis, masks, model, rebuild, seed, ids.astype(np.int64))
+        ids = protocol.numbers(ids, len(x))
+        return cls(x, target, found, explain, predict, axis, masks, model, rebuild, seed, ids)
 
     def __len__(self) -> int:
         return len(self.x)
@@ -96,6 +92,11 @@ class Case:
         """Relevance of each position (pixel, time, feature): summed over channels, [B, *positions] float64."""
         found = self.relevance.astype(np.float64)
         return found if found.ndim < self.x.ndim or self.channel_axis is None else found.sum(axis=self.channel_axis)
+
+    @cached_property
+    def memory(self) -> dict[Hashable, Any]:
+        """What several metrics of the case share, such as the curves of a perturbation, by a key of their own."""
+        return {}
 
     @cached_property
     def score(self) -> np.ndarray:
@@ -119,5 +120,4 @@ class Case:
 
     def generators(self, purpose: str) -> list[np.random.Generator]:
         """Random numbers for each sample, by the seed, the sample's id and a purpose, such as the metric's name."""
-        name = zlib.crc32(purpose.encode())
-        return [np.random.default_rng([self.seed, name, int(i)]) for i in self.ids]
+        return protocol.generators(self.seed, self.ids, purpose)

@@ -17,6 +17,9 @@ class Predictor:
         predict = lrp_tf.evaluate.Predictor(model)
         predict(x), predict.probabilities(x)    # both [B, C]
 
+    Attributes:
+        knows_probabilities: whether the model ends in a softmax or sigmoid, so that its own output is probabilities.
+
     Args:
         model: a Keras model, or an `Explainer` of one, whose clone is then used.
         output: as the Explainer's.
@@ -38,6 +41,7 @@ class Predictor:
         if batch_size < 1:
             raise ValueError(f"batch_size expects a positive integer. Received: {batch_size}")
         self.batch_size, self.classes = batch_size, class_count(self._clone.graph)
+        self.knows_probabilities = bool(self._clone.graph.stripped)
         self._single = self.classes == 2 and (shape or (1,))[0] == 1
         self._run = tf.function(self._both, autograph=False, reduce_retracing=True)
 

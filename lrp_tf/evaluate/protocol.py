@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from typing import Any, Protocol, TypeAlias
 
@@ -90,6 +91,33 @@ def relevance(values: Array, x: np.ndarray, channel_axis: int | None) -> np.ndar
     return finite(found.astype(x.dtype, copy=False), "relevance")
 
 
+def channels(x: np.ndarray, channel_axis: int | None) -> int | None:
+    """The axis of channels counted from the front; None if there are none, as in features [B, F].
+
+    Raises:
+        ValueError: the axis of the batch, or beyond the axes of x.
+    """
+    if x.ndim == 2 or channel_axis is None:
+        return None
+    if not -x.ndim <= channel_axis < x.ndim or channel_axis % x.ndim == 0:
+        raise ValueError(f"channel_axis expects an axis behind the batch of x, {x.shape}. Received: {channel_axis}")
+    return channel_axis % x.ndim
+
+
+def numbers(ids: Array | None, batch: int) -> np.ndarray:
+    """int64 [batch], the number of each sample in its data set; None: 0, 1, 2, ...
+
+    Raises:
+        TypeError: no integers. ValueError: another shape, a negative number.
+    """
+    found = np.arange(batch) if ids is None else np.asarray(ids)
+    if found.dtype.kind not in "iu":
+        raise TypeError(f"ids expects integers. Received: {found.dtype}")
+    if found.shape != (batch,) or (found < 0).any():
+        raise ValueError(f"ids has the wrong shape. Expected: {(batch,)} from 0 on. Received: {found.shape}")
+    return found.astype(np.int64)
+
+
 def scores(values: Array, batch: int) -> np.ndarray:
     """Scores [batch, C] as float64.
 
@@ -111,3 +139,9 @@ def of_target(values: np.ndarray, target: np.ndarray) -> np.ndarray:
     if target.max() >= values.shape[1]:
         raise ValueError(f"target is out of range. Expected: below {values.shape[1]}. Received: {target.max()}")
     return values[np.arange(len(values)), target]
+
+
+def generators(seed: int, ids: np.ndarray, purpose: str) -> list[np.random.Generator]:
+    """Random numbers for each sample, by a seed, the sample's id and a purpose, such as the metric's name."""
+    name = zlib.crc32(purpose.encode())
+    return [np.random.default_rng([seed, name, int(i)]) for i in ids]

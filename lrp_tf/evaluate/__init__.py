@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lrp_tf.evaluate import fills, flipping, imputation, schedules
+from lrp_tf.evaluate import completeness, complexity, faithfulness, fills, flipping, imputation, schedules
 from lrp_tf.evaluate.case import Case
 from lrp_tf.evaluate.curves import Curve, Perturbation
 from lrp_tf.evaluate.localisation import masks_of
@@ -20,6 +20,9 @@ __all__ = [
     "Predict",
     "Predictor",
     "UndefinedMetricWarning",
+    "completeness",
+    "complexity",
+    "faithfulness",
     "fills",
     "flipping",
     "get",

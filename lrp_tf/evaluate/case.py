@@ -99,14 +99,32 @@ class Case:
         return {}
 
     @cached_property
+    def predictions(self) -> np.ndarray:
+        """The scores of all classes of the samples as they are, float64 [B, C]."""
+        return protocol.scores(self.predict(self.x), len(self))
+
+    @cached_property
     def score(self) -> np.ndarray:
         """The target's score of the samples as they are, float64 [B]."""
-        return self.scores(self.x)
+        return protocol.of_target(self.predictions, self.target)
 
     def scores(self, x: np.ndarray) -> np.ndarray:
         """The target's score of other inputs of the same samples, float64 [B]."""
         found = protocol.scores(self.predict(x.astype(self.x.dtype, copy=False)), len(self))
         return protocol.of_target(found, self.target)
+
+    def probability(self, x: np.ndarray) -> np.ndarray:
+        """The target's probability of other inputs of the same samples, float64 [B].
+
+        It is what `predict.probabilities` returns, as of a `Predictor`; without that, the softmax of the scores.
+        """
+        x = x.astype(self.x.dtype, copy=False)
+        own = getattr(self.predict, "probabilities", None)
+        if own is not None:
+            return protocol.of_target(protocol.scores(own(x), len(self)), self.target)
+        found = protocol.scores(self.predict(x), len(self))
+        powers = np.exp(found - found.max(axis=1, keepdims=True))
+        return protocol.of_target(powers / powers.sum(axis=1, keepdims=True), self.target)
 
     def explained(self, x: np.ndarray, target: np.ndarray | None = None) -> np.ndarray:
         """Relevance of other inputs of the same samples, for their targets or for other ones; shaped as `relevance`."""

@@ -32,6 +32,7 @@ class Metric:
         better: "higher" or "lower"; None if neither is better in itself.
         paper: where it was defined.
         needs: what the case must hold, of "masks" and "model".
+        over_batch: it compares the samples of a case with one another, so that a sample's value depends on the others.
         options: the function's keyword arguments.
     """
 
@@ -41,6 +42,7 @@ class Metric:
     better: str | None
     paper: str
     needs: tuple[str, ...] = ()
+    over_batch: bool = False
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def __call__(self, case: Case) -> np.ndarray:
@@ -85,7 +87,14 @@ _METRICS: dict[str, Metric] = {}
 
 
 def metric(
-    family: str, *, better: str | None, paper: str, needs: tuple[str, ...] = (), name: str | None = None, **options: Any
+    family: str,
+    *,
+    better: str | None,
+    paper: str,
+    needs: tuple[str, ...] = (),
+    over_batch: bool = False,
+    name: str | None = None,
+    **options: Any,
 ) -> Callable[[Function], Function]:
     """Declare a metric: `@metric("complexity", better="higher", paper="Chalasani et al. 2020")` above its function.
 
@@ -94,7 +103,8 @@ def metric(
     """
 
     def declare(function: Function) -> Function:
-        found = Metric(name or function.__name__, function, family, better, paper, needs).with_options(**options)
+        found = Metric(name or function.__name__, function, family, better, paper, needs, over_batch)
+        found = found.with_options(**options)
         if found.name in _METRICS:
             raise ValueError(f"there is a metric {found.name!r} already")
         _METRICS[found.name] = found

@@ -1,0 +1,70 @@
+"""Does relevance add up to the score, and is it zero where the score depends on nothing?"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from lrp_tf.evaluate.case import Case
+from lrp_tf.evaluate.features import Features, Fill, fill_of, rows
+from lrp_tf.evaluate.metric import metric
+
+
+def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+    return np.divide(numerator, denominator, out=np.full(len(numerator), np.nan), where=denominator != 0)
+
+
+def _sums(case: Case) -> np.ndarray:
+    return case.positions.reshape(len(case), -1).sum(axis=1)
+
+
+@metric("completeness", better=None, paper="Bach et al. 2015")
+def conservation(case: Case) -> np.ndarray:
+    """Σ R / score: the part of the score that the map adds up to; 1 where LRP conserves relevance.
+
+    Biases absorb the rest; which ones, `Explainer.report` says.
+    """
+    return _ratio(_sums(case), case.score)
+
+
+@metric("completeness", better="lower", paper="Sundararajan et al. 2017")
+def completeness(case: Case, *, baseline: Fill = 0.0, exact: float | None = None) -> np.ndarray:
+    """|Σ R - D| / |D|, where D is by how much the score exceeds that of a baseline: 0 where a map is complete.
+
+    Args:
+        baseline: the input that the map explains the difference to; see `features.fill_of`.
+        exact: only tests whether the gap is at most this: 1 or 0. Quantus: 0, with the baseline "black", and of maps
+            whose largest value is 1 unless normalise=False.
+    """
+    empty = np.broadcast_to(fill_of(case, baseline), case.x.shape)
+    difference = case.score - case.scores(empty)
+    gap = _ratio(np.abs(_sums(case) - difference), np.abs(difference))
+    return gap if exact is None else np.where(np.isnan(gap), gap, gap <= exact)
+
+
+@metric("completeness", better="lower", paper="Nguyen & Martinez 2020")
+def non_sensitivity(
+    case: Case,
+    *,
+    epsilon: float = 1e-5,
+    features_in_step: int | None = None,
+    fill: Fill = "black",
+    entries: bool = False,
+) -> np.ndarray:
+    """How many features have relevance though the score does not depend on them, or none though it does.
+
+    Args:
+        epsilon: |R| below this part of the sample's largest is none, and so is a change of the score below it. Quantus
+            divides by the largest of the whole batch.
+        features_in_step: removed at once, in the order of features; by default 1, or as many as it takes for 100
+            steps. Such a group counts as one feature.
+    """
+    features = Features.of(case, fill, entries=entries)
+    magnitude = np.abs(features.relevance)
+    largest = magnitude.max(axis=1, keepdims=True)
+    order = np.broadcast_to(np.arange(features.count), magnitude.shape)
+    wrong = np.zeros(len(case))
+    for group in features.steps(order, features_in_step):
+        none = (np.take_along_axis(magnitude, group, axis=1) < epsilon * largest).all(axis=1)
+        moved = case.scores(features.without(rows(group, features.count))) - case.score
+        wrong += none ^ (np.abs(moved) < epsilon)
+    return np.where(largest[:, 0] > 0, wrong, np.nan)

@@ -1,0 +1,266 @@
+"""Does relevance say what the score depends on? Features are removed or added, and the score is watched."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from lrp_tf.evaluate.case import Case
+from lrp_tf.evaluate.correlation import pearson, spearman
+from lrp_tf.evaluate.extras import optional
+from lrp_tf.evaluate.features import Features, Fill, fill_of, rows
+from lrp_tf.evaluate.metric import metric
+
+
+def _positive(name: str, value: int) -> int:
+    if value < 1:
+        raise ValueError(f"{name} expects a positive integer. Received: {value}")
+    return value
+
+
+@metric("faithfulness", better="higher", paper="Bhatt et al. 2020")
+def faithfulness_correlation(
+    case: Case, *, runs: int = 100, size: int | None = None, fill: Fill = "black", entries: bool = False
+) -> np.ndarray:
+    """Over random sets of features: Pearson's correlation of their relevance and of the fall of the score without them.
+
+    Args:
+        runs: sets. size: features in a set; by default 224 or a quarter of all, whichever is less.
+        fill, entries: see `features.fill_of` and `features.Features.of`.
+
+    Raises:
+        ValueError: a set of more features than there are.
+    """
+    features = Features.of(case, fill, entries=entries)
+    size = features.size(size, max(1, min(224, features.count // 4)), "size")
+    generators = case.generators("faithfulness_correlation")
+    sets = (features.random(generators, size) for _ in range(_positive("runs", runs)))
+    return pearson(*features.effects(sets))
+
+
+@metric("faithfulness", better="higher", paper="Ancona et al. 2018")
+def sensitivity_n(
+    case: Case, *, sizes: Sequence[int] | None = None, runs: int = 32, fill: Fill = "black", entries: bool = False
+) -> np.ndarray:
+    """As `faithfulness_correlation`, for sets of n features, and averaged over n.
+
+    Quantus correlates over the samples of a batch instead, the relevance of a step's features with the fall of the
+    score since the first step. For one n the paper's definition is its faithfulness correlation.
+
+    Args:
+        sizes: the n; by default 8 from 1 to 80 % of all features, evenly spaced in their logarithm. An n for which the
+            correlation is not defined is left out.
+    """
+    features = Features.of(case, fill, entries=entries)
+    if sizes is None:
+        sizes = np.unique(np.geomspace(1, max(1, 0.8 * features.count), 8).round().astype(int)).tolist()
+    generators = case.generators("sensitivity_n")
+    found = []
+    for size in [features.size(n, 1, "sizes") for n in sizes]:
+        sets = (features.random(generators, size) for _ in range(_positive("runs", runs)))
+        found.append(pearson(*features.effects(sets)))
+    defined = np.isfinite(found)
+    total = np.where(defined, found, 0).sum(axis=0)
+    return np.divide(total, defined.sum(axis=0), out=np.full(len(case), np.nan), where=defined.any(axis=0))
+
+
+@metric("faithfulness", better="higher", paper="Alvarez-Melis & Jaakkola 2018")
+def faithfulness_estimate(
+    case: Case, *, features_in_step: int | None = None, fill: Fill = "black", entries: bool = False
+) -> np.ndarray:
+    """Pearson's correlation of the relevance of features and of the fall of the score without each of them.
+
+    Args:
+        features_in_step: removed at once, neighbours in the order of relevance; by default 1, or as many as it takes
+            for 100 steps. Quantus: 1.
+    """
+    features = Features.of(case, fill, entries=entries)
+    return pearson(*features.effects(features.steps(features.order(-features.relevance), features_in_step)))
+
+
+@metric("faithfulness", better="higher", paper="Arya et al. 2019")
+def monotonicity(
+    case: Case, *, features_in_step: int | None = None, fill: Fill = "black", strict: bool = False
+) -> np.ndarray:
+    """Features with positive relevance are added to an empty input, least first: the share of steps that lower nothing.
+
+    Args:
+        features_in_step: by default 1, or as many as it takes for 100 steps.
+        strict: the paper's test: 1 if no step lowers the score, else 0. Quantus fills features with what they are
+            filled with already, so that it finds 1 for every map.
+    """
+    features = Features.of(case, fill)
+    positive = features.relevance > 0
+    order = features.order(np.where(positive, features.relevance, np.inf))  # those that are not added come last
+    added = np.zeros_like(positive)
+    before = case.scores(features.without(~added))
+    risen, steps = np.zeros(len(case)), np.zeros(len(case))
+    for group in features.steps(order, features_in_step):
+        more = rows(group, features.count) & positive
+        if not more.any():
+            break
+        added |= more
+        after = case.scores(features.without(~added))
+        counts = more.any(axis=1)
+        risen, steps, before = risen + (counts & (after >= before)), steps + counts, after
+    share = np.divide(risen, steps, out=np.full(len(case), np.nan), where=steps > 0)
+    return np.where(share < 1, np.where(np.isnan(share), share, 0), share) if strict else share
+
+
+@metric("faithfulness", better="higher", paper="Nguyen & Martinez 2020")
+def monotonicity_correlation(
+    case: Case,
+    *,
+    features_in_step: int | None = None,
+    runs: int = 10,
+    low: float | None = None,
+    high: float | None = None,
+    entries: bool = False,
+) -> np.ndarray:
+    """Spearman's correlation of the |R| of features and of how far the score moves if they are filled at random.
+
+    How far: the mean square of the change over `runs` values, uniform between `low` and `high` (by default the least
+    and largest value of the sample; Quantus: 0 and 1, 100 runs). One value fills all features of a step.
+    """
+    features = Features.of(case, entries=entries)
+    magnitude = np.abs(features.relevance)
+    bounds = [fill_of(case, word if given is None else given) for word, given in (("black", low), ("white", high))]
+    generators = case.generators("monotonicity_correlation")
+    totals, moved = [], []
+    for group in features.steps(features.order(magnitude), features_in_step):
+        removed, squares = rows(group, features.count), np.zeros(len(case))
+        for _ in range(_positive("runs", runs)):
+            part = np.array([g.uniform() for g in generators]).reshape(-1, *[1] * (case.x.ndim - 1))
+            filled = features.filled(removed, bounds[0] + part * (bounds[1] - bounds[0]))
+            squares += (case.scores(filled) - case.score) ** 2
+        totals.append(np.take_along_axis(magnitude, group, axis=1).sum(axis=1))
+        moved.append(squares / runs)
+    return spearman(np.stack(totals, axis=1), np.stack(moved, axis=1))
+
+
+def _squares(case: Case, side: int, runs: int) -> Iterator[np.ndarray]:
+    """Random squares of positions, bool [B, *positions], each from another place of each sample."""
+    shape, generators = case.positions.shape[1:], case.generators("infidelity")
+    for _ in range(runs):
+        found = np.zeros(case.positions.shape, bool)
+        for mask, generator in zip(found, generators, strict=True):
+            corner = [generator.integers(full - side + 1) for full in shape]
+            mask[tuple(slice(first, first + side) for first in corner)] = True
+        yield found
+
+
+def _tiles(case: Case, side: int) -> Iterator[np.ndarray]:
+    """The squares that the positions divide into, row by row, each with those before it."""
+    shape = case.positions.shape[1:]
+    found = np.zeros(case.positions.shape, bool)
+    for corner in np.ndindex(*[-(-full // side) for full in shape]):
+        found[(slice(None), *[slice(i * side, (i + 1) * side) for i in corner])] = True
+        yield found.copy()
+
+
+@metric("faithfulness", better="lower", paper="Yeh et al. 2019")
+def infidelity(
+    case: Case,
+    *,
+    runs: int = 100,
+    side: int | None = None,
+    fill: Fill = "black",
+    gradient: bool = False,
+    scaled: bool = True,
+    tiles: bool = False,
+) -> np.ndarray:
+    """The mean of (β I·Φ - fall of the score)² over random squares of positions that are filled; I: what changed there.
+
+    Args:
+        side: of a square; by default 1/7 of the shorter side.
+        gradient: relevance is Φ, in units of a gradient, and I·Φ = Σ (x - filled) R. Otherwise R is in units of the
+            score, as LRP's, and I·Φ is the sum of R in the square.
+        scaled: β >= 0 is the best for each sample, so that the scale of a map does not count; otherwise 1.
+        tiles: squares side by side, each left filled when the next is. Quantus: side=4, gradient, tiles, not scaled.
+    """
+    shape, fills = case.positions.shape[1:], fill_of(case, fill)
+    side = max(1, round(min(shape) / 7)) if side is None else side
+    if not 1 <= side <= min(shape):
+        raise ValueError(f"side expects 1 to {min(shape)}, the shorter side of the input. Received: {side}")
+    squares = _tiles(case, side) if tiles else _squares(case, side, _positive("runs", runs))
+    said, fell = [], []
+    for square in squares:
+        x = case.at(~square, case.x, fills)
+        said.append(_change(case, x) if gradient else (case.positions * square).reshape(len(case), -1).sum(axis=1))
+        fell.append(case.score - case.scores(x))
+    a, b = np.stack(said, axis=1), np.stack(fell, axis=1)
+    power = (a * a).sum(axis=1)
+    best = np.divide((a * b).sum(axis=1), power, out=np.zeros(len(case)), where=power > 0).clip(min=0)
+    return (((best[:, None] if scaled else 1) * a - b) ** 2).mean(axis=1)
+
+
+def _change(case: Case, x: np.ndarray) -> np.ndarray:
+    """Σ (x - other x) R of each sample, [B]."""
+    found = case.relevance.astype(np.float64)
+    if found.ndim < case.x.ndim and case.channel_axis is not None:
+        found = np.expand_dims(found, case.channel_axis)
+    return ((case.x.astype(np.float64) - x) * found).reshape(len(case), -1).sum(axis=1)
+
+
+@metric("faithfulness", better="higher", paper="Rieger & Hansen 2020")
+def irof(case: Case, *, fill: Fill = "mean", segments: int = 100, scaled: bool = True) -> np.ndarray:
+    """Superpixels (SLIC) are filled, the most relevant first: the area over the curve of the class's probability.
+
+    Args:
+        segments: about as many superpixels; relevance is averaged over each.
+        scaled: the curve begins with the input as it is, and the area lies in (-∞, 1]. Otherwise as Quantus: number of
+            superpixels less the area from the first filled one on; pictures with more superpixels score higher.
+
+    Raises:
+        ValueError: samples that are no pictures. ImportError: scikit-image is not installed.
+    """
+    ranks = _ranks(case, segments)
+    counts = ranks.reshape(len(case), -1).max(axis=1) + 1
+    fills, start = fill_of(case, fill), case.probability(case.x)
+    curve = [np.ones(len(case))]
+    curve += [case.probability(case.at(ranks > s, case.x, fills)) / start for s in range(counts.max())]
+    values = np.stack(curve, axis=1)
+    areas = np.array([_trapezoid(row[0 if scaled else 1 : n + 1]) for row, n in zip(values, counts, strict=True)])
+    return 1 - areas / counts if scaled else counts - areas
+
+
+def _trapezoid(curve: np.ndarray) -> float:
+    return float((curve[1:] + curve[:-1]).sum() / 2)
+
+
+def _ranks(case: Case, segments: int) -> np.ndarray:
+    """The superpixel of each position, numbered from the most relevant one on, [B, rows, columns].
+
+    Raises:
+        ValueError: samples that are no pictures, a single superpixel.
+    """
+    if case.positions.ndim != 3 or case.channel_axis is None:
+        raise ValueError(f"irof expects pictures, [B, rows, columns, channels]. Received: {case.x.shape}")
+    slic, found = optional("skimage.segmentation").slic, []
+    for x, relevance in zip(np.moveaxis(case.x, case.channel_axis, -1), case.positions, strict=True):
+        labels = np.unique(slic(x.astype(np.float64), n_segments=segments, start_label=0), return_inverse=True)[1]
+        means = np.bincount(labels.ravel(), relevance.ravel()) / np.bincount(labels.ravel())
+        if len(means) < 2:
+            raise ValueError(f"irof expects pictures of several superpixels. Received: one, of {segments} asked for")
+        found.append(np.argsort(np.argsort(-means, kind="stable"))[labels].reshape(relevance.shape))
+    return np.stack(found)
+
+
+@metric("faithfulness", better="higher", paper="Dasgupta et al. 2022", over_batch=True)
+def sufficiency(case: Case, *, threshold: float = 0.6) -> np.ndarray:
+    """Of the samples of the batch with a similar map: the share whose predicted class is the same.
+
+    Similar: a distance of |R| (Euclidean, each position divided by its standard deviation over the batch) of at most
+    `threshold` of the largest one. NaN where no map is similar (Quantus: 0).
+    """
+    found = np.abs(case.positions).reshape(len(case), -1)
+    deviation = found.std(axis=0)
+    found = found[:, deviation > 0] / deviation[deviation > 0]
+    distance = np.stack([np.linalg.norm(found - row, axis=1) for row in found])
+    similar = distance <= threshold * distance.max()
+    np.fill_diagonal(similar, False)
+    predicted = case.predictions.argmax(axis=1)
+    same = (similar & (predicted[:, None] == predicted)).sum(axis=1)
+    count = similar.sum(axis=1)
+    return np.divide(same, count, out=np.full(len(case), np.nan), where=count > 0)

@@ -1,0 +1,200 @@
+"""Writes quantus.npz: values of Quantus' metrics for the net and maps of quantus_net.py.
+
+    python -m pip install torch==2.13.0 quantus==0.6.0 numpy==2.3.5
+    python tests/references/quantus_references.py
+
+(Quantus 0.6.0 calls np.trapz, which NumPy 2.4 no longer has.) Quantus is used through its public interface; none of its
+code is copied. It is no dependency of lrp_tf or its tests. What Quantus draws at random is kept beside the values, so
+that `test_quantus.py` compares the same sets of features.
+
+One function a metric: it returns what to keep, `name` → values or `name.drawn` → random draws.
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+import quantus
+import quantus_net as net
+import torch
+
+PATH = Path(__file__).with_name("quantus.npz")
+Found = dict[str, np.ndarray]
+REFERENCES: list[Callable[[], Found]] = []
+
+
+class Torch(torch.nn.Module):
+    """A function of NumPy arrays, channels last, as a torch module, channels first."""
+
+    def __init__(self, function: Callable[[np.ndarray], np.ndarray]) -> None:
+        super().__init__()
+        self.function = function
+        self.layer = torch.nn.Identity()
+        self.eval()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layer(torch.from_numpy(self.function(np.moveaxis(x.numpy(), 1, -1))))
+
+
+X, MAPS = (np.moveaxis(values, -1, 1) for values in (net.X, net.MAPS))
+COMMON = {"disable_warnings": True, "return_aggregate": False, "display_progressbar": False}
+
+
+def reference(function: Callable[[], Found]) -> Callable[[], Found]:
+    REFERENCES.append(function)
+    return function
+
+
+def by_sample(maps: np.ndarray) -> np.ndarray:
+    """Each map divided by its own largest |R|; Quantus' default takes the largest of the batch."""
+    return maps / np.abs(maps).reshape(len(maps), -1).max(axis=1).reshape(-1, *[1] * (maps.ndim - 1))
+
+
+def values(
+    metric: Callable[..., quantus.Metric],
+    *,
+    model: Callable[[np.ndarray], np.ndarray] = net.logits,
+    maps: np.ndarray = MAPS,
+    alone: bool = False,
+    **options: object,
+) -> np.ndarray:
+    """A metric's values, one a sample; alone: each sample in a batch of its own."""
+    parts = [slice(i, i + 1) for i in range(len(X))] if alone else [slice(None)]
+    found: list[float] = []
+    for part in parts:
+        made = metric(**COMMON, **options)
+        found += list(
+            made(
+                model=Torch(model),
+                x_batch=X[part].copy(),
+                y_batch=net.Y[part],
+                a_batch=maps[part].copy(),
+                channel_first=True,
+                softmax=False,
+            )
+        )
+    return np.asarray(found, np.float64)
+
+
+@contextmanager
+def recorded(name: str) -> Iterator[list[np.ndarray]]:
+    """What np.random.<name> returns, call by call."""
+    original, drawn = getattr(np.random, name), []
+
+    def record(*args: object, **options: object) -> np.ndarray:
+        drawn.append(np.asarray(original(*args, **options)))
+        return drawn[-1]
+
+    np.random.seed(0)
+    with mock.patch.object(np.random, name, record):
+        yield drawn
+
+
+@reference
+def faithfulness_correlation() -> Found:
+    with recorded("choice") as drawn:
+        found = values(quantus.FaithfulnessCorrelation, nr_runs=20, subset_size=12)
+    return {"faithfulness_correlation": found, "faithfulness_correlation.drawn": np.array(drawn, np.int16)}
+
+
+@reference
+def sensitivity_n() -> Found:
+    """By the paper's definition, for which Quantus' faithfulness correlation is run at each n."""
+    kept, parts = {}, []
+    for n in (2, 10, 40):
+        with recorded("choice") as drawn:
+            parts.append(values(quantus.FaithfulnessCorrelation, nr_runs=10, subset_size=n))
+        kept[f"sensitivity_n.drawn{n}"] = np.array(drawn, np.int16)
+    return {"sensitivity_n": np.mean(parts, axis=0), **kept}
+
+
+@reference
+def faithfulness_estimate() -> Found:
+    return {
+        "faithfulness_estimate": values(quantus.FaithfulnessEstimate),
+        "faithfulness_estimate4": values(quantus.FaithfulnessEstimate, features_in_step=4),
+    }
+
+
+@reference
+def monotonicity_correlation() -> Found:
+    with recorded("uniform") as drawn:
+        found = values(quantus.MonotonicityCorrelation, nr_samples=3, features_in_step=4)
+    return {"monotonicity_correlation": found, "monotonicity_correlation.drawn": np.array(drawn)}
+
+
+@reference
+def infidelity() -> Found:
+    return {"infidelity": values(quantus.Infidelity, perturb_patch_sizes=[4], n_perturb_samples=1)}
+
+
+@reference
+def irof() -> Found:
+    """One picture a batch (Quantus pads those with fewer superpixels by zeros, which counts half a step), one fill."""
+
+    def probabilities(x: np.ndarray) -> np.ndarray:
+        powers = np.exp(net.logits(x))
+        return powers / powers.sum(axis=1, keepdims=True)
+
+    return {"irof": values(quantus.IROF, model=probabilities, alone=True, perturb_baseline=0.25)}
+
+
+@reference
+def sufficiency() -> Found:
+    return {"sufficiency": values(quantus.Sufficiency, threshold=0.75)}
+
+
+@reference
+def selectivity() -> Found:
+    """The mean of Quantus' curve; pixels of 2 x 2."""
+    return {"selectivity": values(quantus.Selectivity, patch_size=2).mean(axis=1)}
+
+
+@reference
+def complexity() -> Found:
+    few = np.where(np.abs(MAPS) < 0.5, 1e-7 * MAPS, MAPS)
+    return {
+        "sparseness": values(quantus.Sparseness, normalise_func=by_sample),
+        "complexity": values(quantus.Complexity, normalise_func=by_sample),
+        "effective_complexity": values(quantus.EffectiveComplexity, maps=few, normalise_func=by_sample),
+    }
+
+
+@reference
+def completeness() -> Found:
+    """Of a linear model's contributions, exact for the first two samples."""
+    maps = np.moveaxis(net.contributions(net.X, net.Y), -1, 1)
+    maps[2:] *= 0.5
+    options = {"model": net.linear, "maps": maps, "normalise": False, "perturb_baseline": 0.0}
+    return {"completeness": values(quantus.Completeness, **options)}
+
+
+@reference
+def non_sensitivity() -> Found:
+    few = np.where(np.abs(MAPS) < 0.25, 1e-7 * MAPS, MAPS)
+    return {"non_sensitivity": values(quantus.NonSensitivity, maps=few, normalise_func=by_sample)}
+
+
+def main() -> None:
+    warnings.simplefilter("ignore")
+    found: Found = {}
+    for function in REFERENCES:
+        found |= function()
+    packages = ("quantus", "torch", "numpy", "scipy", "scikit-image")
+    found["versions"] = np.array([f"{name} {metadata.version(name)}" for name in packages])
+    np.savez_compressed(PATH, **found)
+    for name, value in found.items():
+        if "drawn" not in name:
+            print(name, value, file=sys.stderr)
+    print(PATH.stat().st_size, "bytes", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from lrp_tf.evaluate import completeness, complexity, faithfulness, fills, flipping, imputation, schedules
+from lrp_tf.evaluate import baselines, completeness, complexity, faithfulness, fills, flipping, imputation, schedules
 from lrp_tf.evaluate.case import Case
+from lrp_tf.evaluate.compare import compare
+from lrp_tf.evaluate.comparison import Comparison
 from lrp_tf.evaluate.curves import Curve, Perturbation
 from lrp_tf.evaluate.localisation import masks_of
 from lrp_tf.evaluate.metric import Metric, get, metric, names
@@ -13,6 +15,7 @@ from lrp_tf.evaluate.protocol import Explain, Predict, UndefinedMetricWarning
 
 __all__ = [
     "Case",
+    "Comparison",
     "Curve",
     "Explain",
     "Metric",
@@ -20,6 +23,8 @@ __all__ = [
     "Predict",
     "Predictor",
     "UndefinedMetricWarning",
+    "baselines",
+    "compare",
     "completeness",
     "complexity",
     "faithfulness",

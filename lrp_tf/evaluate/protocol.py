@@ -34,6 +34,15 @@ def inputs(x: Array, name: str = "x") -> np.ndarray:
     Raises:
         TypeError: no numbers. ValueError: no batch axis, an empty batch, NaN or Inf.
     """
+    return finite(floats(x, name), name)
+
+
+def floats(x: Array, name: str = "x") -> np.ndarray:
+    """x as an array of floats, [B, ...], that may hold NaN and Inf.
+
+    Raises:
+        TypeError: no numbers. ValueError: no batch axis, an empty batch.
+    """
     values = np.asarray(x)
     if values.dtype.kind not in "fiub":
         raise TypeError(f"{name} must be an array of numbers. Received: {values.dtype} of shape {values.shape}")
@@ -41,7 +50,7 @@ def inputs(x: Array, name: str = "x") -> np.ndarray:
         values = values.astype(np.float32)
     if values.ndim < 2 or len(values) == 0:
         raise ValueError(f"{name} must be a batch, [B, ...], of at least one sample. Received: shape {values.shape}")
-    return finite(values, name)
+    return values
 
 
 def finite(values: np.ndarray, name: str) -> np.ndarray:

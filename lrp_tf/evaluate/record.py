@@ -1,0 +1,133 @@
+"""What a comparison has finished, on disk: it survives a kill, and tells settings that differ."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from lrp_tf.atomic import atomic
+
+SETTINGS = "settings.json"
+
+
+class Failure(NamedTuple):
+    """What has no value, and why.
+
+    Attributes:
+        sample: its number.
+        method: the explainer; "" if the sample itself cannot be explained.
+        metric: "" if the explainer failed.
+        reason: type and message of the error.
+    """
+
+    sample: int
+    method: str
+    metric: str
+    reason: str
+
+
+class Record:
+    """A folder with a file of settings and one for each batch, which is renamed into place after each explainer.
+
+    Args:
+        folder: made if it is not there; None: nothing is kept.
+        settings: what has to be the same when a run is resumed; of values that JSON knows.
+
+    Raises:
+        ValueError: the folder holds a comparison with other settings, or other files.
+    """
+
+    def __init__(self, folder: str | os.PathLike | None, settings: Mapping[str, object]) -> None:
+        self.folder = None if folder is None else Path(folder)
+        if self.folder is None:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path, wanted = self.folder / SETTINGS, json.loads(json.dumps(settings))
+        if path.exists():
+            _compare(_read(path), wanted, self.folder)
+        elif any(name[0] != "." for name in os.listdir(self.folder)):
+            raise ValueError(f"resume expects a folder of its own. Received: {self.folder}, which holds other files")
+        else:
+            _write(path, wanted)
+
+    def batch(self, number: int, digest: str, size: int) -> RecordedBatch:
+        """What is known of a batch.
+
+        Raises:
+            ValueError: the samples differ from those of the earlier run.
+        """
+        path = None if self.folder is None else self.folder / f"batch-{number:06d}.json"
+        known: dict[str, Any] = {"digest": digest, "size": size, "methods": {}}
+        if path is not None and path.exists():
+            earlier = _read(path)
+            if (earlier["digest"], earlier["size"]) != (digest, size):
+                raise ValueError(
+                    f"resume: the samples of batch {number} differ from those of the earlier run in {self.folder}. "
+                    "Remedy: the same data in the same order, or another folder"
+                )
+            known = earlier
+        return RecordedBatch(path, known)
+
+
+class RecordedBatch:
+    """The finished part of one batch."""
+
+    def __init__(self, path: Path | None, known: dict[str, Any]) -> None:
+        self.path, self.known = path, known
+
+    @property
+    def target(self) -> np.ndarray | None:
+        """The classes that were explained, int64 [B]; None if that is not known yet."""
+        found = self.known.get("target")
+        return None if found is None else np.asarray(found, np.int64)
+
+    @target.setter
+    def target(self, value: np.ndarray) -> None:
+        self.known["target"] = value.tolist()
+
+    def of(self, method: str) -> tuple[np.ndarray, list[Failure]] | None:
+        """The values [metrics, B] and failures of an explainer, None if it is not finished."""
+        found = self.known["methods"].get(method)
+        if found is None:
+            return None
+        values = np.asarray(found["values"], np.float64).reshape(-1, self.known["size"])
+        return values, [Failure(*row) for row in found["failures"]]
+
+    def add(self, method: str, values: np.ndarray, failures: list[Failure]) -> None:
+        """Keep what an explainer gave."""
+        self.known["methods"][method] = {"values": values.tolist(), "failures": [list(row) for row in failures]}
+        if self.path is not None:
+            _write(self.path, self.known)
+
+
+def _write(path: Path, content: object) -> None:
+    text = json.dumps(content)  # numbers are written so that they are read bit for bit
+    atomic(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"resume: {path} cannot be read: {error}. Remedy: another folder") from error
+
+
+def _compare(earlier: Mapping[str, object], wanted: Mapping[str, object], folder: Path) -> None:
+    """Raise ValueError if settings differ, with all that do."""
+    names = [name for name in {**earlier, **wanted} if earlier.get(name) != wanted.get(name)]
+    if names:
+        differ = "; ".join(f"{name}: {_short(earlier.get(name))}, now {_short(wanted.get(name))}" for name in names)
+        raise ValueError(
+            f"resume: {folder} holds a comparison with other settings. They differ in {differ}. Remedy: the same "
+            "settings, or another folder"
+        )
+
+
+def _short(value: object) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 200 else f"{text[:200]} …"

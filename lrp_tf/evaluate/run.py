@@ -1,0 +1,184 @@
+"""Explainers × metrics, batch by batch; a sample, explainer or metric that fails costs its own values alone."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, TypeVar
+
+import numpy as np
+
+from lrp_tf import __version__
+from lrp_tf.evaluate import protocol
+from lrp_tf.evaluate.case import Case
+from lrp_tf.evaluate.methods import Method, described, model_digest
+from lrp_tf.evaluate.metric import Metric
+from lrp_tf.evaluate.protocol import Predict, UndefinedMetricWarning
+from lrp_tf.evaluate.record import Failure, Record, RecordedBatch
+from lrp_tf.evaluate.samples import Batch
+
+Samples = TypeVar("Samples", Batch, Case)
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What is the same for all batches."""
+
+    methods: list[Method]
+    metrics: dict[str, Metric]
+    predict: Predict
+    channel_axis: int | None
+    seed: int
+    progress: Callable[[int], object]
+
+    def settings(self, batch_size: int, predict: Predict | None, data: str) -> dict[str, object]:
+        """What has to be the same when a run is resumed."""
+        models = {id(m.model): m.model for m in self.methods if m.model is not None}
+        return {
+            "version": __version__,
+            "seed": self.seed,
+            "batch_size": batch_size,
+            "channel_axis": self.channel_axis,
+            "metrics": {name: [m.name, str(sorted(m.options.items()))] for name, m in self.metrics.items()},
+            "methods": {m.name: described(m.explain) for m in self.methods},
+            "predict": "the model's" if predict is None else described(predict),
+            "models": sorted(map(model_digest, models.values())),
+            "data": data,
+        }
+
+    def whole(
+        self, stream: Iterable[Batch], folder: str | os.PathLike | None, settings: Mapping[str, object]
+    ) -> tuple[np.ndarray, np.ndarray, tuple[Failure, ...]]:
+        """(values [methods, metrics, n], target [n], failures) of all batches.
+
+        Raises:
+            ValueError: no samples; a metric that cannot be had, or that fails throughout; see `Record`, too.
+        """
+        found = [*self.results(stream, folder, settings)]
+        if not found:
+            raise ValueError("compare expects at least one sample. Received: none")
+        values, targets, failures = zip(*found, strict=True)
+        every = tuple(failure for part in failures for failure in part)
+        return np.concatenate(values, axis=2), np.concatenate(targets), every
+
+    def results(
+        self, stream: Iterable[Batch], folder: str | os.PathLike | None, settings: Mapping[str, object]
+    ) -> Iterator[tuple[np.ndarray, np.ndarray, list[Failure]]]:
+        """(values [methods, metrics, B], target [B], failures) of each batch."""
+        record = None
+        for number, batch in enumerate(stream):
+            if record is None:
+                self.check(batch)
+                record = Record(folder, settings)  # only now: a refused run leaves nothing behind
+            known = record.batch(number, batch.digest(), len(batch.x))
+            found = self.batch(batch, known)
+            if number == 0:
+                self.refuse_hopeless(found[0], found[2])
+            yield found
+
+    def check(self, batch: Batch) -> None:
+        """Raise ValueError for a metric that an explainer cannot have, before anything runs."""
+        x = np.nan_to_num(batch.x[:1])
+        classes = protocol.scores(self.predict(x), 1).shape[1]
+        if batch.target is not None and batch.target.max() >= classes:
+            raise ValueError(f"target is out of range. Expected: below {classes}. Received: {batch.target.max()}")
+        one = Batch(x, np.zeros(1, np.int64), None if batch.masks is None else batch.masks[:1], batch.ids[:1])
+        for method in self.methods:
+            case = self.case(method, one, relevance=np.zeros_like(x))
+            for name, metric in self.metrics.items():
+                try:
+                    metric.check(case)
+                except ValueError as error:
+                    raise ValueError(f"explainer {method.name!r} cannot have metric {name!r}: {error}") from error
+
+    def case(self, method: Method, batch: Batch, relevance: np.ndarray | None = None) -> Case:
+        assert batch.target is not None
+        return Case.of(
+            *(batch.x, batch.target, method.explain, self.predict),
+            relevance=relevance,
+            channel_axis=self.channel_axis,
+            masks=batch.masks,
+            model=method.model,
+            rebuild=method.rebuild,
+            seed=self.seed,
+            ids=batch.ids,
+        )
+
+    def batch(self, batch: Batch, known: RecordedBatch) -> tuple[np.ndarray, np.ndarray, list[Failure]]:
+        """The result of a batch; explainers that an earlier run finished are not run again."""
+        fine = np.isfinite(batch.x.reshape(len(batch.x), -1)).all(axis=1)
+        failures = [Failure(int(i), "", "", "the sample holds NaN or Inf") for i in batch.ids[~fine]]
+        kept = _part(batch, fine)
+        target = known.target
+        if target is None:
+            target = batch.target if batch.target is not None else np.full(len(batch.x), -1, np.int64)
+            if batch.target is None and fine.any():
+                target[fine] = protocol.scores(self.predict(kept.x), len(kept.x)).argmax(axis=1)
+            known.target = target
+        kept = dataclasses.replace(kept, target=target[fine])
+        values = np.full((len(self.methods), len(self.metrics), len(batch.x)), np.nan)
+        for row, method in enumerate(self.methods):
+            finished = known.of(method.name)
+            if finished is None:
+                found = self.values(method, kept) if fine.any() else (np.empty((len(self.metrics), 0)), [])
+                whole = np.full(values.shape[1:], np.nan)
+                whole[:, fine] = found[0]
+                finished = whole, found[1]
+                known.add(method.name, *finished)
+            values[row] = finished[0]
+            failures += finished[1]
+            self.progress(len(batch.x))
+        return values, target, failures
+
+    def values(self, method: Method, batch: Batch) -> tuple[np.ndarray, list[Failure]]:
+        """Values [metrics, B] of one explainer, and what failed: each sample alone if the batch does."""
+        values = np.full((len(self.metrics), len(batch.x)), np.nan)
+        failures = []
+        for case, rows in _tried(lambda part: self.case(method, part), batch):
+            if isinstance(case, str):
+                failures.append(Failure(int(batch.ids[rows[0]]), method.name, "", case))
+                continue
+            for column, (name, metric) in enumerate(self.metrics.items()):
+                for found, places in _tried(metric, case):
+                    if isinstance(found, str):
+                        failures.append(Failure(int(case.ids[places[0]]), method.name, name, found))
+                    else:
+                        values[column, rows[places]] = found
+        return values, failures
+
+    def refuse_hopeless(self, values: np.ndarray, failures: list[Failure]) -> None:
+        """Raise ValueError for a metric that failed wherever it was tried: an option is wrong, not an explanation."""
+        for column, name in enumerate(self.metrics):
+            own = [failure for failure in failures if failure.metric == name]
+            tried = {failure.method for failure in own}
+            whole = {method.name for method in self.methods} - {f.method for f in failures if not f.metric}
+            if own and whole and whole <= tried and np.isnan(values[:, column]).all():
+                raise ValueError(f"metric {name!r} fails for every explainer and sample: {own[0].reason}")
+
+
+def _tried(function: Callable, samples: Samples) -> Iterator[tuple]:
+    """(result, rows) for all samples at once or, if that fails, for each alone; a text, why, in place of a result."""
+    size = len(samples.x)
+    rows = np.arange(size)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UndefinedMetricWarning)  # n tells
+            found = function(samples)
+    except Exception as error:  # of the user's functions: any
+        found = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        if size > 1:
+            for row in rows:
+                for result, _ in _tried(function, _part(samples, rows == row)):
+                    yield result, rows[row : row + 1]
+            return
+    yield found, rows
+
+
+def _part(samples: Samples, keep: np.ndarray) -> Samples:
+    """Those samples alone."""
+    fields = ("x", "target", "masks", "ids") + (("relevance",) if isinstance(samples, Case) else ())
+    given = {name: getattr(samples, name) for name in fields}
+    parts: dict[str, Any] = {name: value if value is None else value[keep] for name, value in given.items()}
+    return dataclasses.replace(samples, **parts)

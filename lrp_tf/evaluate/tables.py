@@ -1,0 +1,138 @@
+"""A comparison as text, Markdown and CSV."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from lrp_tf.atomic import atomic
+from lrp_tf.engine.tables import Table
+from lrp_tf.evaluate.record import Failure
+from lrp_tf.evaluate.results import Results, Row
+
+_SHOWN = 10  # reasons of failures that the text lists
+
+
+def text(comparison: Results) -> str:
+    """The summary and the failures, for a console."""
+    tables = [Table(_title(comparison, metric), *_cells(comparison, metric)) for metric in comparison.metrics]
+    return "\n\n".join([*map(str, tables), *_reasons(comparison.failures)])
+
+
+def markdown(comparison: Results) -> str:
+    """The summary, a table for each metric, and the failures."""
+    parts = []
+    for metric in comparison.metrics:
+        columns, rows = _cells(comparison, metric)
+        lines = [columns, ["---", *["---:"] * (len(columns) - 1)], *rows]
+        table = "\n".join(f"| {' | '.join(_escaped(cell) for cell in line)} |" for line in lines)
+        parts.append(f"**{_title(comparison, metric)}**\n\n{table}")
+    return "\n\n".join([*parts, *(f"- {reason}" for reason in _reasons(comparison.failures))]) + "\n"
+
+
+def write(folder: Path, comparison: Results) -> None:
+    """summary.csv, samples.csv, failures.csv and table.md. Numbers are written so that they are read bit for bit."""
+    _write_csv(folder / "summary.csv", Row._fields, comparison.rows)
+    columns = ("sample", "target", "method", "metric", "value")
+    _write_csv(folder / "samples.csv", columns, _values(comparison))
+    failures = ((_name(comparison, f.sample), *f[1:]) for f in comparison.failures)
+    _write_csv(folder / "failures.csv", Failure._fields, failures)
+    written = markdown(comparison)
+    atomic(folder / "table.md", lambda path: path.write_text(written, encoding="utf-8"))
+
+
+def _name(comparison: Results, sample: int) -> str | int:
+    return comparison.samples[sample] if comparison.samples else sample
+
+
+def _values(comparison: Results) -> Iterator[tuple]:
+    """A row for each value: sample, target, method, metric, value."""
+    for sample in range(len(comparison)):
+        head = (_name(comparison, sample), int(comparison.target[sample]))
+        for row, method in enumerate(comparison.methods):
+            for column, metric in enumerate(comparison.metrics):
+                yield (*head, method, metric, float(comparison.values[row, column, sample]))
+
+
+def _write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence]) -> None:
+    def write(temporary: Path) -> None:
+        with open(temporary, "w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(columns)
+            writer.writerows([_cell(value) for value in row] for row in rows)
+
+    atomic(path, write)
+
+
+def _cell(value: object) -> object:
+    return "" if isinstance(value, float) and math.isnan(value) else value
+
+
+# --- numbers for people ----------------------------------------------------------------------------
+
+
+def _title(comparison: Results, metric: str) -> str:
+    """Metric, direction, samples, and what the ranks tell."""
+    better = comparison.metrics[metric].better
+    words = f"{metric} ({better} is better)" if better else f"{metric} (neither is better in itself)"
+    words += f", {len(comparison)} samples"
+    if better is None or len(comparison.methods) < 2:
+        return words
+    ranks = comparison.ranks(metric)
+    if not math.isnan(ranks.critical_difference):
+        words += f"; ranks over {ranks.n}, critical difference {ranks.critical_difference:.2f}"
+    return words if math.isnan(ranks.p) else f"{words}, Friedman p = {ranks.p:.2g}"
+
+
+def _cells(comparison: Results, metric: str) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Columns and rows of one metric, the best first."""
+    rows = [row for row in comparison.rows if row.metric == metric]
+    sign = -1 if rows[0].better == "higher" else 1
+    if rows[0].better:
+        rows.sort(key=lambda row: (math.isnan(row.mean), sign * row.mean))
+    share = f"{comparison.confidence:.0%}"
+    columns = ("method", "mean", share, "n", f"minus {rows[0].reference}", f"{share} in pairs", "pairs", "rank")
+    return columns, [
+        (
+            row.method,
+            number(row.mean),
+            _ends(row.low, row.high),
+            str(row.n),
+            number(row.difference),
+            _ends(row.difference_low, row.difference_high),
+            str(row.pairs),
+            "" if math.isnan(row.rank) else f"{row.rank:.2f}",
+        )
+        for row in rows
+    ]
+
+
+def number(value: float) -> str:
+    """Three digits; "–" for NaN."""
+    return (
+        "–" if math.isnan(value) else f"{value:.3g}" if abs(value) >= 1000 or 0 < abs(value) < 1e-3 else f"{value:.3f}"
+    )
+
+
+def _ends(low: float, high: float) -> str:
+    return "" if math.isnan(low) or math.isnan(high) else f"{number(low)} to {number(high)}"
+
+
+def _escaped(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def _reasons(failures: Sequence[Failure]) -> list[str]:
+    """A line for each reason, the most frequent first."""
+    counted = Counter((f.method, f.metric, f.reason) for f in failures)
+    lines = []
+    for (method, metric, reason), count in counted.most_common(_SHOWN):
+        of = ", ".join(name for name in (method, metric) if name) or "all methods"
+        first = next(f.sample for f in failures if (f.method, f.metric, f.reason) == (method, metric, reason))
+        lines.append(f"no value: {of}: {count} sample(s), the first is number {first}: {reason}")
+    if len(counted) > _SHOWN:
+        lines.append(f"no value: {len(counted) - _SHOWN} more reason(s), see Comparison.failures")
+    return lines

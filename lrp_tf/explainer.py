@@ -16,7 +16,7 @@ from keras import tree
 from lrp_tf.composites import Composite
 from lrp_tf.core.graph import Graph, Ref
 from lrp_tf.engine import check as checks
-from lrp_tf.engine import diagnosis, passes, streams, tables, targets
+from lrp_tf.engine import diagnosis, initial, passes, streams, tables, targets
 from lrp_tf.engine.check import Check
 from lrp_tf.engine.clone import BELOW_ZERO, Clone, clone_with_rules
 from lrp_tf.engine.contrast import Contrast
@@ -154,7 +154,8 @@ class Explainer:
             start: "output", relevance starts as the target's pre-softmax value; "one", as 1; or a tensor of the
                 output's shape, or k of them for each sample ([B, k, C]), then without target.
             contrast: what speaks for the target rather than for other classes, which start with the opposite sign:
-                "softmax", weighted by their probabilities without the target; "mean", all alike; or one class.
+                "softmax", weighted by their probabilities without the target; "mean", all alike; or one class, an int
+                for all samples or [B] ints.
             max_batch: as the Explainer's, for this call.
 
         Returns:
@@ -349,7 +350,8 @@ class Explainer:
     ) -> Found:
         self.renew()
         inputs = targets.inputs(self.graph, x)
-        chosen = targets.against(self.graph, targets.checked(self.graph, target, start, inputs[0]), contrast)
+        chosen = targets.checked(self.graph, target, start, inputs[0])
+        chosen = targets.against(self.graph, chosen, contrast, inputs[0])
         size, samples = streams.checked_size(max_batch, "max_batch") or self.max_batch, inputs[0].shape[0]
         if size is None or samples is None or samples <= size:
             found = self._run_whole(inputs, chosen, request, check, target)
@@ -371,18 +373,17 @@ class Explainer:
             self._compiled[key] = passes.compiled(self.clone, chosen, request, self._jit_compile)
         run, tensors = self._compiled[key], [*inputs, *chosen.tensors]
         found, verdict = run(*tensors)
-        message = "target out of range" + (", or the class of contrast itself" if chosen.rival is not None else "")
         if not tf.executing_eagerly():
             tf.debugging.Assert(verdict.declared, [BELOW_ZERO])
-            tf.debugging.Assert(verdict.in_range, [message])
+            tf.debugging.Assert(verdict.in_range, ["target out of range, or the class of contrast itself"])
             tf.debugging.Assert(verdict.finite, ["NaN or Inf in the relevance: call report() on the same batch"])
         elif not verdict.declared:
             raise ValueError(BELOW_ZERO)
         elif not verdict.in_range:
-            raise ValueError(f"{message}. Expected: below {tuple(found.logits.shape[1:])}. Received: {target}")
+            initial.refuse(chosen, found.logits, target)
         elif check and not verdict.finite:
-            _, initial, _ = targets.initial_relevance(chosen, found.logits)
-            first = initial[0] if chosen.several else initial
+            _, begin, _ = initial.initial_relevance(chosen, found.logits)
+            first = begin[0] if chosen.several else begin
             diagnosis.raise_where_it_began(self.clone, inputs, first, found.relevance)
         self._check_once(inputs, found.logits)
         return passes.seal(run, found, tensors)

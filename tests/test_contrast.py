@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from helpers.checking import close, images, raises, randomize
 from keras import layers as kl
 
@@ -91,6 +92,22 @@ def test_places_with_classes():
         for i, (row, column, label) in enumerate(places):
             starts[i, row, column] = started(found.logits[i, row, column].numpy(), label, contrast, "output")
         close(found.relevance, explainer(x, start=starts), 1e-12)
+
+
+def test_a_class_for_each_sample(explainer):
+    """As with each sample alone, also in parts, as a stream, for several targets, and inside a tf.function."""
+    rivals = np.array([2, 1, 0])
+    for target in (3, [[3, 4]] * 3):
+        alone = [explainer(X[i : i + 1], np.array(target)[i : i + 1] if target != 3 else 3, contrast=rivals[i])
+                 for i in range(3)]  # fmt: skip
+        close(explainer(X, target, contrast=rivals), np.concatenate(alone), 1e-12)
+        close(explainer(X, target, contrast=list(rivals), max_batch=2), np.concatenate(alone), 1e-12)
+        traced = tf.function(lambda x, c, target=target: explainer(x, target, contrast=c))
+        close(traced(tf.constant(X), tf.constant(rivals)), np.concatenate(alone), 1e-12)
+    with raises(ValueError, "contrast has the wrong shape for a batch of 3", r"\(2,\)"):
+        explainer(X, 3, contrast=[0, 1])
+    with raises(ValueError, "contrast is a target itself", "both are 1"):
+        explainer(X, [0, 1, 2], contrast=[1, 1, 1])
 
 
 def test_refusals(explainer):

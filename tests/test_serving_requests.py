@@ -79,7 +79,7 @@ def batch(size=1, seed=3):
 
 
 def test_warm_up_ran(server):
-    assert server[1].warm == 7  # three signatures of tensors, two of pictures with a file of either kind
+    assert server[1].warm == 8  # four signatures of tensors, two of pictures with a file of either kind
 
 
 def test_a_request_comes_back(server):

@@ -10,7 +10,7 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import cv2
@@ -21,7 +21,9 @@ from lrp_tf import composites, heatmap, rules
 from lrp_tf.cli.messages import message_of, with_options
 from lrp_tf.cli.options import RelativeFactor, Written
 from lrp_tf.cli.progress import ProgressBar
+from lrp_tf.engine import contrast as contrasts
 from lrp_tf.engine import targets
+from lrp_tf.engine.contrast import KINDS
 from lrp_tf.engine.diagnosis import ADVICE, RelevanceWarning
 from lrp_tf.explainer import Explainer
 from lrp_tf.files import images, loading
@@ -54,8 +56,10 @@ def summary_command(options: argparse.Namespace) -> int:
 def report_command(options: argparse.Namespace) -> int:
     """Print what each layer received, passed on and absorbed for one image."""
     explainer, x = _fed(options)
-    chosen = _targets(options, explainer, _classes(options))
-    explainer.report(x, targets.for_all(chosen, explainer.graph, batch=1), print_fn=say)
+    classes = _classes(options)
+    chosen = _targets(options, explainer, classes)
+    contrast = _contrast(options, explainer, classes, chosen)
+    explainer.report(x, targets.for_all(chosen, explainer.graph, batch=1), contrast=contrast, print_fn=say)
     return 0
 
 
@@ -87,11 +91,13 @@ def export_command(options: argparse.Namespace) -> int:
     known = options.preprocess is not None or _needs_bounds(options)
     preprocessing = _preprocessing(options, model) if known else None
     bounds = _bounds(options, model, preprocessing) if preprocessing else {}
+    explainer, classes = _explainer(model, options, bounds), _classes(options)
     exported = saved_model.export(
-        _explainer(model, options, bounds),
+        explainer,
         options.out,
+        contrast=_contrast(options, explainer, classes),
         preprocess=preprocessing,
-        classes=_classes(options),
+        classes=classes,
         size=options.size,
         resize=options.resize,
         max_pixels=options.max_pixels,
@@ -142,19 +148,21 @@ def explain_images(
     explainer = _explainer(model, options, _bounds(options, model, preprocessing))
     look = _look(options)
     chosen = _targets(options, explainer, classes)
+    contrast = _contrast(options, explainer, classes, chosen)
     job = Gallery(
         explainer=explainer,
         preprocessing=preprocessing,
         out=options.out,
         classes=classes,
         targets=tuple(chosen),
+        contrast=contrast,
         size=options.size,
         how=options.resize,
         batch=options.batch,
         max_pixels=options.max_pixels,
         look=look,
         save_relevance=options.save_relevance,
-        settings=_settings(options, explainer, identity, preprocessing, chosen, look),
+        settings=_settings(options, explainer, identity, preprocessing, chosen, look) | {"contrast": contrast},
         describe=message_of,
     )
     say(f"{printable(model.name)}, composite {explainer.composite.name}, {len(files)} image(s)")
@@ -272,6 +280,25 @@ def _targets(options: argparse.Namespace, explainer: Explainer, classes: loading
     wanted = [text if tops(text) else classes.index(text, count) for text in options.target]
     targets.ranked(wanted, explainer.graph)
     return wanted
+
+
+def _contrast(
+    options: argparse.Namespace, explainer: Explainer, classes: loading.Classes, chosen: Sequence[str | int] = ()
+) -> str | int | None:
+    """What the targets are set against, with a class as a number.
+
+    Raises:
+        LoadError: an unknown class, or one that is a target itself. ValueError: the model has a single output unit.
+    """
+    text = options.contrast
+    if text is None:
+        return None
+    count = targets.class_count(explainer.graph) or np.iinfo(np.int32).max
+    contrast = text if text in KINDS else classes.index(text, count)
+    contrasts.checked(explainer.graph, contrast, np.zeros(1))
+    if contrast in chosen:
+        raise LoadError(f"--contrast {text} is a target itself. Expected another class than --target {contrast}")
+    return contrast
 
 
 def _load(options: argparse.Namespace) -> keras.Model:

@@ -90,6 +90,7 @@ def parser() -> argparse.ArgumentParser:
     add_fit(export)
     add_colours(export)
     export.add_argument("--scale", type=float, metavar="R", help="|R| of full colour; default: each map's own maximum")
+    add_contrast(export)
     export.add_argument("--top-k", type=_count, metavar="K", help="explain_top_k too: the K top classes of a sample")
     export.add_argument("--no-warmup", action="store_true", help="write no warm-up requests (extra: serving)")
 
@@ -144,6 +145,13 @@ def add_rule_options(parser: argparse.ArgumentParser) -> None:
 def add_target(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--target", nargs="+", default=["top1"], metavar="top1|topK:N|CLASS",
                         help="classes to explain, by number or name, several at once; default: top1")  # fmt: skip
+    add_contrast(parser)
+
+
+def add_contrast(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--contrast", metavar="softmax|mean|CLASS",
+                        help="explain a class rather than the others: weighted by their probabilities, all alike, or "
+                        "one class by number or name")  # fmt: skip
 
 
 def add_fit(parser: argparse.ArgumentParser) -> None:

@@ -13,7 +13,7 @@ from lrp_tf.core.graph import Ref, Step
 from lrp_tf.core.numerics import sample_sum
 from lrp_tf.core.protocol import Propagate
 from lrp_tf.core.sealing import sealed
-from lrp_tf.engine import diagnosis, targets
+from lrp_tf.engine import diagnosis, initial
 from lrp_tf.engine import propagate as propagation
 from lrp_tf.engine.clone import Clone
 from lrp_tf.engine.explanation import Conservation, conservation
@@ -74,7 +74,7 @@ class Verdict(NamedTuple):
 
     Attributes:
         declared: the inputs are >= 0 if the clone was told so.
-        in_range: the target is a class of the model.
+        in_range: the target is a class of the model, and not the one that it is set against.
         finite: no NaN or Inf. [B] with `Request.each`.
     """
 
@@ -104,17 +104,17 @@ def plain(clone: Clone, target: Target, request: Request, hook: Hook | None = No
         forward = clone.forward(inputs)
         logits = clone.output(forward)
         chosen = target.holding(tensors[len(inputs) :])
-        classes, initial, in_range = targets.initial_relevance(chosen, logits)
+        classes, begin, in_range = initial.initial_relevance(chosen, logits)
         backward = functools.partial(_backward, clone, forward, keep=keep, request=request, hook=hook)
         if target.several:
             backward = functools.partial(backward, propagators=clone.propagators(forward))
-            back = _each_target(backward, initial, keep, request, clone)
+            back = _each_target(backward, begin, keep, request, clone)
         else:
-            back = backward(initial)
+            back = backward(begin)
         found = Found(relevance=back.relevance, logits=logits, layers=back.layers, steps=back.steps)
         finite = diagnosis.finite(clone, inputs, forward, back.relevance, request.each)
         if back.below is not None:
-            grown = diagnosis.amplification(back.relevance, initial, back.below, target.several)
+            grown = diagnosis.amplification(back.relevance, begin, back.below, target.several)
             found = found._replace(amplification=grown[0], begin=grown[1])
         declared = tf.constant(True) & clone.as_declared(inputs)
         if back.shares is not None:
@@ -140,7 +140,7 @@ def compiled(
     elif target.mode != "top":
         signature.append(tf.TensorSpec([None] * (1 if target.mode == "class" else 2), tf.int32))
     if target.contrast == "class":
-        signature.append(tf.TensorSpec([], tf.int32))
+        signature.append(tf.TensorSpec([None], tf.int32))
     # AutoGraph would only cost time: no Python control flow here depends on tensors.
     traced = tf.function(function, input_signature=signature, autograph=False, jit_compile=jit_compile)
     # The concrete function: TensorFlow would count the explainers of a program as retraces of one function.

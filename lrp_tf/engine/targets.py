@@ -1,4 +1,4 @@
-"""What a caller passed -> checked tensors: inputs, targets, initial relevance. Errors: expected, received, remedy."""
+"""What a caller passed -> checked tensors: inputs and targets. Errors: expected, received, remedy."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Target(NamedTuple):
         kind: "output" or "one", the initial relevance of the target; "given" if the tensor is the relevance itself.
         tensor: int32 classes, ranks or indices, or initial relevance of the output's shape; None for "top".
         contrast: what the target is set against, "softmax", "mean" or "class" (`engine.contrast`); or None.
-        rival: int32 scalar, the class that it is set against; None unless `contrast` is "class".
+        rival: int32 [B], the class that it is set against; None unless `contrast` is "class".
     """
 
     mode: str
@@ -57,7 +57,8 @@ class Target(NamedTuple):
 
     def part(self, rows: slice) -> Target:
         """The target of some of the samples."""
-        return self if self.tensor is None else self._replace(tensor=self.tensor[rows])
+        cut = {name: value[rows] for name in ("tensor", "rival") if (value := getattr(self, name)) is not None}
+        return self._replace(**cut)
 
 
 def inputs(graph: Graph, x: Any) -> list[tf.Tensor]:
@@ -185,24 +186,16 @@ def checked(graph: Graph, target: Any, start: Any, x: tf.Tensor) -> Target:
     return Target(mode, start, tf.cast(target, "int32"))
 
 
-def against(graph: Graph, target: Target, contrast: Contrast) -> Target:
-    """The target set against other classes.
+def against(graph: Graph, target: Target, contrast: Contrast, x: tf.Tensor) -> Target:
+    """The target of a call on the samples x [B, ...], set against other classes.
 
     Raises:
-        ValueError: initial relevance that was given, or the very class of the target; TypeError, ValueError: see
-            `engine.contrast.checked`.
+        ValueError: initial relevance that was given; TypeError, ValueError: see `engine.contrast.checked`.
     """
-    kind, rival = contrasts.checked(graph, contrast)
-    if kind is None:
-        return target
-    if target.kind == "given":
+    kind, rival = contrasts.checked(graph, contrast, x)
+    if kind is not None and target.kind == "given":
         raise ValueError("start= as a tensor already says what is explained. Expected no contrast. Received: both.")
-    tensor = target.tensor
-    if kind == "class" and tensor is not None and hasattr(tensor, "numpy") and target.mode != "ranked":
-        classes = tensor.numpy()
-        if rival in (classes[:, -1] if target.mode == "index" else classes):
-            raise ValueError(f"contrast is a target itself. Expected another class. Received: both are {rival}")
-    return target._replace(contrast=kind, rival=None if rival is None else tf.constant(rival, tf.int32))
+    return target._replace(contrast=kind, rival=rival)
 
 
 _TOP = re.compile(r"top(?:1|K:([1-9]\d*))", re.IGNORECASE)
@@ -310,81 +303,3 @@ def _check_range(target: np.ndarray | tf.Tensor, sizes: tuple, mode: str) -> Non
             raise ValueError(
                 f"target out of range{where}. Expected 0 to {(size or 0) - 1}. Received: {wrong[:5].tolist()}"
             )
-
-
-def initial_relevance(target: Target, logits: tf.Tensor) -> tuple[tf.Tensor | None, tf.Tensor, tf.Tensor]:
-    """The relevance that starts at the output.
-
-    Args:
-        logits: [B, ...].
-
-    Returns:
-        classes: int32 classes or indices; None where the relevance was given.
-        relevance: in the shape of `logits`, or [k, B, ...] for [B, k] targets.
-        in_range: scalar bool: targets fit sizes that only the call knows, and none is the class it is set against.
-    """
-    tensor: tf.Tensor = target.tensor
-    kind = target.kind
-    if kind == "given":
-        several = [1, 0, *range(2, tensor.shape.rank)]
-        return None, tf.transpose(tensor, several) if target.several else tensor, tf.constant(True)
-    size = tf.shape(logits)
-    if target.mode == "index":
-        at = tf.one_hot(tensor[:, -1], size[-1], True, False, dtype=tf.bool)
-        for axis in range(logits.shape.rank - 2, 0, -1):  # outwards, an axis at a time
-            here = tf.one_hot(tensor[:, axis - 1], size[axis], True, False, dtype=tf.bool)
-            at = tf.expand_dims(at, 1) & tf.reshape(here, [-1, size[axis], *[1] * (at.shape.rank - 1)])
-        in_range = tf.reduce_all((tensor >= 0) & (tensor < size[1:]))
-        return tensor, _started(target, at, logits), in_range & _differs(target, tensor[:, -1])
-    values, single = tf.reshape(logits, [size[0], -1]), _single_unit(logits)
-    if target.mode == "ranked":
-        tensor = _classes_of_ranks(tensor, logits)
-    elif target.mode == "top":
-        tensor = tf.cast(values[:, 0] >= 0, tf.int32) if single else tf.argmax(values, axis=-1, output_type=tf.int32)
-    if single:
-        return tensor, _signed(tensor, values, kind, size), tf.reduce_all((tensor >= 0) & (tensor < 2))
-    at = tf.one_hot(tensor, size[1], True, False, dtype=tf.bool)
-    relevance = _started(target, at, values[:, None] if target.several else values)
-    if target.several:
-        relevance = tf.transpose(relevance, [1, 0, 2])  # not the integers: TensorFlow logs an error of oneDNN for these
-    in_range = tf.reduce_all((tensor >= 0) & (tensor < size[1]))
-    return tensor, relevance, in_range & _differs(target, tensor)
-
-
-def _differs(target: Target, classes: tf.Tensor) -> tf.Tensor | bool:
-    """Whether no class is the one that it is set against: nothing would be left to explain."""
-    return tf.reduce_all(classes != target.rival) if target.contrast == "class" else True
-
-
-def _started(target: Target, at: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
-    """Relevance at the target, True in `at`, and less than none at the classes that it is set against."""
-    # `where`, not a product: an infinite logit of another class must not become NaN.
-    values = logits if target.kind == "output" else tf.ones_like(logits)
-    relevance = tf.where(at, values, tf.zeros_like(logits))
-    if target.contrast is None:
-        return relevance
-    others = contrasts.weights(target.contrast, at, logits, target.rival)
-    here = tf.reduce_any(at, axis=-1, keepdims=True)  # of several places with classes, the target's alone
-    return tf.where(here, relevance - others * values, relevance)
-
-
-def _signed(classes: tf.Tensor, values: tf.Tensor, kind: str, size: tf.Tensor) -> tf.Tensor:
-    """The relevance of a single unit [B, 1]: class 1 explains the value, class 0 its negative."""
-    one = tf.ones([], values.dtype)
-    signed = tf.where(classes == 1, one, -one)
-    signed = tf.transpose(signed)[..., None] if classes.shape.rank == 2 else signed[:, None]
-    relevance = signed * values if kind == "output" else signed * tf.ones_like(values)
-    return tf.reshape(relevance, tf.concat([tf.shape(relevance)[:-2], size], axis=0))
-
-
-def _classes_of_ranks(ranked: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
-    values = tf.reshape(logits, [tf.shape(logits)[0], -1])
-    if _single_unit(logits):
-        values = tf.concat([-values, values], axis=1)
-    order = tf.argsort(values, axis=-1, direction="DESCENDING", stable=True)
-    return tf.where(ranked < 0, tf.gather(order, tf.maximum(-ranked - 1, 0), batch_dims=1), ranked)
-
-
-def _single_unit(logits: tf.Tensor) -> bool:
-    """Whether `logits` come from a single output unit."""
-    return logits.shape.rank == 1 or (logits.shape.rank == 2 and logits.shape[1] == 1)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import tensorflow as tf
 
 from lrp_tf.engine import diagnosis, targets
+from lrp_tf.engine.contrast import SameClassError
 from lrp_tf.explainer import Explainer, Explanation
 from lrp_tf.files.loading import Classes
 from lrp_tf.gallery.ahead import ahead
@@ -53,6 +54,7 @@ class Explaining:
         wanted: the targets of every image, see `Gallery.targets`.
         classes: names of the classes.
         stream: gives the batches.
+        contrast: what the targets are set against, as for the Explainer.
 
     Attributes:
         count: number of targets of an image.
@@ -62,9 +64,17 @@ class Explaining:
         TypeError, ValueError: a target that the model does not have.
     """
 
-    def __init__(self, explainer: Explainer, wanted: Sequence[str | int], classes: Classes, stream: Stream) -> None:
+    def __init__(
+        self,
+        explainer: Explainer,
+        wanted: Sequence[str | int],
+        classes: Classes,
+        stream: Stream,
+        contrast: str | int | None = None,
+    ) -> None:
         classes.check(targets.class_count(explainer.graph))
         self.explainer, self.wanted, self.classes, self.stream = explainer, wanted, classes, stream
+        self.contrast = contrast
         self.count = len(targets.ranked(wanted, explainer.graph))
 
     def relevance(self, paths: Sequence[str]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -90,13 +100,26 @@ class Explaining:
 
     def _results(self, paths: Sequence[str], full: bool) -> Iterator[tuple[Explanation | tf.Tensor, np.ndarray]]:
         """(relevance or `Explanation`, indices) of each batch."""
-        graph = self.explainer.graph
+        return ahead(self._explained(paths, self.explainer.explain if full else self.explainer))
 
-        def target(element: tuple[np.ndarray, np.ndarray]) -> targets.Targets:
-            return targets.for_all(self.wanted, graph, len(element[1]))
+    def _explained(self, paths: Sequence[str], explain: Callable) -> Iterator[tuple[Any, np.ndarray]]:
+        def found(x: np.ndarray) -> Explanation | tf.Tensor:
+            return explain(x, targets.for_all(self.wanted, self.explainer.graph, len(x)), contrast=self.contrast)
 
-        stream = self.explainer.map(self.stream.batches(paths), target, full=full, with_inputs=True)
-        return ((result, indices) for (_, indices), result in ahead(stream))
+        for x, indices in self.stream.batches(paths):
+            try:
+                yield found(x), indices
+            except SameClassError:  # of one image, which the others must not pay for
+                for row, index in enumerate(map(int, indices)):
+                    try:
+                        alone = found(x[row : row + 1])
+                    except SameClassError:
+                        name = self.classes.name(cast(int, self.contrast))
+                        self.stream.fail(
+                            index, f"it is seen as {name}, and so nothing speaks for it rather than {name}"
+                        )
+                    else:
+                        yield alone, indices[row : row + 1]
 
     def _channels_last(self, relevance: tf.Tensor) -> np.ndarray:
         """Relevance as the explainer gives it -> float32 [B, k, H, W, C]."""
@@ -115,19 +138,27 @@ class Explaining:
         top = [cell for c in best for cell in (c, name(c), chance(c, ".6g"), f"{logits[c]:.7g}")]
         top += [""] * (4 * (TOP - len(best)))
         largest = np.abs(summed(maps)).max((1, 2))
+        against, rather = "" if self.contrast is None else str(self.contrast), ""
+        if self.contrast is not None:
+            other = "others" if isinstance(self.contrast, str) else printable(self._label(self.contrast))
+            rather = f" rather than {other}"
         rows: list[Row] = []
         titles: list[str] = []
         for k, target in enumerate(batch.targets(row)):
             shares, warning = batch.shares[:, row, k], batch.warning(row, k)
             start, arrived = shares[:2]
-            numbers = [f"{share:.7g}" for share in shares]
+            numbers = [f"{share:.7g}" for share in (logits[target], *shares[1:])]
             more = (chance(target, ".6g"), f"{arrived / start:.4g}" if start else "", f"{largest[k]:.7g}", warning)
-            rows.append((*top, target, name(target), *numbers, *more))
+            rows.append((*top, target, name(target), *numbers, *more, against, f"{start:.7g}"))
             likely = f", p = {p}" if (p := chance(target, ".3f")) else ""
-            label = name(target) if name(target) != str(target) else f"class {target}"
             went = "ABSURD: no explanation" if warning else where_it_went(*map(float, shares[:5]))
-            titles.append(f"{printable(label)}{likely}, logit {logits[target]:.2f}\n{went}")
+            titles.append(f"{printable(self._label(target))}{rather}{likely}, logit {logits[target]:.2f}\n{went}")
         return rows, titles
+
+    def _label(self, index: int) -> str:
+        """The name of a class in titles."""
+        name = self.classes.name(index)
+        return name if name != str(index) else f"class {index}"
 
 
 class _Batch:

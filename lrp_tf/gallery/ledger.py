@@ -28,7 +28,7 @@ COLUMNS = (
     *("file", "result"),
     *(f"top{i}{what}" for i in range(1, TOP + 1) for what in ("", "_name", "_probability", "_logit")),
     *("target", "target_name", "logit", "sum_of_relevance", "bias", "stabilizer", "other", "unexplained"),
-    *("probability", "arrived", "largest_relevance", "warning"),
+    *("probability", "arrived", "largest_relevance", "warning", "contrast", "start"),
 )
 Row = tuple[object, ...]
 

@@ -45,6 +45,8 @@ class Gallery:
         out: folder of the results.
         classes: their names.
         targets: what is explained of every image: ("top1",), ("topK:3",), (281, 282), ("top1", 281).
+        contrast: what they are set against, as for the Explainer: "softmax", "mean", or a class. An image that is seen
+            as that class is a failure.
         size: (height, width), for a model that leaves them open.
         how: "squash", "crop" or "pad", see `images.Fit`.
         batch: images that the network gets at once.
@@ -64,6 +66,7 @@ class Gallery:
     out: Path
     classes: Classes = Classes()
     targets: tuple[str | int, ...] = ("top1",)
+    contrast: str | int | None = None
     size: tuple[int, int] | None = None
     how: str = "squash"
     batch: int = 8
@@ -161,7 +164,9 @@ class _Run:
             gallery.max_pixels,
             gallery.describe,
         )
-        self.explaining = Explaining(gallery.explainer, gallery.targets, gallery.classes, self.stream)
+        self.explaining = Explaining(
+            *(gallery.explainer, gallery.targets, gallery.classes, self.stream, gallery.contrast)
+        )
         self.paint = gallery.look.paint(first_stride(gallery.explainer))
         self.scale: float | None = None  # of the whole run
         self.done = self.failed = self.absurd = 0

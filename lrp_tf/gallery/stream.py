@@ -127,7 +127,12 @@ class Stream:
         with self._lock:
             return self._photographs.pop(index)
 
+    def fail(self, index: int, reason: str) -> None:
+        """Make a failure of a file that could be read."""
+        self.take(index)
+        self._failures.append((index, reason))
+
     def failures(self) -> Iterator[tuple[int, str]]:
-        """(index, reason) of each file that could not be read since the last call."""
+        """(index, reason) of each file that failed since the last call."""
         while self._failures:
             yield self._failures.popleft()

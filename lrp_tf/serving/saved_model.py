@@ -53,6 +53,7 @@ def export(
     explainer: Explainer,
     path: str | os.PathLike,
     *,
+    contrast: str | int | None = None,
     preprocess: str | Preprocessing | None = None,
     classes: Classes | Sequence[str] | None = None,
     size: tuple[int, int] | None = None,
@@ -74,6 +75,8 @@ def export(
         explainer: its current weights are written, once for all signatures. `max_batch` and `jit_compile` have no
             effect in a server.
         path: the version folder, "served/1"; its name is an integer. It appears whole or not at all.
+        contrast: of all explaining signatures, as for the Explainer: "softmax", "mean" or a class. Without one there
+            is a signature explain_contrast, which takes a class to set each target against.
         preprocess: what pixels 0..255 go through before the model, as `loading.get_preprocessing` names it. None: a
             model that begins with Rescaling or Normalization needs none; for others explain_image is left out.
         classes: their names.
@@ -87,8 +90,9 @@ def export(
         print_fn: is called with a line for each part that was left out, with the reason; None for silence.
 
     Raises:
-        ValueError: a folder whose name is no positive integer, a graph that needs Python, top_k out of range, an
-            unknown resize, colour map or preprocessing, not as many names as classes (`LoadError`).
+        ValueError: a folder whose name is no positive integer, a graph that needs Python, top_k out of range, a
+            contrast that the model does not have, an unknown resize, colour map or preprocessing, not as many names as
+            classes (`LoadError`).
         FileExistsError: `path` exists.
         ImportError: warmup without the extra.
         TypeError: not an Explainer.
@@ -98,7 +102,8 @@ def export(
     path = _free_version(path)
     logs = _prediction_log() if warmup else None
     look = Look(cmap=cmap, gamma=gamma, reduce=reduce, scale=scale)
-    exported = _export(explainer, path, _options(preprocess, classes, size, resize, max_pixels, look), top_k, logs)
+    served = Served(explainer, contrast)
+    exported = _export(served, path, _options(preprocess, classes, size, resize, max_pixels, look), top_k, logs)
     if print_fn is not None:
         for name, reason in exported.left_out.items():
             print_fn(f"left out: {name}: {reason}")
@@ -129,11 +134,9 @@ def _options(
 Endpoints = dict[str, tuple[Callable[..., object], list[object]]]
 
 
-def _export(
-    explainer: Explainer, path: Path, options: ImageOptions, top_k: int | None, logs: ModuleType | None
-) -> Exported:
+def _export(served: Served, path: Path, options: ImageOptions, top_k: int | None, logs: ModuleType | None) -> Exported:
     """Trace all signatures, and write them as the folder `path`."""
-    served = Served(explainer)
+    explainer = served.explainer
     if served.has_top:
         options.classes.check(targets.class_count(explainer.graph))
     endpoints, left_out = _endpoints(served, top_k)
@@ -155,7 +158,7 @@ def _export(
         if logs is not None:
             requests = _requests(served, images, endpoints, left_out)
             _write_warmup(temporary / EXTRA / WARMUP, path.parent.name, requests, logs)
-        about = _about(explainer, signatures, left_out, options.classes)
+        about = _about(explainer, signatures, left_out, options.classes) | {"contrast": served.contrast}
         if images is not None:
             about |= {"preprocess": images.preprocess.name, "size": images.form[:2], "resize": options.resize}
             about |= {"max_pixels": options.max_pixels}
@@ -177,6 +180,8 @@ def _endpoints(served: Served, top_k: int | None) -> tuple[Endpoints, dict[str, 
         shape = served.graph.outputs[0].shape
         left_out["explain"] = f"the output {shape} has no top class. Remedy: explain_target with an index into it"
     endpoints["explain_target"] = (served.explain_target, [*served.specs, served.target])
+    if served.contrast is None and served.has_top and served.has_rivals:
+        endpoints["explain_contrast"] = (served.explain_contrast, [*served.specs, served.target, served.rival])
     if top_k is not None:
         endpoints["explain_top_k"] = (served.top(top_k), served.specs)
     return endpoints, left_out
@@ -269,9 +274,10 @@ def _requests(
         ]
         inputs = dict(zip(served.names, arrays, strict=True))
         target = {served.target.name: np.zeros([1, *served.target.shape[1:]], np.int32)}
+        more = {"explain_target": target, "explain_contrast": target | {served.rival.name: np.ones(1, np.int32)}}
         for name in endpoints:
             if not name.startswith("explain_image"):
-                found.append((name, inputs | target if name == "explain_target" else inputs))
+                found.append((name, inputs | more.get(name, {})))
     if images is not None:
         pixels = tf.fill([*images.form[:2], 3], tf.constant(128, tf.uint8))
         for file in (tf.io.encode_jpeg(pixels), tf.io.encode_png(pixels)):

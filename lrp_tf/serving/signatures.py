@@ -11,7 +11,8 @@ import tensorflow as tf
 from keras import tree
 
 from lrp_tf.core.graph import Ref
-from lrp_tf.engine import passes, targets
+from lrp_tf.engine import contrast as contrasts
+from lrp_tf.engine import initial, passes, targets
 from lrp_tf.engine.passes import Request
 from lrp_tf.engine.targets import Target
 from lrp_tf.explainer import Explainer
@@ -31,10 +32,11 @@ STATUS = (
     "NaN or Inf in the relevance",
     "index out of range",
     "input below zero",
+    "the target is the class of contrast",
 )
 """What `status` says of a sample. Relevance is NaN unless it is "ok"; outputs are NaN if the input is bad."""
 
-_OK, _INPUT, _TARGET, _RELEVANCE, _INDEX, _BELOW = range(len(STATUS))
+_OK, _INPUT, _TARGET, _RELEVANCE, _INDEX, _BELOW, _SAME = range(len(STATUS))
 _TOP = 5
 
 
@@ -42,12 +44,20 @@ _TOP = 5
 
 
 class Served:
-    """The functions behind the signatures, for tensors in the structure of the model's inputs."""
+    """The functions behind the signatures, for tensors in the structure of the model's inputs.
 
-    def __init__(self, explainer: Explainer) -> None:
+    Args:
+        contrast: what all targets are set against, as for the Explainer.
+
+    Raises:
+        TypeError, ValueError: a contrast that the model does not have.
+    """
+
+    def __init__(self, explainer: Explainer, contrast: str | int | None = None) -> None:
         explainer.renew()
         graph = explainer.graph
-        self.explainer, self.graph = explainer, graph
+        self.explainer, self.graph, self.contrast = explainer, graph, contrast
+        contrasts.checked(graph, contrast, tf.zeros([1]))
         # Keras names the inputs of recorded models alone; TensorFlow numbers the others.
         recorded = len(getattr(explainer.model, "inputs", None) or ()) == len(graph.inputs)
         names = dict(zip(graph.inputs, graph.input_names if recorded else [None] * len(graph.inputs), strict=True))
@@ -58,10 +68,10 @@ class Served:
         self.names = [leaf.name for leaf in leaves]
         rank = len(graph.outputs[0].shape)
         self.has_top = rank <= 1
-        name = "target"
-        while name in self.names:
-            name += "_"
-        self.target = tf.TensorSpec([None] if self.has_top else [None, rank], tf.int32, name=name)
+        self.has_rivals = (graph.outputs[0].shape or (1,))[-1] != 1
+        target, rival = (self._unused(name) for name in ("target", "contrast"))
+        self.target = tf.TensorSpec([None] if self.has_top else [None, rank], tf.int32, name=target)
+        self.rival = tf.TensorSpec([None], tf.int32, name=rival)
 
         flat = [tf.TensorSpec([None, *ref.shape], ref.dtype) for ref in graph.inputs]
         # Never inlined: pictures and tensors go through the same graph, optimised alike, to the last bit.
@@ -72,6 +82,11 @@ class Served:
             experimental_attributes={"_noinline": True},
         )
 
+    def _unused(self, name: str) -> str:
+        while name in self.names:
+            name += "_"
+        return name
+
     def explain(self, *args: object) -> dict[str, tf.Tensor]:
         # `args` keeps its name: TensorFlow derives the names of unnamed inputs from it, as for a model of Keras.
         return self.run("top", tree.flatten(args))
@@ -79,6 +94,10 @@ class Served:
     def explain_target(self, *args: object) -> dict[str, tf.Tensor]:
         *inputs, target = args
         return self.run("class" if self.has_top else "index", tree.flatten(inputs), target)
+
+    def explain_contrast(self, *args: object) -> dict[str, tf.Tensor]:
+        *inputs, target, rival = args
+        return self.run("class", tree.flatten(inputs), target, rival)
 
     def top(self, k: int) -> Callable[..., dict[str, tf.Tensor]]:
         """The function of explain_top_k."""
@@ -92,8 +111,15 @@ class Served:
 
         return explain_top_k
 
-    def run(self, mode: str, inputs: list[tf.Tensor], target: tf.Tensor | None = None) -> dict[str, tf.Tensor]:
-        """Outputs of a signature. A bad sample gets a status and NaN; nothing here fails for its neighbours."""
+    def run(
+        self, mode: str, inputs: list[tf.Tensor], target: tf.Tensor | None = None, rival: tf.Tensor | None = None
+    ) -> dict[str, tf.Tensor]:
+        """Outputs of a signature. A bad sample gets a status and NaN; nothing here fails for its neighbours.
+
+        Args:
+            mode, target: see `engine.targets.Target`.
+            rival: int32 [B], what each target is set against; None: what all are.
+        """
         # A merged batch is never empty: this concerns the one request.
         some = tf.debugging.Assert(
             tf.shape(inputs[0])[0] > 0, ["Expected at least one sample. Received: an empty batch"]
@@ -101,14 +127,20 @@ class Served:
         with tf.control_dependencies([some]):
             inputs, whole, known, declared = self._clean([tf.identity(x) for x in inputs])
         request = Request(account=True, each=True, books=tf.as_dtype(self.graph.dtype))  # LiteRT has no sums in float64
-        run = passes.plain(self.explainer.clone, Target(mode, "output", target), request)
-        found, verdict = run(*inputs, *([] if target is None else [target]))
+        chosen = Target(mode, "output", target, "class", rival)
+        if rival is None:
+            chosen = targets.against(self.graph, chosen._replace(contrast=None), self.contrast, inputs[0])
+        found, verdict = passes.plain(self.explainer.clone, chosen, request)(*inputs, *chosen.tensors)
         logits, conservation = found.logits, tf.stack(found.conservation, axis=-1)
         fits = tf.ones_like(whole) if mode in ("top", "ranked") else self._in_range(target, logits)
+        if rival is not None:
+            fits &= self._in_range(rival, logits)
+        apart = tf.ones_like(whole) if chosen.rival is None else _each(initial.apart(chosen, found.target))
         code = tf.fill(tf.shape(whole), _OK)
         finite = verdict.finite & _each(tf.math.is_finite(conservation))
         for right, wrong in (
             (finite, _RELEVANCE),
+            (apart, _SAME),
             (fits, _TARGET),
             (declared, _BELOW),
             (known, _INDEX),
@@ -116,11 +148,11 @@ class Served:
         ):
             code = tf.where(right, code, wrong)
         ok, usable = code == _OK, whole & known & declared
-        chosen = found.target
+        classes = found.target
         results = {
             "outputs": _nan_unless(usable, found.output),
             "logits": _nan_unless(usable, logits),
-            "target": chosen if mode in ("class", "index") else tf.where(_along(usable, chosen), chosen, -1),
+            "target": classes if mode in ("class", "index") else tf.where(_along(usable, classes), classes, -1),
             "conservation": _nan_unless(ok, conservation),
             "status": tf.gather(tf.constant(STATUS), code),
         }

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from lrp_tf.evaluate.case import Case
-from lrp_tf.evaluate.features import Features, Fill, fill_of, rows
+from lrp_tf.evaluate.features import Features, rows
+from lrp_tf.evaluate.fills import FillLike
 from lrp_tf.evaluate.metric import metric
 
 
@@ -27,15 +28,15 @@ def conservation(case: Case) -> np.ndarray:
 
 
 @metric("completeness", better="lower", paper="Sundararajan et al. 2017")
-def completeness(case: Case, *, baseline: Fill = 0.0, exact: float | None = None) -> np.ndarray:
+def completeness(case: Case, *, baseline: FillLike = 0.0, exact: float | None = None) -> np.ndarray:
     """|Σ R - D| / |D|, where D is by how much the score exceeds that of a baseline: 0 where a map is complete.
 
     Args:
-        baseline: the input that the map explains the difference to; see `features.fill_of`.
+        baseline: the input that the map explains the difference to; as `perturb`'s `fill`.
         exact: only tests whether the gap is at most this: 1 or 0. Quantus: 0, with the baseline "black", and of maps
             whose largest value is 1 unless normalise=False.
     """
-    empty = np.broadcast_to(fill_of(case, baseline), case.x.shape)
+    empty = Features.of(case, baseline).keeping(np.zeros(case.positions.shape, bool))
     difference = case.score - case.scores(empty)
     gap = _ratio(np.abs(_sums(case) - difference), np.abs(difference))
     return gap if exact is None else np.where(np.isnan(gap), gap, gap <= exact)
@@ -47,8 +48,8 @@ def non_sensitivity(
     *,
     epsilon: float = 1e-5,
     features_in_step: int | None = None,
-    fill: Fill = "black",
-    entries: bool = False,
+    fill: FillLike = "black",
+    region: int | tuple[int, ...] | None = None,
 ) -> np.ndarray:
     """How many features have relevance though the score does not depend on them, or none though it does.
 
@@ -58,7 +59,7 @@ def non_sensitivity(
         features_in_step: removed at once, in the order of features; by default 1, or as many as it takes for 100
             steps. Such a group counts as one feature.
     """
-    features = Features.of(case, fill, entries=entries)
+    features = Features.of(case, fill, region)
     magnitude = np.abs(features.relevance)
     largest = magnitude.max(axis=1, keepdims=True)
     order = np.broadcast_to(np.arange(features.count), magnitude.shape)

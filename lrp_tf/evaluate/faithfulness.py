@@ -1,15 +1,22 @@
-"""Does relevance say what the score depends on? Features are removed or added, and the score is watched."""
+"""Does relevance say what the score depends on? Features are removed or added, and the score is watched.
+
+A feature is a region of positions with all its channels (`region`: its sides, see `regions.Grid`; by default 1/28 of
+the shorter side; 1 for single positions); Quantus takes each channel's value as one. What is removed is filled, see
+`perturb`. Each step asks for the scores of all samples at once.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import TypeAlias
 
 import numpy as np
 
 from lrp_tf.evaluate.case import Case
 from lrp_tf.evaluate.correlation import pearson, spearman
 from lrp_tf.evaluate.extras import optional
-from lrp_tf.evaluate.features import Features, Fill, fill_of, rows
+from lrp_tf.evaluate.features import Features, ascending, bounded, rows
+from lrp_tf.evaluate.fills import FillLike
 from lrp_tf.evaluate.metric import metric
 
 
@@ -19,21 +26,21 @@ def _positive(name: str, value: int) -> int:
     return value
 
 
+# Sides of the regions that count as one feature.
+Region: TypeAlias = int | tuple[int, ...] | None
+
+
 @metric("faithfulness", better="higher", paper="Bhatt et al. 2020")
 def faithfulness_correlation(
-    case: Case, *, runs: int = 100, size: int | None = None, fill: Fill = "black", entries: bool = False
+    case: Case, *, runs: int = 100, size: int | None = None, fill: FillLike = "black", region: Region = None
 ) -> np.ndarray:
     """Over random sets of features: Pearson's correlation of their relevance and of the fall of the score without them.
 
     Args:
         runs: sets. size: features in a set; by default 224 or a quarter of all, whichever is less.
-        fill, entries: see `features.fill_of` and `features.Features.of`.
-
-    Raises:
-        ValueError: a set of more features than there are.
     """
-    features = Features.of(case, fill, entries=entries)
-    size = features.size(size, max(1, min(224, features.count // 4)), "size")
+    features = Features.of(case, fill, region)
+    size = features.size("size", max(1, min(224, features.count // 4)) if size is None else size)
     generators = case.generators("faithfulness_correlation")
     sets = (features.random(generators, size) for _ in range(_positive("runs", runs)))
     return pearson(*features.effects(sets))
@@ -41,7 +48,12 @@ def faithfulness_correlation(
 
 @metric("faithfulness", better="higher", paper="Ancona et al. 2018")
 def sensitivity_n(
-    case: Case, *, sizes: Sequence[int] | None = None, runs: int = 32, fill: Fill = "black", entries: bool = False
+    case: Case,
+    *,
+    sizes: Sequence[int] | None = None,
+    runs: int = 32,
+    fill: FillLike = "black",
+    region: Region = None,
 ) -> np.ndarray:
     """As `faithfulness_correlation`, for sets of n features, and averaged over n.
 
@@ -52,12 +64,11 @@ def sensitivity_n(
         sizes: the n; by default 8 from 1 to 80 % of all features, evenly spaced in their logarithm. An n for which the
             correlation is not defined is left out.
     """
-    features = Features.of(case, fill, entries=entries)
+    features = Features.of(case, fill, region)
     if sizes is None:
         sizes = np.unique(np.geomspace(1, max(1, 0.8 * features.count), 8).round().astype(int)).tolist()
-    generators = case.generators("sensitivity_n")
-    found = []
-    for size in [features.size(n, 1, "sizes") for n in sizes]:
+    generators, found = case.generators("sensitivity_n"), []
+    for size in [features.size("sizes", n) for n in sizes]:
         sets = (features.random(generators, size) for _ in range(_positive("runs", runs)))
         found.append(pearson(*features.effects(sets)))
     defined = np.isfinite(found)
@@ -67,45 +78,48 @@ def sensitivity_n(
 
 @metric("faithfulness", better="higher", paper="Alvarez-Melis & Jaakkola 2018")
 def faithfulness_estimate(
-    case: Case, *, features_in_step: int | None = None, fill: Fill = "black", entries: bool = False
+    case: Case, *, features_in_step: int | None = None, fill: FillLike = "black", region: Region = None
 ) -> np.ndarray:
     """Pearson's correlation of the relevance of features and of the fall of the score without each of them.
 
     Args:
         features_in_step: removed at once, neighbours in the order of relevance; by default 1, or as many as it takes
-            for 100 steps. Quantus: 1.
+            for 100 steps.
     """
-    features = Features.of(case, fill, entries=entries)
-    return pearson(*features.effects(features.steps(features.order(-features.relevance), features_in_step)))
+    features = Features.of(case, fill, region)
+    return pearson(*features.effects(features.steps(ascending(-features.relevance), features_in_step)))
 
 
 @metric("faithfulness", better="higher", paper="Arya et al. 2019")
 def monotonicity(
-    case: Case, *, features_in_step: int | None = None, fill: Fill = "black", strict: bool = False
+    case: Case,
+    *,
+    features_in_step: int | None = None,
+    strict: bool = False,
+    fill: FillLike = "black",
+    region: Region = None,
 ) -> np.ndarray:
     """Features with positive relevance are added to an empty input, least first: the share of steps that lower nothing.
 
     Args:
         features_in_step: by default 1, or as many as it takes for 100 steps.
-        strict: the paper's test: 1 if no step lowers the score, else 0. Quantus fills features with what they are
-            filled with already, so that it finds 1 for every map.
+        strict: the paper's test: 1 if no step lowers the score, else 0. Quantus 0.6.0 fills features with what they
+            are filled with already, and so finds 1 for every map.
     """
-    features = Features.of(case, fill)
+    features = Features.of(case, fill, region)
     positive = features.relevance > 0
-    order = features.order(np.where(positive, features.relevance, np.inf))  # those that are not added come last
-    added = np.zeros_like(positive)
-    before = case.scores(features.without(~added))
+    order = ascending(np.where(positive, features.relevance, np.inf))  # those that are not added come last
+    added, before = np.zeros_like(positive), case.scores(features.without(np.ones_like(positive)))
     risen, steps = np.zeros(len(case)), np.zeros(len(case))
     for group in features.steps(order, features_in_step):
         more = rows(group, features.count) & positive
         if not more.any():
             break
         added |= more
-        after = case.scores(features.without(~added))
-        counts = more.any(axis=1)
+        after, counts = case.scores(features.without(~added)), more.any(axis=1)
         risen, steps, before = risen + (counts & (after >= before)), steps + counts, after
     share = np.divide(risen, steps, out=np.full(len(case), np.nan), where=steps > 0)
-    return np.where(share < 1, np.where(np.isnan(share), share, 0), share) if strict else share
+    return np.floor(share) if strict else share
 
 
 @metric("faithfulness", better="higher", paper="Nguyen & Martinez 2020")
@@ -116,27 +130,34 @@ def monotonicity_correlation(
     runs: int = 10,
     low: float | None = None,
     high: float | None = None,
-    entries: bool = False,
+    region: Region = None,
 ) -> np.ndarray:
     """Spearman's correlation of the |R| of features and of how far the score moves if they are filled at random.
 
     How far: the mean square of the change over `runs` values, uniform between `low` and `high` (by default the least
     and largest value of the sample; Quantus: 0 and 1, 100 runs). One value fills all features of a step.
     """
-    features = Features.of(case, entries=entries)
-    magnitude = np.abs(features.relevance)
-    bounds = [fill_of(case, word if given is None else given) for word, given in (("black", low), ("white", high))]
-    generators = case.generators("monotonicity_correlation")
-    totals, moved = [], []
-    for group in features.steps(features.order(magnitude), features_in_step):
+    features, generators = Features.of(case, region=region), case.generators("monotonicity_correlation")
+    magnitude, totals, moved = np.abs(features.relevance), [], []
+    for group in features.steps(ascending(magnitude), features_in_step):
         removed, squares = rows(group, features.count), np.zeros(len(case))
         for _ in range(_positive("runs", runs)):
-            part = np.array([g.uniform() for g in generators]).reshape(-1, *[1] * (case.x.ndim - 1))
-            filled = features.filled(removed, bounds[0] + part * (bounds[1] - bounds[0]))
-            squares += (case.scores(filled) - case.score) ** 2
+            values = _uniform(case.x, generators, low, high)
+            squares += (case.scores(features.set_to(values, removed)) - case.score) ** 2
         totals.append(np.take_along_axis(magnitude, group, axis=1).sum(axis=1))
         moved.append(squares / runs)
     return spearman(np.stack(totals, axis=1), np.stack(moved, axis=1))
+
+
+def _uniform(
+    x: np.ndarray, generators: Sequence[np.random.Generator], low: float | None, high: float | None
+) -> np.ndarray:
+    """A random number for each sample between two bounds, by default its own, [B, 1, ...]."""
+    inner = tuple(range(1, x.ndim))
+    least = x.min(axis=inner, keepdims=True).astype(np.float64) if low is None else low
+    largest = x.max(axis=inner, keepdims=True).astype(np.float64) if high is None else high
+    part = np.array([generator.uniform() for generator in generators])
+    return least + part.reshape(-1, *[1] * len(inner)) * (largest - least)
 
 
 def _squares(case: Case, side: int, runs: int) -> Iterator[np.ndarray]:
@@ -165,7 +186,7 @@ def infidelity(
     *,
     runs: int = 100,
     side: int | None = None,
-    fill: Fill = "black",
+    fill: FillLike = "black",
     gradient: bool = False,
     scaled: bool = True,
     tiles: bool = False,
@@ -179,14 +200,11 @@ def infidelity(
         scaled: β >= 0 is the best for each sample, so that the scale of a map does not count; otherwise 1.
         tiles: squares side by side, each left filled when the next is. Quantus: side=4, gradient, tiles, not scaled.
     """
-    shape, fills = case.positions.shape[1:], fill_of(case, fill)
-    side = max(1, round(min(shape) / 7)) if side is None else side
-    if not 1 <= side <= min(shape):
-        raise ValueError(f"side expects 1 to {min(shape)}, the shorter side of the input. Received: {side}")
-    squares = _tiles(case, side) if tiles else _squares(case, side, _positive("runs", runs))
+    features, shortest = Features.of(case, fill), min(case.positions.shape[1:])
+    side = bounded("side", max(1, round(shortest / 7)) if side is None else side, shortest, "the shorter side")
     said, fell = [], []
-    for square in squares:
-        x = case.at(~square, case.x, fills)
+    for square in _tiles(case, side) if tiles else _squares(case, side, _positive("runs", runs)):
+        x = features.keeping(~square)
         said.append(_change(case, x) if gradient else (case.positions * square).reshape(len(case), -1).sum(axis=1))
         fell.append(case.score - case.scores(x))
     a, b = np.stack(said, axis=1), np.stack(fell, axis=1)
@@ -204,7 +222,7 @@ def _change(case: Case, x: np.ndarray) -> np.ndarray:
 
 
 @metric("faithfulness", better="higher", paper="Rieger & Hansen 2020")
-def irof(case: Case, *, fill: Fill = "mean", segments: int = 100, scaled: bool = True) -> np.ndarray:
+def irof(case: Case, *, fill: FillLike = "mean", segments: int = 100, scaled: bool = True) -> np.ndarray:
     """Superpixels (SLIC) are filled, the most relevant first: the area over the curve of the class's probability.
 
     Args:
@@ -215,11 +233,10 @@ def irof(case: Case, *, fill: Fill = "mean", segments: int = 100, scaled: bool =
     Raises:
         ValueError: samples that are no pictures. ImportError: scikit-image is not installed.
     """
-    ranks = _ranks(case, segments)
+    ranks, features, start = _ranks(case, segments), Features.of(case, fill), case.probability(case.x)
     counts = ranks.reshape(len(case), -1).max(axis=1) + 1
-    fills, start = fill_of(case, fill), case.probability(case.x)
     curve = [np.ones(len(case))]
-    curve += [case.probability(case.at(ranks > s, case.x, fills)) / start for s in range(counts.max())]
+    curve += [case.probability(features.keeping(ranks > step)) / start for step in range(counts.max())]
     values = np.stack(curve, axis=1)
     areas = np.array([_trapezoid(row[0 if scaled else 1 : n + 1]) for row, n in zip(values, counts, strict=True)])
     return 1 - areas / counts if scaled else counts - areas

@@ -3,48 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
-from typing import TypeAlias
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
+from lrp_tf.evaluate import fills
 from lrp_tf.evaluate.case import Case
-
-# What takes the place of removed features: a word, see `fill_of`, or values.
-Fill: TypeAlias = str | float | np.ndarray
-
-FILLS = ("black", "white", "mean")
+from lrp_tf.evaluate.regions import Grid
 
 # At most this many steps where features are removed one after another, unless the caller says how many at once.
 STEPS = 100
-
-
-def fill_of(case: Case, fill: Fill) -> np.ndarray:
-    """What takes the place of removed features, in x's dtype; broadcasts to x.
-
-    Args:
-        fill: "black", "white": each sample's least and largest value; "mean": its mean in each channel; a number or an
-            array that broadcasts to x.
-
-    Raises:
-        ValueError: an unknown word; an array that does not broadcast, NaN or Inf.
-    """
-    x, inner = case.x, tuple(range(1, case.x.ndim))
-    if isinstance(fill, str):
-        places = tuple(axis for axis in inner if axis != case.channel_axis)
-        if fill not in FILLS:
-            raise ValueError(f"fill expects one of {list(FILLS)}, a number or an array. Received: {fill!r}")
-        if fill == "mean":
-            return x.mean(axis=places, keepdims=True)
-        return x.min(axis=inner, keepdims=True) if fill == "black" else x.max(axis=inner, keepdims=True)
-    values = np.asarray(fill, x.dtype)
-    try:
-        np.broadcast_to(values, x.shape)
-    except ValueError as error:
-        raise ValueError(f"fill expects an array that broadcasts to {x.shape}. Received: {values.shape}") from error
-    if not np.isfinite(values).all():
-        raise ValueError("fill expects finite values. Received: NaN or Inf")
-    return values
 
 
 def rows(indices: np.ndarray, count: int) -> np.ndarray:
@@ -54,50 +22,57 @@ def rows(indices: np.ndarray, count: int) -> np.ndarray:
     return found
 
 
+def bounded(name: str, value: int, most: int, which: str) -> int:
+    """The value.
+
+    Raises:
+        ValueError: it is not in 1 to `most`; the message says which limit that is.
+    """
+    if not 1 <= value <= most:
+        raise ValueError(f"{name} expects 1 to {most}, {which}. Received: {value}")
+    return value
+
+
 @dataclasses.dataclass(frozen=True)
 class Features:
-    """The features of a case's samples. Make them with `Features.of`.
+    """The features of a case's samples: regions of a grid, by default of 1/28 of the shorter side as for `perturb`.
 
     Attributes:
-        relevance: of each feature, float64 [B, N].
-        fill: broadcasts to x.
-        entries: whether each entry of x is a feature, and not each position.
+        relevance: of each feature, summed over its positions and channels, float64 [B, N].
+        filler: fills what is not kept, see `fills.Filler`.
     """
 
     case: Case
+    grid: Grid
     relevance: np.ndarray
-    fill: np.ndarray
-    entries: bool
+    filler: fills.Filler
 
     @classmethod
-    def of(cls, case: Case, fill: Fill = "black", *, entries: bool = False) -> Features:
-        """The positions (pixels, times, features) of a case's samples.
+    def of(cls, case: Case, fill: fills.FillLike = "black", region: int | tuple[int, ...] | None = None) -> Features:
+        """The regions of a grid, see `Grid.of`; each feature of samples [B, F] is a region of its own.
 
-        Args:
-            entries: each channel's entry is a feature of its own; relevance without channels counts for all of them.
+        Raises:
+            ValueError: a region beyond the input; an unknown fill, or one that the samples cannot have.
         """
-        found = case.positions
-        if entries:
-            found = case.relevance.astype(np.float64)
-            if found.ndim < case.x.ndim and case.channel_axis is not None:
-                found = np.broadcast_to(np.expand_dims(found, case.channel_axis), case.x.shape)
-        return cls(case, found.reshape(len(case), -1), fill_of(case, fill), entries)
+        x, axis, neighbours = case.x, case.channel_axis, case.x.ndim > 2
+        last = np.ascontiguousarray(x[..., None] if axis is None else np.moveaxis(x, axis, -1))
+        samples = fills.Samples(last, neighbours, case.seed, case.ids)
+        filler = fills.get(fill, neighbours=neighbours, channel_axis=axis).filler(samples)
+        grid = Grid.of(last.shape[1:-1], region if neighbours or region is not None else 1)
+        return cls(case, grid, grid.pooled(case.positions), filler)
 
     @property
     def count(self) -> int:
         """How many there are in a sample."""
         return self.relevance.shape[1]
 
-    def size(self, size: int | None, most: int, name: str) -> int:
-        """How many features to remove at once; by default `most`.
+    def size(self, name: str, size: int) -> int:
+        """A number of features that are removed at once.
 
         Raises:
             ValueError: fewer than one, more than there are.
         """
-        size = most if size is None else size
-        if not 1 <= size <= self.count:
-            raise ValueError(f"{name} expects 1 to {self.count}, as many features as there are. Received: {size}")
-        return size
+        return bounded(name, size, self.count, "as many features as there are")
 
     def steps(self, order: np.ndarray, size: int | None) -> Iterator[np.ndarray]:
         """Groups of `size` features in an order [B, N], each [B, size], the last one perhaps smaller.
@@ -105,33 +80,35 @@ class Features:
         Args:
             size: by default as many as it takes for at most 100 steps.
         """
-        size = self.size(size, -(-self.count // STEPS), "features_in_step")
-        for first in range(0, self.count, size):
-            yield order[:, first : first + size]
-
-    def order(self, values: np.ndarray) -> np.ndarray:
-        """Features from the least to the largest value of each row, [B, N]; equal values in the order of features."""
-        return np.argsort(values, axis=1, kind="stable")
+        size = self.size("features_in_step", -(-self.count // STEPS) if size is None else size)
+        return (order[:, first : first + size] for first in range(0, self.count, size))
 
     def random(self, generators: Sequence[np.random.Generator], size: int) -> np.ndarray:
         """`size` random features for each sample, [B, size]."""
         return np.stack([g.choice(self.count, size, replace=False) for g in generators])
 
+    def keeping(self, keep: np.ndarray) -> np.ndarray:
+        """x with the positions that are not kept (bool [B, *positions]) filled."""
+        found, axis = self.filler(keep), self.case.channel_axis
+        return found[..., 0] if axis is None else np.moveaxis(found, -1, axis)
+
     def without(self, removed: np.ndarray) -> np.ndarray:
         """x with the removed features, bool [B, N], filled."""
-        return self.filled(removed, self.fill)
+        return self.keeping(self.grid.spread(~removed))
 
-    def filled(self, removed: np.ndarray, fill: np.ndarray) -> np.ndarray:
-        """x with `fill` in the place of some features, bool [B, N]."""
-        x = self.case.x
-        if self.entries:
-            return np.where(removed.reshape(x.shape), fill, x).astype(x.dtype)
-        return self.case.at(~removed.reshape(self.case.positions.shape), x, fill)
+    def set_to(self, values: np.ndarray, removed: np.ndarray) -> np.ndarray:
+        """x with the removed features, bool [B, N], set to values that broadcast to x."""
+        return self.case.at(self.grid.spread(~removed), self.case.x, values)
 
-    def effects(self, groups: Iterator[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    def effects(self, groups: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         """Relevance of each group of features [B, n], and by how much the score falls without it; both [B, groups]."""
         totals, drops = [], []
         for group in groups:
             totals.append(np.take_along_axis(self.relevance, group, axis=1).sum(axis=1))
             drops.append(self.case.score - self.case.scores(self.without(rows(group, self.count))))
         return np.stack(totals, axis=1), np.stack(drops, axis=1)
+
+
+def ascending(values: np.ndarray) -> np.ndarray:
+    """Features from the least to the largest value of each row, [B, N]; equal values in the order of features."""
+    return np.argsort(values, axis=1, kind="stable")

@@ -95,6 +95,16 @@ class Mean(Fill):
 
 
 @dataclasses.dataclass(frozen=True)
+class Extreme(Fill):
+    """Each sample's own least value, over all channels ("black"), or its largest ("white")."""
+
+    largest: bool = False
+
+    def values(self, samples: Samples) -> np.ndarray:
+        return samples.over(np.max if self.largest else np.min, channels=True)
+
+
+@dataclasses.dataclass(frozen=True)
 class Grey(Fill):
     """(low + high) / 2, of each sample and channel where bounds are not given."""
 
@@ -260,6 +270,8 @@ _FILLS: dict[str, Fill] = {
     "blur": Blur(),
     "mean": Mean(),
     "grey": Grey(),
+    "black": Extreme(),
+    "white": Extreme(largest=True),
     "uniform": Uniform(),
     "gaussian": Gaussian(),
     "telea": Inpaint("telea"),

@@ -54,10 +54,8 @@ def non_sensitivity(
     """How many features have relevance though the score does not depend on them, or none though it does.
 
     Args:
-        epsilon: |R| below this part of the sample's largest is none, and so is a change of the score below it. Quantus
-            divides by the largest of the whole batch.
-        features_in_step: removed at once, in the order of features; by default 1, or as many as it takes for 100
-            steps. Such a group counts as one feature.
+        epsilon: |R| below this part of the sample's largest (Quantus: the batch's) is none; so is a lesser change.
+        features_in_step: removed at once and counted as one; by default as many as it takes for 100 steps.
     """
     features = Features.of(case, fill, region)
     magnitude = np.abs(features.relevance)

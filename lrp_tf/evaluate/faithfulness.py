@@ -2,7 +2,8 @@
 
 A feature is a region of positions with all its channels (`region`: its sides, see `regions.Grid`; by default 1/28 of
 the shorter side; 1 for single positions); Quantus takes each channel's value as one. What is removed is filled, see
-`perturb`. Each step asks for the scores of all samples at once.
+`perturb`. Where features come one after another, `features_in_step` of them do so at once: by default one, or as many
+as it takes for 100 steps. Each step asks for the scores of all samples together.
 """
 
 from __future__ import annotations
@@ -64,16 +65,23 @@ def sensitivity_n(
         sizes: the n; by default 8 from 1 to 80 % of all features, evenly spaced in their logarithm. An n for which the
             correlation is not defined is left out.
     """
-    features = Features.of(case, fill, region)
-    if sizes is None:
-        sizes = np.unique(np.geomspace(1, max(1, 0.8 * features.count), 8).round().astype(int)).tolist()
-    generators, found = case.generators("sensitivity_n"), []
-    for size in [features.size("sizes", n) for n in sizes]:
+    features, generators = Features.of(case, fill, region), case.generators("sensitivity_n")
+    found = []
+    for size in _sizes(features) if sizes is None else [features.size("sizes", n) for n in sizes]:
         sets = (features.random(generators, size) for _ in range(_positive("runs", runs)))
         found.append(pearson(*features.effects(sets)))
-    defined = np.isfinite(found)
-    total = np.where(defined, found, 0).sum(axis=0)
-    return np.divide(total, defined.sum(axis=0), out=np.full(len(case), np.nan), where=defined.any(axis=0))
+    return _mean_of_defined(np.array(found))
+
+
+def _sizes(features: Features) -> list[int]:
+    return np.unique(np.geomspace(1, max(1, 0.8 * features.count), 8).round().astype(int)).tolist()
+
+
+def _mean_of_defined(values: np.ndarray) -> np.ndarray:
+    """The mean over the first axis of what is not NaN; NaN where nothing is."""
+    defined = np.isfinite(values)
+    total, count = np.where(defined, values, 0).sum(axis=0), defined.sum(axis=0)
+    return np.divide(total, count, out=np.full(len(count), np.nan), where=count > 0)
 
 
 @metric("faithfulness", better="higher", paper="Alvarez-Melis & Jaakkola 2018")
@@ -83,8 +91,7 @@ def faithfulness_estimate(
     """Pearson's correlation of the relevance of features and of the fall of the score without each of them.
 
     Args:
-        features_in_step: removed at once, neighbours in the order of relevance; by default 1, or as many as it takes
-            for 100 steps.
+        features_in_step: removed at once, neighbours in the order of relevance.
     """
     features = Features.of(case, fill, region)
     return pearson(*features.effects(features.steps(ascending(-features.relevance), features_in_step)))
@@ -102,24 +109,29 @@ def monotonicity(
     """Features with positive relevance are added to an empty input, least first: the share of steps that lower nothing.
 
     Args:
-        features_in_step: by default 1, or as many as it takes for 100 steps.
         strict: the paper's test: 1 if no step lowers the score, else 0. Quantus 0.6.0 fills features with what they
             are filled with already, and so finds 1 for every map.
     """
-    features = Features.of(case, fill, region)
+    scores, added = _growing(Features.of(case, fill, region), features_in_step)
+    risen, steps = ((np.diff(scores, axis=0) >= 0) & added).sum(axis=0), added.sum(axis=0)
+    share = np.divide(risen, steps, out=np.full(len(case), np.nan), where=steps > 0)
+    return np.floor(share) if strict else share
+
+
+def _growing(features: Features, size: int | None) -> tuple[np.ndarray, np.ndarray]:
+    """Scores from the empty input on, [steps + 1, B], and which samples a step adds features to, bool [steps, B]."""
     positive = features.relevance > 0
     order = ascending(np.where(positive, features.relevance, np.inf))  # those that are not added come last
-    added, before = np.zeros_like(positive), case.scores(features.without(np.ones_like(positive)))
-    risen, steps = np.zeros(len(case)), np.zeros(len(case))
-    for group in features.steps(order, features_in_step):
+    present, added = np.zeros_like(positive), []
+    scores = [features.case.scores(features.without(~present))]
+    for group in features.steps(order, size):
         more = rows(group, features.count) & positive
         if not more.any():
             break
-        added |= more
-        after, counts = case.scores(features.without(~added)), more.any(axis=1)
-        risen, steps, before = risen + (counts & (after >= before)), steps + counts, after
-    share = np.divide(risen, steps, out=np.full(len(case), np.nan), where=steps > 0)
-    return np.floor(share) if strict else share
+        present |= more
+        added.append(more.any(axis=1))
+        scores.append(features.case.scores(features.without(~present)))
+    return np.stack(scores), np.array(added, bool).reshape(-1, len(positive))
 
 
 @metric("faithfulness", better="higher", paper="Nguyen & Martinez 2020")
@@ -200,17 +212,27 @@ def infidelity(
         scaled: β >= 0 is the best for each sample, so that the scale of a map does not count; otherwise 1.
         tiles: squares side by side, each left filled when the next is. Quantus: side=4, gradient, tiles, not scaled.
     """
-    features, shortest = Features.of(case, fill), min(case.positions.shape[1:])
+    shortest = min(case.positions.shape[1:])
     side = bounded("side", max(1, round(shortest / 7)) if side is None else side, shortest, "the shorter side")
-    said, fell = [], []
-    for square in _tiles(case, side) if tiles else _squares(case, side, _positive("runs", runs)):
+    squares = _tiles(case, side) if tiles else _squares(case, side, _positive("runs", runs))
+    a, b = _said_and_fell(Features.of(case, fill), squares, gradient)
+    return (((_best_scale(a, b) if scaled else 1) * a - b) ** 2).mean(axis=1)
+
+
+def _said_and_fell(features: Features, squares: Iterator[np.ndarray], gradient: bool) -> tuple[np.ndarray, np.ndarray]:
+    """What relevance says of each square, and the fall of the score with it filled; both [B, squares]."""
+    case, said, fell = features.case, [], []
+    for square in squares:
         x = features.keeping(~square)
         said.append(_change(case, x) if gradient else (case.positions * square).reshape(len(case), -1).sum(axis=1))
         fell.append(case.score - case.scores(x))
-    a, b = np.stack(said, axis=1), np.stack(fell, axis=1)
+    return np.stack(said, axis=1), np.stack(fell, axis=1)
+
+
+def _best_scale(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """The factor of at least 0 that brings each row of a nearest to that of b, [B, 1]."""
     power = (a * a).sum(axis=1)
-    best = np.divide((a * b).sum(axis=1), power, out=np.zeros(len(case)), where=power > 0).clip(min=0)
-    return (((best[:, None] if scaled else 1) * a - b) ** 2).mean(axis=1)
+    return np.divide((a * b).sum(axis=1), power, out=np.zeros(len(a)), where=power > 0).clip(min=0)[:, None]
 
 
 def _change(case: Case, x: np.ndarray) -> np.ndarray:

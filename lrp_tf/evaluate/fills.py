@@ -187,8 +187,9 @@ class Gaussian(Fill):
 class Inpaint(Fill):
     """OpenCV's inpainting from the pixels that are kept, anew at each step; images in parallel.
 
-    OpenCV's Telea adds up to 1.4 to each value whatever its range, and so needs 8-bit ranges: each channel is
-    inpainted with its kept values spread over 0..255. Where no pixel is kept, the sample's mean takes their place.
+    OpenCV's Telea adds up to 1.4 to each value whatever its range, so each channel is inpainted with its kept values
+    spread over 0..255. At the picture's borders OpenCV reads values that are to be replaced, so the mean of the kept
+    ones is put there first. If no pixel is kept, the sample's mean takes their place.
 
     Attributes:
         method: "telea" (Telea 2004), or "navier_stokes" (Bertalmio, Bertozzi, Sapiro 2001).
@@ -212,8 +213,8 @@ class Inpaint(Fill):
             for c in range(image.shape[-1]):
                 kept = image[..., c][keep]
                 low, scale = kept.min(), (kept.max() - kept.min()) / 255 or 1.0
-                channel = ((image[..., c] - low) / scale).astype(np.float32)
-                painted = cv2.inpaint(np.ascontiguousarray(channel), missing, self.radius, flags[self.method])
+                channel = np.where(keep, (image[..., c] - low) / scale, (kept.mean() - low) / scale)
+                painted = cv2.inpaint(channel.astype(np.float32), missing, self.radius, flags[self.method])
                 found[..., c] = np.clip(painted, 0, 255) * scale + low
             return found
 
@@ -235,7 +236,7 @@ def _each(samples: Samples, one: Callable[..., np.ndarray], *rest: Iterable) -> 
 def _require_neighbours(samples: Samples, name: str, axes: tuple[int, ...] | None = None) -> None:
     axis_count = samples.x.ndim - 2
     if not samples.neighbours or (axes is not None and axis_count not in axes):
-        wanted = "positions" if axes is None else " or ".join(f"{n} axes of positions" for n in axes)
+        wanted = "positions" if axes is None else " or ".join(map(str, axes)) + " axes of positions"
         raise ValueError(
             f"{name} expects samples with {wanted}. Received: {'features' if not samples.neighbours else axis_count}. "
             'Remedy: another fill, such as 0.0, "mean" or "uniform"'

@@ -8,7 +8,7 @@ import pytest
 from helpers.pictures import photos, table
 
 import lrp_tf
-from lrp_tf.cli import commands
+from lrp_tf.cli import given
 from lrp_tf.files import images, loading
 from lrp_tf.gallery import run
 
@@ -54,8 +54,8 @@ def alone(explainer, folder):
 def lrp_with(lrp, explainer, model, monkeypatch, tmp_path):
     """The command with one model and one explainer for all runs, so that each is compiled once."""
     (tmp_path / "names.txt").write_text("\n".join(NAMES), encoding="utf-8")
-    monkeypatch.setattr(commands, "_load", lambda options: model)
-    monkeypatch.setattr(commands, "_explainer", lambda *arguments: explainer)
+    monkeypatch.setattr(given, "load_model", lambda options: model)
+    monkeypatch.setattr(given, "explainer_of", lambda *arguments: explainer)
     return lrp
 
 

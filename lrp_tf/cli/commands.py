@@ -5,33 +5,29 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
-import importlib
-import os
-import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import cv2
 import keras
 import numpy as np
 
-from lrp_tf import composites, heatmap, rules
+from lrp_tf import composites, heatmap
+from lrp_tf.cli import given
 from lrp_tf.cli.messages import message_of, with_options
-from lrp_tf.cli.options import RelativeFactor, Written
+from lrp_tf.cli.options import Written
 from lrp_tf.cli.progress import ProgressBar
-from lrp_tf.engine import contrast as contrasts
 from lrp_tf.engine import targets
-from lrp_tf.engine.contrast import KINDS
 from lrp_tf.engine.diagnosis import ADVICE, RelevanceWarning
 from lrp_tf.explainer import Explainer
 from lrp_tf.files import images, loading
 from lrp_tf.files.errors import LoadError
-from lrp_tf.files.form import begins_with_scaling, form_of
+from lrp_tf.files.form import form_of
 from lrp_tf.gallery import ledger
 from lrp_tf.gallery.run import Gallery, Outcome
-from lrp_tf.heatmap.look import STYLES, Look
+from lrp_tf.heatmap.look import Look
 from lrp_tf.serving import saved_model
 from lrp_tf.terminal import printable, say
 
@@ -41,24 +37,25 @@ _EACH = 25  # With at most this many images, each gets a line on the console.
 
 def explain_command(options: argparse.Namespace) -> int:
     """Explain images with a saved model."""
-    model = _load(options)
-    return explain_images(model, options, _preprocessing(options, model), _classes(options), _identity(options.model))
+    model = given.load_model(options)
+    preprocessing = given.preprocessing_of(options, model)
+    return explain_images(model, options, preprocessing, given.classes_of(options), given.identity_of(options.model))
 
 
 def summary_command(options: argparse.Namespace) -> int:
     """Print the layers of a model and their rules."""
-    model = _load(options)
-    bounds = {"low": 0.0, "high": 1.0} if _needs_bounds(options) else {}  # any: the table does not show them
-    _explainer(model, options, bounds).summary(say)
+    model = given.load_model(options)
+    bounds = {"low": 0.0, "high": 1.0} if given.needs_bounds(options) else {}  # any: the table does not show them
+    given.explainer_of(model, options, bounds).summary(say)
     return 0
 
 
 def report_command(options: argparse.Namespace) -> int:
     """Print what each layer received, passed on and absorbed for one image."""
     explainer, x = _fed(options)
-    classes = _classes(options)
-    chosen = _targets(options, explainer, classes)
-    contrast = _contrast(options, explainer, classes, chosen)
+    classes = given.classes_of(options)
+    chosen = given.chosen_targets(options, explainer, classes)
+    contrast = given.chosen_contrast(options, explainer, classes, chosen)
     explainer.report(x, targets.for_all(chosen, explainer.graph, batch=1), contrast=contrast, print_fn=say)
     return 0
 
@@ -71,9 +68,9 @@ def check_command(options: argparse.Namespace) -> int:
 
 def _fed(options: argparse.Namespace) -> tuple[Explainer, np.ndarray]:
     """The explainer of a command that takes one image, and that image as fed to the model, [1, ...]."""
-    model = _load(options)
-    preprocessing = _preprocessing(options, model)
-    explainer = _explainer(model, options, _bounds(options, model, preprocessing))
+    model = given.load_model(options)
+    preprocessing = given.preprocessing_of(options, model)
+    explainer = given.explainer_of(model, options, given.bounds_of(options, model, preprocessing))
     form = form_of(explainer, options.size)
     try:
         image = images.read(options.image, options.max_pixels)
@@ -87,15 +84,15 @@ def _fed(options: argparse.Namespace) -> tuple[Explainer, np.ndarray]:
 
 def export_command(options: argparse.Namespace) -> int:
     """Write a SavedModel that explains what it predicts."""
-    model = _load(options)
-    known = options.preprocess is not None or _needs_bounds(options)
-    preprocessing = _preprocessing(options, model) if known else None
-    bounds = _bounds(options, model, preprocessing) if preprocessing else {}
-    explainer, classes = _explainer(model, options, bounds), _classes(options)
+    model = given.load_model(options)
+    known = options.preprocess is not None or given.needs_bounds(options)
+    preprocessing = given.preprocessing_of(options, model) if known else None
+    bounds = given.bounds_of(options, model, preprocessing) if preprocessing else {}
+    explainer, classes = given.explainer_of(model, options, bounds), given.classes_of(options)
     exported = saved_model.export(
         explainer,
         options.out,
-        contrast=_contrast(options, explainer, classes),
+        contrast=given.chosen_contrast(options, explainer, classes),
         preprocess=preprocessing,
         classes=classes,
         size=options.size,
@@ -117,7 +114,7 @@ def export_command(options: argparse.Namespace) -> int:
 
 def composites_command(options: argparse.Namespace) -> int:
     """Print the presets as text."""
-    _import_modules(options)
+    given.import_modules(options)
     for name in composites.PRESETS:
         say(name)
         try:
@@ -143,12 +140,11 @@ def explain_images(
     Args:
         identity: distinguishes the model from others, for `--resume`.
     """
-    skipped = lambda path, reason: say(f"skipped: {path!a}: {reason}", error=True)  # noqa: E731
-    files = list(images.find(_image_names(options), skipped=skipped))
-    explainer = _explainer(model, options, _bounds(options, model, preprocessing))
-    look = _look(options)
-    chosen = _targets(options, explainer, classes)
-    contrast = _contrast(options, explainer, classes, chosen)
+    files = given.files_of(options)
+    explainer = given.explainer_of(model, options, given.bounds_of(options, model, preprocessing))
+    look = given.look_of(options)
+    chosen = given.chosen_targets(options, explainer, classes)
+    contrast = given.chosen_contrast(options, explainer, classes, chosen)
     job = Gallery(
         explainer=explainer,
         preprocessing=preprocessing,
@@ -174,19 +170,6 @@ def explain_images(
     outcome = _run(job, files, options)
     _tell(outcome, time.perf_counter() - began, options.out, preprocessing)
     return SOME_FAILED if outcome.failed or outcome.absurd else 0
-
-
-def _look(options: argparse.Namespace) -> Look:
-    """How pictures look.
-
-    Raises:
-        ValueError: see `Look.check`.
-    """
-    styles = STYLES if options.style == "all" else (options.style,)
-    display = ("cmap", "reduce", "scale", "show", "smooth", "colorbar", "dpi", "format")
-    look = Look(styles, gamma=options.color_gamma, **{name: getattr(options, name) for name in display})
-    look.check()
-    return look
 
 
 def _settings(
@@ -249,144 +232,6 @@ def _tell(outcome: Outcome, seconds: float, out: Path, preprocessing: loading.Pr
         say(f"The failures and their reasons are in {out / ledger.FAILURES}", error=True)
     if outcome.absurd:
         say(f'{outcome.absurd} map(s) are absurd, see the column "warning". {ADVICE}', error=True)
-
-
-def _image_names(options: argparse.Namespace) -> list[str]:
-    """The images. In `--target topK:3 cat.jpg` argparse takes the file for a target; here it becomes an image."""
-    names = list(options.images)
-    if not names:
-        while len(options.target) > 1 and _is_file(options.target[-1]):
-            names.insert(0, options.target.pop())
-    if not names:
-        raise LoadError("expected IMAGE: a file, a folder, a glob pattern, - or @list.txt")
-    return names
-
-
-def _is_file(text: str) -> bool:
-    return text == "-" or text.startswith("@") or os.path.lexists(text) or any(c in text for c in "*?[")
-
-
-def _targets(options: argparse.Namespace, explainer: Explainer, classes: loading.Classes) -> list[str | int]:
-    """The targets of the command line, with classes as numbers.
-
-    Raises:
-        LoadError: an unknown class, not as many names as classes.
-        ValueError: see `targets.ranked`.
-    """
-    count = targets.class_count(explainer.graph)
-    classes.check(count)
-    count = count or np.iinfo(np.int32).max
-    tops = lambda text: text.lower().startswith("topk:") or text.lower() == "top1"  # noqa: E731
-    wanted = [text if tops(text) else classes.index(text, count) for text in options.target]
-    targets.ranked(wanted, explainer.graph)
-    return wanted
-
-
-def _contrast(
-    options: argparse.Namespace, explainer: Explainer, classes: loading.Classes, chosen: Sequence[str | int] = ()
-) -> str | int | None:
-    """What the targets are set against, with a class as a number.
-
-    Raises:
-        LoadError: an unknown class, or one that is a target itself. ValueError: the model has a single output unit.
-    """
-    text = options.contrast
-    if text is None:
-        return None
-    count = targets.class_count(explainer.graph) or np.iinfo(np.int32).max
-    contrast = text if text in KINDS else classes.index(text, count)
-    contrasts.checked(explainer.graph, contrast, np.zeros(1))
-    if contrast in chosen:
-        raise LoadError(f"--contrast {text} is a target itself. Expected another class than --target {contrast}")
-    return contrast
-
-
-def _load(options: argparse.Namespace) -> keras.Model:
-    _import_modules(options)
-    _written(options)  # mistakes in it are told before the model is loaded, which takes longer
-    return loading.load_model(options.model, unsafe=options.unsafe)
-
-
-def _import_modules(options: argparse.Namespace) -> None:
-    if "" not in sys.path:
-        sys.path.insert(0, "")  # a console script does not search the current folder
-    for module in options.modules:
-        importlib.import_module(module)
-
-
-def _identity(path: Path) -> list[str | int]:
-    """What distinguishes the file of a model from others."""
-    stat = path.stat()
-    return [str(path), stat.st_size, stat.st_mtime_ns]
-
-
-def _preprocessing(options: argparse.Namespace, model: keras.Model) -> loading.Preprocessing:
-    """The preprocessing that was asked for, or "none" for a model that scales its input itself.
-
-    Raises:
-        LoadError: neither; lrp_tf does not guess.
-    """
-    if options.preprocess is not None:
-        return loading.get_preprocessing(options.preprocess)
-    if begins_with_scaling(Explainer(model, "epsilon", output=_output(options)).graph):
-        return loading.get_preprocessing("none")
-    raise LoadError(
-        f"--preprocess is missing, and {options.model} does not scale its input itself: a model that is fed other "
-        f"numbers than in training is confidently wrong. {loading.choices()}"
-    )
-
-
-def _classes(options: argparse.Namespace) -> loading.Classes:
-    return loading.load_classes(options.classes) if options.classes else loading.Classes()
-
-
-def _output(options: argparse.Namespace) -> int | str | None:
-    text = getattr(options, "output", None)
-    return int(text) if text is not None and text.lstrip("-").isdigit() else text
-
-
-def _needs_bounds(options: argparse.Namespace) -> bool:
-    """Whether the preset takes bounds of the input that the command line does not give."""
-    if isinstance(options.composite, Written):
-        return False
-    name, given = options.composite
-    return name in composites.PRESETS and composites.needs_bounds(name) and not {"low", "high"} <= set(given)
-
-
-def _bounds(
-    options: argparse.Namespace, model: keras.Model, preprocessing: loading.Preprocessing
-) -> dict[str, np.ndarray]:
-    """low and high of z^B rules: the values that pixels of 0 and 255 become."""
-    if not _needs_bounds(options):
-        return {}
-    form = form_of(Explainer(model, "epsilon", output=_output(options)), options.size)
-    low, high = preprocessing.bounds(form.channels)
-    return {"low": low, "high": high}
-
-
-def _explainer(model: keras.Model, options: argparse.Namespace, bounds: Mapping[str, object]) -> Explainer:
-    chosen = {"output": _output(options), "relevance_filter": options.relevance_filter, "fast": options.fast}
-    if (composite := _written(options)) is not None:
-        return Explainer(model, composite, **chosen)
-    name, given = options.composite
-    if options.zero_bias and given.get("zero_bias", True) is not True:
-        raise LoadError(f"--zero-bias and --composite {options.composite} contradict one another. Expected one of them")
-    given = {key: rules.Relative(value) if isinstance(value, RelativeFactor) else value for key, value in given.items()}
-    zero_bias = {"zero_bias": True} if options.zero_bias else {}
-    return Explainer(model, name, **chosen, **{**bounds, **given, **zero_bias})
-
-
-def _written(options: argparse.Namespace) -> composites.Composite | None:
-    """The composite that the command line writes out, in a text or a file; None if it names a preset."""
-    if not isinstance(options.composite, Written):
-        return None
-    if options.zero_bias:
-        raise LoadError(
-            "--zero-bias is an option of presets. Expected one of them beside it. Received: --composite "
-            f"{options.composite.text}. Remedy: zero_bias=true behind its rules, as in 'all: epsilon zero_bias=true'"
-        )
-    text = options.composite.text
-    return composites.load(text) if options.composite.is_file else composites.parse(text, name=text)
 
 
 COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {

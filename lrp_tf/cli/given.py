@@ -1,0 +1,182 @@
+"""What the options of a command ask for: its model, images, preprocessing, explainers, targets, looks."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from lrp_tf import composites, rules
+from lrp_tf.cli.options import RelativeFactor, Written
+from lrp_tf.engine import contrast as contrasts
+from lrp_tf.engine import targets
+from lrp_tf.engine.contrast import KINDS
+from lrp_tf.explainer import Explainer
+from lrp_tf.files import images, loading
+from lrp_tf.files.errors import LoadError
+from lrp_tf.files.form import begins_with_scaling, form_of
+from lrp_tf.heatmap.look import STYLES, Look
+from lrp_tf.terminal import say
+
+
+def look_of(options: argparse.Namespace) -> Look:
+    """How pictures look.
+
+    Raises:
+        ValueError: see `Look.check`.
+    """
+    styles = STYLES if options.style == "all" else (options.style,)
+    display = ("cmap", "reduce", "scale", "show", "smooth", "colorbar", "dpi", "format")
+    look = Look(styles, gamma=options.color_gamma, **{name: getattr(options, name) for name in display})
+    look.check()
+    return look
+
+
+def files_of(options: argparse.Namespace) -> list[tuple[str, str]]:
+    """The images, as `images.find` gives them; what it leaves out is told."""
+    skipped = lambda path, reason: say(f"skipped: {path!a}: {reason}", error=True)  # noqa: E731
+    return list(images.find(image_names(options), skipped=skipped))
+
+
+def image_names(options: argparse.Namespace) -> list[str]:
+    """The images. In `--target topK:3 cat.jpg` argparse takes the file for a target; here it becomes an image."""
+    names = list(options.images)
+    if not names:
+        while len(options.target) > 1 and _is_file(options.target[-1]):
+            names.insert(0, options.target.pop())
+    if not names:
+        raise LoadError("expected IMAGE: a file, a folder, a glob pattern, - or @list.txt")
+    return names
+
+
+def _is_file(text: str) -> bool:
+    return text == "-" or text.startswith("@") or os.path.lexists(text) or any(c in text for c in "*?[")
+
+
+def chosen_targets(options: argparse.Namespace, explainer: Explainer, classes: loading.Classes) -> list[str | int]:
+    """The targets of the command line, with classes as numbers.
+
+    Raises:
+        LoadError: an unknown class, not as many names as classes.
+        ValueError: see `targets.ranked`.
+    """
+    count = targets.class_count(explainer.graph)
+    classes.check(count)
+    count = count or np.iinfo(np.int32).max
+    tops = lambda text: text.lower().startswith("topk:") or text.lower() == "top1"  # noqa: E731
+    wanted = [text if tops(text) else classes.index(text, count) for text in options.target]
+    targets.ranked(wanted, explainer.graph)
+    return wanted
+
+
+def chosen_contrast(
+    options: argparse.Namespace, explainer: Explainer, classes: loading.Classes, chosen: Sequence[str | int] = ()
+) -> str | int | None:
+    """What the targets are set against, with a class as a number.
+
+    Raises:
+        LoadError: an unknown class, or one that is a target itself. ValueError: the model has a single output unit.
+    """
+    text = options.contrast
+    if text is None:
+        return None
+    count = targets.class_count(explainer.graph) or np.iinfo(np.int32).max
+    contrast = text if text in KINDS else classes.index(text, count)
+    contrasts.checked(explainer.graph, contrast, np.zeros(1))
+    if contrast in chosen:
+        raise LoadError(f"--contrast {text} is a target itself. Expected another class than --target {contrast}")
+    return contrast
+
+
+def load_model(options: argparse.Namespace) -> keras.Model:
+    import_modules(options)
+    written_composite(options)  # mistakes in it are told before the model is loaded, which takes longer
+    return loading.load_model(options.model, unsafe=options.unsafe)
+
+
+def import_modules(options: argparse.Namespace) -> None:
+    if "" not in sys.path:
+        sys.path.insert(0, "")  # a console script does not search the current folder
+    for module in options.modules:
+        importlib.import_module(module)
+
+
+def identity_of(path: Path) -> list[str | int]:
+    """What distinguishes the file of a model from others."""
+    stat = path.stat()
+    return [str(path), stat.st_size, stat.st_mtime_ns]
+
+
+def preprocessing_of(options: argparse.Namespace, model: keras.Model) -> loading.Preprocessing:
+    """The preprocessing that was asked for, or "none" for a model that scales its input itself.
+
+    Raises:
+        LoadError: neither; lrp_tf does not guess.
+    """
+    if options.preprocess is not None:
+        return loading.get_preprocessing(options.preprocess)
+    if begins_with_scaling(Explainer(model, "epsilon", output=output_of(options)).graph):
+        return loading.get_preprocessing("none")
+    raise LoadError(
+        f"--preprocess is missing, and {options.model} does not scale its input itself: a model that is fed other "
+        f"numbers than in training is confidently wrong. {loading.choices()}"
+    )
+
+
+def classes_of(options: argparse.Namespace) -> loading.Classes:
+    return loading.load_classes(options.classes) if options.classes else loading.Classes()
+
+
+def output_of(options: argparse.Namespace) -> int | str | None:
+    text = getattr(options, "output", None)
+    return int(text) if text is not None and text.lstrip("-").isdigit() else text
+
+
+def needs_bounds(options: argparse.Namespace) -> bool:
+    """Whether the preset takes bounds of the input that the command line does not give."""
+    if isinstance(options.composite, Written):
+        return False
+    name, given = options.composite
+    return name in composites.PRESETS and composites.needs_bounds(name) and not {"low", "high"} <= set(given)
+
+
+def bounds_of(
+    options: argparse.Namespace, model: keras.Model, preprocessing: loading.Preprocessing
+) -> dict[str, np.ndarray]:
+    """low and high of z^B rules: the values that pixels of 0 and 255 become."""
+    if not needs_bounds(options):
+        return {}
+    form = form_of(Explainer(model, "epsilon", output=output_of(options)), options.size)
+    low, high = preprocessing.bounds(form.channels)
+    return {"low": low, "high": high}
+
+
+def explainer_of(model: keras.Model, options: argparse.Namespace, bounds: Mapping[str, object]) -> Explainer:
+    chosen = {"output": output_of(options), "relevance_filter": options.relevance_filter, "fast": options.fast}
+    if (composite := written_composite(options)) is not None:
+        return Explainer(model, composite, **chosen)
+    name, given = options.composite
+    if options.zero_bias and given.get("zero_bias", True) is not True:
+        raise LoadError(f"--zero-bias and --composite {options.composite} contradict one another. Expected one of them")
+    given = {key: rules.Relative(value) if isinstance(value, RelativeFactor) else value for key, value in given.items()}
+    zero_bias = {"zero_bias": True} if options.zero_bias else {}
+    return Explainer(model, name, **chosen, **{**bounds, **given, **zero_bias})
+
+
+def written_composite(options: argparse.Namespace) -> composites.Composite | None:
+    """The composite that the command line writes out, in a text or a file; None if it names a preset."""
+    if not isinstance(options.composite, Written):
+        return None
+    if options.zero_bias:
+        raise LoadError(
+            "--zero-bias is an option of presets. Expected one of them beside it. Received: --composite "
+            f"{options.composite.text}. Remedy: zero_bias=true behind its rules, as in 'all: epsilon zero_bias=true'"
+        )
+    text = options.composite.text
+    return composites.load(text) if options.composite.is_file else composites.parse(text, name=text)

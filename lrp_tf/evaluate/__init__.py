@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
-from lrp_tf.evaluate import baselines, completeness, complexity, faithfulness, fills, flipping, imputation, schedules
+from lrp_tf.evaluate import (
+    baselines,
+    completeness,
+    complexity,
+    faithfulness,
+    fills,
+    flipping,
+    imputation,
+    localisation,
+    sanity,
+    schedules,
+    stability,
+)
 from lrp_tf.evaluate.case import Case
 from lrp_tf.evaluate.compare import compare
 from lrp_tf.evaluate.comparison import Comparison
+from lrp_tf.evaluate.copies import randomized
 from lrp_tf.evaluate.curves import Curve, Perturbation
 from lrp_tf.evaluate.localisation import masks_of
 from lrp_tf.evaluate.metric import Metric, get, metric, names
 from lrp_tf.evaluate.perturbation import perturb, perturb_steps
 from lrp_tf.evaluate.predictors import Predictor
 from lrp_tf.evaluate.protocol import Explain, Predict, UndefinedMetricWarning
+from lrp_tf.evaluate.randomization import Randomization, randomization
+from lrp_tf.evaluate.similarity import similarity
 
 __all__ = [
     "Case",
@@ -22,6 +37,7 @@ __all__ = [
     "Perturbation",
     "Predict",
     "Predictor",
+    "Randomization",
     "UndefinedMetricWarning",
     "baselines",
     "compare",
@@ -32,10 +48,16 @@ __all__ = [
     "flipping",
     "get",
     "imputation",
+    "localisation",
     "masks_of",
     "metric",
     "names",
     "perturb",
     "perturb_steps",
+    "randomization",
+    "randomized",
+    "sanity",
     "schedules",
+    "similarity",
+    "stability",
 ]

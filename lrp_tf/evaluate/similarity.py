@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 
+from lrp_tf.evaluate.correlation import pearson, spearman
 from lrp_tf.evaluate.extras import optional
 
 SIMILARITIES = ("spearman", "pearson", "ssim")
@@ -37,20 +36,7 @@ def similarity(a: np.ndarray, b: np.ndarray, *, kind: str = "spearman", absolute
     a, b = (np.abs(m.astype(np.float64)) if absolute else m.astype(np.float64) for m in (a, b))
     if kind == "ssim":
         return _ssim(a, b, 1.0 if absolute else 2.0)
-    a, b = a.reshape(len(a), -1), b.reshape(len(b), -1)
-    if kind == "spearman":
-        rank: Callable[..., np.ndarray] = optional("scipy.stats").rankdata
-        a, b = rank(a, axis=1), rank(b, axis=1)
-    return _pearson(a, b)
-
-
-def _pearson(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Pearson's correlation of the rows; NaN where one is constant."""
-    constant = (a == a[:, :1]).all(axis=1) | (b == b[:, :1]).all(axis=1)
-    a, b = a - a.mean(axis=1, keepdims=True), b - b.mean(axis=1, keepdims=True)
-    lengths = np.sqrt((a**2).sum(axis=1) * (b**2).sum(axis=1))
-    found = np.divide((a * b).sum(axis=1), lengths, out=np.full(len(a), np.nan), where=~constant & (lengths > 0))
-    return np.clip(found, -1, 1)
+    return (spearman if kind == "spearman" else pearson)(a.reshape(len(a), -1), b.reshape(len(b), -1))
 
 
 def _ssim(a: np.ndarray, b: np.ndarray, data_range: float) -> np.ndarray:

@@ -11,10 +11,9 @@ from typing import Any
 
 import keras
 import tensorflow as tf
-from keras import tree
 
 from lrp_tf.composites import Composite
-from lrp_tf.core.graph import Graph, Ref
+from lrp_tf.core.graph import Graph
 from lrp_tf.engine import check as checks
 from lrp_tf.engine import diagnosis, initial, passes, streams, tables, targets
 from lrp_tf.engine.check import Check
@@ -84,14 +83,14 @@ class Explainer:
         self._chosen |= {"relevance_filter": relevance_filter, "fast": fast, "max_batch": max_batch, "check": check}
         self.model = model
         self.max_batch = streams.checked_size(max_batch, "max_batch")
-        self._jit_compile = passes.uses_xla(jit_compile)
+        self.jit_compile = passes.uses_xla(jit_compile)
         self.clone: Clone = clone_with_rules(
             model,
             composite,
             output=output,
             relevance_filter=relevance_filter,
             nonnegative=nonnegative,
-            fast=bfloat16.where_compiled(fast, self._jit_compile),
+            fast=bfloat16.where_compiled(fast, self.jit_compile),
             **options,
         )
         self._compiled: dict[tuple, Pass] = {}
@@ -171,7 +170,7 @@ class Explainer:
                 below the last layer; sound maps stay far below. Not inside a tf.function: see `explain` there.
         """
         found = self._run(x, target, start, Request(), contrast=contrast, max_batch=max_batch)
-        return self._structured(found.relevance)
+        return self.clone.structured(found.relevance)
 
     def explain(
         self,
@@ -192,7 +191,7 @@ class Explainer:
         found = self._run(x, target, start, Request(layers, account=True), contrast=contrast, max_batch=max_batch)
         assert found.conservation is not None  # as asked for
         return Explanation(
-            relevance=self._structured(found.relevance),
+            relevance=self.clone.structured(found.relevance),
             output=found.output,
             logits=found.logits,
             target=found.target,
@@ -360,7 +359,7 @@ class Explainer:
             found = passes.joined(
                 [self._run_whole([x[p] for x in inputs], chosen.part(p), request, check, target) for p in parts]
             )
-        if check and tf.executing_eagerly():
+        if check and tf.executing_eagerly() and self.clone.plan.heads:  # else nothing divides: nothing can be amplified
             diagnosis.advise(found.amplification, found.begin, found.conservation, self.composite.name)
         return found
 
@@ -370,7 +369,7 @@ class Explainer:
         """Run a pass on a batch that is not split; `target` is what the caller gave, for the message of an error."""
         key = (chosen.mode, chosen.kind, chosen.contrast, request, tf.config.functions_run_eagerly())
         if key not in self._compiled:
-            self._compiled[key] = passes.compiled(self.clone, chosen, request, self._jit_compile)
+            self._compiled[key] = passes.compiled(self.clone, chosen, request, self.jit_compile)
         run, tensors = self._compiled[key], [*inputs, *chosen.tensors]
         found, verdict = run(*tensors)
         if not tf.executing_eagerly():
@@ -387,13 +386,3 @@ class Explainer:
             diagnosis.raise_where_it_began(self.clone, inputs, first, found.relevance)
         self._check_once(inputs, found.logits)
         return passes.seal(run, found, tensors)
-
-    def _structured(self, relevances: list[tf.Tensor]) -> Any:
-        by_ref = dict(zip(self.graph.inputs, relevances, strict=True))
-
-        def pick(ref: Ref) -> tf.Tensor | None:
-            if tf.as_dtype(ref.dtype).is_floating:
-                return tf.cast(by_ref[ref], ref.dtype)
-            return by_ref[ref] if ref in self.clone.plan.reached else None
-
-        return tree.map_structure(pick, self.graph.input_structure)

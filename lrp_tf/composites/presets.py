@@ -13,6 +13,7 @@ from lrp_tf import flows, rules
 from lrp_tf.composites.bounds import InputZBox
 from lrp_tf.composites.composite import Composite, Entry
 from lrp_tf.composites.match import (
+    activation,
     convolutions,
     dense_like,
     first,
@@ -100,6 +101,18 @@ def _tutorial(
     ]
 
 
+def _gradient() -> list[Entry]:
+    return [(None, rules.Jacobian()), (None, flows.Derivative())]
+
+
+def _guided_backprop() -> list[Entry]:
+    return [(activation(name), flows.Guided()) for name in ("relu", "relu6")] + _gradient()
+
+
+def _deconvnet() -> list[Entry]:
+    return [(activation(name), flows.Deconvolved()) for name in ("relu", "relu6")] + _gradient()
+
+
 PRESETS: dict[str, Preset] = {
     "epsilon": _epsilon,
     "epsilon_plus": _epsilon_plus,
@@ -109,7 +122,13 @@ PRESETS: dict[str, Preset] = {
     "epsilon_gamma_box": _epsilon_gamma_box,
     "tutorial": _tutorial,
 }
-_BUILT_IN = frozenset(PRESETS)
+# What LRP is compared with, known to `get` by name: gradients, which conserve nothing. See `lrp_tf.gradients`.
+GRADIENTS: dict[str, Preset] = {
+    "gradient": _gradient,
+    "guided_backprop": _guided_backprop,
+    "deconvnet": _deconvnet,
+}
+_BUILT_IN = frozenset(PRESETS | GRADIENTS)
 _FLOW_EPSILON = "flow_epsilon"  # an option of every preset
 _OPEN = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD, inspect.Parameter.POSITIONAL_ONLY)
 
@@ -172,13 +191,17 @@ def register(name: str, function: _F | None = None, *, overwrite: bool = False) 
     return keep if function is None else keep(function)
 
 
+def _known() -> dict[str, Preset]:
+    return GRADIENTS | PRESETS
+
+
 def needs_bounds(name: str) -> bool:
     """Whether the preset must be given `low` and `high`, the bounds of the model's input."""
     return {"low", "high"} <= set(_required(name))
 
 
 def _required(name: str) -> list[str]:
-    parameters = inspect.signature(PRESETS[name]).parameters.values()
+    parameters = inspect.signature(_known()[name]).parameters.values()
     return [p.name for p in parameters if p.default is inspect.Parameter.empty]
 
 
@@ -186,7 +209,8 @@ def get(identifier: str | Composite | rules.Rule, **options: object) -> Composit
     """A composite from a preset's name, a `Composite`, or one `Rule` for every linear step.
 
     Args:
-        identifier: one of `PRESETS`, or an instance.
+        identifier: one of `PRESETS`, or an instance; or a gradient to compare with: "gradient", "guided_backprop" or
+            "deconvnet", see `lrp_tf.gradients`.
         **options: of the preset: `epsilon` (of Epsilon), `stabilizer` (of the other rules), `zero_bias`, `when_empty`
             (see `rules.AlphaBeta`), `gamma`; `low` and `high`, the bounds of the model's input as fed, numbers or one
             per channel. Every preset takes `flow_epsilon`, the stabilizer of the built-in flows, see `Composite`.
@@ -214,21 +238,22 @@ def get(identifier: str | Composite | rules.Rule, **options: object) -> Composit
 
 
 def _check_name(name: str) -> None:
-    if name in PRESETS:
+    if name in _known():
         return
-    near = difflib.get_close_matches(name, PRESETS, n=1)
+    near = difflib.get_close_matches(name, _known(), n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     if name.endswith(".toml"):
         hint = f" Remedy: composites.load({name!r})"
     elif ":" in name:
         hint = f" Remedy, if it is the text of a composite: composites.parse({name!r})"
-    raise ValueError(f"Unknown composite. Expected one of {list(PRESETS)}. Received: {name!r}.{hint}")
+    raise ValueError(f"Unknown composite. Expected one of {[*PRESETS, *GRADIENTS]}. Received: {name!r}.{hint}")
 
 
 def _check_options(name: str, options: dict[str, object]) -> None:
-    known = {**inspect.signature(PRESETS[name]).parameters, _FLOW_EPSILON: None}
+    known = {**inspect.signature(_known()[name]).parameters, **({_FLOW_EPSILON: None} if name in PRESETS else {})}
     if unknown := sorted(set(options) - set(known)):
-        raise TypeError(f"Composite {name!r} takes the options {', '.join(known)}. Received: {unknown}")
+        taken = f"the options {', '.join(known)}" if known else "no options"
+        raise TypeError(f"Composite {name!r} takes {taken}. Received: {unknown}")
     given = {key for key, value in options.items() if value is not None or key not in ("low", "high")}
     missing = [key for key in _required(name) if key not in given]
     if bounds := [key for key in ("low", "high") if key in missing]:
@@ -251,8 +276,8 @@ def _reaching_flows(name: str, options: dict[str, object]) -> dict[str, object]:
 
 def _made(name: str, options: dict[str, Any]) -> Composite:
     """The composite of a preset; of its function, which need not know `flow_epsilon`, and the options."""
-    known = inspect.signature(PRESETS[name]).parameters
-    found = PRESETS[name](**{key: value for key, value in options.items() if key in known})
+    known = inspect.signature(_known()[name]).parameters
+    found = _known()[name](**{key: value for key, value in options.items() if key in known})
     epsilon = options.get(_FLOW_EPSILON)
     if isinstance(found, (list, tuple)):
         return Composite(found, name, flow_epsilon=epsilon)

@@ -172,6 +172,20 @@ class Clone:
             values = step.call(values, *([] if forward is None else [forward.values[ref] for ref in masks]))
         return values
 
+    def structured(self, relevances: list[tf.Tensor]) -> Any:
+        """Relevance of the flat inputs in the structure of the model's inputs and in their float dtypes.
+
+        An integer input has it in the dtype of the rules, or None where no relevance reaches it.
+        """
+        by_ref = dict(zip(self.graph.inputs, relevances, strict=True))
+
+        def pick(ref: Ref) -> tf.Tensor | None:
+            if tf.as_dtype(ref.dtype).is_floating:
+                return tf.cast(by_ref[ref], ref.dtype)
+            return by_ref[ref] if ref in self.plan.reached else None
+
+        return tree.map_structure(pick, self.graph.input_structure)
+
     def propagators(self, forward: Forward) -> dict[Step, Propagate]:
         """The backward function of every step, to share among several targets."""
         return propagation.propagators(self.plan, forward)

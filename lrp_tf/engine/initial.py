@@ -24,9 +24,9 @@ def initial_relevance(target: Target, logits: tf.Tensor) -> tuple[tf.Tensor | No
     """
     tensor: tf.Tensor = target.tensor
     kind = target.kind
-    if kind == "given":
-        several = [1, 0, *range(2, tensor.shape.rank)]
-        return None, tf.transpose(tensor, several) if target.several else tensor, tf.constant(True)
+    if kind in ("given", "weights"):
+        tensor = tf.transpose(tensor, [1, 0, *range(2, tensor.shape.rank)]) if target.several else tensor
+        return None, tensor if kind == "given" else tensor * logits, tf.constant(True)
     size = tf.shape(logits)
     if target.mode == "index":
         at = tf.one_hot(tensor[:, -1], size[-1], True, False, dtype=tf.bool)

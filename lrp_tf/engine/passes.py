@@ -134,7 +134,7 @@ def compiled(
     if tf.config.functions_run_eagerly():
         return function
     signature = [tf.TensorSpec([None, *ref.shape], ref.dtype) for ref in graph.inputs]
-    if target.kind == "given":
+    if target.kind in ("given", "weights"):
         several = [None] if target.several else []
         signature.append(tf.TensorSpec([None, *several, *graph.outputs[0].shape], graph.dtype))
     elif target.mode != "top":

@@ -27,7 +27,8 @@ class Target(NamedTuple):
     Attributes:
         mode: "top" (each sample's top class), "class" ([B]), "classes" ([B, k]), "ranked" ([B, k], where -1 is the
             top class, -2 the next), "index" ([B, rank - 1]), "given", or "starts" (k given for each sample).
-        kind: "output" or "one", the initial relevance of the target; "given" if the tensor is the relevance itself.
+        kind: "output" or "one", the initial relevance of the target; "given" if the tensor is the relevance itself,
+            "weights" if it is to be multiplied by the pre-softmax values.
         tensor: int32 classes, ranks or indices, or initial relevance of the output's shape; None for "top".
         contrast: what the target is set against, "softmax", "mean" or "class" (`engine.contrast`); or None.
         rival: int32 [B], the class that it is set against; None unless `contrast` is "class".

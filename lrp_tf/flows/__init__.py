@@ -17,6 +17,7 @@ from lrp_tf.flows.base import (
     register,
     register_activation,
 )
+from lrp_tf.flows.derivative import Deconvolved, Derivative, Guided
 from lrp_tf.flows.functions import Angle, Homogeneous, ProductOver, Ranked, Remainder, Replacement, SoftMaximum
 from lrp_tf.flows.moves import Cast, Detached, Gather, InputScaling, Lookup, Move, Pad, Select
 from lrp_tf.flows.normalization import Centered, GroupNorm, LayerNorm
@@ -38,11 +39,14 @@ __all__ = [
     "Cast",
     "Centered",
     "Contraction",
+    "Deconvolved",
+    "Derivative",
     "Detached",
     "Flow",
     "Gather",
     "GlobalWinnerTakesAll",
     "GroupNorm",
+    "Guided",
     "Homogeneous",
     "Identity",
     "InputScaling",

@@ -13,6 +13,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from lrp_tf.core.account import Account
 from lrp_tf.core.graph import Step
 from lrp_tf.core.numerics import Relative, check_stabilizer, negative, positive
 from lrp_tf.core.protocol import Propagate, ZeroInput
@@ -295,3 +296,26 @@ class Pass(Rule):
                 f"{tuple(op.x.shape[1:])} -> {tuple(op.z.shape[1:])}. Remedy: give this step another rule."
             )
         return lambda relevances, account: at_signal(step, relevances[0])
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Jacobian(Rule):
+    """R_i = sum_j w_ij R_j, the gradient: no rule of LRP, but what `lrp_tf.gradients` compares them with.
+
+    It divides by nothing to stabilise and conserves nothing: the change of the sum of relevance is booked as "other".
+    """
+
+    stabilizer: float | Relative = 1e-6
+    shows_kernel = True
+    local = True
+    divides = False
+
+    def backward(self, step: Step, op: Operator) -> Propagate:
+        def propagate(relevances: list[tf.Tensor], account: Account | None) -> list[tf.Tensor | None]:
+            sent = op.share([(1.0, op.w)], relevances[0])
+            if account is not None:
+                account.add("other", relevances[0])
+                account.add("other", -sent)
+            return at_signal(step, sent)
+
+        return propagate

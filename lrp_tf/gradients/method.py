@@ -110,7 +110,7 @@ class Method:
         self.source.renew()
         inputs = targets.inputs(self.graph, x)
         wanted = targets.checked(self.graph, target, self.start if start is None else start, inputs[0])
-        wanted = targets.against(self.graph, wanted, contrast)
+        wanted = targets.against(self.graph, wanted, contrast, inputs[0])
         beside = self.beside(inputs)
         size = streams.checked_size(max_batch, "max_batch") or self.max_batch or self.explainer.max_batch
         samples = inputs[0].shape[0]

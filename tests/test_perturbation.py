@@ -231,7 +231,7 @@ def test_metrics_of_a_case_share_their_curves() -> None:
         ({"region": 8}, r"region expects sides from 1 to those of the input, \(9, 7\)"),
         ({"region": (1, 1, 1)}, "a side for each of 2 axes"),
         ({"pooling": "max"}, "pooling expects one of"),
-        ({"fill": "black"}, "unknown fill. Expected one of"),
+        ({"fill": "pink"}, "unknown fill. Expected one of"),
         ({"fill": np.zeros(5)}, "a constant fill expects"),
         ({"link": "tanh"}, "link expects"),
         ({"channel_axis": 4}, "behind the batch"),

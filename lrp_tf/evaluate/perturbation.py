@@ -192,8 +192,9 @@ def perturb(
         schedule: "equal", "quadratic", "geometric" (few regions first, more later), "squares" (1, 3, 5, ..., at last
             all of it grey), a `schedules.Schedule`, or the numbers of flipped regions.
         steps: None: 29, or as many as there are regions.
-        fill: "blur", "mean", "grey", "uniform", "gaussian", "telea", "navier_stokes", "road"; numbers; a
-            `fills.Fill`; a function (x, keep) -> filled x. None: "blur", and 0 for features.
+        fill: one of `fills.names()`: "blur", "mean", "grey", "black", "white", "uniform", "gaussian", "telea",
+            "navier_stokes", "road"; numbers; a `fills.Fill`; a function (x, keep) -> filled x. None: "blur", and 0
+            for features.
         link: what makes probabilities of scores: "softmax", "sigmoid" or a function. None: those that an
             `evaluate.Predictor` knows; none of any other predict.
         channel_axis: of x; None if it has none. Features [B, F] have none, whatever is given.

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 from references import quantus_net as net
 
+import lrp_tf
 from lrp_tf import evaluate
 
 REFERENCES = np.load(Path(__file__).parent / "references" / "quantus.npz")
@@ -77,3 +79,49 @@ def test_the_same_thresholds() -> None:
     maps = net.contributions(net.X, net.Y)
     maps[2:] *= 0.5
     agree("completeness", evaluate.get("completeness", exact=0)(case(maps, net.linear)))
+
+
+def model(seed: int) -> keras.Model:
+    keras.utils.set_random_seed(seed)
+    inputs = keras.Input((6, 5, 3))
+    hidden = keras.layers.Flatten()(keras.layers.Conv2D(2, 3, activation="relu")(inputs))
+    return keras.Model(inputs, keras.layers.Dense(3)(hidden))
+
+
+def test_the_adapter_answers_as_quantus_asks() -> None:
+    """Quantus calls by keywords, with inputs in either layout, targets of any integers, and copies of the model."""
+    first, second = model(0), model(1)
+    explainer = lrp_tf.Explainer(first, "epsilon")
+    explain = evaluate.quantus(explainer)
+    x, targets = np.random.default_rng(0).normal(size=(2, 6, 5, 3)).astype(np.float32), np.array([2, 0], np.int32)
+    expected = explainer(x, target=[2, 0]).numpy().sum(-1)[:, None]
+    found = explain(model=first, inputs=x, targets=targets)
+    assert isinstance(found, np.ndarray)
+    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(explain(model=first, inputs=np.moveaxis(x, -1, 1), targets=targets), expected)
+    other = explain(model=second, inputs=x, targets=targets, device="cpu")
+    np.testing.assert_array_equal(other[:, 0], explainer.with_model(second)(x, target=[2, 0]).numpy().sum(-1))
+    assert not np.allclose(other, expected)
+    np.testing.assert_array_equal(explain(model=first, inputs=x, targets=targets), expected)
+    with pytest.raises(TypeError, match=r"expects a Keras model\. Received: str"):
+        explain(model="net", inputs=x, targets=targets)
+
+
+def test_the_adapter_takes_any_explainer() -> None:
+    x = np.random.default_rng(0).normal(size=(2, 6, 5, 3)).astype(np.float32)
+    np.testing.assert_allclose(
+        evaluate.quantus(lambda x, target: x)(model=None, inputs=x, targets=[0, 1]), x.sum(-1)[:, None]
+    )
+    flat = x.reshape(2, -1)
+    np.testing.assert_array_equal(
+        evaluate.quantus(lambda x, target: x)(model=model(0), inputs=flat, targets=[0, 1]), flat
+    )
+
+    class Fixed:
+        model = model(0)
+
+        def __call__(self, x: np.ndarray, target: np.ndarray) -> np.ndarray:
+            return x
+
+    with pytest.raises(ValueError, match=r"with with_model\(model\)"):
+        evaluate.quantus(Fixed())(model=model(1), inputs=x, targets=[0, 1])

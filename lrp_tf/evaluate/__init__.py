@@ -15,6 +15,7 @@ from lrp_tf.evaluate import (
     schedules,
     stability,
 )
+from lrp_tf.evaluate.adapters import quantus
 from lrp_tf.evaluate.case import Case
 from lrp_tf.evaluate.compare import compare
 from lrp_tf.evaluate.comparison import Comparison
@@ -54,6 +55,7 @@ __all__ = [
     "names",
     "perturb",
     "perturb_steps",
+    "quantus",
     "randomization",
     "randomized",
     "sanity",

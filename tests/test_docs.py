@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import lrp_tf
 from lrp_tf import cli, composites, flows, rules
 from lrp_tf.core import linear
 from lrp_tf.serving import signatures
-from lrp_tf.tools import layer_table
+from lrp_tf.tools import layer_table, metric_table
 
 PAGES = [
     "README.md",
@@ -26,6 +27,7 @@ PAGES = [
     "docs/extending.md",
     "docs/photographs.md",
     "docs/check.md",
+    "docs/evaluation.md",
 ]
 
 
@@ -56,6 +58,8 @@ def test_examples_run(
     monkeypatch.setattr(linear, "_REGISTRY", dict(linear._REGISTRY))
     monkeypatch.setattr(flows.base, "_REGISTRY", dict(flows.base._REGISTRY))
     monkeypatch.setattr(composites.presets, "PRESETS", dict(composites.PRESETS))
+    metrics = importlib.import_module("lrp_tf.evaluate.metric")  # evaluate.metric is the decorator
+    monkeypatch.setattr(metrics, "_METRICS", dict(metrics._METRICS))
     model = network()
     model.save("model.keras")
     names = {"model": model, "x": np.random.default_rng(0).uniform(size=(4, 12, 12, 1)).astype("float32")}
@@ -142,6 +146,11 @@ def test_page_of_all_layers_is_the_generated_one() -> None:
     made = {line.split(" ")[1]: line for line in layer_table.markdown().splitlines() if line.startswith("| ")}
     assert len(made) > 100
     assert {name: written.get(name) for name in made} == made
+
+
+def test_page_of_all_metrics_is_the_generated_one() -> None:
+    assert len(metric_table.table().rows) >= 24
+    assert (REPOSITORY / "docs/metrics.md").read_text(encoding="utf-8") == metric_table.markdown()
 
 
 def test_page_of_photographs_names_every_option(capsys: pytest.CaptureFixture) -> None:

@@ -18,16 +18,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from lrp_tf.cli import options
+    from lrp_tf.cli import comparing, options
 
-    return options.parser()
+    return options.parser(comparing.COMMANDS)
 
 
 def _run(options: argparse.Namespace) -> int:
-    from lrp_tf.cli import commands
+    from lrp_tf.cli import commands, evaluate, grid
 
     terminal.raise_interrupt()
-    return commands.COMMANDS[options.command](options)
+    return (commands.COMMANDS | evaluate.COMMANDS | grid.COMMANDS)[options.command](options)
 
 
 def guarded(

@@ -13,7 +13,7 @@ import keras
 import numpy as np
 
 from lrp_tf import composites, rules
-from lrp_tf.cli.options import RelativeFactor, Written
+from lrp_tf.cli.options import PRESETS, NamedPreset, RelativeFactor, Written
 from lrp_tf.engine import contrast as contrasts
 from lrp_tf.engine import targets
 from lrp_tf.engine.contrast import KINDS
@@ -96,7 +96,9 @@ def chosen_contrast(
 
 def load_model(options: argparse.Namespace) -> keras.Model:
     import_modules(options)
-    written_composite(options)  # mistakes in it are told before the model is loaded, which takes longer
+    for composite in getattr(options, "composites", None) or [getattr(options, "composite", None)]:
+        if isinstance(composite, Written):  # mistakes in it are told before the model is loaded, which takes longer
+            written_composite(argparse.Namespace(**{**vars(options), "composite": composite}))
     return loading.load_model(options.model, unsafe=options.unsafe)
 
 
@@ -167,6 +169,24 @@ def explainer_of(model: keras.Model, options: argparse.Namespace, bounds: Mappin
     given = {key: rules.Relative(value) if isinstance(value, RelativeFactor) else value for key, value in given.items()}
     zero_bias = {"zero_bias": True} if options.zero_bias else {}
     return Explainer(model, name, **chosen, **{**bounds, **given, **zero_bias})
+
+
+def explainers_of(
+    model: keras.Model, options: argparse.Namespace, preprocessing: loading.Preprocessing
+) -> dict[str, Explainer]:
+    """The explainers of `--composites` under the texts that they were asked for by; of all presets without it.
+
+    Raises:
+        LoadError: one of them twice; see `explainer_of`, too.
+    """
+    found: dict[str, Explainer] = {}
+    for composite in options.composites or [NamedPreset(name, {}) for name in PRESETS]:
+        name = composite.text if isinstance(composite, Written) else str(composite)
+        if name in found:
+            raise LoadError(f"--composites names {name} twice. Expected each once")
+        one = argparse.Namespace(**{**vars(options), "composite": composite})
+        found[name] = explainer_of(model, one, bounds_of(one, model, preprocessing))
+    return found
 
 
 def written_composite(options: argparse.Namespace) -> composites.Composite | None:

@@ -6,8 +6,10 @@ import argparse
 import ast
 import re
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import lrp_tf
 
@@ -48,11 +50,31 @@ class _Version(argparse.Action):
         parser.exit(message=f"{versions}\n")
 
 
-def parser() -> argparse.ArgumentParser:
-    """The parser of `lrp-tf`; `command` in its result is the name of the command."""
+class _Intermixed(argparse.ArgumentParser):
+    """Takes images before, between and behind options; argparse takes them in one place alone."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        found, rest = super().parse_known_args(args, namespace)
+        if isinstance(getattr(found, "images", None), list):
+            names = [text for text in rest if text == "-" or not text.startswith("-")]
+            found.images += names
+            rest = [text for text in rest if text not in names]
+        return found, rest
+
+
+# The name of a command -> what adds its options, and its line in --help.
+Commands = Mapping[str, tuple[Callable[[argparse.ArgumentParser], None], str]]
+
+
+def parser(more: Commands = MappingProxyType({})) -> argparse.ArgumentParser:
+    """The parser of `lrp-tf`; `command` in its result is the name of the command.
+
+    Args:
+        more: further commands.
+    """
     parser = argparse.ArgumentParser("lrp-tf", description="explains the images that any saved Keras model classifies.")
     parser.add_argument("--version", action=_Version, nargs=0, help="of lrp_tf, Keras and TensorFlow")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Intermixed)
 
     explain = commands.add_parser("explain", help="pictures of what speaks for and against a class in images")
     add_model_options(explain)
@@ -94,6 +116,9 @@ def parser() -> argparse.ArgumentParser:
     export.add_argument("--top-k", type=_count, metavar="K", help="explain_top_k too: the K top classes of a sample")
     export.add_argument("--no-warmup", action="store_true", help="write no warm-up requests (extra: serving)")
 
+    for name, (add_options, text) in more.items():
+        add_options(commands.add_parser(name, help=text))
+
     listing = commands.add_parser("composites", help="the presets and their rules, as text for --composite")
     add_imports(listing)
     return parser
@@ -131,6 +156,10 @@ def add_rule_options(parser: argparse.ArgumentParser) -> None:
                         help=f"{', '.join(PRESETS)}; with options as in epsilon_gamma_box:gamma=0.5,low=-1,high=1; or "
                         'entries of your own, as in "first: flat; Conv2D: gamma 0.25; Dense: epsilon", or a file with '
                         "them (docs/composites.md); default: %(default)s")  # fmt: skip
+    add_rule_settings(parser)
+
+
+def add_rule_settings(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--zero-bias", action="store_true", help="biases absorb no relevance. Outputs that only "
                         "a bias makes positive, of which nets with BatchNormalization have many, absorb it then (as "
                         "other), unless --composite NAME:when_empty=magnitude hands it on. Not for epsilon, which then "
@@ -165,15 +194,19 @@ def add_fit(parser: argparse.ArgumentParser) -> None:
 def add_picture_options(parser: argparse.ArgumentParser, out: Path) -> None:
     add_target(parser)
     add_fit(parser)
-    parser.add_argument("--out", type=Path, default=out, metavar="DIR", help="default: %(default)s")
-    parser.add_argument("--batch", type=_count, default=8, metavar="N", help="images at once; default: %(default)s")
-    earlier = parser.add_mutually_exclusive_group()
-    earlier.add_argument("--resume", action="store_true", help="skip what an earlier run with --out finished")
-    earlier.add_argument("--overwrite", action="store_true", help="begin the tables of an earlier run anew")
+    add_output(parser, out)
     parser.add_argument("--style", choices=[*STYLES, "all"], default="side-by-side")
     add_colours(parser)
     add_display(parser)
     parser.add_argument("--save-relevance", action="store_true", help="write .npy files, too")
+
+
+def add_output(parser: argparse.ArgumentParser, out: Path, batch: int = 8) -> None:
+    parser.add_argument("--out", type=Path, default=out, metavar="DIR", help="default: %(default)s")
+    parser.add_argument("--batch", type=_count, default=batch, metavar="N", help="images at once; default: %(default)s")
+    earlier = parser.add_mutually_exclusive_group()
+    earlier.add_argument("--resume", action="store_true", help="skip what an earlier run with --out finished")
+    earlier.add_argument("--overwrite", action="store_true", help="begin the tables of an earlier run anew")
 
 
 def add_colours(parser: argparse.ArgumentParser) -> None:

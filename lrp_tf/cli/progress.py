@@ -26,10 +26,14 @@ class _Console(Console):
 
 
 class ProgressBar:
-    """Progress with images per second and the time left; a line every half minute if the console is no terminal."""
+    """Progress with images per second and the time left; a line every half minute if the console is no terminal.
 
-    def __init__(self, total: int) -> None:
-        self.total, self.count, self.told = total, 0, time.perf_counter()
+    Args:
+        unit: what is counted, if not images.
+    """
+
+    def __init__(self, total: int, unit: str = "images") -> None:
+        self.unit, self.total, self.count, self.told = unit, total, 0, time.perf_counter()
         self.before: int | None = None  # finished by an earlier run, hence not counted as speed
         self.console = _Console()
         columns = [BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[speed]}"), TimeElapsedColumn()]
@@ -54,11 +58,11 @@ class ProgressBar:
         if self.before is None:
             self.before, self.began = count, now
         speed = (self.count - self.before) / max(now - self.began, 1e-9)
-        self.progress.update(self.task, advance=count, speed=f"{speed:.2f} images/s")
+        self.progress.update(self.task, advance=count, speed=f"{speed:.2f} {self.unit}/s")
         if not self.console.is_terminal and now - self.told > 30:
             self.told = now
             left = (self.total - self.count) / speed if speed else 0
-            self._print(f"{self.count} of {self.total}, {speed:.2f} images/s, {left / 60:.1f} min left")
+            self._print(f"{self.count} of {self.total}, {speed:.2f} {self.unit}/s, {left / 60:.1f} min left")
 
     def tell_failure(self, line: str) -> None:
         self._print(f"failed: {line}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from lrp_tf.evaluate import tables
@@ -46,13 +47,16 @@ class Comparison(Results):
 
         return bars.critical_difference(path, self, metric)
 
-    def save(self, folder: str | os.PathLike) -> Path:
+    def save(self, folder: str | os.PathLike, *, unread: Sequence[tuple[str, str]] = ()) -> Path:
         """Write summary.csv, samples.csv (a row for each value), failures.csv, table.md and bars.png; gives the folder.
 
         Each file appears whole or not at all.
+
+        Args:
+            unread: (name, reason) of samples that could not be read, for failures.csv.
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        tables.write(folder, self)
+        tables.write(folder, self, unread)
         self.bars(folder / "bars.png")
         return folder

@@ -16,6 +16,7 @@ from lrp_tf.evaluate import baselines
 from lrp_tf.evaluate.case import Rebuild
 from lrp_tf.evaluate.predictors import Predictor
 from lrp_tf.evaluate.protocol import Explain, Predict
+from lrp_tf.evaluate.samples import digest
 from lrp_tf.explainer import Explainer
 
 
@@ -82,7 +83,7 @@ def predictor(
         return predict
     if model is not None:
         return Predictor(model, batch_size=batch_size)
-    told = next((m for m in methods if isinstance(m.explain, Explainer)), methods[0])
+    told = next((m for m in methods if _explainer(m.explain) is not None), methods[0])
     if told.model is None:
         raise ValueError("compare needs the classifier, since no explainer tells its model. Remedy: predict= or model=")
     if others := [m.name for m in methods if m.model is not told.model]:
@@ -90,7 +91,15 @@ def predictor(
             f"compare expects explainers of one model. Received: another one in {others}. Remedy: predict= or model="
         )
     # Of an Explainer the clone is used, and the output that it was told.
-    return Predictor(told.explain if isinstance(told.explain, Explainer) else told.model, batch_size=batch_size)
+    return Predictor(_explainer(told.explain) or told.model, batch_size=batch_size)
+
+
+def _explainer(explain: object) -> Explainer | None:
+    """The lrp_tf explainer that an explainer is, or works with."""
+    if isinstance(explain, functools.partial):
+        return _explainer(explain.func)
+    inner = getattr(explain, "explainer", explain)
+    return inner if isinstance(inner, Explainer) else None
 
 
 # --- what a resumed run must share ---------------------------------------------------------------
@@ -99,20 +108,29 @@ def predictor(
 def described(explain: object) -> str:
     """What an explainer or classifier is, in words that are the same in every process.
 
-    An `Explainer` is its options and its composite; a function its name; any other object its `repr` and its public
-    attributes that are numbers, words or flags.
+    An `Explainer`, or a method of `lrp_tf.gradients`, is its options and its composite; a function its name; any other
+    object its `repr` and its public attributes that are numbers, words or flags.
     """
     if isinstance(explain, Explainer):
         build = explain.__reduce__()[1][0]  # as it is pickled: the class with its options
         return f"{described(build)} {_without_addresses(str(explain.composite))}"
+    if isinstance(inner := getattr(explain, "explainer", None), Explainer):
+        build = explain.__reduce__()[1][0]
+        return f"{described(build)} of {described(inner)}"
     if isinstance(explain, functools.partial):
-        words = [described(explain.func), *map(repr, explain.args)]
-        words += [f"{name}={value!r}" for name, value in sorted(explain.keywords.items())]
-        return _without_addresses(f"partial({', '.join(words)})")
+        words = [described(explain.func), *map(_written, explain.args)]
+        words += [f"{name}={_written(value)}" for name, value in sorted(explain.keywords.items())]
+        return f"partial({', '.join(words)})"
     if isinstance(explain, type) or not hasattr(explain, "__dict__") or hasattr(explain, "__qualname__"):
         return _without_addresses(repr(explain))
     plain = {k: v for k, v in sorted(vars(explain).items()) if isinstance(v, (bool, int, float, str)) and k[0] != "_"}
     return _without_addresses(f"{explain!r} {plain or ''}".strip())
+
+
+def _written(value: object) -> str:
+    """An option; of an array its content, of which `repr` shows a part."""
+    array = hasattr(value, "__array__") and np.ndim(value) > 0
+    return f"array {digest(value)}" if array else _without_addresses(repr(value))
 
 
 def _without_addresses(text: str) -> str:

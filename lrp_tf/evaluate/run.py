@@ -33,7 +33,7 @@ class Run:
     seed: int
     progress: Callable[[int], object]
 
-    def settings(self, batch_size: int, predict: Predict | None, data: str) -> dict[str, object]:
+    def settings(self, batch_size: int, predict: Predict | None, data: Mapping[str, str]) -> dict[str, object]:
         """What has to be the same when a run is resumed."""
         models = {id(m.model): m.model for m in self.methods if m.model is not None}
         return {
@@ -45,7 +45,7 @@ class Run:
             "methods": {m.name: described(m.explain) for m in self.methods},
             "predict": "the model's" if predict is None else described(predict),
             "models": sorted(map(model_digest, models.values())),
-            "data": data,
+            **data,
         }
 
     def whole(

@@ -80,11 +80,12 @@ def is_array(x: Array | Iterable) -> bool:
     return isinstance(x, (np.ndarray, tf.Tensor)) or (hasattr(x, "__array__") and hasattr(x, "shape"))
 
 
-def digests(x: Array | Iterable, target: Given, masks: Given) -> str:
-    """Identifies samples that are an array; a stream is not read twice, and its batches tell (`Batch.digest`)."""
-    if not is_array(x):
-        return "a stream"
-    return digest(x, *(None if callable(given) else given for given in (target, masks)))
+def digests(x: Array | Iterable, target: Given, masks: Given) -> dict[str, str]:
+    """Identifies what was given; a stream is not read twice, and its batches tell (`Batch.digest`)."""
+    given = {"target": target, "masks": masks}
+    found = {name: "a function" if callable(value) else digest(value) for name, value in given.items()}
+    found["target"] = "predicted" if target is None else found["target"]
+    return found | {"data": digest(x) if is_array(x) else "a stream"}
 
 
 def digest(*values: Array | None) -> str:

@@ -33,13 +33,14 @@ def markdown(comparison: Results) -> str:
     return "\n\n".join([*parts, *(f"- {reason}" for reason in _reasons(comparison.failures))]) + "\n"
 
 
-def write(folder: Path, comparison: Results) -> None:
+def write(folder: Path, comparison: Results, unread: Sequence[tuple[str, str]] = ()) -> None:
     """summary.csv, samples.csv, failures.csv and table.md. Numbers are written so that they are read bit for bit."""
     _write_csv(folder / "summary.csv", Row._fields, comparison.rows)
     columns = ("sample", "target", "method", "metric", "value")
     _write_csv(folder / "samples.csv", columns, _values(comparison))
     failures = ((_name(comparison, f.sample), *f[1:]) for f in comparison.failures)
-    _write_csv(folder / "failures.csv", Failure._fields, failures)
+    left_out = ((name, "", "", reason) for name, reason in unread)
+    _write_csv(folder / "failures.csv", Failure._fields, [*left_out, *failures])
     written = markdown(comparison)
     atomic(folder / "table.md", lambda path: path.write_text(written, encoding="utf-8"))
 

@@ -89,20 +89,37 @@ def draw(
 def _side_by_side(
     base: Path, maps: list[np.ndarray], titles: Sequence[str], look: Look, shown: np.ndarray, run: float | None
 ) -> None:
-    paint, scales = look.paint(1), look.scales(maps, run)
-    paints = [dataclasses.replace(paint, scale=scale, smooth=None) for scale in scales]
-    drawn = [heatmap.to_rgb(m, **dataclasses.asdict(p)) for m, p in zip(maps, paints, strict=True)]
-    bars = [None, *(heatmap.Bar(p.ends(m), p.palette(), look.gamma) for m, p in zip(maps, paints, strict=True))]
-    more = ", smoothed" if look.smooth else ""
-    titles = [f"{title}\nfull colour: |R| = {scale:.3g}{more}" for title, scale in zip(titles, scales, strict=True)]
-    heatmap.grid(
-        Path(f"{base}.{look.format}"),
-        [[shown, *drawn]],
-        titles=[["", *titles]],
-        tile_inches=TILE,
-        bars=bars if look.colorbar else None,
-        dpi=look.dpi,
-    )
+    sheet([(maps, ["", *titles])], shown, Path(f"{base}.{look.format}"), look=look, run=run)
+
+
+def sheet(
+    rows: Sequence[tuple[Sequence[np.ndarray], Sequence[str]]],
+    shown: np.ndarray,
+    path: Path,
+    *,
+    look: Look,
+    run: float | None = None,
+) -> None:
+    """Write rows of maps, each beside the photograph.
+
+    Args:
+        rows: maps [H, W], as drawn and in the geometry of the photograph, and texts: one above the photograph, and one
+            above each map.
+        shown: the photograph, uint8 [H, W, 3].
+        run: the |R| of full colour if `look.scale` is "run".
+    """
+    paint, more = look.paint(1), ", smoothed" if look.smooth else ""
+    pictures, texts, bars = [], [], []
+    for maps, (head, *titles) in rows:
+        scales = look.scales(maps, run)
+        paints = [dataclasses.replace(paint, scale=scale, smooth=None) for scale in scales]
+        drawn = [heatmap.to_rgb(m, **dataclasses.asdict(p)) for m, p in zip(maps, paints, strict=True)]
+        pictures.append([shown, *drawn])
+        bars += [None, *(heatmap.Bar(p.ends(m), p.palette(), look.gamma) for m, p in zip(maps, paints, strict=True))]
+        full = [f"{text}\nfull colour: |R| = {scale:.3g}{more}" for text, scale in zip(titles, scales, strict=True)]
+        texts.append([head, *full])
+    shown_bars = bars if look.colorbar else None
+    heatmap.grid(path, pictures, titles=texts, tile_inches=TILE, bars=shown_bars, dpi=look.dpi)
 
 
 def where_it_went(start: float, arrived: float, bias: float, stabilizer: float, other: float) -> str:

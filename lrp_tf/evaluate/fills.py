@@ -51,6 +51,17 @@ class Samples:
         return lower, upper
 
 
+@dataclasses.dataclass(frozen=True)
+class Fixed:
+    """Fills with values that do not depend on what is kept; x, values: [B, *positions, C]."""
+
+    x: np.ndarray
+    values: np.ndarray
+
+    def __call__(self, keep: np.ndarray) -> np.ndarray:
+        return np.where(keep[..., None], self.x, self.values)
+
+
 class Fill:
     """What takes the place of flipped regions. A fill of your own overrides `values`, or `filler`."""
 
@@ -60,9 +71,8 @@ class Fill:
 
     def filler(self, samples: Samples) -> Filler:
         """Called once for all steps; a fill that depends on what is kept, overrides it."""
-        x = samples.x
-        values = np.ascontiguousarray(np.broadcast_to(self.values(samples), x.shape).astype(x.dtype))
-        return lambda keep: np.where(keep[..., None], x, values)
+        values = np.broadcast_to(self.values(samples), samples.x.shape).astype(samples.x.dtype)
+        return Fixed(samples.x, np.ascontiguousarray(values))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,20 +141,27 @@ class Blur(Fill):
         sigma = max(1.0, min(samples.x.shape[1:-1]) / 20) if self.sigma is None else self.sigma
         if not sigma > 0:
             raise ValueError(f"blur expects sigma above 0. Received: {self.sigma}")
-        found = samples.x.astype(np.float64)
-        for axis in range(1, found.ndim - 1):
-            found = _blurred(found, axis, sigma)
-        return found
+        x = samples.x.astype(np.result_type(samples.x, np.float32))
+        if x.ndim == 4 and x.shape[-1] <= 4:  # as OpenCV has pictures: both axes at once
+            rows, columns = (_kernel(side, sigma, x.dtype) for side in x.shape[1:3])
+            return np.stack([_filtered(image, rows, columns).reshape(image.shape) for image in x])
+        for axis in range(1, x.ndim - 1):
+            lines = np.moveaxis(x, axis, 0)
+            flat = np.ascontiguousarray(lines.reshape(len(lines), -1))
+            found = _filtered(flat, _kernel(len(lines), sigma, x.dtype), np.ones(1, x.dtype))
+            x = np.moveaxis(found.reshape(lines.shape), 0, axis)
+        return x
 
 
-def _blurred(x: np.ndarray, axis: int, sigma: float) -> np.ndarray:
-    """x under a Gaussian along one axis, cut off at three sigma or at the picture's side."""
-    rows = np.moveaxis(x, axis, 0)
-    reach = min(int(np.ceil(3 * sigma)), max(len(rows) - 1, 0))
-    kernel = cv2.getGaussianKernel(2 * reach + 1, sigma, cv2.CV_64F)
-    flat = np.ascontiguousarray(rows.reshape(len(rows), -1))
-    found = cv2.sepFilter2D(flat, cv2.CV_64F, np.ones(1), kernel, borderType=cv2.BORDER_REFLECT)
-    return np.moveaxis(found.reshape(rows.shape), 0, axis)
+def _kernel(side: int, sigma: float, dtype: np.dtype) -> np.ndarray:
+    """A Gaussian that is cut off at three sigma, or at the picture's side."""
+    reach = min(int(np.ceil(3 * sigma)), side - 1)
+    return cv2.getGaussianKernel(2 * reach + 1, sigma, cv2.CV_64F).astype(dtype)
+
+
+def _filtered(image: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """An image [H, W] or [H, W, C] under a kernel along its first axis and one along its second."""
+    return cv2.sepFilter2D(image, -1, columns, rows, borderType=cv2.BORDER_REFLECT)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -193,11 +210,12 @@ class Inpaint(Fill):
 
     Attributes:
         method: "telea" (Telea 2004), or "navier_stokes" (Bertalmio, Bertozzi, Sapiro 2001).
-        radius: of the neighbourhood, in pixels.
+        radius: of the neighbourhood, in pixels. threads: None: as many as there are cores.
     """
 
     method: Literal["telea", "navier_stokes"] = "telea"
     radius: float = 3.0
+    threads: int | None = None
 
     def filler(self, samples: Samples) -> Filler:
         flags = {"telea": cv2.INPAINT_TELEA, "navier_stokes": cv2.INPAINT_NS}
@@ -218,15 +236,15 @@ class Inpaint(Fill):
                 found[..., c] = np.clip(painted, 0, 255) * scale + low
             return found
 
-        return _each(samples, one, mean)
+        return _each(samples, self.threads, one, mean)
 
 
-def _each(samples: Samples, one: Callable[..., np.ndarray], *rest: Iterable) -> Filler:
+def _each(samples: Samples, threads: int | None, one: Callable[..., np.ndarray], *rest: Iterable) -> Filler:
     """A fill that is computed for one sample at a time, in parallel: one(x, keep, *rest of the sample)."""
     x = samples.x
 
     def fill(keep: np.ndarray) -> np.ndarray:
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+        with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
             found = np.stack(list(pool.map(one, x, keep, *rest)))
         return np.where(keep[..., None], x, found.astype(x.dtype))
 

@@ -22,9 +22,11 @@ class Road(Fill):
     Attributes:
         noise: standard deviation, as a share of the range of each sample and channel; what leaves the range is cut
             off.
+        threads: None: as many as there are cores.
     """
 
     noise: float = 0.01
+    threads: int | None = None
 
     def filler(self, samples: Samples) -> Filler:
         optional("scipy.sparse.linalg")  # before the first forward pass
@@ -44,7 +46,7 @@ class Road(Fill):
             found[~keep] = imputed(image, keep) if keep.any() else mean
             return np.clip(found + noise, low, high)
 
-        return _each(samples, one, mean, noise, low, high)
+        return _each(samples, self.threads, one, mean, noise, low, high)
 
 
 def imputed(image: np.ndarray, keep: np.ndarray) -> np.ndarray:

@@ -99,13 +99,20 @@ class _Plan:
         samples = self.samples
         generators = protocol.generators(samples.seed, samples.ids, "order")
         ranks = self.grid.spread(regions.ranks(self.pooled, order, generators))
-        for number, flips in enumerate(self.flips[first:].tolist(), start=first):
+        current, before = samples.x.copy(), 0
+        for number, flips in enumerate(self.flips.tolist()):
             keep = ranks >= flips
+            if isinstance(self.filler, fills.Fixed):  # only what is flipped at this step
+                flipped = np.flatnonzero(~keep & (ranks >= before))
+                rows, values = (array.reshape(-1, current.shape[-1]) for array in (current, self.filler.values))
+                rows[flipped] = values.take(flipped, axis=0)
+            elif flips and number >= first:
+                current = self.filler(keep)
+            before = flips
             if self.grey is not None and number == len(self.flips) - 1:
-                found = self.grey.astype(samples.x.dtype)
-            else:
-                found = self.filler(keep) if flips else samples.x.copy()
-            yield Step(number, flips, self.restored(found), keep)
+                current = self.grey.astype(current.dtype)
+            if number >= first:
+                yield Step(number, flips, self.restored(current.copy()), keep)
 
     def curves(self, orders: list[str], scored: Callable[[np.ndarray], _Scored]) -> dict[str, Curve]:
         """The curve of each order; the whole samples are scored once for all of them."""

@@ -17,7 +17,7 @@ REFERENCES = np.load(Path(__file__).parent / "references" / "quantus.npz")
 
 
 def case(relevance: np.ndarray = net.MAPS, predict: Callable[[np.ndarray], np.ndarray] = net.logits) -> evaluate.Case:
-    return evaluate.Case.of(net.X, net.Y, lambda x, target: relevance, predict)
+    return evaluate.Case.of(net.X, net.Y, lambda x, target: relevance, predict, masks=net.MASKS)
 
 
 class Recorded:
@@ -33,8 +33,14 @@ class Recorded:
         assert found.max() < count
         return found
 
-    def uniform(self) -> float:
-        return float(self.drawn.pop(0))
+    def uniform(self, low: float = 0.0, high: float = 1.0, shape: tuple[int, ...] = ()) -> np.ndarray:
+        found = np.asarray(self.drawn.pop(0)).reshape(shape)
+        assert found.min() >= low
+        assert found.max() <= high
+        return found
+
+    def integers(self, below: int) -> int:
+        return int(self.drawn.pop(0))
 
 
 def agree(name: str, found: np.ndarray) -> None:
@@ -62,13 +68,43 @@ def test_the_same_sets_of_features(monkeypatch: pytest.MonkeyPatch) -> None:
         ("faithfulness_estimate4", "faithfulness_estimate", {"features_in_step": 4}),
         ("infidelity", "infidelity", {"side": 4, "gradient": True, "tiles": True, "scaled": False}),
         ("irof", "irof", {"fill": 0.25, "scaled": False}),
-        ("sufficiency", "sufficiency", {"threshold": 0.75}),
+        ("sufficiency", "sufficiency", {"threshold": 0.88}),
+        ("pointing_game", "pointing_game", {}),
+        ("relevance_mass", "relevance_mass", {"part": "signed"}),
+        ("relevance_rank", "relevance_rank", {"part": "signed"}),
+        ("top_k_intersection", "top_k_intersection", {"part": "signed", "k": 10}),
+        ("top_k_intersection_weighted", "top_k_intersection_weighted", {"part": "signed", "k": 10}),
+        ("attribution_localisation", "attribution_localisation", {"part": "absolute"}),
+        ("localisation_auc", "localisation_auc", {"part": "signed"}),
         ("sparseness", "sparseness", {}),
         ("complexity", "complexity", {}),
     ],
 )
 def test_the_same_values(reference: str, name: str, options: dict) -> None:
     agree(reference, evaluate.get(name, **options)(case()))
+
+
+def test_the_same_explanations_of_other_classes_and_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    explained = evaluate.Case.of(net.X, net.Y, net.explain, net.logits)
+    drawn = REFERENCES["random_logit.drawn"]
+    monkeypatch.setattr(evaluate.Case, "generators", lambda *_: [Recorded([number]) for number in drawn])
+    agree("random_logit", evaluate.get("random_logit", kind="pearson", absolute=False)(explained))
+    reach = 0.1 * np.ptp(net.X.reshape(4, -1), axis=1)[:, None]
+    drawn = REFERENCES["stability.drawn"] / reach
+    monkeypatch.setattr(evaluate.Case, "generators", lambda *_: [Recorded(drawn[:, i]) for i in range(4)])
+    for name in ("max_sensitivity", "relative_input_stability", "relative_output_stability"):
+        agree(name, evaluate.get(name, radius=0.1, runs=5)(explained))
+
+
+def test_the_same_curves_of_flipped_regions() -> None:
+    def scores(**options: object) -> np.ndarray:
+        return evaluate.perturb(net.logits, net.X, net.MAPS, net.Y, fill="black", steps=16, **options).scores
+
+    agree("pixel_flipping", scores(region=1)[:, 1:])
+    agree("selectivity", scores(region=2)[:, 1:])
+    for order in ("morf", "lerf"):
+        found = scores(region=2, order=order)
+        agree(f"region_{order}", found[:, :1] - found[:, 1:])
 
 
 def test_the_same_thresholds() -> None:

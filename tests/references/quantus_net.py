@@ -20,13 +20,23 @@ X = _grid(4, SIDE, SIDE, 1, low=0.0)
 Y = np.array([0, 2, 1, 2])
 # No two values of a map are equal, nor two absolute values; the maps differ in how sparse they are.
 MAPS = np.stack([_RANDOM.permutation(SIDE * SIDE) - 20.25 for _ in X]).reshape(X.shape) / 64
-MAPS = np.sign(MAPS) * np.abs(MAPS) ** np.array([0.5, 1, 2, 3]).reshape(-1, 1, 1, 1)
+MAPS = np.sign(MAPS) * np.abs(MAPS) ** np.array([0.5, 1.5, 2, 3]).reshape(-1, 1, 1, 1)
+# An object in each picture, of another size.
+MASKS = np.zeros((4, SIDE, SIDE), bool)
+for _number, _mask in enumerate(MASKS):
+    _mask[_number : 2 * _number + 3, 1 : 4 + _number] = True
 HIDDEN, OUT, BIAS = _grid(SIDE * SIDE, 12), _grid(12, CLASSES) / 8, _grid(CLASSES) + np.array([0.5, -0.5, 0.5])
 
 
 def logits(x: np.ndarray) -> np.ndarray:
     """[B, 8, 8, 1] → [B, 3], in float64."""
     return np.maximum(x.reshape(len(x), -1).astype(np.float64) @ HIDDEN, 0) @ OUT + BIAS
+
+
+def explain(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Gradient times input of the score of y, [B, 8, 8, 1]."""
+    active = x.reshape(len(x), -1).astype(np.float64) @ HIDDEN > 0
+    return x * ((active * OUT[:, y].T) @ HIDDEN.T).reshape(x.shape)
 
 
 def linear(x: np.ndarray) -> np.ndarray:

@@ -44,6 +44,7 @@ class Torch(torch.nn.Module):
 
 
 X, MAPS = (np.moveaxis(values, -1, 1) for values in (net.X, net.MAPS))
+MASKS = net.MASKS[:, None]
 COMMON = {"disable_warnings": True, "return_aggregate": False, "display_progressbar": False}
 
 
@@ -65,7 +66,7 @@ def values(
     alone: bool = False,
     **options: object,
 ) -> np.ndarray:
-    """A metric's values, one a sample; alone: each sample in a batch of its own."""
+    """A metric's values, one (or a row) a sample; alone: each sample in a batch of its own."""
     parts = [slice(i, i + 1) for i in range(len(X))] if alone else [slice(None)]
     found: list[float] = []
     for part in parts:
@@ -76,6 +77,8 @@ def values(
                 x_batch=X[part].copy(),
                 y_batch=net.Y[part],
                 a_batch=maps[part].copy(),
+                s_batch=MASKS[part].copy(),
+                explain_func=explain,
                 channel_first=True,
                 softmax=False,
             )
@@ -83,13 +86,18 @@ def values(
     return np.asarray(found, np.float64)
 
 
+def explain(model: Torch, inputs: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    return np.moveaxis(net.explain(np.moveaxis(inputs, 1, -1), targets), -1, 1)
+
+
 @contextmanager
-def recorded(name: str) -> Iterator[list[np.ndarray]]:
-    """What np.random.<name> returns, call by call."""
+def recorded(name: str, step: float | None = None) -> Iterator[list[np.ndarray]]:
+    """What np.random.<name> returns, call by call; rounded to multiples of a step, so that it is exact in float32."""
     original, drawn = getattr(np.random, name), []
 
     def record(*args: object, **options: object) -> np.ndarray:
-        drawn.append(np.asarray(original(*args, **options)))
+        found = np.asarray(original(*args, **options))
+        drawn.append(found if step is None else np.round(found / step) * step)
         return drawn[-1]
 
     np.random.seed(0)
@@ -148,13 +156,64 @@ def irof() -> Found:
 
 @reference
 def sufficiency() -> Found:
-    return {"sufficiency": values(quantus.Sufficiency, threshold=0.75)}
+    return {"sufficiency": values(quantus.Sufficiency, threshold=0.88)}
 
 
 @reference
-def selectivity() -> Found:
-    """The mean of Quantus' curve; pixels of 2 x 2."""
-    return {"selectivity": values(quantus.Selectivity, patch_size=2).mean(axis=1)}
+def flipping() -> Found:
+    """The scores of each step, [B, steps], or by how much they fell."""
+    morf, lerf = ({"patch_size": 2, "regions_evaluation": 16, "order": order} for order in ("morf", "lerf"))
+    return {
+        "pixel_flipping": values(quantus.PixelFlipping, features_in_step=4),
+        "selectivity": values(quantus.Selectivity, patch_size=2),
+        "region_morf": values(quantus.RegionPerturbation, **morf),
+        "region_lerf": values(quantus.RegionPerturbation, **lerf),
+    }
+
+
+@reference
+def localisation() -> Found:
+    return {
+        "pointing_game": values(quantus.PointingGame),
+        "relevance_mass": values(quantus.RelevanceMassAccuracy),
+        "relevance_rank": values(quantus.RelevanceRankAccuracy),
+        "top_k_intersection": values(quantus.TopKIntersection, k=10),
+        "top_k_intersection_weighted": values(quantus.TopKIntersection, k=10, concept_influence=True),
+        "attribution_localisation": values(quantus.AttributionLocalisation),
+        "localisation_auc": values(quantus.AUC),
+    }
+
+
+@reference
+def random_logit() -> Found:
+    options = {"maps": explain(None, X, net.Y), "num_classes": net.CLASSES, "normalise": False}
+    with recorded("randint") as drawn:
+        found = values(quantus.RandomLogit, similarity_func=quantus.similarity_func.correlation_pearson, **options)
+    return {"random_logit": found, "random_logit.drawn": np.array(drawn)[0]}
+
+
+@reference
+def stability() -> Found:
+    """The noise is so small that no prediction changes: Quantus makes such samples NaN."""
+    found: Found = {}
+    names = {
+        "max_sensitivity": (quantus.MaxSensitivity, {}),
+        "relative_input_stability": (quantus.RelativeInputStability, {"return_nan_when_prediction_changes": True}),
+        "relative_output_stability": (quantus.RelativeOutputStability, {"return_nan_when_prediction_changes": True}),
+    }
+    for name, (metric, options) in names.items():
+        with recorded("uniform", step=2.0**-20) as drawn:
+            found[name] = values(
+                metric,
+                maps=explain(None, X, net.Y),
+                nr_samples=5,
+                normalise=False,
+                abs=False,
+                perturb_func=lambda arr, **_: arr + np.random.uniform(-(2.0**-6), 2.0**-6, arr.shape),
+                **options,
+            )
+        found["stability.drawn"] = np.array(drawn)  # the same for each
+    return found
 
 
 @reference

@@ -6,12 +6,13 @@ import itertools
 import sys
 from collections.abc import Callable
 
+import keras
 import numpy as np
 import pytest
 from scipy import stats
 from skimage.segmentation import slic
 
-from lrp_tf import evaluate
+from lrp_tf import evaluate, gradients
 
 RNG = np.random.default_rng(5)
 X = RNG.uniform(0.1, 1, (3, 9, 8, 2))
@@ -100,6 +101,36 @@ def test_complexity_of_maps_that_are_known() -> None:
     np.testing.assert_allclose(value("effective_complexity", few, epsilon=1e-2), 1)
 
 
+def network(padding: str = "valid") -> keras.Model:
+    keras.utils.set_random_seed(2)
+    inputs = keras.Input((9, 8, 2))
+    hidden = keras.layers.Conv2D(3, 3, activation="relu", padding=padding, bias_initializer="random_normal")(inputs)
+    return keras.Model(inputs, keras.layers.Dense(2)(keras.layers.Flatten()(hidden)))
+
+
+@pytest.mark.parametrize(
+    ("explainer", "invariant"), [(gradients.Gradient, True), (gradients.InputTimesGradient, False)]
+)
+def test_input_invariance_of_gradients(explainer: type, invariant: bool) -> None:
+    model = network()
+    explain, x = explainer(model), X.astype(np.float32)
+    given = {"model": model, "rebuild": explain.with_model}
+    weights = [w.copy() for w in model.get_weights()]
+    found = evaluate.get("input_invariance")(evaluate.Case.of(x, Y, explain, evaluate.Predictor(model), **given))
+    if explainer is gradients.Gradient:
+        np.testing.assert_allclose(found, 0, atol=1e-5)
+    else:  # R changes by the gradient g: max |g| / max |x g|
+        slopes = np.abs(np.asarray(gradients.Gradient(model)(x, Y))).reshape(3, -1)
+        np.testing.assert_allclose(found, slopes.max(axis=1) / (x.reshape(3, -1) * slopes).max(axis=1), rtol=1e-4)
+    for before, after in zip(weights, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(before, after)
+    same = network("same")
+    with pytest.raises(ValueError, match="one convolution without padding"):
+        evaluate.get("input_invariance")(
+            evaluate.Case.of(x, Y, explain, evaluate.Predictor(same), model=same, rebuild=explain.with_model)
+        )
+
+
 def score(x: np.ndarray, sample: int) -> float:
     return float(curved(x[None])[0, Y[sample]])
 
@@ -155,6 +186,7 @@ def test_sufficiency_by_hand() -> None:
 MODULES = [f"lrp_tf.evaluate.{name}" for name in ("faithfulness", "complexity", "completeness")]
 METRICS = [name for name in evaluate.names() if evaluate.get(name).function.__module__ in MODULES]
 METRICS.remove("sufficiency")
+METRICS.remove("input_invariance")  # needs a model
 
 
 @pytest.mark.parametrize("name", METRICS)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import keras
 import numpy as np
 
+from lrp_tf.evaluate import protocol
 from lrp_tf.evaluate.case import Case
+from lrp_tf.evaluate.copies import copy_of
 from lrp_tf.evaluate.features import Features, rows
 from lrp_tf.evaluate.fills import FillLike
 from lrp_tf.evaluate.metric import metric
@@ -67,3 +70,48 @@ def non_sensitivity(
         moved = case.scores(features.without(rows(group, features.count))) - case.score
         wrong += none ^ (np.abs(moved) < epsilon)
     return np.where(largest[:, 0] > 0, wrong, np.nan)
+
+
+@metric("completeness", better="lower", paper="Kindermans et al. 2019", needs=("model",))
+def input_invariance(case: Case, *, shift: float = 1.0) -> np.ndarray:
+    """The largest change of R, of the largest |R|, if inputs are shifted and the first bias takes the shift back.
+
+    The model of the shifted inputs computes what the model does. A gradient is 0; x times gradient, and so LRP, is not,
+    since it says what x contributes beyond 0: read this as the choice of a zero point, not as right or wrong.
+
+    Args:
+        shift: added to every value; the first layer is a Dense, or a convolution without padding, with a bias.
+
+    Raises:
+        ValueError: another first layer.
+    """
+    assert case.model is not None  # as Metric checked
+    assert case.rebuild is not None
+    explain, x = case.rebuild(_shifted(case.model, case.x, shift)), (case.x + shift).astype(case.x.dtype)
+    found = protocol.relevance(explain(x, case.target), case.x, case.channel_axis).astype(np.float64)
+    change = np.abs(found - case.relevance).reshape(len(case), -1).max(axis=1)
+    return _ratio(change, np.abs(case.relevance).reshape(len(case), -1).max(axis=1).astype(np.float64))
+
+
+def _shifted(model: keras.Model, x: np.ndarray, shift: float) -> keras.Model:
+    """A copy that computes of x + shift what the model computes of x.
+
+    Raises:
+        ValueError: its first layer cannot take the shift back, or is not the only one that reads the input.
+    """
+    copy = copy_of(model, x)
+    first: keras.Layer = next(layer for layer in copy.layers if not isinstance(layer, keras.layers.InputLayer))
+    kinds = (keras.layers.Dense, keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)
+    plain = type(first) in kinds and first.use_bias and getattr(first, "padding", "valid") == "valid"
+    if plain:
+        kernel = keras.ops.convert_to_numpy(first.kernel)
+        first.bias.assign_sub(shift * kernel.reshape(-1, kernel.shape[-1]).sum(axis=0))
+        before = keras.ops.convert_to_numpy(model(x[:2], training=False))
+        after = keras.ops.convert_to_numpy(copy((x[:2] + shift).astype(x.dtype), training=False))
+        plain = np.allclose(before, after, rtol=1e-3, atol=1e-3 * np.abs(before).max())
+    if not plain:
+        raise ValueError(
+            "input_invariance expects a model that begins with one Dense, or one convolution without padding, that has "
+            f"a bias. Received: {model.name!r}, which begins with {first!r}"
+        )
+    return copy

@@ -221,7 +221,7 @@ def test_features_without_channels(name: str) -> None:
         ("sensitivity_n", {"sizes": [80]}, "sizes expects 1 to 72"),
         ("faithfulness_estimate", {"features_in_step": 99}, "features_in_step expects 1 to 72"),
         ("infidelity", {"side": 9}, "side expects 1 to 8, the shorter side. Received: 9"),
-        ("irof", {"segments": 1}, "several superpixels. Received: one, of 1 asked for"),
+        ("irof", {"segments": 1}, "segments expects at least 2. Received: 1"),
     ],
 )
 def test_what_a_case_cannot_have_is_refused(name: str, options: dict, words: str) -> None:
@@ -242,3 +242,5 @@ def test_undefined_values_are_nan() -> None:
     for name, found in [("faithfulness_correlation", flat), ("sparseness", empty), ("monotonicity", -flat)]:
         with pytest.warns(evaluate.UndefinedMetricWarning, match=f"{name} is not defined for 3 of 3"):
             assert np.isnan(value(name, found)).all()
+    with pytest.warns(evaluate.UndefinedMetricWarning, match="irof is not defined for 3 of 3"):
+        assert np.isnan(value("irof", NOISE, curved, segments=2)).all()  # SLIC finds one superpixel

@@ -247,6 +247,8 @@ def _change(case: Case, x: np.ndarray) -> np.ndarray:
 def irof(case: Case, *, fill: FillLike = "mean", segments: int = 100, scaled: bool = True) -> np.ndarray:
     """Superpixels (SLIC) are filled, the most relevant first: the area over the curve of the class's probability.
 
+    NaN for a picture that is a single superpixel, such as noise.
+
     Args:
         segments: about as many superpixels; relevance is averaged over each.
         scaled: the curve begins with the input as it is, and the area lies in (-∞, 1]. Otherwise as Quantus: number of
@@ -261,7 +263,7 @@ def irof(case: Case, *, fill: FillLike = "mean", segments: int = 100, scaled: bo
     curve += [case.probability(features.keeping(ranks > step)) / start for step in range(counts.max())]
     values = np.stack(curve, axis=1)
     areas = np.array([_trapezoid(row[0 if scaled else 1 : n + 1]) for row, n in zip(values, counts, strict=True)])
-    return 1 - areas / counts if scaled else counts - areas
+    return np.where(counts < 2, np.nan, 1 - areas / counts if scaled else counts - areas)
 
 
 def _trapezoid(curve: np.ndarray) -> float:
@@ -272,16 +274,16 @@ def _ranks(case: Case, segments: int) -> np.ndarray:
     """The superpixel of each position, numbered from the most relevant one on, [B, rows, columns].
 
     Raises:
-        ValueError: samples that are no pictures, a single superpixel.
+        ValueError: samples that are no pictures, fewer than two superpixels asked for.
     """
+    if segments < 2:
+        raise ValueError(f"segments expects at least 2. Received: {segments}")
     if case.positions.ndim != 3 or case.channel_axis is None:
         raise ValueError(f"irof expects pictures, [B, rows, columns, channels]. Received: {case.x.shape}")
     slic, found = optional("skimage.segmentation").slic, []
     for x, relevance in zip(np.moveaxis(case.x, case.channel_axis, -1), case.positions, strict=True):
         labels = np.unique(slic(x.astype(np.float64), n_segments=segments, start_label=0), return_inverse=True)[1]
         means = np.bincount(labels.ravel(), relevance.ravel()) / np.bincount(labels.ravel())
-        if len(means) < 2:
-            raise ValueError(f"irof expects pictures of several superpixels. Received: one, of {segments} asked for")
         found.append(np.argsort(np.argsort(-means, kind="stable"))[labels].reshape(relevance.shape))
     return np.stack(found)
 

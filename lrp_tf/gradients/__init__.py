@@ -1,6 +1,7 @@
 """Gradients, occlusion and Grad-CAM with the Explainer's call, to compare with LRP. See docs/gradients.md."""
 
+from lrp_tf.gradients.averaged import ExpectedGradients, IntegratedGradients, SmoothGrad
 from lrp_tf.gradients.method import Method
 from lrp_tf.gradients.plain import Gradient, InputTimesGradient
 
-__all__ = ["Gradient", "InputTimesGradient", "Method"]
+__all__ = ["ExpectedGradients", "Gradient", "InputTimesGradient", "IntegratedGradients", "Method", "SmoothGrad"]

@@ -172,6 +172,9 @@ def test_a_predictors_own_probabilities_are_used() -> None:
 
     predict.probabilities = lambda x: 0.9 * np.ones((len(x), 2))
     np.testing.assert_array_equal(case(predict=predict).probability(X), 0.9)
+    predict.probabilities = lambda x: np.zeros((len(x), 2))
+    with pytest.warns(evaluate.UndefinedMetricWarning, match="irof is not defined for 3 of 3"):
+        assert np.isnan(value("irof", NOISE, predict)).all()
     np.testing.assert_array_equal(case(predict=lambda x: np.zeros((len(x), 2))).probability(X), 0.5)
 
 

@@ -247,7 +247,7 @@ def _change(case: Case, x: np.ndarray) -> np.ndarray:
 def irof(case: Case, *, fill: FillLike = "mean", segments: int = 100, scaled: bool = True) -> np.ndarray:
     """Superpixels (SLIC) are filled, the most relevant first: the area over the curve of the class's probability.
 
-    NaN for a picture that is a single superpixel, such as noise.
+    NaN for a picture that is a single superpixel, such as noise, and where the probability is 0 from the start.
 
     Args:
         segments: about as many superpixels; relevance is averaged over each.
@@ -259,9 +259,8 @@ def irof(case: Case, *, fill: FillLike = "mean", segments: int = 100, scaled: bo
     """
     ranks, features, start = _ranks(case, segments), Features.of(case, fill), case.probability(case.x)
     counts = ranks.reshape(len(case), -1).max(axis=1) + 1
-    curve = [np.ones(len(case))]
-    curve += [case.probability(features.keeping(ranks > step)) / start for step in range(counts.max())]
-    values = np.stack(curve, axis=1)
+    curve = [start, *(case.probability(features.keeping(ranks > step)) for step in range(counts.max()))]
+    values = np.stack(curve, axis=1) / np.where(start > 0, start, np.nan)[:, None]
     areas = np.array([_trapezoid(row[0 if scaled else 1 : n + 1]) for row, n in zip(values, counts, strict=True)])
     return np.where(counts < 2, np.nan, 1 - areas / counts if scaled else counts - areas)
 

@@ -236,11 +236,17 @@ def test_metrics_of_a_case_share_their_curves() -> None:
         ({"link": "tanh"}, "link expects"),
         ({"channel_axis": 4}, "behind the batch"),
         ({"ids": [1, 2]}, "ids has the wrong shape"),
+        ({"seed": -1}, "seed expects an integer from 0 on"),
     ],
 )
 def test_bad_input_is_refused(changes: dict, words: str) -> None:
     given = {"predict": predict, "x": X, "relevance": R, "target": TARGET} | changes
     with pytest.raises(ValueError, match=words):
         evaluate.perturb(**given)
-    with pytest.raises(TypeError, match="region expects an integer"):
-        evaluate.perturb(predict, X, R, TARGET, region=1.5)
+
+
+@pytest.mark.parametrize(("name", "value"), [("region", 1.5), ("steps", 2.5), ("seed", "a"), ("target", 0.5)])
+def test_what_must_be_an_integer_is_refused_otherwise(name: str, value: object) -> None:
+    given = {"predict": predict, "x": X, "relevance": R, "target": TARGET} | {name: value}
+    with pytest.raises(TypeError, match=rf"{name} (expects|must be) an integer"):
+        evaluate.perturb(**given)

@@ -151,6 +151,14 @@ def of_target(values: np.ndarray, target: np.ndarray) -> np.ndarray:
 
 
 def generators(seed: int, ids: np.ndarray, purpose: str) -> list[np.random.Generator]:
-    """Random numbers for each sample, by a seed, the sample's id and a purpose, such as the metric's name."""
+    """Random numbers for each sample, by a seed, the sample's id and a purpose, such as the metric's name.
+
+    Raises:
+        TypeError: a seed that is no integer. ValueError: a negative one.
+    """
+    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)):
+        raise TypeError(f"seed expects an integer. Received: {seed!r}")
+    if seed < 0:
+        raise ValueError(f"seed expects an integer from 0 on. Received: {seed}")
     name = zlib.crc32(purpose.encode())
     return [np.random.default_rng([seed, name, int(i)]) for i in ids]

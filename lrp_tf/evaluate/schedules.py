@@ -106,7 +106,10 @@ def flips(schedule: ScheduleLike, regions: int, steps: int | None = None) -> np.
 
     Raises:
         ValueError: an unknown name, more steps than regions, numbers that do not grow from 0 to at most `regions`.
+        TypeError: steps that are no integer.
     """
+    if isinstance(steps, bool) or not isinstance(steps, (int, np.integer, type(None))):
+        raise TypeError(f"steps expects an integer or None. Received: {steps!r}")
     if isinstance(schedule, str):
         if schedule not in SCHEDULES:
             raise ValueError(f"unknown schedule. Expected one of {list(SCHEDULES)}. Received: {schedule!r}")

@@ -102,6 +102,25 @@ def test_samples_without_a_value_are_left_out_in_pairs_and_n_says_so() -> None:
     assert "–" in str(nothing)
 
 
+def test_the_overview_marks_the_best_and_what_cannot_be_told_from_it() -> None:
+    rng = np.random.default_rng(0)
+    base = rng.normal(size=50)
+    values = np.stack([base, base + rng.normal(0, 0.01, 50), base - 5])
+    metric = Metric("m", lambda case: case.score, "faithfulness", "higher", "none")
+    lower = dataclasses.replace(metric, better="lower")
+    both = np.stack([values, values], axis=1)
+    both[0, 1, :7] = np.nan
+    found = Comparison(("a", "b", "c"), {"up": metric, "down": lower}, both, np.zeros(50, np.int64))
+    lines = found.overview().splitlines()
+    assert lines[0] == "| method | up (higher), n = 50 | down (lower), n = 43 to 50 |"
+    bold = {
+        line.split(" | ")[0].strip("| "): [cell.startswith("**") for cell in line.split(" | ")[1:]]
+        for line in lines[2:]
+    }
+    assert bold == {"a": [True, False], "b": [True, False], "c": [False, True]}
+    assert found.overview() in found.markdown()
+
+
 def test_one_sample_and_equal_values_have_no_interval_to_invent() -> None:
     assert np.isnan(statistics.interval(np.array([1.0]), (0,))).all()
     assert statistics.interval(np.full(5, 2.0), (0,)) == (2.0, 2.0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from matplotlib.patches import Patch
 
 from lrp_tf.evaluate import statistics
 from lrp_tf.evaluate.results import Results, Row
+from lrp_tf.evaluate.tables import counts, ordered
 from lrp_tf.heatmap.files import require_format, write_figure
 from lrp_tf.heatmap.texts import TEXT_STYLE
 
@@ -25,7 +27,8 @@ def bars(path: str | os.PathLike, comparison: Results) -> Path:
     """Means with their intervals, a panel for each metric; methods in the order of the first metric."""
     path = require_format(path)
     panels = list(comparison.metrics)
-    order = _order([row for row in comparison.rows if row.metric == panels[0]])
+    ranked = ordered([row for row in comparison.rows if row.metric == panels[0]])
+    order = [row.method for row in ranked][::-1]  # upright axes begin below
     columns = min(_ACROSS, len(panels))
     rows = math.ceil(len(panels) / columns)
     names = 0.08 * max(map(len, order)) + 0.3
@@ -44,13 +47,6 @@ def bars(path: str | os.PathLike, comparison: Results) -> Path:
     return write_figure(path, drawing)
 
 
-def _order(rows: list[Row]) -> list[str]:
-    """The methods, the best last: it is drawn at the top of upright axes that begin below."""
-    sign = 1 if rows[0].better == "lower" else -1
-    ranked = sorted(rows, key=lambda row: (math.isnan(row.mean), sign * row.mean)) if rows[0].better else rows
-    return [row.method for row in ranked][::-1]
-
-
 def _panel(axes: Axes, rows: list[Row], metric: str) -> None:
     places = np.arange(len(rows))
     means = np.asarray([row.mean for row in rows])
@@ -62,13 +58,12 @@ def _panel(axes: Axes, rows: list[Row], metric: str) -> None:
         if not row.n:
             axes.text(0, float(place), " no value", va="center", fontsize=7, **TEXT_STYLE)
     axes.axvline(0, color="black", linewidth=0.8)
+    axes.set_ylim(-0.7, len(rows) - 0.3)
     axes.set_yticks(places, [row.method for row in rows], fontsize=8, **TEXT_STYLE)
     axes.tick_params(axis="x", labelsize=7)
     axes.spines[["top", "right"]].set_visible(False)
-    counts = sorted({row.n for row in rows})
-    n = f"n = {counts[0]}" if len(counts) == 1 else f"n = {counts[0]} to {counts[-1]}"
     better = f"{rows[0].better} is better, " if rows[0].better else ""
-    axes.set_title(f"{metric}\n{better}{n}", fontsize=8, **TEXT_STYLE)
+    axes.set_title(f"{metric}\n{better}n = {counts(rows)}", fontsize=8, **TEXT_STYLE)
 
 
 def _colour(row: Row) -> str:
@@ -84,32 +79,46 @@ def critical_difference(path: str | os.PathLike, comparison: Results, metric: st
     ranks = comparison.ranks(metric)
     if math.isnan(ranks.critical_difference):
         raise ValueError(f"expected two methods and a sample that has a value for both. Received: n = {ranks.n}")
-    count = len(comparison.methods)
     joined = statistics.groups(ranks.mean, ranks.critical_difference)
-    half = math.ceil(count / 2)
-    depth = 1.2 + 0.45 * len(joined) + half  # rows of text below the line
-    drawing = Figure(figsize=(7, 0.24 * depth + 0.75), dpi=_DPI, facecolor="white", layout="constrained")
-    axes = drawing.subplots()
-    axes.set_axis_off()
-    axes.set_xlim(1 - 0.45 * (count - 1), count + 0.45 * (count - 1))
-    axes.set_ylim(-depth, 2.6)
-    axes.plot([1, count], [0, 0], color="black", linewidth=1)
-    for tick in range(1, count + 1):
-        axes.plot([tick, tick], [0, 0.25], color="black", linewidth=1)
-        axes.text(tick, 0.35, str(tick), ha="center", va="bottom", fontsize=7)
-    axes.plot([1, 1 + ranks.critical_difference], [1.7, 1.7], color="black", linewidth=2)
+    axes, edge, first = _ranked_axes(comparison.methods, len(joined))
     words = f"critical difference {ranks.critical_difference:.2f} ({metric}, n = {ranks.n}, level {ranks.alpha:.2g})"
+    axes.plot([1, 1 + ranks.critical_difference], [1.7, 1.7], color="black", linewidth=2)
     axes.text(1, 1.85, words, ha="left", va="bottom", fontsize=8, **TEXT_STYLE)
     order = np.argsort(ranks.mean, kind="stable")
     for place, index in enumerate(order):
-        left = place < half
-        down = -(1.2 + 0.45 * len(joined) + (place if left else count - 1 - place))
-        edge = 1 - 0.05 * (count - 1) if left else count + 0.05 * (count - 1)
-        axes.plot([ranks.mean[index], ranks.mean[index], edge], [0, down, down], color="0.35", linewidth=0.8)
+        left = place < math.ceil(len(order) / 2)
+        down = first - (place if left else len(order) - 1 - place)
+        end = 1 - edge if left else len(order) + edge
+        axes.plot([ranks.mean[index], ranks.mean[index], end], [0, down, down], color="0.35", linewidth=0.8)
         words = f"{comparison.methods[index]}  {ranks.mean[index]:.2f}"
-        axes.text(edge, down, f"{words} " if left else f" {words}", ha="right" if left else "left", va="center",
+        axes.text(end, down, f"{words} " if left else f" {words}", ha="right" if left else "left", va="center",
                   fontsize=8, **TEXT_STYLE)  # fmt: skip
     for level, group in enumerate(joined):
-        ends = [ranks.mean[group[0]] - 0.03, ranks.mean[group[-1]] + 0.03]
-        axes.plot(ends, [-0.45 * (level + 1)] * 2, color=_BEST, linewidth=3, solid_capstyle="round")
-    return write_figure(path, drawing)
+        ends = [ranks.mean[group[0]] - edge / 8, ranks.mean[group[-1]] + edge / 8]
+        axes.plot(ends, [-0.45 * (level + 1)] * 2, color=_BEST, linewidth=3, solid_capstyle="butt")
+    figure = axes.figure
+    assert isinstance(figure, Figure)
+    return write_figure(path, figure)
+
+
+def _ranked_axes(methods: Sequence[str], groups: int) -> tuple[Axes, float, float]:
+    """Axes with the line of ranks and room for names; how far lines reach beyond it, and the place of the first name.
+
+    Lengths across are ranks; down, rows of text.
+    """
+    count = len(methods)
+    line, beside = 4.2, 0.075 * max(map(len, methods)) + 0.75  # inches
+    first = -(1.2 + 0.45 * groups)
+    depth = -first + math.ceil(count / 2)
+    drawing = Figure(figsize=(line + 2 * beside, 0.24 * depth + 0.75), dpi=_DPI, facecolor="white")
+    axes = drawing.add_axes((0, 0, 1, 1))
+    axes.set_axis_off()
+    inch = (count - 1) / line
+    axes.set_xlim(1 - beside * inch, count + beside * inch)
+    axes.set_ylim(-depth, 3)
+    axes.plot([1, count], [0, 0], color="black", linewidth=1)
+    for tick in range(1, count + 1):
+        axes.plot([tick, tick], [0, 0.25], color="black", linewidth=1)
+        if count <= 12 or tick % 5 == 0 or tick == 1:
+            axes.text(tick, 0.35, str(tick), ha="center", va="bottom", fontsize=7)
+    return axes, 0.12 * inch, first

@@ -32,8 +32,12 @@ class Comparison(Results):
         return tables.text(self)
 
     def markdown(self) -> str:
-        """The summary as a table in Markdown, with n."""
+        """The summary in Markdown: an overview, methods × metrics, if there are several; a table for each metric."""
         return tables.markdown(self)
+
+    def overview(self) -> str:
+        """Methods × metrics in Markdown, with intervals; in bold the reference and what cannot be told from it."""
+        return tables.overview(self)
 
     def bars(self, path: str | os.PathLike) -> Path:
         """Save bars of the means with their intervals, a panel for each metric; a picture format by its suffix."""

@@ -23,14 +23,51 @@ def text(comparison: Results) -> str:
 
 
 def markdown(comparison: Results) -> str:
-    """The summary, a table for each metric, and the failures."""
-    parts = []
+    """An overview if there are several metrics, a table for each metric, and the failures."""
+    parts = [overview(comparison)] if len(comparison.metrics) > 1 else []
     for metric in comparison.metrics:
-        columns, rows = _cells(comparison, metric)
-        lines = [columns, ["---", *["---:"] * (len(columns) - 1)], *rows]
-        table = "\n".join(f"| {' | '.join(_escaped(cell) for cell in line)} |" for line in lines)
-        parts.append(f"**{_title(comparison, metric)}**\n\n{table}")
+        parts.append(f"**{_title(comparison, metric)}**\n\n{_lines(*_cells(comparison, metric))}")
     return "\n\n".join([*parts, *(f"- {reason}" for reason in _reasons(comparison.failures))]) + "\n"
+
+
+def overview(comparison: Results) -> str:
+    """Methods × metrics in Markdown: mean and interval, the best and what cannot be told from it in bold."""
+    found = {(row.method, row.metric): row for row in comparison.rows}
+    heads = ["method"]
+    for metric in comparison.metrics:
+        rows = [row for row in comparison.rows if row.metric == metric]
+        better = f" ({rows[0].better})" if rows[0].better else ""
+        heads.append(f"{metric}{better}, n = {counts(rows)}")
+    order = ordered([row for row in comparison.rows if row.metric == next(iter(comparison.metrics))])
+    lines = [[row.method, *(_cell_of(found[row.method, metric]) for metric in comparison.metrics)] for row in order]
+    return _lines(heads, lines)
+
+
+def _cell_of(row: Row) -> str:
+    if not row.n:
+        return "–"
+    ends = _ends(row.low, row.high)
+    text = f"{number(row.mean)} ({ends})" if ends else number(row.mean)
+    best = row.method == row.reference or row.difference_low <= 0 <= row.difference_high
+    return f"**{text}**" if row.better and best else text
+
+
+def counts(rows: Sequence[Row]) -> str:
+    """How many samples have a value, from the fewest to the most."""
+    found = sorted({row.n for row in rows})
+    return str(found[0]) if len(found) == 1 else f"{found[0]} to {found[-1]}"
+
+
+def ordered(rows: Sequence[Row]) -> list[Row]:
+    """The rows of one metric, the best first and those without a value last; as they are if there is no best."""
+    sign = -1 if rows[0].better == "higher" else 1
+    return sorted(rows, key=lambda row: (math.isnan(row.mean), sign * row.mean)) if rows[0].better else list(rows)
+
+
+def _lines(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table of Markdown."""
+    lines = [columns, ["---", *["---:"] * (len(columns) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(_escaped(cell) for cell in line)} |" for line in lines)
 
 
 def write(folder: Path, comparison: Results, unread: Sequence[tuple[str, str]] = ()) -> None:
@@ -90,10 +127,7 @@ def _title(comparison: Results, metric: str) -> str:
 
 def _cells(comparison: Results, metric: str) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Columns and rows of one metric, the best first."""
-    rows = [row for row in comparison.rows if row.metric == metric]
-    sign = -1 if rows[0].better == "higher" else 1
-    if rows[0].better:
-        rows.sort(key=lambda row: (math.isnan(row.mean), sign * row.mean))
+    rows = ordered([row for row in comparison.rows if row.metric == metric])
     share = f"{comparison.confidence:.0%}"
     columns = ("method", "mean", share, "n", f"minus {rows[0].reference}", f"{share} in pairs", "pairs", "rank")
     return columns, [

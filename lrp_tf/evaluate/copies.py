@@ -70,7 +70,7 @@ def randomized(
             do so alike (scale, shift, mean and variance of a BatchNormalization), so that whole channels trade places.
             "initialize", as the layer makes new weights; BatchNormalization then scales by 1.
         layers: names of those to randomise, in nested models "model/layer"; None: all.
-        stages: randomise the layers in so many groups of neighbours, to save explanations; None: one by one.
+        stages: randomise the layers in so many groups of neighbours, about equally large, to save explanations; None: one by one.
         x: samples on which the copy must compute what the model does; the first two are used.
 
     Yields:
@@ -95,9 +95,9 @@ def randomized(
     if not changes:
         raise ValueError(f"nothing to randomise in {model.name!r}: {how} changes no weight of the layers {known}")
     changes = changes if order == "bottom_up" else changes[::-1]
-    size = 1 if stages is None else -(-len(changes) // stages)
-    for first in range(0, len(changes), size):
-        group = changes[first : first + size]
+    count = len(changes) if stages is None else min(stages, len(changes))
+    for places in np.array_split(np.arange(len(changes)), count):
+        group = [changes[place] for place in places]
         for change in group:
             change.make()
         yield group[-1].name, twin

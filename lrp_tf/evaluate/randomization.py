@@ -39,7 +39,7 @@ class Randomization:
 
     @property
     def share(self) -> np.ndarray:
-        """The share of the layers that are random at each value, float64 [layers]."""
+        """The share of the layers that are random at each value, float64 [layers]; in stages as if these were equal."""
         return np.arange(1, len(self.layers) + 1) / len(self.layers)
 
     def table(self) -> Table:

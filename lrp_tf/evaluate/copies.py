@@ -70,7 +70,8 @@ def randomized(
             do so alike (scale, shift, mean and variance of a BatchNormalization), so that whole channels trade places.
             "initialize", as the layer makes new weights; BatchNormalization then scales by 1.
         layers: names of those to randomise, in nested models "model/layer"; None: all.
-        stages: randomise the layers in so many groups of neighbours, about equally large, to save explanations; None: one by one.
+        stages: randomise the layers in so many groups of neighbours, about equally large, which saves explanations;
+            None: one by one.
         x: samples on which the copy must compute what the model does; the first two are used.
 
     Yields:

@@ -90,10 +90,10 @@ def test_numbers_are_those_of_python(lrp: Callable, saved: Path, real: Path) -> 
     assert {row["target"] for row in table("evaluation/samples.csv")} == {"3"}
 
 
-def test_a_killed_evaluation_ends_with_the_same_numbers(lrp: Callable, saved: Path, tmp_path: Path) -> None:
+def test_a_killed_evaluation_ends_with_the_same_numbers(lrp: Callable, saved: Path, real: Path, tmp_path: Path) -> None:
     (tmp_path / "own_metric_of_test.py").write_text(OWN, encoding="utf-8")
-    photos(tmp_path / "in", 5)
-    arguments = ["evaluate", str(saved), "in", "--import", "own_metric_of_test", "--metrics", "largest,sparseness"]
+    photos(real, 2)
+    arguments = ["evaluate", str(saved), "real", "--import", "own_metric_of_test", "--metrics", "largest,sparseness"]
     arguments += ["--preprocess", "scale:1/255", "--composites", "epsilon", "--methods", "random", "--batch", "2"]
     environment = os.environ | {"KILLED_AT": "4", "PYTHONPATH": str(REPOSITORY)}
     command = [sys.executable, "-m", "lrp_tf", *arguments, "--out", "kept"]
@@ -127,7 +127,7 @@ def test_a_killed_evaluation_ends_with_the_same_numbers(lrp: Callable, saved: Pa
         (["--metrics", "nothing"], "--metrics nothing: unknown metric. Expected one of"),
         (["--metrics", "srg:wrong=1"], "--metrics srg:wrong=1: metric srg takes"),
         (["--metrics", "pointing_game"], "cannot have metric 'pointing_game'"),
-        (["--methods", "Magic"], "--methods expects some of Gradient, InputTimesGradient"),
+        (["--methods", "Magic"], "--methods expects some of "),
         (["--composites", "epsilon,epsilon"], "--composites names epsilon twice"),
         (["--composites", "magic"], "magic"),
         (["--target", "topK:2"], "--target expects top1 or one class"),
@@ -167,11 +167,12 @@ def test_metrics_are_listed(lrp: Callable) -> None:
 def test_a_grid_has_composites_in_rows_and_classes_in_columns(lrp: Callable, saved: Path, tmp_path: Path) -> None:
     photos(tmp_path / "in", 1)
     (tmp_path / "names.txt").write_text("\n".join("abcdefg"), encoding="utf-8")
+    (tmp_path / "broken.png").touch()
     arguments = ("--preprocess", "scale:1/255", "--composites", "epsilon", "--composites", "all: zplus", "--dpi", 50)
-    start = ("grid", "--target", "topK:2", "--classes", "names.txt", "--size", "32x32", saved, "missing.png")
-    code, out, err = lrp(*start, *arguments, "in")
+    start = ("grid", "--classes", "names.txt", "--size", "32x32", saved, *arguments)
+    code, out, err = lrp(*start, "--target", "topK:2", "broken.png", "in")  # argparse takes all three for targets
     assert code == 1, err
-    assert "failed: 'missing.png': no such file" in err
+    assert "failed: 'broken.png': empty file" in err
     assert "1 drawn, 1 failed. Results in grids" in out
     picture = rgb("grids/photo0.png").astype(int)
     frames = (picture == 178).all(2)  # of the pictures

@@ -6,6 +6,7 @@ import csv
 import functools
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import keras
@@ -110,6 +111,17 @@ def test_what_fails_costs_its_own_values_alone() -> None:
     assert "no value: bad, picky: 1 sample(s), the first is number 7: ValueError: seven" in str(found)
     row = next(row for row in found.rows if row[:3] == ("picky", "higher", "bad"))
     assert (row.n, row.pairs, row.reference) == (6, 6, "good")
+
+
+def test_a_warning_is_passed_on_once_for_each_explainer() -> None:
+    def explain(x: np.ndarray, target: np.ndarray) -> np.ndarray:
+        warnings.warn("absurd", RuntimeWarning, stacklevel=1)
+        return x
+
+    with pytest.warns(RuntimeWarning) as caught:
+        found = compare({"a": explain, "b": explain}, X, Y, predict=predict, metrics=[UNDEFINED], batch_size=3)
+    assert [str(warning.message) for warning in caught] == ["explainer 'a': absurd", "explainer 'b': absurd"]
+    assert {row.n for row in found.rows} == {7}
 
 
 @pytest.mark.parametrize(

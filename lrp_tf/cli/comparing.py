@@ -112,6 +112,6 @@ def _value(text: str) -> object:
 
 
 COMMANDS: options.Commands = {
-    "evaluate": (add_evaluate, "whether explanations are right: composites × metrics, with intervals"),
+    "evaluate": (add_evaluate, "whether explanations are right: composites and baselines by metrics, with intervals"),
     "grid": (add_grid, "a picture for each image: composites in rows, classes in columns"),
 }

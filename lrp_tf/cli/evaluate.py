@@ -9,6 +9,7 @@ import inspect
 import itertools
 import json
 import shutil
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -78,7 +79,8 @@ def _compared(
     """The comparison with a progress bar; None if there is no image."""
     record = _record(options)
     methods = explainers.methods
-    with ProgressBar(len(images.paths) * len(methods), "explanations") as bar:
+    with ProgressBar(len(images.paths) * len(methods), "explanations") as bar, warnings.catch_warnings():
+        warnings.showwarning = lambda message, *rest: bar.tell_absurd(str(message))
         bar.advance(0)
         batches = images.batches(bar, len(methods))
         first = next(batches, None)

@@ -25,6 +25,7 @@ SOME_FAILED = 1
 def grid_command(options: argparse.Namespace) -> int:
     """Draw composites × classes of each image."""
     look = _look(options)
+    files = dict(given.files_of(options))
     model = given.load_model(options)
     preprocessing, classes = given.preprocessing_of(options, model), given.classes_of(options)
     explainers = given.explainers_of(model, options, preprocessing)
@@ -33,7 +34,6 @@ def grid_command(options: argparse.Namespace) -> int:
     fit = Fit(form.height, form.width, options.resize)
     chosen = given.chosen_targets(options, first, classes)
     contrast = given.chosen_contrast(options, first, classes, chosen)
-    files = dict(given.files_of(options))
     stream = Stream(form, fit, preprocessing, look, 1, options.max_pixels, message_of)
     ways = {name: Explaining(each, chosen, classes, stream, contrast) for name, each in explainers.items()}
     say(f"{printable(model.name)}, {len(ways)} composites, {len(files)} image(s)")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -32,6 +33,7 @@ class Run:
     channel_axis: int | None
     seed: int
     progress: Callable[[int], object]
+    warned: set[tuple[str, str, int]] = dataclasses.field(default_factory=set)
 
     def settings(self, batch_size: int, predict: Predict | None, data: Mapping[str, str]) -> dict[str, object]:
         """What has to be the same when a run is resumed."""
@@ -136,17 +138,26 @@ class Run:
         """Values [metrics, B] of one explainer, and what failed: each sample alone if the batch does."""
         values = np.full((len(self.metrics), len(batch.x)), np.nan)
         failures = []
-        for case, rows in _tried(lambda part: self.case(method, part), batch):
+        warn = functools.partial(self.warn, method.name)
+        for case, rows in _tried(lambda part: self.case(method, part), batch, warn):
             if isinstance(case, str):
                 failures.append(Failure(int(batch.ids[rows[0]]), method.name, "", case))
                 continue
             for column, (name, metric) in enumerate(self.metrics.items()):
-                for found, places in _tried(metric, case):
+                for found, places in _tried(metric, case, warn):
                     if isinstance(found, str):
                         failures.append(Failure(int(case.ids[places[0]]), method.name, name, found))
                     else:
                         values[column, rows[places]] = found
         return values, failures
+
+    def warn(self, method: str, caught: warnings.WarningMessage) -> None:
+        """Pass a warning on, once for each explainer and place; that a metric is not defined, n tells."""
+        place = method, caught.filename, caught.lineno
+        if not issubclass(caught.category, UndefinedMetricWarning) and place not in self.warned:
+            self.warned.add(place)
+            text = f"explainer {method!r}: {caught.message}"
+            warnings.warn_explicit(text, caught.category, caught.filename, caught.lineno)
 
     def refuse_hopeless(self, values: np.ndarray, failures: list[Failure]) -> None:
         """Raise ValueError for a metric that failed wherever it was tried: an option is wrong, not an explanation."""
@@ -158,21 +169,24 @@ class Run:
                 raise ValueError(f"metric {name!r} fails for every explainer and sample: {own[0].reason}")
 
 
-def _tried(function: Callable, samples: Samples) -> Iterator[tuple]:
+def _tried(function: Callable, samples: Samples, warn: Callable[[warnings.WarningMessage], None]) -> Iterator[tuple]:
     """(result, rows) for all samples at once or, if that fails, for each alone; a text, why, in place of a result."""
     size = len(samples.x)
     rows = np.arange(size)
+    caught: list[warnings.WarningMessage] = []
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UndefinedMetricWarning)  # n tells
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
             found = function(samples)
     except Exception as error:  # of the user's functions: any
         found = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
         if size > 1:
             for row in rows:
-                for result, _ in _tried(function, _part(samples, rows == row)):
+                for result, _ in _tried(function, _part(samples, rows == row), warn):
                     yield result, rows[row : row + 1]
             return
+    for message in caught:
+        warn(message)
     yield found, rows
 
 

@@ -221,6 +221,7 @@ def test_features_without_channels(name: str) -> None:
         ("faithfulness_correlation", {"fill": "pink"}, r"unknown fill. Expected one of"),
         ("faithfulness_correlation", {"fill": np.nan}, "fill must be finite"),
         ("faithfulness_correlation", {"region": 9}, "region expects sides from 1"),
+        ("sensitivity_n", {"sizes": []}, "sizes expects at least one number of features"),
         ("sensitivity_n", {"sizes": [80]}, "sizes expects 1 to 72"),
         ("faithfulness_estimate", {"features_in_step": 99}, "features_in_step expects 1 to 72"),
         ("infidelity", {"side": 9}, "side expects 1 to 8, the shorter side. Received: 9"),

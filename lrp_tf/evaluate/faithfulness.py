@@ -67,13 +67,18 @@ def sensitivity_n(
     """
     features, generators = Features.of(case, fill, region), case.generators("sensitivity_n")
     found = []
-    for size in _sizes(features) if sizes is None else [features.size("sizes", n) for n in sizes]:
+    for size in _sizes(features, sizes):
         sets = (features.random(generators, size) for _ in range(_positive("runs", runs)))
         found.append(pearson(*features.effects(sets)))
     return _mean_of_defined(np.array(found))
 
 
-def _sizes(features: Features) -> list[int]:
+def _sizes(features: Features, sizes: Sequence[int] | None) -> list[int]:
+    """The n of `sensitivity_n`, checked."""
+    if sizes is not None:
+        if len(sizes) == 0:
+            raise ValueError("sizes expects at least one number of features. Received: none")
+        return [features.size("sizes", n) for n in sizes]
     return np.unique(np.geomspace(1, max(1, 0.8 * features.count), 8).round().astype(int)).tolist()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import keras
@@ -172,17 +172,18 @@ class Clone:
             values = step.call(values, *([] if forward is None else [forward.values[ref] for ref in masks]))
         return values
 
-    def structured(self, relevances: list[tf.Tensor]) -> Any:
+    def structured(self, relevances: Sequence[tf.Tensor | None]) -> Any:
         """Relevance of the flat inputs in the structure of the model's inputs and in their float dtypes.
 
-        An integer input has it in the dtype of the rules, or None where no relevance reaches it.
+        An integer input has it in the dtype of the rules, or None where no relevance reaches it. None stays None.
         """
         by_ref = dict(zip(self.graph.inputs, relevances, strict=True))
 
         def pick(ref: Ref) -> tf.Tensor | None:
-            if tf.as_dtype(ref.dtype).is_floating:
-                return tf.cast(by_ref[ref], ref.dtype)
-            return by_ref[ref] if ref in self.plan.reached else None
+            found = by_ref[ref]
+            if found is not None and tf.as_dtype(ref.dtype).is_floating:
+                return tf.cast(found, ref.dtype)
+            return found if ref in self.plan.reached else None
 
         return tree.map_structure(pick, self.graph.input_structure)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Self
 
 import keras
@@ -120,14 +120,14 @@ class Method:
         for first in range(0, samples, size):
             part = slice(first, first + size)
             found.append(self.explained([t[part] for t in inputs], wanted.part(part), [t[part] for t in beside]))
-        return self.source.clone.structured([tf.concat(parts, 0) for parts in zip(*found, strict=True)])
+        return self.source.clone.structured([_joined(parts) for parts in zip(*found, strict=True)])
 
     def beside(self, inputs: list[tf.Tensor]) -> list[tf.Tensor]:
         """What else the method needs of each sample, such as a baseline; [B, ...] each."""
         return []
 
-    def explained(self, inputs: list[tf.Tensor], wanted: Target, beside: list[tf.Tensor]) -> list[tf.Tensor]:
-        """The explanation of each flat input, [B, ...], or [B, k, ...] for several targets."""
+    def explained(self, inputs: list[tf.Tensor], wanted: Target, beside: list[tf.Tensor]) -> Sequence[tf.Tensor | None]:
+        """The explanation of each flat input, [B, ...], or [B, k, ...] for several targets; None: it has none."""
         raise NotImplementedError
 
     def map(
@@ -152,6 +152,10 @@ class Method:
             x = targets.without_labels(self.graph, element)
             found = self(x, target(element) if callable(target) else target, start=start, contrast=contrast)
             yield (element, found) if with_inputs else found
+
+
+def _joined(parts: Sequence[tf.Tensor | None]) -> tf.Tensor | None:
+    return None if parts[0] is None else tf.concat(parts, 0)
 
 
 def _short(value: Any) -> str:

@@ -11,6 +11,7 @@ from lrp_tf.core.graph import Graph
 from lrp_tf.engine import diagnosis, initial, passes
 from lrp_tf.engine.clone import BELOW_ZERO, Clone
 from lrp_tf.engine.passes import Request, Verdict
+from lrp_tf.engine.propagate import Forward
 from lrp_tf.engine.targets import Target
 from lrp_tf.explainer import Explainer
 
@@ -108,11 +109,20 @@ class Source:
         found = self.run(key, run, inputs, of_target(wanted))
         return Weights(found, wanted.several, wanted.kind == "output")
 
-    def value(self, forward_inputs: list[tf.Tensor], weights: tf.Tensor, several: bool) -> tf.Tensor:
-        """The explained value of each sample, [B] or [B, k]: symbolic, for a function that is compiled."""
-        z = self.clone.output(self.clone.forward(forward_inputs))
+    def value(self, inputs: list[tf.Tensor], weights: tf.Tensor, several: bool) -> tuple[tf.Tensor, Verdict]:
+        """The explained value of each sample, [B] or [B, k], and the verdict: symbolic, for a compiled function."""
+        forward = self.clone.forward(inputs)
+        z = self.clone.output(forward)
         z = z[:, None] if several else z
-        return tf.reduce_sum(weights * z, axis=list(range(2 if several else 1, weights.shape.rank)))
+        found = tf.reduce_sum(weights * z, axis=list(range(2 if several else 1, weights.shape.rank)))
+        return found, self.verdict(inputs, forward, [found])
+
+    def verdict(self, inputs: list[tf.Tensor], forward: Forward, found: list[tf.Tensor]) -> Verdict:
+        """Whether `found` can be relied on."""
+        yes = tf.constant(True)
+        return Verdict(
+            yes & self.clone.as_declared(inputs), yes, diagnosis.finite(self.clone, inputs, forward, found, False)
+        )
 
     def run(
         self,

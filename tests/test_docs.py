@@ -28,6 +28,7 @@ PAGES = [
     "docs/photographs.md",
     "docs/check.md",
     "docs/evaluation.md",
+    "docs/gradients.md",
 ]
 
 

@@ -53,13 +53,13 @@ def test_composites_are_judged_from_files_to_tables(lrp: Callable, saved: Path, 
     (tmp_path / "boxes.json").write_text(json.dumps(boxes), encoding="utf-8")
     code, out, err = lrp(
         *("evaluate", saved, "--preprocess", "scale:1/255", real, "--composites", "epsilon,epsilon_plus"),
-        *("--metrics", "sparseness,pointing_game", "--methods", "centre,Gradient", "--boxes", "boxes.json"),
+        *("--metrics", "sparseness,pointing_game", "--methods", "centre,SmoothGrad:n=2", "--boxes", "boxes.json"),
         *("--contrast", "none", "--contrast", "softmax", "--batch", 2, "broken.png"),
     )
     assert code == 1, err
     assert "failed: 'broken.png': not an image" in err
     assert "sparseness (higher is better), 3 samples" in out
-    methods = ["epsilon", "epsilon_plus", "Gradient"]
+    methods = ["epsilon", "epsilon_plus", "SmoothGrad:n=2"]
     methods = ["centre", *methods, *(f"{name} contrast softmax" for name in methods)]
     summary = {(row["metric"], row["method"]): row for row in table("evaluation/summary.csv")}
     assert set(summary) == {(metric, method) for metric in ("sparseness", "pointing_game") for method in methods}
@@ -108,13 +108,11 @@ def test_a_killed_evaluation_ends_with_the_same_numbers(lrp: Callable, saved: Pa
     for name in ("samples.csv", "summary.csv", "table.md"):
         assert (tmp_path / "kept" / name).read_text() == (tmp_path / "whole" / name).read_text()
     for changes, word in [
-        (["--zero-bias"], "methods"),
         (["--seed", "1"], "seed"),
         (["--target", "2"], "target"),
         (["--relevance-filter", "0.5"], "methods"),
         (["--contrast", "mean"], "methods"),
         (["--metrics", "aopc"], "metrics"),
-        (["--batch", "3"], "batch_size"),
         (["--resize", "crop"], "samples of batch 0 differ"),
     ]:
         code, _, err = lrp(*arguments, "--out", "kept", "--resume", *changes)
@@ -126,6 +124,7 @@ def test_a_killed_evaluation_ends_with_the_same_numbers(lrp: Callable, saved: Pa
     [
         (["--metrics", "nothing"], "--metrics nothing: unknown metric. Expected one of"),
         (["--metrics", "srg:wrong=1"], "--metrics srg:wrong=1: metric srg takes"),
+        (["--metrics", "srg:steps=5000"], "metric 'srg:steps=5000' fails for every explainer and sample: ValueError"),
         (["--metrics", "pointing_game"], "cannot have metric 'pointing_game'"),
         (["--methods", "Magic"], "--methods expects some of "),
         (["--composites", "epsilon,epsilon"], "--composites names epsilon twice"),

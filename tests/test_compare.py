@@ -254,6 +254,14 @@ def test_a_stream_with_other_samples_is_not_continued(tmp_path: Path) -> None:
         compare(METHODS, [X[:5], X[5:] + 1], **settings)
 
 
+def test_a_refused_run_leaves_nothing_to_continue(tmp_path: Path) -> None:
+    broken = Metric("broken", lambda case: 1 / 0, "complexity", "higher", "none")
+    for metrics in ([broken], [TOTAL, Metric("m", total, "localisation", "lower", "", ("masks",))]):
+        with pytest.raises(ValueError, match=r"fails for every explainer|cannot have metric"):
+            compare(METHODS, X, predict=predict, metrics=metrics, resume=tmp_path / "kept")
+    assert len(compare(METHODS, X, predict=predict, metrics=[TOTAL], resume=tmp_path / "kept")) == 10
+
+
 def test_other_weights_are_not_continued(tmp_path: Path) -> None:
     model = keras.Sequential([keras.Input((6, 5, 2)), keras.layers.Flatten(), keras.layers.Dense(3)])
     explainers = {"epsilon": lrp_tf.Explainer(model, "epsilon")}

@@ -19,7 +19,7 @@ def add_evaluate(parser: argparse.ArgumentParser) -> None:
     _add_shared(parser)
     parser.add_argument("--methods", type=named_list, action="extend", default=[],
                         metavar="NAME[:OPTION=VALUE,...],...",
-                        help="to compare with: classes of lrp_tf.gradients, as in Gradient,SmoothGrad:samples=25, and "
+                        help="to compare with: classes of lrp_tf.gradients, as in Gradient,SmoothGrad:n=25, and "
                         f"{', '.join(BASELINES)}; may be repeated")  # fmt: skip
     parser.add_argument("--metrics", type=named_list, action="extend", metavar="NAME[:OPTION=VALUE,...],...",
                         help="default: srg; --metrics list prints all of them; may be repeated")  # fmt: skip
@@ -96,7 +96,7 @@ def _named(text: str) -> NamedPreset:
         key, equals, value = item[0].partition("=")
         if not equals or not key.strip().isidentifier() or key.strip() in given:
             raise argparse.ArgumentTypeError(
-                f"expected NAME or NAME:OPTION=VALUE,OPTION=VALUE, as in SmoothGrad:samples=25. Received: {text!r}"
+                f"expected NAME or NAME:OPTION=VALUE,OPTION=VALUE, as in SmoothGrad:n=25. Received: {text!r}"
             )
         given[key.strip()] = _value(value.strip())
     return NamedPreset(name.strip(), given)

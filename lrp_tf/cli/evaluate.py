@@ -197,8 +197,11 @@ class _Explainers:
             names = ", ".join([*known, *comparing.BASELINES])
             raise LoadError(f"--methods expects some of {names}. Received: {item.name}")
         try:
+            kind = known[item.name]
             options: dict[str, Any] = {"output": given.output_of(self.options), **item.options}
-            return known[item.name](model, **options)
+            if "seed" in inspect.signature(kind).parameters:
+                options.setdefault("seed", self.options.seed)
+            return kind(model, **options)
         except (TypeError, ValueError) as error:
             raise LoadError(f"--methods {item}: {error}") from error
 

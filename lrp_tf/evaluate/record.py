@@ -54,6 +54,13 @@ class Record:
             raise ValueError(f"resume expects a folder of its own. Received: {self.folder}, which holds other files")
         else:
             _write(path, wanted)
+        self.new = not any(self.folder.glob("batch-*.json"))
+
+    def forget(self) -> None:
+        """Remove what this run has kept, if no earlier run kept anything: it was asked for what cannot be."""
+        if self.folder is not None and self.new:
+            for path in (*self.folder.glob("batch-*.json"), self.folder / SETTINGS):
+                path.unlink(missing_ok=True)
 
     def batch(self, number: int, digest: str, size: int) -> RecordedBatch:
         """What is known of a batch.

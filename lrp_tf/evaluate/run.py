@@ -76,8 +76,9 @@ class Run:
                 record = Record(folder, settings)  # only now: a refused run leaves nothing behind
             known = record.batch(number, batch.digest(), len(batch.x))
             found = self.batch(batch, known)
-            if number == 0:
-                self.refuse_hopeless(found[0], found[2])
+            if number == 0 and (reason := self.hopeless(found[0], found[2])):
+                record.forget()
+                raise ValueError(reason)
             yield found
 
     def check(self, batch: Batch) -> None:
@@ -159,14 +160,15 @@ class Run:
             text = f"explainer {method!r}: {caught.message}"
             warnings.warn_explicit(text, caught.category, caught.filename, caught.lineno)
 
-    def refuse_hopeless(self, values: np.ndarray, failures: list[Failure]) -> None:
-        """Raise ValueError for a metric that failed wherever it was tried: an option is wrong, not an explanation."""
+    def hopeless(self, values: np.ndarray, failures: list[Failure]) -> str:
+        """Which metric failed wherever it was tried: an option is wrong, not an explanation. "" if none did."""
         for column, name in enumerate(self.metrics):
             own = [failure for failure in failures if failure.metric == name]
             tried = {failure.method for failure in own}
             whole = {method.name for method in self.methods} - {f.method for f in failures if not f.metric}
             if own and whole and whole <= tried and np.isnan(values[:, column]).all():
-                raise ValueError(f"metric {name!r} fails for every explainer and sample: {own[0].reason}")
+                return f"metric {name!r} fails for every explainer and sample: {own[0].reason}"
+        return ""
 
 
 def _tried(function: Callable, samples: Samples, warn: Callable[[warnings.WarningMessage], None]) -> Iterator[tuple]:

@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 
 import lrp_tf
-from lrp_tf import evaluate
+from lrp_tf import evaluate, gradients
 
 NAMES = ["conv", "inner/norm", "inner/conv1x1", "shared", "attention", "head"]
 
@@ -150,6 +150,13 @@ def test_a_curve_is_the_similarity_after_each_layer(model: keras.Model, x: np.nd
     np.testing.assert_allclose(found.table().column("share"), np.arange(1, 7) / 6)
     drawn = found.plot(label="pearson")
     np.testing.assert_allclose(drawn.lines[0].get_ydata(), found.values.mean(1))
+
+
+def test_gradients_follow_the_copy(small: keras.Model, x: np.ndarray) -> None:
+    explainer = gradients.InputTimesGradient(small)
+    ours = evaluate.randomization(explainer, x, [0, 1, 0])
+    own = evaluate.randomization(case(small, x))
+    np.testing.assert_allclose(ours.values, own.values, atol=1e-3)
 
 
 def test_metrics_are_means_of_the_curve(small: keras.Model, x: np.ndarray) -> None:

@@ -15,6 +15,7 @@ from lrp_tf.evaluate.predictors import Predictor
 from lrp_tf.evaluate.protocol import Array, Explain
 from lrp_tf.evaluate.similarity import similarity
 from lrp_tf.explainer import Explainer
+from lrp_tf.gradients.method import Method
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -71,7 +72,7 @@ class Randomization:
 
 
 def randomization(
-    explainer: Case | Explainer,
+    explainer: Case | Explainer | Method,
     x: Array | None = None,
     target: Array | None = None,
     *,
@@ -89,7 +90,7 @@ def randomization(
         found.table(), found.plot()
 
     Args:
-        explainer: with x; or a `Case` that has `model` and `rebuild`.
+        explainer: an `Explainer` or a method of `lrp_tf.gradients`, with x; or a `Case` with `model` and `rebuild`.
         x: samples [B, ...]. target: as the Explainer's, a class for all or one for each; None: each top class. For a
             case both are the case's, and so is the seed.
         order: "top_down", from the output, or "bottom_up", from the input: layers stay random while the next ones
@@ -130,8 +131,8 @@ def explained(
     rebuilt: Explain | None = None
     copies = randomized(case.model, order=order, how=how, layers=layers, stages=stages, seed=case.seed, x=case.x)
     for name, model in copies:
-        # An Explainer reads the weights at every call. Others may have kept those that they were built with.
-        if not isinstance(rebuilt, Explainer):
+        # Ours read the weights at every call. Others may have kept those that they were built with.
+        if not isinstance(rebuilt, (Explainer, Method)):
             rebuilt = case.rebuild(model)
         yield name, (maps or maps_of)(dataclasses.replace(case, explain=rebuilt))
 
@@ -141,9 +142,10 @@ def maps_of(case: Case) -> np.ndarray:
     return dataclasses.replace(case, relevance=case.explained(case.x)).positions
 
 
-def _case(explainer: Explainer, x: Array | None, target: Array | None, seed: int) -> Case:
+def _case(explainer: Explainer | Method, x: Array | None, target: Array | None, seed: int) -> Case:
     if x is None:
         raise ValueError("randomization of an explainer expects samples. Received: x=None")
-    predict = Predictor(explainer)
+    base = explainer if isinstance(explainer, Explainer) else explainer.explainer
+    predict = Predictor(base)
     chosen = predict(np.asarray(x)).argmax(axis=1) if target is None else target
-    return Case.of(x, chosen, explainer, predict, model=explainer.model, rebuild=explainer.with_model, seed=seed)
+    return Case.of(x, chosen, explainer, predict, model=base.model, rebuild=explainer.with_model, seed=seed)

@@ -110,7 +110,7 @@ def random_logit(case: Case, *, kind: str = "spearman", absolute: bool = True) -
     Args:
         kind, absolute: see `evaluate.similarity`; the paper takes kind="ssim".
     """
-    classes = np.asarray(case.predict(case.x)).shape[1]
+    classes = case.predictions.shape[1]
     if classes < 2:
         raise ValueError("random_logit expects a classifier of at least two classes. Received: one")
     drawn = np.array([g.integers(classes - 1) for g in case.generators("random_logit")])

@@ -59,7 +59,7 @@ def max_sensitivity(case: Case, *, radius: float = 0.1, runs: int = 10, relative
 
 def _relative(case: Case, below: Callable[[np.ndarray], np.ndarray], radius: float, runs: int) -> np.ndarray:
     """The largest relative change of the relevance over `below`(x), [B], of samples x near by of the same top class."""
-    own = np.asarray(case.predict(case.x)).argmax(axis=1)
+    own = case.predictions.argmax(axis=1)
     found = []
     for x in _neighbours(case, radius, runs):
         change = below(x)
@@ -88,7 +88,7 @@ def relative_output_stability(case: Case, *, radius: float = 0.1, runs: int = 10
 
     Args and warnings as `relative_input_stability`.
     """
-    own = np.asarray(case.predict(case.x), np.float64)
+    own = case.predictions
     return _relative(case, lambda x: _norms(own - np.asarray(case.predict(x), np.float64)), radius, runs)
 
 

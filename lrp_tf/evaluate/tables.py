@@ -122,7 +122,9 @@ def _title(comparison: Results, metric: str) -> str:
     ranks = comparison.ranks(metric)
     if not math.isnan(ranks.critical_difference):
         words += f"; ranks over {ranks.n}, critical difference {ranks.critical_difference:.2f}"
-    return words if math.isnan(ranks.p) else f"{words}, Friedman p = {ranks.p:.2g}"
+    if math.isnan(ranks.p):
+        return words
+    return f"{words}, Friedman p {f'= {ranks.p:.2g}' if ranks.p >= 1e-300 else '< 1e-300'}"
 
 
 def _cells(comparison: Results, metric: str) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:

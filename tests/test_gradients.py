@@ -176,6 +176,10 @@ def test_bad_input(net):
         method(X[:, 1:])
     with raises(ValueError, "out of range"):
         method(X, 3)
+    top = int(net[1](X[:1]).numpy().argmax())
+    for kind in (gradients.Gradient, gradients.GradCAM):
+        with raises(ValueError, "contrast is a target itself", f"both are {top}"):
+            kind(net[0])(X[:1], contrast=top)
     with raises(ValueError, "NaN", "photo"):
         method(X * np.nan)
     with raises(TypeError, "no options", "epsilon"):

@@ -30,7 +30,7 @@ class Gradient(Method):
             weights = self.source.weights(inputs, wanted)
             more = [(weights.values, weights.spec(self.graph))]
             return self.source.run(key, run, inputs, more, weights)
-        return self.source.run(key, run, inputs, of_target(wanted))
+        return self.source.run(key, run, inputs, of_target(wanted), wanted=wanted)
 
     def finished(self, gradients: list[tf.Tensor], inputs: list[tf.Tensor]) -> list[tf.Tensor]:
         """The explanation from the gradient of each input."""

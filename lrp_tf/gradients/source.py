@@ -12,7 +12,7 @@ from lrp_tf.engine import diagnosis, initial, passes
 from lrp_tf.engine.clone import BELOW_ZERO, Clone
 from lrp_tf.engine.passes import Request, Verdict
 from lrp_tf.engine.propagate import Forward
-from lrp_tf.engine.targets import Target
+from lrp_tf.engine.targets import Target, Targets
 from lrp_tf.explainer import Explainer
 
 # Arguments of a compiled function: flat inputs, weights, and what else a method passes.
@@ -106,7 +106,7 @@ class Source:
             return found, verdict
 
         key = ("weights", wanted.mode, wanted.contrast)
-        found = self.run(key, run, inputs, of_target(wanted))
+        found = self.run(key, run, inputs, of_target(wanted), wanted=wanted)
         return Weights(found, wanted.several, wanted.kind == "output")
 
     def value(self, inputs: list[tf.Tensor], weights: tf.Tensor, several: bool) -> tuple[tf.Tensor, Verdict]:
@@ -131,16 +131,17 @@ class Source:
         inputs: list[tf.Tensor],
         more: list[tuple[tf.Tensor, tf.TensorSpec]],
         weights: Weights | None = None,
+        wanted: Target | None = None,
     ) -> Any:
         """Run a function of tensors, compiled once for each key and for any batch size.
 
         Args:
             function: of the flat inputs and of more tensors; gives its result and a verdict on it.
             more: these tensors, each with the shape and dtype that the function is compiled for.
-            weights: for the message, if there is NaN or Inf.
+            weights, wanted: for the messages, if there is NaN or Inf, or if a target is out of range.
 
         Raises:
-            ValueError: what the verdict says.
+            ValueError: what the verdict says; SameClassError: a target is the class that it is set against.
         """
         eager = tf.config.functions_run_eagerly()
         key = (*key, eager)
@@ -154,7 +155,8 @@ class Source:
         elif not verdict.declared:
             raise ValueError(BELOW_ZERO)
         elif not verdict.in_range:
-            raise ValueError("target out of range, or the class of contrast itself")
+            assert wanted is not None  # given weights are in range
+            initial.refuse(wanted, self.clone.output(self.clone.forward(inputs)), _received(wanted))
         elif not verdict.finite:
             self._raise_where_it_began(inputs, weights)
         return found
@@ -176,6 +178,10 @@ class Source:
             f"{self._method} is NaN or Inf. Expected finite values at all points that it asks for. Received: finite "
             "values at the inputs themselves. Remedy: a baseline, fill or noise for which the model is finite"
         )
+
+
+def _received(wanted: Target) -> Targets:
+    return None if wanted.tensor is None else wanted.tensor.numpy().tolist()
 
 
 def of_target(wanted: Target) -> list[tuple[tf.Tensor, tf.TensorSpec]]:

@@ -23,12 +23,16 @@ def seconds(
 
 
 def in_turn(
-    plain: Callable, other: Callable, runs: int, wait: Callable[[Any], Any] = np.asarray
+    plain: Callable,
+    other: Callable,
+    runs: int,
+    wait: Callable[[Any], Any] = np.asarray,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> tuple[list[float], list[float]]:
     """Seconds of two functions without arguments, called in turn, after two calls of each that do not count."""
     for _ in range(2):
         seconds(plain, wait=wait), seconds(other, wait=wait)
-    pairs = [(seconds(plain, wait=wait), seconds(other, wait=wait)) for _ in range(runs)]
+    pairs = [(seconds(plain, wait=wait, clock=clock), seconds(other, wait=wait, clock=clock)) for _ in range(runs)]
     first, second = zip(*pairs, strict=True)
     return list(first), list(second)
 

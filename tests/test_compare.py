@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from helpers import REPOSITORY
+from keras import layers as kl
 
 import lrp_tf
 from lrp_tf import evaluate
@@ -263,9 +264,14 @@ def test_a_refused_run_leaves_nothing_to_continue(tmp_path: Path) -> None:
 
 
 def test_other_weights_are_not_continued(tmp_path: Path) -> None:
-    model = keras.Sequential([keras.Input((6, 5, 2)), keras.layers.Flatten(), keras.layers.Dense(3)])
+    def made() -> keras.Model:
+        return keras.Sequential([keras.Input((6, 5, 2)), kl.Flatten(), kl.Dropout(0.5), kl.Dense(3)])
+
+    model, again = made(), made()  # the states of Dropout differ
+    again.set_weights(model.get_weights())
     explainers = {"epsilon": lrp_tf.Explainer(model, "epsilon")}
     compare(explainers, X, metrics=[TOTAL], resume=tmp_path / "kept")
+    compare({"epsilon": lrp_tf.Explainer(again, "epsilon")}, X, metrics=[TOTAL], resume=tmp_path / "kept")
     model.layers[-1].bias.assign([1.0, 0.0, 0.0])
     with pytest.raises(ValueError, match="differ in models"):
         compare(explainers, X, metrics=[TOTAL], resume=tmp_path / "kept")

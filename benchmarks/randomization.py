@@ -114,6 +114,7 @@ def main() -> None:
     parser.add_argument("--kind", choices=["spearman", "pearson", "ssim"], default="spearman")
     parser.add_argument("--signed", action="store_true", help="of R, not of |R|")
     parser.add_argument("--stages", type=int, default=12, help="explanations on the way (12)")
+    parser.add_argument("--keep-norms", action="store_true", help="leave BatchNormalization as it is")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--plot", type=Path, metavar="FILE")
     parser.add_argument("--json", type=Path, metavar="FILE")
@@ -123,8 +124,12 @@ def main() -> None:
     model, x, (low, high) = mobilenet(options.weights, options.photos) if options.weights else digits()
     top = evaluate.Predictor(model)(x).argmax(axis=1)
     how = {name: getattr(options, name) for name in ("how", "order", "kind", "stages", "seed")}
+    norms = keras.layers.BatchNormalization
+    layers = [layer.name for layer in model.layers if layer.weights and not isinstance(layer, norms)]
+    how["layers"] = layers if options.keep_norms else None
     found: dict[str, evaluate.Randomization] = {}
-    print(f"{model.name}, {len(x)} pictures, {options.order}, {options.how}, {options.kind}\n")
+    what = f"{len(layers)} layers, " if options.keep_norms else ""
+    print(f"{model.name}, {len(x)} pictures, {what}{options.order}, {options.how}, {options.kind}\n")
     print("| preset | a third random | all random | mean of the curve |\n|---|---|---|---|")
     for name in options.composites:
         bounds = {"low": low, "high": high} if composites.needs_bounds(name) else {}

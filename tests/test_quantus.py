@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -94,6 +95,22 @@ def test_the_same_explanations_of_other_classes_and_samples(monkeypatch: pytest.
     monkeypatch.setattr(evaluate.Case, "generators", lambda *_: [Recorded(drawn[:, i]) for i in range(4)])
     for name in ("max_sensitivity", "relative_input_stability", "relative_output_stability"):
         agree(name, evaluate.get(name, radius=0.1, runs=5)(explained))
+
+
+def test_the_same_maps_of_randomised_models() -> None:
+    own, *stages = np.moveaxis([REFERENCES["randomisation.own"], *REFERENCES["randomisation.drawn"]], 2, -1)
+    last = np.moveaxis(REFERENCES["randomisation.last"], 1, -1)
+    layers = [keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(12), keras.layers.Dense(3)]
+
+    def given(*maps: np.ndarray) -> evaluate.Case:
+        left = iter(maps)
+        rebuild = lambda model: functools.partial(lambda found, x, target: found, next(left))  # noqa: E731
+        options = {"relevance": own, "model": keras.Sequential(layers), "rebuild": rebuild}
+        return evaluate.Case.of(net.X, net.Y, net.explain, net.logits, **options)
+
+    options = {"kind": "pearson", "absolute": False}
+    agree("randomisation_top_down", evaluate.get("randomization_top_down", **options)(given(*stages)))
+    agree("randomisation_efficient", evaluate.get("randomization_efficient")(given(last)))
 
 
 def test_the_same_curves_of_flipped_regions() -> None:

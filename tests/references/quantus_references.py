@@ -193,6 +193,37 @@ def random_logit() -> Found:
 
 
 @reference
+def randomisation() -> Found:
+    """MPRT and eMPRT of a net whose layers Quantus makes anew; the maps of each stage are kept as `drawn`."""
+    torch.manual_seed(0)
+    layers = [torch.nn.Flatten(), torch.nn.Linear(64, 12), torch.nn.Tanh(), torch.nn.Linear(12, net.CLASSES)]
+    model = torch.nn.Sequential(*layers).eval()
+    drawn: list[np.ndarray] = []
+
+    def explain(model: torch.nn.Module, inputs: np.ndarray, targets: np.ndarray) -> np.ndarray:
+        x = torch.tensor(inputs, dtype=torch.float32, requires_grad=True)
+        model(x)[torch.arange(len(x)), torch.tensor(targets)].sum().backward()
+        return (x * x.grad).detach().numpy().astype(np.float64)
+
+    def recorded(model: torch.nn.Module, inputs: np.ndarray, targets: np.ndarray, **_: object) -> np.ndarray:
+        drawn.append(explain(model, inputs, targets))
+        return drawn[-1]
+
+    own = explain(model, X, net.Y)
+    given = {"model": model, "x_batch": X.astype(np.float32), "y_batch": net.Y, "a_batch": own, "channel_first": True}
+    given |= {"explain_func": recorded, "softmax": True}  # of eMPRT's scores beside its values
+    pearson = quantus.similarity_func.correlation_pearson
+    options = {"similarity_func": pearson, "normalise": False, "abs": False, "layer_order": "top_down"}
+    found = quantus.MPRT(**options, **COMMON)(**given)
+    # Quantus' own mean takes in the similarity of the maps to themselves.
+    top_down = np.mean([found[name] for name in found if name != "original"], axis=0)
+    stages = np.array(drawn[1:])  # first come the maps of the net as it was
+    efficient = quantus.EfficientMPRT(normalise=False, **COMMON)(**given)
+    kept = {"randomisation.own": own, "randomisation.drawn": stages, "randomisation.last": drawn[-1]}
+    return {"randomisation_top_down": top_down, "randomisation_efficient": np.array(efficient), **kept}
+
+
+@reference
 def stability() -> Found:
     """The noise is so small that no prediction changes: Quantus makes such samples NaN."""
     found: Found = {}

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from lrp_tf.engine.check import Check, CheckError, CheckWarning
     from lrp_tf.engine.diagnosis import RelevanceWarning
     from lrp_tf.explainer import Conservation, Explainer, Explanation, clone_with_rules
+    from lrp_tf.saved.archive import SaveError
     from lrp_tf.serving.saved_model import export
 
 __version__ = "0.1.0"
@@ -27,6 +28,7 @@ __all__ = [
     "Explainer",
     "Explanation",
     "RelevanceWarning",
+    "SaveError",
     "UnsupportedLayerError",
     "canonize",
     "clone_with_rules",
@@ -49,6 +51,7 @@ _HOMES = {
     "Explainer": "explainer",
     "Explanation": "explainer",
     "RelevanceWarning": "engine.diagnosis",
+    "SaveError": "saved.archive",
     "UnsupportedLayerError": "core.graph",
     "clone_with_rules": "explainer",
     "export": "serving",

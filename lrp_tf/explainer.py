@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import operator
+import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -12,24 +13,26 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from lrp_tf import __version__
+from lrp_tf.compiling import Compiling
 from lrp_tf.composites import Composite
-from lrp_tf.core.graph import Graph
 from lrp_tf.engine import check as checks
-from lrp_tf.engine import diagnosis, initial, passes, streams, tables, targets
+from lrp_tf.engine import diagnosis, streams, tables, targets
 from lrp_tf.engine.check import Check
-from lrp_tf.engine.clone import BELOW_ZERO, Clone, clone_with_rules
+from lrp_tf.engine.clone import clone_with_rules
 from lrp_tf.engine.contrast import Contrast
 from lrp_tf.engine.explanation import Conservation, Explanation
-from lrp_tf.engine.passes import Found, Pass, Request
+from lrp_tf.engine.passes import Request
 from lrp_tf.engine.savings import bfloat16
 from lrp_tf.engine.tables import Table
-from lrp_tf.engine.targets import Initial, Inputs, Target, Targets
+from lrp_tf.engine.targets import Initial, Inputs, Targets
 from lrp_tf.rules import Rule
+from lrp_tf.saved import archive
 
 __all__ = ["Conservation", "Explainer", "Explanation", "clone_with_rules"]
 
 
-class Explainer:
+class Explainer(Compiling):
     """Explains a Keras model by Layer-wise Relevance Propagation (Bach et al. 2015).
 
     Built once, it follows a model while that trains. Each kind of call is compiled once, for any batch size; after
@@ -81,26 +84,12 @@ class Explainer:
     ) -> None:
         self._chosen: dict[str, Any] = {"output": output, "jit_compile": jit_compile, "nonnegative": nonnegative}
         self._chosen |= {"relevance_filter": relevance_filter, "fast": fast, "max_batch": max_batch, "check": check}
-        self.model = model
-        self.max_batch = streams.checked_size(max_batch, "max_batch")
-        self.jit_compile = passes.uses_xla(jit_compile)
-        self.clone: Clone = clone_with_rules(
-            model,
-            composite,
-            output=output,
-            relevance_filter=relevance_filter,
-            nonnegative=nonnegative,
-            fast=bfloat16.where_compiled(fast, self.jit_compile),
-            **options,
-        )
-        self._compiled: dict[tuple, Pass] = {}
-        self._compiled_of: Graph | None = None
-        self._check, self._unchecked = check, False
-        self.renew()
+        self._begin(model, functools.partial(clone_with_rules, model, composite, **options))
 
     def __repr__(self) -> str:
-        name, fast = self.clone.composite.name, bfloat16.counted(self.graph, self._chosen["fast"])
-        return f"Explainer({self.model.name!r}, composite={name!r}{fast})"
+        fast = self._chosen["fast"]
+        more = "" if fast is None else bfloat16.counted(self.graph, fast)
+        return f"Explainer({self.model.name!r}, composite={self.composite.name!r}{more})"
 
     def __reduce__(self) -> tuple:
         """Pickle and copy the recipe: model, composite and options."""
@@ -111,25 +100,41 @@ class Explainer:
         """The same explainer of another model, such as a copy with other weights."""
         return type(self)(model, self.composite, **self._chosen)
 
-    @property
-    def graph(self) -> Graph:
-        """The canonized graph."""
-        return self.clone.graph
+    # --- files ---------------------------------------------------------------------------------
 
-    @property
-    def composite(self) -> Composite:
-        """The composite that assigned the rules."""
-        return self.clone.composite
+    def save(self, path: str | os.PathLike) -> None:
+        """Write the compiled passes to a file, so that another process need not trace and optimise them.
 
-    def renew(self) -> None:
-        """Build anew if a layer of the model changed what it computes: LoRA, another activation, other weights.
+            explainer.save("model.lrp")
+            explainer = lrp_tf.Explainer.load("model.lrp", model)
 
-        Every call does this. It takes well under a millisecond if nothing changed.
+        Written are the kinds of calls made so far; before any call, those of `explainer(x)` and `explainer.explain(x)`.
+        The file holds no weights. See docs/speed.md.
+
+        Raises:
+            ValueError: `SaveError`, where nobody could tell later whether the file fits: code other than Keras' own in
+                model or composite. And where nothing is compiled before it runs: with XLA, or eagerly.
+            OSError: the file cannot be written.
         """
-        self.clone.renew()
-        if self._compiled_of is not self.clone.graph:
-            self._compiled, self._compiled_of = {}, self.clone.graph
-            self._unchecked = checks.concerns(self.graph) if self._check is None else bool(self._check)
+        self.renew()
+        loaded = {} if self._saved is None else self._saved.passes
+        archive.write(path, __version__, self._chosen, self.clone, self._unchecked, self._compiled | loaded)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike, model: keras.Model) -> Explainer:
+        """The explainer that `save` wrote, of a model of the same structure; its weights may have other values.
+
+        Calls of kinds that were not saved are compiled at their first time, as ever.
+
+        Raises:
+            ValueError: `SaveError`: the file is of another model, of other versions or of another kind of machine.
+            OSError: the file cannot be read.
+        """
+        saved = archive.read(path, model, __version__)
+        explainer = cls.__new__(cls)
+        explainer._chosen = saved.options
+        explainer._begin(model, functools.partial(clone_with_rules, model, saved.composite), saved)
+        return explainer
 
     # --- calls ---------------------------------------------------------------------------------
 
@@ -170,7 +175,7 @@ class Explainer:
                 below the last layer; sound maps stay far below. Not inside a tf.function: see `explain` there.
         """
         found = self._run(x, target, start, Request(), contrast=contrast, max_batch=max_batch)
-        return self.clone.structured(found.relevance)
+        return self._structured(found.relevance)
 
     def explain(
         self,
@@ -191,7 +196,7 @@ class Explainer:
         found = self._run(x, target, start, Request(layers, account=True), contrast=contrast, max_batch=max_batch)
         assert found.conservation is not None  # as asked for
         return Explanation(
-            relevance=self.clone.structured(found.relevance),
+            relevance=self._structured(found.relevance),
             output=found.output,
             logits=found.logits,
             target=found.target,
@@ -249,7 +254,7 @@ class Explainer:
             raise TypeError(f"map expects a tf.data.Dataset or an iterable. Received: {type(dataset).__name__}")
         streams.checked_size(batch, "batch")
         if batch is not None:
-            dataset = streams.checked(dataset, functools.partial(targets.refuse_batches, self.graph, batch))
+            dataset = streams.checked(dataset, functools.partial(targets.refuse_batches, self._outline, batch))
         batches = streams.batches(dataset, batch)
         run = functools.partial(self.explain, layers=tuple(layers)) if full else self
         run = functools.partial(run, start=start, contrast=contrast)
@@ -257,7 +262,7 @@ class Explainer:
 
     def _mapped(self, batches: Iterable, target: Targets | Callable, run: Callable, with_inputs: bool) -> Iterator:
         for element in batches:
-            x = targets.without_labels(self.graph, element)
+            x = targets.without_labels(self._outline, element)
             found = run(x, target(element) if callable(target) else target)
             yield (element, found) if with_inputs else found
 
@@ -327,62 +332,3 @@ class Explainer:
         if print_fn is not None:
             print_fn(str(found))
         return found
-
-    def _check_once(self, inputs: list[tf.Tensor], logits: tf.Tensor) -> None:
-        if self._unchecked and tf.executing_eagerly():
-            self._unchecked = False
-            checks.raise_unless_sound(checks.check(self.clone, inputs, logits, self.composite.name))
-
-    # --- one compiled pass for each kind of call -----------------------------------------------
-
-    @tf.autograph.experimental.do_not_convert  # inside a user's tf.function AutoGraph would be slow, for nothing
-    def _run(
-        self,
-        x: Inputs,
-        target: Targets,
-        start: Initial,
-        request: Request,
-        *,
-        check: bool = True,
-        contrast: Contrast = None,
-        max_batch: int | None = None,
-    ) -> Found:
-        self.renew()
-        inputs = targets.inputs(self.graph, x)
-        chosen = targets.checked(self.graph, target, start, inputs[0])
-        chosen = targets.against(self.graph, chosen, contrast, inputs[0])
-        size, samples = streams.checked_size(max_batch, "max_batch") or self.max_batch, inputs[0].shape[0]
-        if size is None or samples is None or samples <= size:
-            found = self._run_whole(inputs, chosen, request, check, target)
-        else:
-            parts = [slice(first, first + size) for first in range(0, samples, size)]
-            found = passes.joined(
-                [self._run_whole([x[p] for x in inputs], chosen.part(p), request, check, target) for p in parts]
-            )
-        if check and tf.executing_eagerly() and self.clone.plan.heads:  # else nothing divides: nothing can be amplified
-            diagnosis.advise(found.amplification, found.begin, found.conservation, self.composite.name)
-        return found
-
-    def _run_whole(
-        self, inputs: list[tf.Tensor], chosen: Target, request: Request, check: bool, target: Targets
-    ) -> Found:
-        """Run a pass on a batch that is not split; `target` is what the caller gave, for the message of an error."""
-        key = (chosen.mode, chosen.kind, chosen.contrast, request, tf.config.functions_run_eagerly())
-        if key not in self._compiled:
-            self._compiled[key] = passes.compiled(self.clone, chosen, request, self.jit_compile)
-        run, tensors = self._compiled[key], [*inputs, *chosen.tensors]
-        found, verdict = run(*tensors)
-        if not tf.executing_eagerly():
-            tf.debugging.Assert(verdict.declared, [BELOW_ZERO])
-            tf.debugging.Assert(verdict.in_range, ["target out of range, or the class of contrast itself"])
-            tf.debugging.Assert(verdict.finite, ["NaN or Inf in the relevance: call report() on the same batch"])
-        elif not verdict.declared:
-            raise ValueError(BELOW_ZERO)
-        elif not verdict.in_range:
-            initial.refuse(chosen, found.logits, target)
-        elif check and not verdict.finite:
-            _, begin, _ = initial.initial_relevance(chosen, found.logits)
-            first = begin[0] if chosen.several else begin
-            diagnosis.raise_where_it_began(self.clone, inputs, first, found.relevance)
-        self._check_once(inputs, found.logits)
-        return passes.seal(run, found, tensors)

@@ -103,6 +103,11 @@ def operations() -> set[str]:
     return {kind for kind in _REGISTRY if isinstance(kind, str)}
 
 
+def registered() -> list[tuple[type | str, LinearLayer]]:
+    """All entries: (class or operation, how it is read)."""
+    return list(_REGISTRY.items())
+
+
 def entry(layer_class: type) -> LinearLayer | None:
     """Entry of this very class, or None."""
     return _REGISTRY.get(layer_class)

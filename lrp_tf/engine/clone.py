@@ -177,15 +177,7 @@ class Clone:
 
         An integer input has it in the dtype of the rules, or None where no relevance reaches it. None stays None.
         """
-        by_ref = dict(zip(self.graph.inputs, relevances, strict=True))
-
-        def pick(ref: Ref) -> tf.Tensor | None:
-            found = by_ref[ref]
-            if found is not None and tf.as_dtype(ref.dtype).is_floating:
-                return tf.cast(found, ref.dtype)
-            return found if ref in self.plan.reached else None
-
-        return tree.map_structure(pick, self.graph.input_structure)
+        return structured(self.graph, self.plan.reached, relevances)
 
     def propagators(self, forward: Forward) -> dict[Step, Propagate]:
         """The backward function of every step, to share among several targets."""
@@ -265,6 +257,23 @@ def clone_with_rules(
     graph = canonize(graph, [choose_output(graph, output)], nonnegative, composite.canonizers)
     clone = Clone(graph, composite, relevance_filter, nonnegative=nonnegative, fast=fast)
     return clone.made_by(recipe, snapshot)
+
+
+def structured(graph: Graph, reached: Iterable[Ref], relevances: list[tf.Tensor]) -> Any:
+    """See `Clone.structured`.
+
+    Args:
+        reached: the inputs that relevance reaches.
+    """
+    by_ref = dict(zip(graph.inputs, relevances, strict=True))
+
+    def pick(ref: Ref) -> tf.Tensor | None:
+        found = by_ref[ref]
+        if found is not None and tf.as_dtype(ref.dtype).is_floating:
+            return tf.cast(found, ref.dtype)
+        return found if ref in reached else None
+
+    return tree.map_structure(pick, graph.input_structure)
 
 
 def _place() -> tf.Graph | None:

@@ -43,6 +43,21 @@ class Request(NamedTuple):
     books: tf.DType = tf.float64
 
 
+class Key(NamedTuple):
+    """Calls that share a compiled pass.
+
+    Attributes:
+        mode, kind, contrast: of the `Target`.
+        eagerly: nothing is compiled, as `tf.config.run_functions_eagerly(True)` wants it.
+    """
+
+    mode: str
+    kind: str
+    contrast: str | None
+    request: Request
+    eagerly: bool = False
+
+
 class Found(NamedTuple):
     """What a pass gives. [B, k, ...] for k targets of each sample, but for logits, output and rows.
 

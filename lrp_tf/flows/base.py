@@ -250,6 +250,11 @@ def entry(kind: type | str) -> Flow | None:
     return _REGISTRY.get((kind, None))
 
 
+def registered() -> list[tuple[tuple[type | str, int | None], Flow]]:
+    """All entries: ((class or operation, number of tensors), flow)."""
+    return list(_REGISTRY.items())
+
+
 def keeps(step: Step) -> bool:
     """Whether a layer stays one step: it has an entry, or following its `call` would not help."""
     known = linear.lookup(step.op) is not None or lookup(step) is not None

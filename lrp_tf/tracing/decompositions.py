@@ -44,6 +44,11 @@ def lookup(step: Any) -> Callable | None:
     return None
 
 
+def registered() -> list[tuple[type | str, Callable]]:
+    """All entries: (class or operation, what computes it)."""
+    return list(_REGISTRY.items())
+
+
 def per_time_step(op: Any) -> bool:
     """Whether the layer runs another one on each time step."""
     return isinstance(op, keras.layers.TimeDistributed) and computes_as(type(op), keras.layers.TimeDistributed)

@@ -45,6 +45,7 @@ class Compiling:
         self._make = functools.partial(make, **chosen)
         self._clone: Clone | None = None
         self._compiled: dict[Key, Pass] = {}
+        self._shapes: dict[Key, list[tuple[int | None, ...]]] = {}  # of what each was called with first
         self._compiled_of: Graph | None = None
         self._unchecked = saved is not None and saved.unchecked
         self.renew()
@@ -150,6 +151,7 @@ class Compiling:
         if self._saved is not None and key in self._saved.passes and functions.apt(tensors):
             return self._saved.passes[key]
         if key not in self._compiled:
+            self._shapes[key] = [tuple(tensor.shape) for tensor in tensors]
             self._compiled[key] = passes.compiled(self.clone, chosen, request, self.jit_compile)
         return self._compiled[key]
 

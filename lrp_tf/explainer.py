@@ -115,10 +115,12 @@ class Explainer(Compiling):
             ValueError: `SaveError`, where nobody could tell later whether the file fits: code other than Keras' own in
                 model or composite. And where nothing is compiled before it runs: with XLA, or eagerly.
             OSError: the file cannot be written.
+            RuntimeError: the model leaves sizes open, and was not called before.
         """
         self.renew()
         loaded = {} if self._saved is None else self._saved.passes
-        archive.write(path, __version__, self._chosen, self.clone, self._unchecked, self._compiled | loaded)
+        made = self._compiled | loaded
+        archive.write(path, __version__, self._chosen, self.clone, self._unchecked, made, self._shapes)
 
     @classmethod
     def load(cls, path: str | os.PathLike, model: keras.Model) -> Explainer:

@@ -86,7 +86,7 @@ def test_xla_on_request_and_where_there_is_a_gpu(monkeypatch):
     for gpus, expected in (([], False), (["GPU:0"], True)):
         with monkeypatch.context() as patch:
             patch.setattr(tf.config, "list_physical_devices", lambda kind, gpus=gpus: gpus)
-            assert lrp_tf.Explainer(model, jit_compile="auto")._jit_compile == expected
+            assert lrp_tf.Explainer(model, jit_compile="auto").jit_compile == expected
     with raises(ValueError, 'True, False or "auto"', "Received: 'yes'"):
         lrp_tf.Explainer(model, jit_compile="yes")
 

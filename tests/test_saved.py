@@ -170,6 +170,20 @@ def test_loaded_explainers_that_are_dropped_leave_nothing_behind(tmp_path):
     assert counts[0] == counts[1] == counts[2]
 
 
+def test_a_model_of_any_size_is_saved_once_it_was_called(tmp_path):
+    i = keras.Input((None, None, 3), name="photo")
+    model = randomize(keras.Model(i, kl.Conv2D(2, 1, name="maps")(kl.Conv2D(4, 3, activation="gelu", name="conv")(i))))
+    fresh = lrp_tf.Explainer(model)
+    expected = fresh(IMG, [1, 1, 0])
+    fresh.save(tmp_path / "net.lrp")
+    loaded = lrp_tf.Explainer.load(tmp_path / "net.lrp", model)
+    same(loaded(IMG, [1, 1, 0]), expected)
+    same(loaded(IMG[:, 1:], [1, 1, 0]), fresh(IMG[:, 1:], [1, 1, 0]))
+    assert loaded._clone is None
+    with raises(lrp_tf.SaveError, "no top class", "Remedy"):
+        lrp_tf.Explainer(model).save(tmp_path / "net.lrp")
+
+
 # --- what does not fit -------------------------------------------------------------------------
 
 

@@ -69,6 +69,7 @@ def write(
     clone: Clone,
     unchecked: bool,
     compiled: dict[Key, Any],
+    shapes: dict[Key, list[tuple[int | None, ...]]],
 ) -> Path:
     """Write a file, which appears whole or not at all.
 
@@ -78,10 +79,12 @@ def write(
         unchecked: its first batch is still to be checked.
         compiled: concrete functions, or `Loaded`. What runs eagerly is left out. If there is none, those of
             `explainer(x)` and of `explainer.explain(x)` are compiled.
+        shapes: of what the compiled functions were called with first.
 
     Raises:
         SaveError: a composite without text, code other than Keras', a pass that reads what is no weight of the model,
             nothing to save.
+        RuntimeError: see `functions.optimized`.
         OSError: the file cannot be written.
     """
     model = clone.graph.model
@@ -96,7 +99,10 @@ def write(
     graph = clone.graph
     numbers = {ref: number for number, ref in enumerate(graph.inputs)}
     described = [_described(key, function, model) for key, function in found.items()]
-    libraries = [f.functions if isinstance(f, Loaded) else functions.optimized(f) for f in found.values()]
+    libraries = [
+        function.functions if isinstance(function, Loaded) else functions.optimized(function, shapes.get(key))
+        for key, function in found.items()
+    ]
     about = {
         "format": FORMAT,
         "surroundings": identity.of_surroundings(version),

@@ -20,12 +20,19 @@ def library(graph: tf.compat.v1.GraphDef, name: str, ends: Iterable[str]) -> Lib
     Args:
         graph: its arguments are the nodes _Arg, its results the nodes _Retval.
         ends: nodes that run though no result needs them, such as assertions; those that are gone do not count.
+
+    Raises:
+        RuntimeError: it is not the graph of one function.
     """
     found = tf.compat.v1.GraphDef().library
     main = found.function.add()
     main.signature.name, main.signature.is_stateful = name, True
-    arguments = sorted((n.attr["index"].i, n) for n in graph.node if n.op == "_Arg")
-    results = sorted((n.attr["index"].i, n) for n in graph.node if n.op == "_Retval")
+    arguments = [(n.attr["index"].i, n) for n in graph.node if n.op == "_Arg"]
+    results = [(n.attr["index"].i, n) for n in graph.node if n.op == "_Retval"]
+    arguments, results = (sorted(pairs, key=lambda pair: pair[0]) for pairs in (arguments, results))
+    for pairs in (arguments, results):
+        if [number for number, _ in pairs] != list(range(len(pairs))):
+            raise RuntimeError("TensorFlow gave the graphs of several functions as one. Remedy: save in a new process")
     inner = {function.signature.name: function for function in graph.library.function}
     where = _Outputs(graph.node, {n.name: f"argument_{i}" for i, n in arguments}, inner)
     for index, node in arguments:

@@ -17,24 +17,26 @@ from lrp_tf.engine.passes import Found, Verdict
 from lrp_tf.saved.definition import Library, library, renamed, with_marked_arguments
 
 
-def optimized(function: Any) -> Library:
+def optimized(function: Any, shapes: Sequence[Sequence[int | None]] | None = None) -> Library:
     """A concrete function as the runtime optimises it: the first of the library; after it those that it calls.
 
     Args:
-        function: its arguments but for the captured ones are batches, whose sizes are open.
+        function: all its arguments but for the captured ones are batches.
+        shapes: of arguments that it has been called with, since it is called once more, with zeros; None: what is open is
+            1.
 
     Raises:
-        RuntimeError: TensorFlow did not tell.
+        RuntimeError: TensorFlow did not tell, or the function cannot compute such zeros.
     """
     runtime, marker = context.context(), f"lrp_tf_{secrets.token_hex(8)}"
     definition = with_marked_arguments(function.function_def, marker)
     captured = list(function.captured_inputs)
-    arguments = [_zeros(spec) for spec in function.inputs[: len(function.inputs) - len(captured)]]
+    specs = function.inputs[: len(function.inputs) - len(captured)]
+    arguments = [_zeros(s.dtype, shape) for s, shape in zip(specs, shapes or [s.shape for s in specs], strict=True)]
     runtime.add_function_def(definition)
     try:
         runtime.enable_graph_collection()
         try:
-            # TensorFlow optimises before it computes: it does not matter whether the model can compute zeros.
             failed = None
             try:
                 attributes = runtime.function_call_options.as_attrs()
@@ -51,13 +53,14 @@ def optimized(function: Any) -> Library:
     if len(graphs) != 1:
         raise RuntimeError(
             f"TensorFlow {tf.__version__} does not tell how it optimised a function. Expected 1 graph. Received: "
-            f"{len(graphs)}. Remedy: build an Explainer in each process"
+            f"{len(graphs)}. Remedy: call the explainer before it is saved, or build one in each process"
         ) from failed
     return library(graphs[0], "lrp_tf", definition.control_ret.values())
 
 
-def _zeros(spec: tf.Tensor) -> tf.Tensor:
-    return tf.zeros([1 if size is None else size for size in spec.shape], spec.dtype)
+def _zeros(dtype: tf.DType, shape: Sequence[int | None]) -> tf.Tensor:
+    """A batch of one."""
+    return tf.zeros([1, *(1 if size is None else size for size in shape[1:])], dtype)
 
 
 def _execute(name: str, outputs: int, inputs: list[tf.Tensor], attributes: dict[str, Any]) -> Sequence[tf.Tensor]:

@@ -22,7 +22,7 @@ def optimized(function: Any, shapes: Sequence[Sequence[int | None]] | None = Non
 
     Args:
         function: all its arguments but for the captured ones are batches.
-        shapes: of arguments that it has been called with, since it is called once more, with zeros; None: what is open is
+        shapes: of what it was called with, since it is called once more, with zeros; None: sizes that are open are
             1.
 
     Raises:

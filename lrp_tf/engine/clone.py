@@ -259,7 +259,7 @@ def clone_with_rules(
     return clone.made_by(recipe, snapshot)
 
 
-def structured(graph: Graph, reached: Iterable[Ref], relevances: list[tf.Tensor]) -> Any:
+def structured(graph: Graph, reached: Iterable[Ref], relevances: Sequence[tf.Tensor | None]) -> Any:
     """See `Clone.structured`.
 
     Args:

@@ -96,8 +96,6 @@ def write(
     if options["jit_compile"]:
         raise SaveError(f"Expected an explainer without jit_compile: XLA compiles anew in each process. {_EACH}")
     same, found = _identity(model), _passes(clone, compiled)
-    graph = clone.graph
-    numbers = {ref: number for number, ref in enumerate(graph.inputs)}
     described = [_described(key, function, model) for key, function in found.items()]
     libraries = [
         function.functions if isinstance(function, Loaded) else functions.optimized(function, shapes.get(key))
@@ -110,14 +108,8 @@ def write(
         "composite": {"name": clone.composite.name, "text": str(clone.composite)},
         "options": identity.plain(options),
         "unchecked": unchecked,
-        "inputs": [
-            [list(ref.shape), ref.dtype, name] for ref, name in zip(graph.inputs, graph.input_names, strict=True)
-        ],
-        "structure": _encoded(graph.input_structure, numbers),
-        "output": [list(graph.outputs[0].shape), graph.outputs[0].dtype, graph.dtype],
-        "reached": [number for ref, number in numbers.items() if ref in clone.plan.reached],
-        "divides": bool(clone.plan.heads),
         "passes": described,
+        **_outline(clone),
     }
     text = json.dumps(about, indent=1)
 
@@ -128,6 +120,21 @@ def write(
                 file.writestr(f"{number}.pb", library.SerializeToString())
 
     return atomic(path, draw)
+
+
+def _outline(clone: Clone) -> dict[str, Any]:
+    """All that a call needs of the graph but for its passes."""
+    graph = clone.graph
+    numbers = {ref: number for number, ref in enumerate(graph.inputs)}
+    return {
+        "inputs": [
+            [list(ref.shape), ref.dtype, name] for ref, name in zip(graph.inputs, graph.input_names, strict=True)
+        ],
+        "structure": _encoded(graph.input_structure, numbers),
+        "output": [list(graph.outputs[0].shape), graph.outputs[0].dtype, graph.dtype],
+        "reached": [number for ref, number in numbers.items() if ref in clone.plan.reached],
+        "divides": bool(clone.plan.heads),
+    }
 
 
 def _identity(model: keras.Model) -> identity.Identity:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import random
 from collections.abc import Callable
 
@@ -152,11 +153,18 @@ def test_a_curve_is_the_similarity_after_each_layer(model: keras.Model, x: np.nd
     np.testing.assert_allclose(drawn.lines[0].get_ydata(), found.values.mean(1))
 
 
-def test_gradients_follow_the_copy(small: keras.Model, x: np.ndarray) -> None:
-    explainer = gradients.InputTimesGradient(small)
+def test_gradients_follow_the_copy_and_are_made_once(small: keras.Model, x: np.ndarray) -> None:
+    explainer, made = gradients.InputTimesGradient(small), []
     ours = evaluate.randomization(explainer, x, [0, 1, 0])
     own = evaluate.randomization(case(small, x))
     np.testing.assert_allclose(ours.values, own.values, atol=1e-3)
+
+    def rebuild(model: keras.Model) -> evaluate.Explain:
+        made.append(functools.partial(explainer.with_model(model), contrast="softmax"))
+        return made[-1]
+
+    assert len(evaluate.randomization(case(small, x, rebuild=rebuild)).layers) == 2
+    assert len(made) == 1
 
 
 def test_metrics_are_means_of_the_curve(small: keras.Model, x: np.ndarray) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -132,9 +133,14 @@ def explained(
     copies = randomized(case.model, order=order, how=how, layers=layers, stages=stages, seed=case.seed, x=case.x)
     for name, model in copies:
         # Ours read the weights at every call. Others may have kept those that they were built with.
-        if not isinstance(rebuilt, (Explainer, Method)):
+        if rebuilt is None or not isinstance(_inner(rebuilt), (Explainer, Method)):
             rebuilt = case.rebuild(model)
         yield name, (maps or maps_of)(dataclasses.replace(case, explain=rebuilt))
+
+
+def _inner(explain: Explain) -> object:
+    """What a `functools.partial` calls, such as an Explainer with a contrast."""
+    return _inner(explain.func) if isinstance(explain, functools.partial) else explain
 
 
 def maps_of(case: Case) -> np.ndarray:

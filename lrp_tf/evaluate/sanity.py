@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
+from collections.abc import Callable
 
 import numpy as np
 
@@ -35,7 +36,7 @@ def parameter_randomization(
     absolute: bool = True,
     stages: int | None = None,
 ) -> np.ndarray:
-    """Similarity of the maps of the model and of copies with more and more (or one) random layers, their mean.
+    """Similarity of the maps of the model and of copies with random layers, the mean over the layers.
 
     It tells that a map depends on the weights, not that it is right. A stage whose map has one value counts only with
     SSIM. The whole curve is `evaluate.randomization`.
@@ -59,23 +60,27 @@ def randomization_smooth(
     absolute: bool = True,
     stages: int | None = None,
 ) -> np.ndarray:
-    """Smooth parameter randomisation (sMPRT): as above, of the mean maps of noisy samples, so that noise counts less.
+    """Smooth parameter randomisation (sMPRT): similarity of mean maps over noisy samples, before and after.
 
     Args:
         noise: standard deviation, as a share of the range of each sample's values. runs: how many noisy samples.
         order, how, stages: see `evaluate.randomized`. kind, absolute: see `evaluate.similarity`.
     """
+    maps = _mean_maps(case, noise, runs)
+    own, found = maps(case), explained(case, order=order, how=how, stages=stages, maps=maps)
+    return _mean([similarity(own, other, kind=kind, absolute=absolute) for _, other in found])
+
+
+def _mean_maps(case: Case, noise: float, runs: int) -> Callable[[Case], np.ndarray]:
+    """Gives the mean map of an explainer over noisy samples, the same ones for every explainer."""
     if runs < 1 or noise < 0:
         raise ValueError(f"sMPRT expects runs >= 1 and noise >= 0. Received: runs={runs}, noise={noise}")
     scale = [noise * np.ptp(x) for x in case.x]
     pairs = list(zip(scale, case.generators("randomization_smooth"), strict=True))
     shifts = [np.stack([s * numbers.normal(size=case.x[0].shape) for s, numbers in pairs]) for _ in range(runs)]
-
-    def maps(of: Case) -> np.ndarray:
-        return np.mean([dataclasses.replace(of, relevance=of.explained(of.x + s)).positions for s in shifts], axis=0)
-
-    own, found = maps(case), explained(case, order=order, how=how, stages=stages, maps=maps)
-    return _mean([similarity(own, other, kind=kind, absolute=absolute) for _, other in found])
+    return lambda of: np.mean(
+        [dataclasses.replace(of, relevance=of.explained(of.x + s)).positions for s in shifts], axis=0
+    )
 
 
 @metric("sanity", better="higher", paper="Hedström et al. 2024", needs=("model",))

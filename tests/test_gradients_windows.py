@@ -179,6 +179,15 @@ def test_channels_first():
         close(method(first)(moved, 1), np.moveaxis(method(last)(x, 1).numpy(), -1, 1), TOLERANCE)
 
 
+def test_inside_a_function_of_tensorflow(net):
+    method = gradients.Occlusion(net[0], window=4)
+    inside = tf.function(lambda x: method(x, 1), input_signature=[tf.TensorSpec([None, 8, 8, 2])])
+    close(inside(X), method(X, 1), TOLERANCE)
+    method = gradients.Occlusion(net[0], window=4, fill=lambda x: x.mean((1, 2), keepdims=True))
+    with raises(ValueError, "fill is a function of arrays"):
+        tf.function(lambda x: method(x, 1), autograph=False)(X)
+
+
 def test_one_of_several_inputs_has_positions():
     photo, size = keras.Input((8, 8, 2), name="photo"), keras.Input((2,), name="size")
     h = kl.GlobalAveragePooling2D()(kl.Conv2D(4, 3, name="conv")(photo))

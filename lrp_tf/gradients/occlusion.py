@@ -95,8 +95,8 @@ class Occlusion(Method):
         x = inputs[position]
         axes = positions(self.graph, x.shape.rank - 1)
         sizes = [x.shape[axis] for axis in axes]
-        if None in sizes or x.shape[0] is None:
-            raise ValueError(f"Occlusion needs inputs whose shape is known. Received: {tuple(x.shape)}")
+        if None in sizes:
+            raise ValueError(f"Occlusion needs samples whose shape is known. Received: {tuple(x.shape)}")
         window = _each(self.window, len(axes), "window")
         starts = tf.constant(_windows(sizes, window, _each(self.stride, len(axes), "stride")), tf.int32)
         reference = self._value(inputs, weights)
@@ -126,7 +126,7 @@ class Occlusion(Method):
         more = [(weights.values, weights.spec(self.graph)), (reference, tf.TensorSpec(rest, reference.dtype))]
         more += [(beside[position], tf.TensorSpec([None, *x.shape[1:]], x.dtype))]
         spec, parts = tf.TensorSpec([None, len(axes)], tf.int32), None
-        at_once = max(1, self.chunk // x.shape[0])
+        at_once = 1 if x.shape[0] is None else max(1, self.chunk // x.shape[0])
         for first in range(0, starts.shape[0], at_once):
             some = (starts[first : first + at_once], spec)
             key = (position, weights.several, tuple(x.shape[1:]))

@@ -52,6 +52,10 @@ def filled(graph: Graph, fill: Fill, inputs: list[tf.Tensor], name: str) -> list
     """
     structure, by_ref = graph.input_structure, dict(zip(graph.inputs, inputs, strict=True))
     if callable(fill):
+        if not tf.executing_eagerly():
+            raise ValueError(
+                f"{name} is a function of arrays. Expected a call outside of tf.function. Received: a graph."
+            )
         fill = fill(tree.map_structure(lambda ref: by_ref[ref].numpy(), structure))
     if isinstance(structure, Ref) or isinstance(fill, (int, float, np.number)):
         values: list[Any] = [fill] * len(inputs)

@@ -24,6 +24,7 @@ PAGES = [
     "CONTRIBUTING.md",
     "docs/rules.md",
     "docs/composites.md",
+    "docs/speed.md",
     "docs/extending.md",
     "docs/photographs.md",
     "docs/check.md",

@@ -142,7 +142,7 @@ def main() -> None:
         explainers(model, float(x.min())), x, metrics=metrics, masks=masks, batch_size=50, resume=options.out / "kept"
     )
     found.save(options.out)
-    print(found.markdown())
+    print(found.overview())
     print(f"{len(x)} samples, {time.perf_counter() - began:.0f} s")
 
 

@@ -17,7 +17,7 @@ from lrp_tf import __version__
 from lrp_tf.compiling import Compiling
 from lrp_tf.composites import Composite
 from lrp_tf.engine import check as checks
-from lrp_tf.engine import diagnosis, streams, tables, targets
+from lrp_tf.engine import diagnosis, tables, targets
 from lrp_tf.engine.check import Check
 from lrp_tf.engine.clone import clone_with_rules
 from lrp_tf.engine.contrast import Contrast
@@ -252,12 +252,7 @@ class Explainer(Compiling):
             full = explain
         if not isinstance(start, str):
             raise ValueError(f'map expects start="output" or "one". Received: {type(start).__name__}')
-        if not isinstance(dataset, Iterable):
-            raise TypeError(f"map expects a tf.data.Dataset or an iterable. Received: {type(dataset).__name__}")
-        streams.checked_size(batch, "batch")
-        if batch is not None:
-            dataset = streams.checked(dataset, functools.partial(targets.refuse_batches, self._outline, batch))
-        batches = streams.batches(dataset, batch)
+        batches = targets.batches(self._outline, dataset, batch)
         run = functools.partial(self.explain, layers=tuple(layers)) if full else self
         run = functools.partial(run, start=start, contrast=contrast)
         return self._mapped(batches, target, run, with_inputs)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -12,6 +13,7 @@ from keras import tree
 
 from lrp_tf.core.graph import Graph, Ref, shape_text
 from lrp_tf.engine import contrast as contrasts
+from lrp_tf.engine import streams
 from lrp_tf.engine.contrast import Contrast
 
 # Arrays or tensors, in the structure of a model's inputs.
@@ -250,6 +252,20 @@ def without_labels(graph: Graph, element: Any) -> Any:
         return element
     inputs = not isinstance(structure, Ref) and _match(structure, element, values)
     return element if inputs and not any(isinstance(value, tuple) for value in values.values()) else element[0]
+
+
+def batches(graph: Graph, dataset: Iterable, size: int | None) -> Iterator[Any]:
+    """The batches of a stream as a caller gave it; of single samples where `size` says how many to put together.
+
+    Raises:
+        TypeError: no iterable. ValueError: a size below 1, or one for elements that are batches already.
+    """
+    if not isinstance(dataset, Iterable):
+        raise TypeError(f"map expects a tf.data.Dataset or an iterable. Received: {type(dataset).__name__}")
+    streams.checked_size(size, "batch")
+    if size is not None:
+        dataset = streams.checked(dataset, functools.partial(refuse_batches, graph, size))
+    return streams.batches(dataset, size)
 
 
 def refuse_batches(graph: Graph, batch: int, element: Any) -> None:

@@ -56,7 +56,8 @@ class Run:
         """(values [methods, metrics, n], target [n], failures) of all batches.
 
         Raises:
-            ValueError: no samples; a metric that cannot be had, or that fails throughout; see `Record`, too.
+            ValueError: there are no samples; an explainer lacks what a metric needs; a metric fails for every sample;
+                see also `Record`.
         """
         found = [*self.results(stream, folder, settings)]
         if not found:

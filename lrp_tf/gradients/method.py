@@ -143,12 +143,7 @@ class Method:
         """Explain a stream of any length with constant memory; arguments, results and errors as `Explainer.map`."""
         if start is not None and not isinstance(start, str):
             raise ValueError(f'map expects start="output" or "one". Received: {type(start).__name__}')
-        if not isinstance(dataset, Iterable):
-            raise TypeError(f"map expects a tf.data.Dataset or an iterable. Received: {type(dataset).__name__}")
-        streams.checked_size(batch, "batch")
-        if batch is not None:
-            dataset = streams.checked(dataset, functools.partial(targets.refuse_batches, self.graph, batch))
-        for element in streams.batches(dataset, batch):
+        for element in targets.batches(self.graph, dataset, batch):
             x = targets.without_labels(self.graph, element)
             found = self(x, target(element) if callable(target) else target, start=start, contrast=contrast)
             yield (element, found) if with_inputs else found

@@ -41,7 +41,7 @@ def chosen(value: str, known: Sequence[str], name: str) -> str:
 
 
 def filled(graph: Graph, fill: Fill, inputs: list[tf.Tensor], name: str) -> list[tf.Tensor]:
-    """Values to put in the place of those of each input, in its shape and dtype.
+    """Values that replace each input, in its shape and dtype.
 
     Args:
         fill: a number for all; an array that broadcasts to a sample, or [B, ...]; a structure of these as the model's

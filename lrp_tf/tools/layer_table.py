@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator
-from pathlib import Path
 
 import keras
 
 from lrp_tf import flows
-from lrp_tf.atomic import atomic
 from lrp_tf.core import linear, unsupported
 from lrp_tf.engine.tables import Table
+from lrp_tf.tools import page
 
 
 def classes() -> dict[type, list[str]]:
@@ -75,13 +73,7 @@ def markdown() -> str:
 
 def main() -> None:
     """The command."""
-    parser = argparse.ArgumentParser(prog="python -m lrp_tf.tools.layer_table", description=__doc__)
-    parser.add_argument("--markdown", metavar="FILE", type=Path, help="write the table as a page")
-    arguments = parser.parse_args()
-    if arguments.markdown is None:
-        print(table())
-        return
-    atomic(arguments.markdown, lambda temporary: temporary.write_text(markdown(), encoding="utf-8"))
+    page.command("python -m lrp_tf.tools.layer_table", __doc__, table, markdown)
 
 
 if __name__ == "__main__":

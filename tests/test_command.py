@@ -175,6 +175,14 @@ except BaseException:
 """
 
 
+# A job in the background of a shell has its interrupts ignored, and so have all that it starts, as these tests are then.
+HEEDING = """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+"""
+
+
 @pytest.mark.parametrize("slow", [SLOW, DEAF], ids=["slow", "deaf"])
 def test_an_interrupt_at_the_start_is_no_traceback(tmp_path, slow):
     """While the imports run, which take seconds; a package of Keras' name makes them last, or drops the interrupt."""
@@ -185,7 +193,11 @@ def test_an_interrupt_at_the_start_is_no_traceback(tmp_path, slow):
     for command, kept in ((["summary", "m.keras"], ""), (["explain", "m.keras", "a.png"], " Finished results")):
         (tmp_path / "begun").unlink(missing_ok=True)
         with subprocess.Popen(
-            [sys.executable, "-m", "lrp_tf", *command], cwd=tmp_path, env=env, stderr=subprocess.PIPE, text=True
+            [sys.executable, "-c", HEEDING, "-m", "lrp_tf", *command],
+            cwd=tmp_path,
+            env=env,
+            stderr=subprocess.PIPE,
+            text=True,
         ) as process:
             while not (tmp_path / "begun").exists() and process.poll() is None:
                 time.sleep(0.02)

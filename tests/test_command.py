@@ -175,7 +175,7 @@ except BaseException:
 """
 
 
-# A job in the background of a shell has its interrupts ignored, and so have all that it starts, as these tests are then.
+# A job in the background of a shell has its interrupts ignored, and so have all that it starts, these tests too.
 HEEDING = """
 import os, signal, sys
 signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -6,22 +6,28 @@ from lrp_tf.atomic import atomic
 from lrp_tf.heatmap.colours import MAGNITUDE_CMAP, PALETTES, RELEVANCE_CMAP, reduce_channels, to_rgb
 from lrp_tf.heatmap.figures import figure, save, show
 from lrp_tf.heatmap.layout import Bar
+from lrp_tf.heatmap.patches import patches
 from lrp_tf.heatmap.photographs import image_to_rgb, overlay, resize
 from lrp_tf.heatmap.sheets import grid
 from lrp_tf.heatmap.signals import signal
 from lrp_tf.heatmap.smoothing import smooth
 from lrp_tf.heatmap.tables import table
+from lrp_tf.heatmap.text import Page, text
+from lrp_tf.heatmap.words import Word, words
 
 __all__ = [
     "MAGNITUDE_CMAP",
     "PALETTES",
     "RELEVANCE_CMAP",
     "Bar",
+    "Page",
+    "Word",
     "atomic",
     "figure",
     "grid",
     "image_to_rgb",
     "overlay",
+    "patches",
     "reduce_channels",
     "resize",
     "save",
@@ -29,5 +35,7 @@ __all__ = [
     "signal",
     "smooth",
     "table",
+    "text",
     "to_rgb",
+    "words",
 ]

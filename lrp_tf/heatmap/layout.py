@@ -44,6 +44,10 @@ class Bar:
             return colour(values, self.ends, self.cmap, self.gamma)
         return laid_over(np.full((256, 1, 3), 128, np.uint8), values, self.ends, self.cmap, self.gamma, self.alpha)
 
+    def of(self, values: np.ndarray) -> np.ndarray:
+        """The colours of values [...], uint8 [..., 3]; not over a photograph."""
+        return colour(values, self.ends, self.cmap, self.gamma)
+
     def marks(self) -> dict[float, str]:
         """Its numbers: share of its length -> text, for the ends, and for zero if it lies between them."""
         low, high = self.ends

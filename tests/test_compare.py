@@ -43,7 +43,19 @@ def undefined(case: evaluate.Case) -> np.ndarray:
 TOTAL = Metric("total", total, "faithfulness", "higher", "none")
 NOISY = Metric("noisy", noisy, "faithfulness", "higher", "none")
 UNDEFINED = Metric("undefined", undefined, "complexity", "lower", "none")
-METHODS = {"x": lambda x, target: x, "more": lambda x, target: x + 0.1, "chance": "random"}
+CALLS: list[int] = []
+
+
+def itself(x: np.ndarray, target: np.ndarray) -> np.ndarray:
+    CALLS.append(len(x))
+    return x
+
+
+def more(x: np.ndarray, target: np.ndarray) -> np.ndarray:
+    return x + 0.1 if x.dtype.name in {"float16", "float32", "float64"} else x  # whose order differs in every process
+
+
+METHODS = {"x": itself, "more": more, "chance": "random"}
 
 
 def test_every_value_is_kept_and_no_batch_changes_it() -> None:
@@ -114,6 +126,24 @@ def test_what_fails_costs_its_own_values_alone() -> None:
     assert (row.n, row.pairs, row.reference) == (6, 6, "good")
 
 
+def test_samples_that_have_no_scores_cost_themselves_alone() -> None:
+    """Inf in the very first sample, and scores that are NaN where a class is to be predicted."""
+    x = X.copy()
+    x[0, 0, 0, 0], x[6, 0, 0, 0] = np.inf, 7
+
+    def partly(x: np.ndarray) -> np.ndarray:
+        return np.where(x[:, :1, 0, 0] == 7, np.nan, predict(x))
+
+    found = compare(METHODS, x, predict=partly, metrics=[TOTAL])
+    assert np.flatnonzero(np.isnan(found.of("x", "total"))).tolist() == [0, 6]
+    assert [(f.sample, f.reason) for f in found.failures] == [
+        (0, "the sample holds NaN or Inf"),
+        (6, "its scores hold NaN or Inf: no class"),
+    ]
+    with pytest.raises(TypeError, match=r"Received: a stream of list\. Remedy: np\.asarray"):
+        compare(METHODS, X.tolist(), predict=predict, metrics=[TOTAL])
+
+
 def test_a_warning_is_passed_on_once_for_each_explainer() -> None:
     def explain(x: np.ndarray, target: np.ndarray) -> np.ndarray:
         warnings.warn("absurd", RuntimeWarning, stacklevel=1)
@@ -143,6 +173,9 @@ def test_a_warning_is_passed_on_once_for_each_explainer() -> None:
         ({"metrics": [Metric("m", lambda case: 1 / 0, "sanity", "lower", "")]}, "'m' fails for every.*ZeroDivision"),
         ({"x": X[:0], "target": None}, "at least one sample"),
         ({"x": iter([]), "target": None}, "at least one sample"),
+        ({"x": list(X), "target": None}, r"not take the first sample, \(1, 5, 2\).*Expected: x \[n, ...\], or a"),
+        ({"batch_size": None}, "batch_size expects a number of samples"),
+        ({"explainers": {1: "sobel", "1": "centre"}}, "names that differ. Received: '1' twice"),
     ],
 )  # fmt: skip
 def test_what_cannot_work_is_refused(changes: dict, words: str) -> None:
@@ -225,15 +258,9 @@ def test_a_killed_run_ends_with_the_same_numbers(tmp_path: Path) -> None:
     killed = subprocess.run([sys.executable, "-c", RUN, tmp_path / "kept", "5"], cwd=REPOSITORY, check=False)
     assert killed.returncode == -9
     assert len(list((tmp_path / "kept").glob("batch-*"))) == 2  # the second one with two explainers of three
-    calls: list[int] = []
-
-    def counted(x: np.ndarray, target: np.ndarray) -> np.ndarray:
-        calls.append(len(x))
-        return x
-
-    counted.__qualname__ = METHODS["x"].__qualname__
-    resumed = compare({**METHODS, "x": counted}, X, Y, **settings)
-    assert calls == [3, 1]
+    CALLS.clear()
+    resumed = compare(METHODS, X, Y, **settings)
+    assert CALLS == [3, 1]
     whole: Comparison = compare(METHODS, X, Y, **{**settings, "resume": None})
     np.testing.assert_array_equal(resumed.values, whole.values)
     assert resumed.rows == whole.rows or str(resumed) == str(whole)

@@ -124,6 +124,11 @@ def test_the_overview_marks_the_best_and_what_cannot_be_told_from_it() -> None:
 def test_one_sample_and_equal_values_have_no_interval_to_invent() -> None:
     assert np.isnan(statistics.interval(np.array([1.0]), (0,))).all()
     assert statistics.interval(np.full(5, 2.0), (0,)) == (2.0, 2.0)
+    rounded = np.array([1.0, 1 - 2e-16, 1.0, 1 - 3e-16])  # as correlations of a map with itself
+    assert statistics.interval(rounded, (0,)) == (rounded.min(), 1.0)
+    values = np.random.default_rng(0).exponential(size=20)
+    want = np.array(statistics.interval(values, (0,)))
+    np.testing.assert_allclose(statistics.interval(values * 1e-300, (0,)), want * 1e-300)
     assert np.isnan(comparison(np.ones((3, 5))).ranks("m").p)  # all tied: Friedman's test has nothing to say
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
@@ -38,6 +40,20 @@ def test_a_single_unit_has_two_classes() -> None:
     value = model.predict(X, verbose=0)
     np.testing.assert_allclose(output, np.concatenate([1 - value, value], 1), atol=1e-6)
     np.testing.assert_allclose(logits[:, 0], -logits[:, 1])
+
+
+def test_a_model_of_several_inputs_is_refused() -> None:
+    inputs = [keras.Input((4,)), keras.Input((4,))]
+    two = keras.Model(inputs, keras.layers.Dense(3)(keras.layers.Concatenate()(inputs)))
+    with pytest.raises(ValueError, match=r"one input, x\. Received: 2 inputs\. Remedy"):
+        evaluate.Predictor(two)
+
+
+def test_half_precision_loses_no_relevance() -> None:
+    half = case(x=X.astype(np.float16), explain=lambda x, target: 1e-12 * x.astype(np.float32))
+    assert half.x.dtype == np.float16
+    np.testing.assert_allclose(half.positions, 1e-12 * X.astype(np.float16).sum(-1, dtype=np.float64), rtol=1e-3)
+    assert np.isfinite(case(x=X.astype(np.float16), explain=lambda x, target: 1e6 * X).positions).all()
 
 
 def test_relevance_is_summed_over_channels_wherever_they_are() -> None:
@@ -86,6 +102,12 @@ def test_metrics_by_name() -> None:
     located = evaluate.Metric("located", lambda case: 0, "localisation", None, "-", needs=("masks",))
     with pytest.raises(ValueError, match="metric located needs where the object is"):
         located(case())
+    with pytest.raises(ValueError, match=r'better expects "higher", "lower" or None. Received: \'larger\''):
+        dataclasses.replace(mean, better="larger")
+    with pytest.raises(ValueError, match=r"needs expects some of \['masks', 'model'\]. Received: \['mask'\]"):
+        dataclasses.replace(mean, needs=("mask",))
+    with pytest.raises(ValueError, match=r"unknown family. Expected one of .*'stability'.* Received: 'faith'"):
+        evaluate.names("faith")
     with pytest.warns(evaluate.UndefinedMetricWarning, match="not defined for 3 of 3"):
         evaluate.Metric("odd", lambda case: np.full(3, np.nan), "complexity", None, "-")(case())
 

@@ -129,6 +129,10 @@ def test_input_invariance_of_gradients(explainer: type, invariant: bool) -> None
         evaluate.get("input_invariance")(
             evaluate.Case.of(x, Y, explain, evaluate.Predictor(same), model=same, rebuild=explain.with_model)
         )
+    other = keras.layers.Dense(3, name="other")(model.layers[-2].output)
+    two = explainer(keras.Model(model.input, [model.output, other]), output="other")
+    both = evaluate.Case.of(x, Y, two, evaluate.Predictor(two.explainer), model=two.model, rebuild=two.with_model)
+    assert (evaluate.get("input_invariance")(both) < 1e-5).all() == invariant
 
 
 def score(x: np.ndarray, sample: int) -> float:
@@ -176,6 +180,35 @@ def test_a_predictors_own_probabilities_are_used() -> None:
     with pytest.warns(evaluate.UndefinedMetricWarning, match="irof is not defined for 3 of 3"):
         assert np.isnan(value("irof", NOISE, predict)).all()
     np.testing.assert_array_equal(case(predict=lambda x: np.zeros((len(x), 2))).probability(X), 0.5)
+
+
+def test_probabilities_of_a_model_without_them_are_those_of_its_scores() -> None:
+    """Logits of such a model, which may be negative, are no probabilities."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((9, 8, 2))
+    for units, kind in ((3, "softmax"), (1, "sigmoid")):
+        logits = keras.layers.Dense(units, bias_initializer=keras.initializers.Constant(-9))
+        model = keras.Model(inputs, logits(keras.layers.Flatten()(inputs)))
+        linked = keras.Model(inputs, keras.layers.Activation(kind)(model.output))
+        own, known = (case(predict=evaluate.Predictor(m), x=X.astype(np.float32)) for m in (model, linked))
+        np.testing.assert_allclose(own.probability(own.x), known.probability(own.x), rtol=1e-5)
+    scored = value("irof", NOISE, lambda x: curved(x) - 50, segments=12)
+    np.testing.assert_allclose(scored, value("irof", NOISE, curved, segments=12, link="softmax"))
+    given = value("irof", NOISE, lambda x: np.abs(curved(x)), segments=12, link=lambda scores: scores)
+    assert (given != value("irof", NOISE, curved, segments=12)).all()
+
+
+def test_superpixels_of_equal_relevance_come_in_random_order() -> None:
+    """The picture's last rows decide; a constant map must not find them last for that they lie below."""
+    weights = np.zeros(X.shape[1:])
+    weights[6:] = 1
+    score = lambda x: np.stack([(x * weights).sum((1, 2, 3)), np.ones(len(x))], 1)  # noqa: E731
+    x = np.repeat(X[:1], 60, axis=0)
+    of = [evaluate.Case.of(x, 0, lambda *_, s=sign: s * weights + 0 * x, score) for sign in (1, 0, -1)]
+    best, constant, worst = (evaluate.get("irof", segments=12, fill=0.0)(c) for c in of)
+    assert best[0] > constant.mean() + 0.05
+    assert worst[0] < constant.mean() - 0.05
+    assert len(np.unique(constant)) > 20
 
 
 def test_sufficiency_by_hand() -> None:

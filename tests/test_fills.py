@@ -144,6 +144,14 @@ def test_imputation_of_series_interpolates_and_noise_is_a_share_of_the_range() -
     np.testing.assert_allclose(share, 0.01, rtol=0.25)
 
 
+def test_where_all_is_kept_nothing_is_filled() -> None:
+    """As at the last step of `monotonicity`, of a map that is positive everywhere."""
+    every = np.ones_like(KEEP)
+    every[1] = KEEP[1]
+    for name in fills.names():
+        np.testing.assert_array_equal(filled(name, keep=every)[[0, 2]], X[[0, 2]])
+
+
 def test_a_function_sees_the_callers_layout() -> None:
     seen = []
 

@@ -141,6 +141,8 @@ def test_links_make_probabilities() -> None:
     known = evaluate.perturb(predict, X, R, TARGET, steps=2, link="sigmoid")
     np.testing.assert_allclose(own.probabilities, known.probabilities)
     assert evaluate.perturb(predict, X, R, TARGET, steps=2).probabilities is None
+    far = evaluate.perturb(lambda x: np.full((5, 3), -2000.0), X, R, TARGET, steps=2, link="sigmoid")
+    np.testing.assert_array_equal(far.probabilities, 0)
 
 
 def test_schedules() -> None:

@@ -167,6 +167,17 @@ def test_gradients_follow_the_copy_and_are_made_once(small: keras.Model, x: np.n
     assert len(made) == 1
 
 
+def test_an_explainer_with_a_contrast_keeps_it(small: keras.Model, x: np.ndarray) -> None:
+    explainer = lrp_tf.Explainer(small, "epsilon")
+    found = evaluate.randomization(functools.partial(explainer, contrast="mean"), x, 0)
+    own = explainer(x, 0, contrast="mean").numpy().sum(-1)
+    for values, (_, other) in zip(found.values, evaluate.randomized(small), strict=True):
+        maps = explainer.with_model(other)(x, 0, contrast="mean").numpy().sum(-1)
+        np.testing.assert_allclose(values, evaluate.similarity(own, maps), atol=1e-3)
+    with pytest.raises(TypeError, match=r"expects an Explainer.*Received: <function"):
+        evaluate.randomization(lambda x, target: x, x)
+
+
 def test_metrics_are_means_of_the_curve(small: keras.Model, x: np.ndarray) -> None:
     of = case(small, x)
     for order in ("top_down", "bottom_up", "independent"):

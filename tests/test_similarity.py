@@ -44,5 +44,8 @@ def test_bad_input_is_refused(rng: np.random.Generator) -> None:
         similarity(a, a, kind="kendall")
     with pytest.raises(ValueError, match="maps of one shape"):
         similarity(a, a[:1])
+    with pytest.raises(ValueError, match="b must be finite"):
+        similarity(a, a * np.where(a > 2, np.nan, 1))
+    np.testing.assert_array_equal(similarity(a.tolist(), (2 * a).tolist()), similarity(a, 2 * a))
     with pytest.raises(ValueError, match=r"at least 3 x 3.*Remedy: kind='spearman'"):
         similarity(a[0], a[0], kind="ssim")

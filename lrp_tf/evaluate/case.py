@@ -113,18 +113,20 @@ class Case:
         found = protocol.scores(self.predict(x.astype(self.x.dtype, copy=False)), len(self))
         return protocol.of_target(found, self.target)
 
-    def probability(self, x: np.ndarray) -> np.ndarray:
+    def probability(self, x: np.ndarray, link: protocol.Link = None) -> np.ndarray:
         """The target's probability of other inputs of the same samples, float64 [B].
 
-        It is what `predict.probabilities` returns, as of a `Predictor`; without that, the softmax of the scores.
+        Args:
+            link: what makes it of the scores, see `perturb`. None: `predict.probabilities`, as of a `Predictor` whose
+                model ends in a softmax or sigmoid; of other scores the softmax, of a single unit's the sigmoid.
         """
         x = x.astype(self.x.dtype, copy=False)
         own = getattr(self.predict, "probabilities", None)
-        if own is not None:
+        if link is None and own is not None and getattr(self.predict, "knows_probabilities", True):
             return protocol.of_target(protocol.scores(own(x), len(self)), self.target)
-        found = protocol.scores(self.predict(x), len(self))
-        powers = np.exp(found - found.max(axis=1, keepdims=True))
-        return protocol.of_target(powers / powers.sum(axis=1, keepdims=True), self.target)
+        usual: protocol.Link = "sigmoid" if getattr(self.predict, "single", False) else "softmax"
+        found = protocol.linked(protocol.scores(self.predict(x), len(self)), link or usual)
+        return protocol.of_target(found, self.target)
 
     def explained(self, x: np.ndarray, target: np.ndarray | None = None) -> np.ndarray:
         """Relevance of other inputs of the same samples, for their targets or for other ones; shaped as `relevance`."""

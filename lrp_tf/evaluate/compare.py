@@ -61,7 +61,8 @@ def compare(
         ValueError: unknown names, a metric that an explainer cannot have or that fails for all of them on the whole
             first batch, targets out of range, settings that `resume` does not share. TypeError: no numbers.
     """
-    streams.checked_size(batch_size, "batch_size")
+    if batch_size is None or streams.checked_size(batch_size, "batch_size") is None:
+        raise ValueError("batch_size expects a number of samples. Received: None")
     if reference is not None and reference not in explainers:
         raise ValueError(f"reference expects one of {list(explainers)}. Received: {reference!r}")
     if not 0 < confidence < 1:
@@ -69,7 +70,7 @@ def compare(
     methods = methods_of(explainers, model, channel_axis, seed)
     classify = predictor(predict, model, methods, batch_size)
     run = Run(methods, _metrics(metrics), classify, channel_axis, seed, progress or (lambda count: None))
-    settings = {} if resume is None else run.settings(batch_size, predict, digests(x, target, masks))
+    settings = {} if resume is None else run.settings(batch_size, predict, model, digests(x, target, masks))
     values, targets, failures = run.whole(batches(x, target, masks, batch_size), resume, settings)
     names = tuple(method.name for method in methods)
     return Comparison(names, run.metrics, values, targets, failures, seed, reference, confidence)

@@ -7,7 +7,7 @@ import numpy as np
 
 from lrp_tf.evaluate import protocol
 from lrp_tf.evaluate.case import Case
-from lrp_tf.evaluate.copies import copy_of
+from lrp_tf.evaluate.copies import alike, copy_of
 from lrp_tf.evaluate.features import Features, rows
 from lrp_tf.evaluate.fills import FillLike
 from lrp_tf.evaluate.metric import metric
@@ -106,9 +106,7 @@ def _shifted(model: keras.Model, x: np.ndarray, shift: float) -> keras.Model:
     if plain:
         kernel = keras.ops.convert_to_numpy(first.kernel)
         first.bias.assign_sub(shift * kernel.reshape(-1, kernel.shape[-1]).sum(axis=0))
-        before = keras.ops.convert_to_numpy(model(x[:2], training=False))
-        after = keras.ops.convert_to_numpy(copy((x[:2] + shift).astype(x.dtype), training=False))
-        plain = np.allclose(before, after, rtol=1e-3, atol=1e-3 * np.abs(before).max())
+        plain = alike(model, x[:2], copy, (x[:2] + shift).astype(x.dtype), 1e-3)
     if not plain:
         raise ValueError(
             "input_invariance expects a model that begins with one Dense, or one convolution without padding, that has "

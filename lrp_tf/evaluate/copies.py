@@ -125,13 +125,16 @@ def copy_of(model: keras.Model, x: np.ndarray | None = None) -> keras.Model:
         raise ValueError(f"{_WANTED}. Received: {type(error).__name__}: {reason}. {_REMEDY}") from error
     if {id(weight) for weight in model.weights} & {id(weight) for weight in twin.weights}:
         raise ValueError(f"{_WANTED}. Received: a copy of {model.name!r} that shares weights with it. {_REMEDY}")
-    if x is not None:
-        outputs = [keras.tree.flatten(m(x[:2], training=False)) for m in (model, twin)]
-        for pair in zip(*outputs, strict=True):
-            a, b = (keras.ops.convert_to_numpy(value).astype(np.float64) for value in pair)
-            if not np.allclose(a, b, rtol=1e-4, atol=1e-5 * np.abs(a).max()):
-                raise ValueError(f"{_WANTED}. Received: a copy of {model.name!r} with other outputs. {_REMEDY}")
+    if x is not None and not alike(model, x[:2], twin, x[:2], 1e-4):
+        raise ValueError(f"{_WANTED}. Received: a copy of {model.name!r} with other outputs. {_REMEDY}")
     return twin
+
+
+def alike(model: keras.Model, x: np.ndarray, other: keras.Model, y: np.ndarray, tolerance: float) -> bool:
+    """Whether all outputs of a model for x are those of another one for y, up to a share of each value."""
+    outputs = [keras.tree.flatten(m(inputs, training=False)) for m, inputs in ((model, x), (other, y))]
+    pairs = ([keras.ops.convert_to_numpy(v).astype(np.float64) for v in pair] for pair in zip(*outputs, strict=True))
+    return all(np.allclose(a, b, rtol=tolerance, atol=tolerance / 10 * np.abs(a).max()) for a, b in pairs)
 
 
 def _finalize(model: keras.Model) -> None:

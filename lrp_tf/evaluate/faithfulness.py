@@ -19,6 +19,8 @@ from lrp_tf.evaluate.extras import optional
 from lrp_tf.evaluate.features import Features, ascending, bounded, rows
 from lrp_tf.evaluate.fills import FillLike
 from lrp_tf.evaluate.metric import metric
+from lrp_tf.evaluate.protocol import Link
+from lrp_tf.evaluate.regions import ranks
 
 
 def _positive(name: str, value: int) -> int:
@@ -249,22 +251,26 @@ def _change(case: Case, x: np.ndarray) -> np.ndarray:
 
 
 @metric("faithfulness", better="higher", paper="Rieger & Hansen 2020")
-def irof(case: Case, *, fill: FillLike = "mean", segments: int = 100, scaled: bool = True) -> np.ndarray:
+def irof(
+    case: Case, *, fill: FillLike = "mean", segments: int = 100, scaled: bool = True, link: Link = None
+) -> np.ndarray:
     """Superpixels (SLIC) are filled, the most relevant first: the area over the curve of the class's probability.
 
-    NaN for a picture that is a single superpixel, such as noise, and where the probability is 0 from the start.
+    Superpixels of equal relevance come in random order. NaN for a picture that is a single one, such as noise, and
+    where the probability is 0 from the start.
 
     Args:
         segments: about as many superpixels; relevance is averaged over each.
         scaled: the curve begins with the input as it is, and the area lies in (-∞, 1]. Otherwise as Quantus: number of
             superpixels less the area from the first filled one on; pictures with more superpixels score higher.
+        link: what makes probabilities of scores, see `perturb`; None: those that `predict` knows, else the softmax.
 
     Raises:
         ValueError: samples that are no pictures. ImportError: scikit-image is not installed.
     """
-    ranks, features, start = _ranks(case, segments), Features.of(case, fill), case.probability(case.x)
-    counts = ranks.reshape(len(case), -1).max(axis=1) + 1
-    curve = [start, *(case.probability(features.keeping(ranks > step)) for step in range(counts.max()))]
+    place, features, start = _ranks(case, segments), Features.of(case, fill), case.probability(case.x, link)
+    counts = place.reshape(len(case), -1).max(axis=1) + 1
+    curve = [start, *(case.probability(features.keeping(place > step), link) for step in range(counts.max()))]
     values = np.stack(curve, axis=1) / np.where(start > 0, start, np.nan)[:, None]
     areas = np.array([_trapezoid(row[0 if scaled else 1 : n + 1]) for row, n in zip(values, counts, strict=True)])
     return np.where(counts < 2, np.nan, 1 - areas / counts if scaled else counts - areas)
@@ -285,10 +291,11 @@ def _ranks(case: Case, segments: int) -> np.ndarray:
     if case.positions.ndim != 3 or case.channel_axis is None:
         raise ValueError(f"irof expects pictures, [B, rows, columns, channels]. Received: {case.x.shape}")
     slic, found = optional("skimage.segmentation").slic, []
-    for x, relevance in zip(np.moveaxis(case.x, case.channel_axis, -1), case.positions, strict=True):
+    pictures = np.moveaxis(case.x, case.channel_axis, -1)
+    for x, relevance, generator in zip(pictures, case.positions, case.generators("irof"), strict=True):
         labels = np.unique(slic(x.astype(np.float64), n_segments=segments, start_label=0), return_inverse=True)[1]
         means = np.bincount(labels.ravel(), relevance.ravel()) / np.bincount(labels.ravel())
-        found.append(np.argsort(np.argsort(-means, kind="stable"))[labels].reshape(relevance.shape))
+        found.append(ranks(means[None], "morf", [generator])[0][labels].reshape(relevance.shape))
     return np.stack(found)
 
 

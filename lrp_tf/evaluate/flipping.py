@@ -15,7 +15,8 @@ from lrp_tf.evaluate.case import Case
 from lrp_tf.evaluate.curves import Curve, Of
 from lrp_tf.evaluate.fills import FillLike
 from lrp_tf.evaluate.metric import metric
-from lrp_tf.evaluate.perturbation import Link, perturb
+from lrp_tf.evaluate.perturbation import perturb
+from lrp_tf.evaluate.protocol import Link
 from lrp_tf.evaluate.schedules import ScheduleLike
 
 # The curve of an order.

@@ -55,6 +55,8 @@ def imputed(image: np.ndarray, keep: np.ndarray) -> np.ndarray:
     missing = ~keep
     number = np.where(missing, np.cumsum(missing).reshape(keep.shape) - 1, -1)
     unknown = int(missing.sum())
+    if not unknown:  # a system without unknowns is none that SciPy solves
+        return np.zeros((0, image.shape[-1]))
     diagonal, right = np.zeros(unknown), np.zeros((unknown, image.shape[-1]))
     rows, columns, weights = [], [], []
     for offset in itertools.product((-1, 0, 1), repeat=keep.ndim):

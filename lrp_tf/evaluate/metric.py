@@ -45,6 +45,12 @@ class Metric:
     over_batch: bool = False
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        if self.better not in ("higher", "lower", None):
+            raise ValueError(f'better expects "higher", "lower" or None. Received: {self.better!r}')
+        if unknown := sorted(set(self.needs) - set(_NEEDS)):
+            raise ValueError(f"needs expects some of {list(_NEEDS)}. Received: {unknown}")
+
     def __call__(self, case: Case) -> np.ndarray:
         """The value of each sample, float64 [B]; NaN where the metric is not defined, with a warning.
 
@@ -99,7 +105,8 @@ def metric(
     """Declare a metric: `@metric("complexity", better="higher", paper="Chalasani et al. 2020")` above its function.
 
     Raises:
-        ValueError: a name that is taken; TypeError: an option that the function does not take.
+        ValueError: a name that is taken, unknown `better` or `needs`. TypeError: an option that the function does not
+            take.
     """
 
     def declare(function: Function) -> Function:
@@ -129,5 +136,12 @@ def get(name: str | Metric, **options: Any) -> Metric:
 
 
 def names(family: str | None = None) -> list[str]:
-    """The names of all metrics, or of those of a family."""
+    """The names of all metrics, or of those of a family.
+
+    Raises:
+        ValueError: an unknown family.
+    """
+    families = list(dict.fromkeys(m.family for m in _METRICS.values()))
+    if family is not None and family not in families:
+        raise ValueError(f"unknown family. Expected one of {families}. Received: {family!r}")
     return [m.name for m in _METRICS.values() if family in (None, m.family)]

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
-from typing import Literal, TypeAlias, TypedDict, Unpack, overload
+from typing import TypeAlias, TypedDict, Unpack, overload
 
 import numpy as np
 
 from lrp_tf.evaluate import fills, protocol, regions, schedules
 from lrp_tf.evaluate.curves import Curve, Perturbation
 from lrp_tf.evaluate.predictors import Predictor
-from lrp_tf.evaluate.protocol import Array, Predict
+from lrp_tf.evaluate.protocol import Array, Link, Predict
 
-Link: TypeAlias = Literal["softmax", "sigmoid"] | Callable[[np.ndarray], np.ndarray] | None
 # Score and probability of the target, [B] each.
 _Scored: TypeAlias = tuple[np.ndarray, np.ndarray | None]
 
@@ -238,19 +237,5 @@ def _scored(predict: Predict, x: np.ndarray, target: np.ndarray, link: Link) -> 
         scores, output = (protocol.scores(values, len(x)) for values in predict.both(x))
         return protocol.of_target(scores, target), protocol.of_target(output, target)
     scores = protocol.scores(predict(x), len(x))
-    linked = None if link is None else protocol.of_target(_linked(scores, link), target)
+    linked = None if link is None else protocol.of_target(protocol.linked(scores, link), target)
     return protocol.of_target(scores, target), linked
-
-
-def _linked(scores: np.ndarray, link: Link) -> np.ndarray:
-    if link == "softmax":
-        odds = np.exp(scores - scores.max(axis=1, keepdims=True))
-        return odds / odds.sum(axis=1, keepdims=True)
-    if link == "sigmoid":
-        return 1 / (1 + np.exp(-scores))
-    if not callable(link):
-        raise ValueError(f'link expects "softmax", "sigmoid", None or a function of scores. Received: {link!r}')
-    found = protocol.scores(link(scores), len(scores))
-    if found.shape != scores.shape:
-        raise ValueError(f"link must return probabilities. Expected: shape {scores.shape}. Received: {found.shape}")
-    return found

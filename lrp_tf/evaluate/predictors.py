@@ -19,6 +19,7 @@ class Predictor:
 
     Attributes:
         knows_probabilities: whether the model ends in a softmax or sigmoid, so that its own output is probabilities.
+        single: whether it has a single output unit, which gets the classes 0 and 1.
 
     Args:
         model: a Keras model, or an `Explainer` of one, whose clone is then used.
@@ -26,7 +27,7 @@ class Predictor:
         batch_size: at most this many samples run at once.
 
     Raises:
-        ValueError: an output that is no [B, C].
+        ValueError: an output that is no [B, C]; a model of several inputs.
     """
 
     def __init__(
@@ -35,6 +36,11 @@ class Predictor:
         self._clone: Clone = (
             model.clone if isinstance(model, Explainer) else clone_with_rules(model, "epsilon", output=output)
         )
+        if len(inputs := self._clone.graph.inputs) != 1:
+            raise ValueError(
+                f"evaluation expects a model with one input, x. Received: {len(inputs)} inputs. Remedy: a functional "
+                "model of one input around it, or predict= and explain(x, target) of your own"
+            )
         shape = self._clone.graph.outputs[0].shape
         if len(shape) > 1:
             raise ValueError(f"evaluation expects a classifier, whose output is [B, C]. Received: {(None, *shape)}")
@@ -42,7 +48,7 @@ class Predictor:
             raise ValueError(f"batch_size expects a positive integer. Received: {batch_size}")
         self.batch_size, self.classes = batch_size, class_count(self._clone.graph)
         self.knows_probabilities = bool(self._clone.graph.stripped)
-        self._single = self.classes == 2 and (shape or (1,))[0] == 1
+        self.single = self.classes == 2 and (shape or (1,))[0] == 1
         self._run = tf.function(self._both, autograph=False, reduce_retracing=True)
 
     def _both(self, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -55,7 +61,7 @@ class Predictor:
         return self.both(x)[0]
 
     def probabilities(self, x: np.ndarray) -> np.ndarray:
-        """The model's own output, [B, C]; of a single unit p they are [1 - p, p]."""
+        """The model's own output, [B, C]: probabilities if `knows_probabilities`; of a single unit p [1 - p, p]."""
         return self.both(x)[1]
 
     def both(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -65,7 +71,7 @@ class Predictor:
         found = [self._run(tf.cast(x[part], dtype)) for part in parts]
         logits = np.concatenate([pair[0].numpy() for pair in found]).reshape(len(x), -1)
         output = np.concatenate([pair[1].numpy() for pair in found]).reshape(len(x), -1)
-        if self._single:
+        if self.single:
             logits = np.concatenate([-logits, logits], axis=1)
             output = np.concatenate([1 - output, output], axis=1)
         return logits, output

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
-from typing import Any, Protocol, TypeAlias
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, Protocol, TypeAlias
 
 import numpy as np
 
 # Arrays, or tensors that `np.asarray` reads.
 Array: TypeAlias = Any
+# What makes probabilities of scores.
+Link: TypeAlias = Literal["softmax", "sigmoid"] | Callable[[np.ndarray], np.ndarray] | None
 
 
 class Explain(Protocol):
@@ -85,7 +87,7 @@ def targets(target: Array, batch: int) -> np.ndarray:
 
 
 def relevance(values: Array, x: np.ndarray, channel_axis: int | None) -> np.ndarray:
-    """Relevance in x's floating dtype, of x's shape, or without its axis of channels.
+    """Relevance in x's floating dtype, float32 at least, of x's shape, or without its axis of channels.
 
     Raises:
         ValueError: another shape, NaN or Inf.
@@ -97,7 +99,8 @@ def relevance(values: Array, x: np.ndarray, channel_axis: int | None) -> np.ndar
     if found.shape not in shapes:
         expected = " or ".join(map(str, shapes))
         raise ValueError(f"relevance has the wrong shape. Expected: {expected}. Received: {found.shape}")
-    return finite(found.astype(x.dtype, copy=False), "relevance")
+    # Half precision would lose relevance of 1e-9, and take 1e5 for Inf.
+    return finite(found.astype(np.result_type(x.dtype, np.float32), copy=False), "relevance")
 
 
 def channels(x: np.ndarray, channel_axis: int | None) -> int | None:
@@ -127,8 +130,11 @@ def numbers(ids: Array | None, batch: int) -> np.ndarray:
     return found.astype(np.int64)
 
 
-def scores(values: Array, batch: int) -> np.ndarray:
+def scores(values: Array, batch: int, *, unchecked: bool = False) -> np.ndarray:
     """Scores [batch, C] as float64.
+
+    Args:
+        unchecked: they may hold NaN and Inf.
 
     Raises:
         ValueError: another shape, NaN or Inf.
@@ -136,7 +142,27 @@ def scores(values: Array, batch: int) -> np.ndarray:
     found = np.asarray(values)
     if found.ndim != 2 or len(found) != batch:
         raise ValueError(f"predict must return scores [B, C]. Expected: ({batch}, C). Received: {found.shape}")
-    return finite(found.astype(np.float64), "the scores of predict")
+    found = found.astype(np.float64)
+    return found if unchecked else finite(found, "the scores of predict")
+
+
+def linked(scores: np.ndarray, link: Link) -> np.ndarray:
+    """Probabilities [B, C] of scores.
+
+    Raises:
+        ValueError: an unknown link; one that gives another shape, NaN or Inf.
+    """
+    if link == "softmax":
+        odds = np.exp(scores - scores.max(axis=1, keepdims=True))
+        return odds / odds.sum(axis=1, keepdims=True)
+    if link == "sigmoid":
+        return np.exp(-np.logaddexp(0, -scores))
+    if not callable(link):
+        raise ValueError(f'link expects "softmax", "sigmoid", None or a function of scores. Received: {link!r}')
+    found = finite(np.asarray(link(scores), np.float64), "what link returns")
+    if found.shape != scores.shape:
+        raise ValueError(f"link must return probabilities. Expected: shape {scores.shape}. Received: {found.shape}")
+    return found
 
 
 def of_target(values: np.ndarray, target: np.ndarray) -> np.ndarray:

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lrp_tf.engine.tables import Table
+from lrp_tf.evaluate import protocol
 from lrp_tf.evaluate.case import Case
 from lrp_tf.evaluate.copies import randomized
+from lrp_tf.evaluate.methods import explainer_of, rebuild_of
 from lrp_tf.evaluate.predictors import Predictor
 from lrp_tf.evaluate.protocol import Array, Explain
 from lrp_tf.evaluate.similarity import similarity
@@ -73,7 +75,7 @@ class Randomization:
 
 
 def randomization(
-    explainer: Case | Explainer | Method,
+    explainer: Case | Explainer | Method | functools.partial,
     x: Array | None = None,
     target: Array | None = None,
     *,
@@ -91,7 +93,8 @@ def randomization(
         found.table(), found.plot()
 
     Args:
-        explainer: an `Explainer` or a method of `lrp_tf.gradients`, with x; or a `Case` with `model` and `rebuild`.
+        explainer: an `Explainer` or a method of `lrp_tf.gradients`, or a `functools.partial` of one, such as with a
+            contrast, with x; or a `Case` with `model` and `rebuild`.
         x: samples [B, ...]. target: as the Explainer's, a class for all or one for each; None: each top class. For a
             case both are the case's, and so is the seed.
         order: "top_down", from the output, or "bottom_up", from the input: layers stay random while the next ones
@@ -101,7 +104,7 @@ def randomization(
         layers, stages: see `randomized`.
 
     Raises:
-        ValueError: as `randomized`; a case without model; unknown options.
+        ValueError: as `randomized`; a case without model; unknown options. TypeError: another kind of explainer.
     """
     case = explainer if isinstance(explainer, Case) else _case(explainer, x, target, seed)
     if isinstance(explainer, Case) and (x is not None or target is not None):
@@ -148,10 +151,15 @@ def maps_of(case: Case) -> np.ndarray:
     return dataclasses.replace(case, relevance=case.explained(case.x)).positions
 
 
-def _case(explainer: Explainer | Method, x: Array | None, target: Array | None, seed: int) -> Case:
+def _case(explain: Explain, x: Array | None, target: Array | None, seed: int) -> Case:
+    base, rebuild = explainer_of(explain), rebuild_of(explain)
+    if base is None or rebuild is None:
+        raise TypeError(
+            f"randomization expects an Explainer, a method of lrp_tf.gradients or a Case. Received: {explain!r}. "
+            "Remedy: evaluate.Case.of(..., model=..., rebuild=...)"
+        )
     if x is None:
         raise ValueError("randomization of an explainer expects samples. Received: x=None")
-    base = explainer if isinstance(explainer, Explainer) else explainer.explainer
-    predict = Predictor(base)
-    chosen = predict(np.asarray(x)).argmax(axis=1) if target is None else target
-    return Case.of(x, chosen, explainer, predict, model=base.model, rebuild=explainer.with_model, seed=seed)
+    predict, x = Predictor(base), protocol.inputs(x)
+    chosen = predict(x).argmax(axis=1) if target is None else target
+    return Case.of(x, chosen, explain, predict, model=base.model, rebuild=rebuild, seed=seed)

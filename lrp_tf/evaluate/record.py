@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -97,17 +97,19 @@ class RecordedBatch:
     def target(self, value: np.ndarray) -> None:
         self.known["target"] = value.tolist()
 
-    def of(self, method: str) -> tuple[np.ndarray, list[Failure]] | None:
+    def of(self, method: str, metrics: Iterable[str]) -> tuple[np.ndarray, list[Failure]] | None:
         """The values [metrics, B] and failures of an explainer, None if it is not finished."""
         found = self.known["methods"].get(method)
         if found is None:
             return None
-        values = np.asarray(found["values"], np.float64).reshape(-1, self.known["size"])
+        # By name: a run may be resumed with its metrics in another order.
+        values = np.asarray([found["values"][metric] for metric in metrics], np.float64)
         return values, [Failure(*row) for row in found["failures"]]
 
-    def add(self, method: str, values: np.ndarray, failures: list[Failure]) -> None:
-        """Keep what an explainer gave."""
-        self.known["methods"][method] = {"values": values.tolist(), "failures": [list(row) for row in failures]}
+    def add(self, method: str, metrics: Iterable[str], values: np.ndarray, failures: list[Failure]) -> None:
+        """Keep what an explainer gave, [metrics, B]."""
+        named = dict(zip(metrics, values.tolist(), strict=True))
+        self.known["methods"][method] = {"values": named, "failures": [list(row) for row in failures]}
         if self.path is not None:
             _write(self.path, self.known)
 

@@ -9,12 +9,14 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
+import keras
 import numpy as np
 
 from lrp_tf import __version__
 from lrp_tf.evaluate import protocol
 from lrp_tf.evaluate.case import Case
-from lrp_tf.evaluate.methods import Method, described, model_digest
+from lrp_tf.evaluate.fingerprints import described, model_digest
+from lrp_tf.evaluate.methods import Method
 from lrp_tf.evaluate.metric import Metric
 from lrp_tf.evaluate.protocol import Predict, UndefinedMetricWarning
 from lrp_tf.evaluate.record import Failure, Record, RecordedBatch
@@ -35,15 +37,17 @@ class Run:
     progress: Callable[[int], object]
     warned: set[tuple[str, str, int]] = dataclasses.field(default_factory=set)
 
-    def settings(self, batch_size: int, predict: Predict | None, data: Mapping[str, str]) -> dict[str, object]:
-        """What has to be the same when a run is resumed."""
-        models = {id(m.model): m.model for m in self.methods if m.model is not None}
+    def settings(
+        self, batch_size: int, predict: Predict | None, model: keras.Model | None, data: Mapping[str, str]
+    ) -> dict[str, object]:
+        """What has to be the same when a run is resumed; of the classifier, what `compare` was given."""
+        models = {id(m): m for m in [model, *(method.model for method in self.methods)] if m is not None}
         return {
             "version": __version__,
             "seed": self.seed,
             "batch_size": batch_size,
             "channel_axis": self.channel_axis,
-            "metrics": {name: [m.name, str(sorted(m.options.items()))] for name, m in self.metrics.items()},
+            "metrics": {name: described(metric) for name, metric in self.metrics.items()},
             "methods": {m.name: described(m.explain) for m in self.methods},
             "predict": "the model's" if predict is None else described(predict),
             "models": sorted(map(model_digest, models.values())),
@@ -83,9 +87,15 @@ class Run:
             yield found
 
     def check(self, batch: Batch) -> None:
-        """Raise ValueError for a metric that an explainer cannot have, before anything runs."""
-        x = np.nan_to_num(batch.x[:1])
-        classes = protocol.scores(self.predict(x), 1).shape[1]
+        """Raise ValueError, before the run: samples that have no scores, a metric that an explainer cannot have."""
+        x = np.nan_to_num(batch.x[:1], posinf=0, neginf=0)
+        try:
+            classes = protocol.scores(self.predict(x), 1).shape[1]
+        except Exception as error:  # of the user's classifier: any
+            raise ValueError(
+                f"the classifier does not take the first sample, {x.shape}: {error}. Expected: x [n, ...], or a stream "
+                "of batches [B, ...]"
+            ) from error
         if batch.target is not None and batch.target.max() >= classes:
             raise ValueError(f"target is out of range. Expected: below {classes}. Received: {batch.target.max()}")
         one = Batch(x, np.zeros(1, np.int64), None if batch.masks is None else batch.masks[:1], batch.ids[:1])
@@ -114,27 +124,34 @@ class Run:
         """The result of a batch; explainers that an earlier run finished are not run again."""
         fine = np.isfinite(batch.x.reshape(len(batch.x), -1)).all(axis=1)
         failures = [Failure(int(i), "", "", "the sample holds NaN or Inf") for i in batch.ids[~fine]]
-        kept = _part(batch, fine)
         target = known.target
         if target is None:
-            target = batch.target if batch.target is not None else np.full(len(batch.x), -1, np.int64)
-            if batch.target is None and fine.any():
-                target[fine] = protocol.scores(self.predict(kept.x), len(kept.x)).argmax(axis=1)
-            known.target = target
-        kept = dataclasses.replace(kept, target=target[fine])
+            target = known.target = batch.target if batch.target is not None else self.predicted(batch, fine)
+        unknown = fine & (target < 0)
+        failures += [Failure(int(i), "", "", "its scores hold NaN or Inf: no class") for i in batch.ids[unknown]]
+        fine &= ~unknown
+        kept = dataclasses.replace(_part(batch, fine), target=target[fine])
         values = np.full((len(self.methods), len(self.metrics), len(batch.x)), np.nan)
         for row, method in enumerate(self.methods):
-            finished = known.of(method.name)
+            finished = known.of(method.name, self.metrics)
             if finished is None:
                 found = self.values(method, kept) if fine.any() else (np.empty((len(self.metrics), 0)), [])
                 whole = np.full(values.shape[1:], np.nan)
                 whole[:, fine] = found[0]
                 finished = whole, found[1]
-                known.add(method.name, *finished)
+                known.add(method.name, self.metrics, *finished)
             values[row] = finished[0]
             failures += finished[1]
             self.progress(len(batch.x))
         return values, target, failures
+
+    def predicted(self, batch: Batch, fine: np.ndarray) -> np.ndarray:
+        """The class of the largest score of each sample, int64 [B]; -1 where it or its scores hold NaN or Inf."""
+        found = np.full(len(batch.x), -1, np.int64)
+        if fine.any():
+            scores = protocol.scores(self.predict(batch.x[fine]), int(fine.sum()), unchecked=True)
+            found[fine] = np.where(np.isfinite(scores).all(axis=1), scores.argmax(axis=1), -1)
+        return found
 
     def values(self, method: Method, batch: Batch) -> tuple[np.ndarray, list[Failure]]:
         """Values [metrics, B] of one explainer, and what failed: each sample alone if the batch does."""

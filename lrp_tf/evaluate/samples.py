@@ -36,11 +36,16 @@ def batches(x: Array | Iterable, target: Given, masks: Given, size: int) -> Iter
     """Batches of at most `size` samples; the batches of a stream that are larger are split.
 
     Raises:
-        TypeError: no numbers. ValueError: targets or masks that are fewer or more than the samples.
+        TypeError: no numbers, no arrays. ValueError: targets or masks that are fewer or more than the samples.
     """
     first = 0
     for element in [x] if is_array(x) else streams.batches(x, None):
         inputs: Array = element[0] if isinstance(element, tuple) else element
+        if not is_array(inputs):
+            raise TypeError(
+                f"x expects an array, or a stream of arrays or of tuples that begin with one. Received: a stream of "
+                f"{type(inputs).__name__}. Remedy: np.asarray"
+            )
         count = len(inputs)
         chosen, shown = (_of(given, element, first, count, name) for given, name in _named(target, masks))
         for start in range(0, count, size):

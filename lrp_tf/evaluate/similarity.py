@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
+from lrp_tf.evaluate import protocol
 from lrp_tf.evaluate.correlation import pearson, spearman
 from lrp_tf.evaluate.extras import optional
+from lrp_tf.evaluate.protocol import Array
 
 SIMILARITIES = ("spearman", "pearson", "ssim")
 
 
-def similarity(a: np.ndarray, b: np.ndarray, *, kind: str = "spearman", absolute: bool = True) -> np.ndarray:
+def similarity(a: Array, b: Array, *, kind: str = "spearman", absolute: bool = True) -> np.ndarray:
     """How alike the maps of a and b are, sample by sample; float64 [B], 1 where they are the same.
 
         evaluate.similarity(maps, others, kind="ssim")
@@ -25,11 +27,12 @@ def similarity(a: np.ndarray, b: np.ndarray, *, kind: str = "spearman", absolute
         NaN where a correlation is not defined: one of the maps has a single value. SSIM is defined there.
 
     Raises:
-        ValueError: an unknown kind, other shapes, maps that are too small for SSIM.
+        ValueError: an unknown kind, other shapes, NaN or Inf, maps that are too small for SSIM. TypeError: no numbers.
     """
     if kind not in SIMILARITIES:
         raise ValueError(f"kind expects one of {list(SIMILARITIES)}. Received: {kind!r}")
-    if a.shape != b.shape or a.ndim < 2:
+    a, b = protocol.inputs(a, "a"), protocol.inputs(b, "b")
+    if a.shape != b.shape:
         raise ValueError(
             f"similarity expects two batches of maps of one shape, [B, ...]. Received: {a.shape}, {b.shape}"
         )

@@ -12,6 +12,7 @@ from lrp_tf.evaluate.extras import optional
 
 # Above, the bias of the percentile method is negligible for a mean, and BCa's jackknife takes n² steps.
 _BCA_UP_TO = 1000
+_ROUNDING = 1e-12  # of the largest value
 _AT_ONCE = 2_000_000  # numbers that a bootstrap holds in memory
 
 
@@ -26,14 +27,16 @@ def interval(
         seed: of the resamples.
 
     Returns:
-        Its ends: NaN for fewer than two values, and the value itself if all are the same.
+        Its ends: NaN for fewer than two values, the least and largest one if they differ by rounding alone.
     """
     if len(values) < 2:
         return math.nan, math.nan
-    if np.ptp(values) == 0:
-        return float(values[0]), float(values[0])
+    # SciPy gives NaN for values that hardly differ, and for tiny ones.
+    scale = float(np.abs(values).max())
+    if np.ptp(values) <= _ROUNDING * scale:
+        return float(values.min()), float(values.max())
     found = optional("scipy.stats").bootstrap(
-        (values,),
+        (values / scale,),
         np.mean,
         n_resamples=resamples,
         batch=max(1, _AT_ONCE // len(values)),
@@ -41,7 +44,7 @@ def interval(
         method="BCa" if len(values) <= _BCA_UP_TO else "percentile",
         random_state=np.random.default_rng(list(seed)),
     )
-    return float(found.confidence_interval.low), float(found.confidence_interval.high)
+    return float(found.confidence_interval.low) * scale, float(found.confidence_interval.high) * scale
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,7 +13,7 @@ import keras
 import numpy as np
 
 from lrp_tf import composites, rules
-from lrp_tf.cli.options import PRESETS, NamedPreset, RelativeFactor, Written
+from lrp_tf.cli.options import FOR_TRANSFORMERS, PRESETS, NamedPreset, RelativeFactor, Written
 from lrp_tf.engine import contrast as contrasts
 from lrp_tf.engine import targets
 from lrp_tf.engine.contrast import KINDS
@@ -180,7 +180,7 @@ def explainers_of(
         LoadError: one of them twice; see `explainer_of`, too.
     """
     found: dict[str, Explainer] = {}
-    for composite in options.composites or [NamedPreset(name, {}) for name in PRESETS]:
+    for composite in options.composites or [NamedPreset(name, {}) for name in PRESETS if name not in FOR_TRANSFORMERS]:
         name = composite.text if isinstance(composite, Written) else str(composite)
         if name in found:
             raise LoadError(f"--composites names {name} twice. Expected each once")

@@ -16,8 +16,9 @@ import lrp_tf
 # The modules that define these names need TensorFlow or matplotlib; a test compares both.
 PRESETS = (
     *("epsilon", "epsilon_plus", "epsilon_plus_flat", "epsilon_alpha2_beta1", "epsilon_alpha2_beta1_flat"),
-    *("epsilon_gamma_box", "tutorial"),
+    *("epsilon_gamma_box", "tutorial", "attn_lrp", "cp_lrp"),
 )
+FOR_TRANSFORMERS = ("attn_lrp", "cp_lrp")
 FITS = ("squash", "crop", "pad")
 STYLES = ("side-by-side", "overlay", "heatmap")
 FORMATS = ("png", "jpg", "webp", "pdf", "svg")

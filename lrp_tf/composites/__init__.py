@@ -2,6 +2,7 @@
 
 from lrp_tf.composites.bounds import InputZBox
 from lrp_tf.composites.composite import Composite, Handler
+from lrp_tf.composites.kinds import contractions, max_pooling, products, quotients
 from lrp_tf.composites.match import (
     Match,
     activation,
@@ -14,7 +15,6 @@ from lrp_tf.composites.match import (
     first_n,
     last,
     linear_steps,
-    max_pooling,
     named,
     of_type,
     span,
@@ -30,6 +30,7 @@ __all__ = [
     "Match",
     "activation",
     "at",
+    "contractions",
     "convolutions",
     "dense_like",
     "first",
@@ -45,6 +46,8 @@ __all__ = [
     "needs_bounds",
     "of_type",
     "parse",
+    "products",
+    "quotients",
     "register",
     "span",
 ]

@@ -56,7 +56,7 @@ class Match:
         return self.recipe or (Match, (self.select, self.text, self.must, self.accepts))
 
 
-def _pickled_by_name(make: Callable[_P, Match]) -> Callable[_P, Match]:
+def pickled_by_name(make: Callable[_P, Match]) -> Callable[_P, Match]:
     """The matches that `make` returns pickle as its name and its arguments."""
 
     @functools.wraps(make)
@@ -76,7 +76,7 @@ def linear_steps(graph: Graph) -> list[Step]:
     return [step for step in graph.steps if step.linear is not None and not step.linear.elementwise]
 
 
-@_pickled_by_name
+@pickled_by_name
 def first() -> Match:
     """Linear steps that read an input of the model, directly or through scaling, padding, reshaping and dropout."""
 
@@ -94,7 +94,7 @@ def first() -> Match:
     return Match(select, "first()")
 
 
-@_pickled_by_name
+@pickled_by_name
 def last() -> Match:
     """The linear steps nearest to the output."""
 
@@ -111,7 +111,7 @@ def last() -> Match:
     return Match(select, "last()")
 
 
-@_pickled_by_name
+@pickled_by_name
 def at(index: int) -> Match:
     """The linear step with this index, counted from 0 in execution order; -1 is the last one.
 
@@ -130,7 +130,7 @@ def at(index: int) -> Match:
     return Match(select, f"at({index})", must=True)
 
 
-@_pickled_by_name
+@pickled_by_name
 def first_n(n: int) -> Match:
     """The first `n` linear steps in execution order; all of them if the model has fewer.
 
@@ -145,7 +145,7 @@ def first_n(n: int) -> Match:
     return Match(lambda graph: linear_steps(graph)[:n], f"first_n({n})", must=True)
 
 
-@_pickled_by_name
+@pickled_by_name
 def span(begin: End, end: End) -> Match:
     """The linear steps from `begin` to `end`, both included, in execution order.
 
@@ -210,7 +210,7 @@ def _positions(graph: Graph, end: End, text: str) -> list[int]:
 # --- by name, class and activation --------------------------------------------------------------
 
 
-@_pickled_by_name
+@pickled_by_name
 def of_type(*classes: type) -> Match:
     """Steps whose layer is an instance of one of `classes`, and the steps that such a layer was expanded into.
 
@@ -224,7 +224,7 @@ def of_type(*classes: type) -> Match:
     return Match(lambda graph: [s for s in graph.steps if accepts(s)], text, accepts=accepts)
 
 
-@_pickled_by_name
+@pickled_by_name
 def named(pattern: str) -> Match:
     """Steps whose layer's name or path matches the regular expression from end to end.
 
@@ -254,7 +254,7 @@ def activations() -> list[str]:
     return [name for name in dir(keras.activations) if name.islower() and name[0] != "_" and name not in others]
 
 
-@_pickled_by_name
+@pickled_by_name
 def activation(name: str) -> Match:
     """Steps whose layer has this built-in activation.
 
@@ -305,7 +305,7 @@ def activation(name: str) -> Match:
 # --- by what the presets distinguish ------------------------------------------------------------
 
 
-@_pickled_by_name
+@pickled_by_name
 def dense_like() -> Match:
     """What the presets treat as Dense.
 
@@ -328,29 +328,22 @@ def _on_single_pixel(step: Step) -> bool:
     return all(size == 1 for size in shape)
 
 
-@_pickled_by_name
+@pickled_by_name
 def first_convolution() -> Match:
     """The convolutions among `first()`. A first Dense does not match: Flat on it draws a blank picture."""
     return Match(lambda graph: [s for s in first().select(graph) if s.entry.convolution], "first_convolution()")
 
 
-@_pickled_by_name
+@pickled_by_name
 def convolutions() -> Match:
     """Every convolution, transposed, depthwise and separable ones included."""
     return Match(_convolutions, "convolutions()")
 
 
-@_pickled_by_name
+@pickled_by_name
 def first_half_of_convolutions() -> Match:
     """The first half of the convolutions in execution order; of an odd number, the one in the middle too."""
     return Match(lambda graph: _half(_convolutions(graph)), "first_half_of_convolutions()")
-
-
-@_pickled_by_name
-def max_pooling() -> Match:
-    """Max pooling of every kind: layers, global and adaptive ones, and `keras.ops.max`."""
-    maxima = lambda s: isinstance(flows.lookup(s), flows.MAXIMA)  # noqa: E731
-    return Match(lambda graph: [s for s in graph.steps if maxima(s)], "max_pooling()")
 
 
 def _convolutions(graph: Graph) -> list[Step]:

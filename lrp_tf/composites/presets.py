@@ -12,6 +12,7 @@ from typing import Any, TypeVar, overload
 from lrp_tf import flows, rules
 from lrp_tf.composites.bounds import InputZBox
 from lrp_tf.composites.composite import Composite, Entry
+from lrp_tf.composites.kinds import contractions, max_pooling, products, quotients
 from lrp_tf.composites.match import (
     activation,
     convolutions,
@@ -19,7 +20,7 @@ from lrp_tf.composites.match import (
     first,
     first_convolution,
     first_half_of_convolutions,
-    max_pooling,
+    last,
 )
 from lrp_tf.rules.boxes import Bound
 
@@ -101,6 +102,49 @@ def _tutorial(
     ]
 
 
+def _attn_lrp(
+    epsilon: Stabilizer = 1e-9,
+    gamma: float | None = None,
+    zero_bias: bool = False,
+    when_empty: str = "absorb",
+    flow_epsilon: Stabilizer | None = None,
+) -> Composite:
+    """AttnLRP (Achtibat et al. 2024): every product of signals shares half and half, the softmax is expanded."""
+    flow = epsilon if flow_epsilon is None else flow_epsilon
+    entries: list[Entry] = [
+        (activation("softmax"), flows.TaylorSoftmax()),
+        (contractions(), flows.Contraction(stabilizer=flow, gates="share")),
+        (products(), flows.Product(gates="share")),
+        (quotients(), flows.Quotient(gates="share")),
+    ]
+    return Composite([*entries, *_transformer(epsilon, gamma, zero_bias, when_empty)], flow_epsilon=flow)
+
+
+def _cp_lrp(
+    epsilon: Stabilizer = 1e-9,
+    gamma: float | None = None,
+    zero_bias: bool = False,
+    when_empty: str = "absorb",
+    flow_epsilon: Stabilizer | None = None,
+) -> Composite:
+    """CP-LRP (Ali et al. 2022): the weights of an attention are held, and silu(g) in the gated MLP silu(g) u."""
+    flow = epsilon if flow_epsilon is None else flow_epsilon
+    entries: list[Entry] = [
+        (contractions(), flows.Contraction(stabilizer=flow, gates="activated")),
+        (products(), flows.Product(gates="activated")),
+        (quotients(), flows.Quotient(gates="share")),
+    ]
+    return Composite([*entries, *_transformer(epsilon, gamma, zero_bias, when_empty)], flow_epsilon=flow)
+
+
+def _transformer(epsilon: Stabilizer, gamma: float | None, zero_bias: bool, when_empty: str) -> list[Entry]:
+    """What linear steps get: Epsilon; with `gamma`, Gamma on all but the last."""
+    dense = rules.Epsilon(epsilon, zero_bias)
+    if gamma is None:
+        return [(None, dense)]
+    return [(last(), dense), (None, rules.Gamma(gamma, epsilon, zero_bias, when_empty))]
+
+
 def _gradient() -> list[Entry]:
     return [(None, rules.Jacobian()), (None, flows.Derivative())]
 
@@ -121,6 +165,8 @@ PRESETS: dict[str, Preset] = {
     "epsilon_alpha2_beta1_flat": _epsilon_alpha2_beta1_flat,
     "epsilon_gamma_box": _epsilon_gamma_box,
     "tutorial": _tutorial,
+    "attn_lrp": _attn_lrp,
+    "cp_lrp": _cp_lrp,
 }
 # What LRP is compared with, known to `get` by name: gradients, which conserve nothing. See `lrp_tf.gradients`.
 GRADIENTS: dict[str, Preset] = {

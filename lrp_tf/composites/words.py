@@ -14,6 +14,7 @@ import numpy as np
 
 from lrp_tf import flows, rules
 from lrp_tf.composites.bounds import InputZBox
+from lrp_tf.composites.kinds import contractions, max_pooling, products, quotients
 from lrp_tf.composites.match import (
     Match,
     Predicate,
@@ -26,7 +27,6 @@ from lrp_tf.composites.match import (
     first_half_of_convolutions,
     first_n,
     last,
-    max_pooling,
     named,
     of_type,
     span,
@@ -41,6 +41,9 @@ PHRASES: dict[str, Callable[[], Match]] = {
     "first half of convolutions": first_half_of_convolutions,
     "dense": dense_like,
     "max pooling": max_pooling,
+    "products": products,
+    "quotients": quotients,
+    "contractions": contractions,
 }
 
 

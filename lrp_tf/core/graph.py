@@ -104,6 +104,8 @@ class Step:
     addend: Ref | None = None  # constant that is added to the outputs of the kernel
     constant: tuple[int, ...] = ()  # inputs that no input of the model can change
     gates: tuple[int, ...] = ()  # inputs in [0, 1] by a sigmoid or softmax, or scales by rsqrt or reciprocal
+    scales: tuple[int, ...] = ()  # factors that only weigh the others, see `engine.factors`
+    activated: tuple[int, ...] = ()  # inputs that an activation function gave
     held: tuple[int, ...] = ()  # inputs that relevance never enters; constants alone until handlers are assigned
     marks: Marks = Marks()
 

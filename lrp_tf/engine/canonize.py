@@ -17,6 +17,7 @@ from lrp_tf import flows
 from lrp_tf.core import linear
 from lrp_tf.core.graph import Graph, Interval, Ref, Step, UnsupportedLayerError
 from lrp_tf.core.operations import SHAPE_ONLY, STEPWISE, ActivationFunction, InputShift, SplitTime
+from lrp_tf.engine.factors import mark_factors
 
 Canonizer = Callable[[Graph], Graph]
 
@@ -386,5 +387,6 @@ PASSES: tuple[Canonizer, ...] = (
     fold_addends,  # before `fold_behind`: the BatchNormalization behind x @ w + b then follows a single linear step
     fold_behind,  # before `fold_ahead`: scaling the outputs of a kernel is always exact, and cheaper
     fold_ahead,  # before `mark_bounds`, which reads the tensors that are left
-    mark_bounds,  # last: it reads what all others made
+    mark_bounds,  # behind all that rewrite steps: it reads the tensors that are left
+    mark_factors,  # last, likewise
 )

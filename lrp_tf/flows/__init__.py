@@ -5,6 +5,7 @@ makes a layer or operation known.
 """
 
 from lrp_tf.flows import entries as entries
+from lrp_tf.flows.attention import TaylorSoftmax
 from lrp_tf.flows.base import (
     UNBOUNDED,
     Flow,
@@ -66,6 +67,7 @@ __all__ = [
     "Select",
     "Share",
     "SoftMaximum",
+    "TaylorSoftmax",
     "Winner",
     "WinnerTakesAll",
     "entry",

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from lrp_tf import rules
 from lrp_tf.core.account import Account
-from lrp_tf.core.graph import Step
+from lrp_tf.core.graph import Ref, Step
 from lrp_tf.core.numerics import Relative, check_stabilizer, offset, ratio, vjp
 from lrp_tf.core.protocol import Handler, Propagate, Saved, ZeroInput
 from lrp_tf.flows.base import (
@@ -47,8 +47,8 @@ class Share(Flow):
     share as a bias does.
 
     Args:
-        bounds: how the bounds of the output follow from those of the inputs: "sum", "hull", "sign" (what is >= 0 stays
-            so), or "", unknown.
+        bounds: how the bounds of the output follow from those of the inputs: "sum", "difference", "hull", "sign" (what
+            is >= 0 stays so), or "", unknown.
         stabilizer: epsilon of s(z) = z + epsilon sign(z), a number >= 0 or `Relative`.
     """
 
@@ -106,12 +106,24 @@ class Share(Flow):
         return propagate
 
     def interval(self, step: Step, intervals: list[Interval]) -> Interval:
+        if self.bounds == "difference":
+            return _difference(step, intervals)
         intervals = [*intervals, *((n, n) for n in numbers(step))]
         if self.bounds == "sum":
             return sum(low for low, _ in intervals), sum(high for _, high in intervals)
         if self.bounds == "sign":
             return (0, math.inf) if all(low >= 0 for low, _ in intervals) else UNBOUNDED
         return hull(intervals) if self.bounds == "hull" else UNBOUNDED
+
+
+def _difference(step: Step, intervals: list[Interval]) -> Interval:
+    """Bounds of a - b, either of which may be a number."""
+    known = iter(intervals)
+    flat = [a for a in keras.tree.flatten(step.args) if isinstance(a, (Ref, int, float))]
+    if len(flat) != 2:  # given by keyword
+        return UNBOUNDED
+    (low, high), (least, most) = ((float(a), float(a)) if isinstance(a, (int, float)) else next(known) for a in flat)
+    return low - most, high - least
 
 
 def keeps_rectified(handler: Handler) -> bool:
@@ -160,8 +172,8 @@ class Contraction(Share):
     z_j = sum_i x_i w_ij with x and w both signals: R_i = x_i sum_j w_ij R_j / (2 s(z_j)), and likewise for w.
 
     Args:
-        gates: "held": a gate (in [0, 1] by a sigmoid or softmax, as the weights of an attention) gets nothing and
-            leaves all to the other signal; "share": it shares like any signal.
+        gates: which factors are held and leave all to the other one, see `factors`: by default a gate, as the weights
+            of an attention are one.
     """
 
     gates: str = "held"
@@ -194,19 +206,29 @@ class Contraction(Share):
         return lambda *values: dot.call([x * scale for x, scale in zip(values, scales, strict=True)])
 
 
-GATES = ("held", "share")
+GATES = ("held", "share", "activated")
 
 
 def check_gates(gates: str) -> None:
-    """Raise ValueError unless `gates` is "held" or "share"."""
+    """Raise ValueError unless `gates` is one of `GATES`."""
     if gates not in GATES:
         raise ValueError(f"gates expects one of {GATES}. Received: {gates!r}")
 
 
 def factors(step: Step, gates: str) -> tuple[int, ...]:
-    """The signals of a product that take relevance: a gate does not if it is "held" and a signal is no gate."""
-    others = [i for i in step.signals if i not in step.gates]
-    return tuple(others if others and gates == "held" else step.signals)
+    """The signals of a product that take relevance; all, if every one of them would be held.
+
+    Args:
+        gates: "held": a gate is held (in [0, 1] by a sigmoid or softmax, or a scale by rsqrt or reciprocal).
+            "share": it shares like any signal; what only weighs is held (scales, masks, the function f in x f(x)).
+            "activated": gates are held, what only weighs, and what an activation function gave, as in silu(g) u.
+    """
+    weights = {"held": [step.gates], "share": [step.scales], "activated": [step.activated, step.gates, step.scales]}
+    for first in range(len(weights[gates])):  # where nothing else is left, what an activation gave is a signal
+        held = {i for positions in weights[gates][first:] for i in positions}
+        if others := tuple(i for i in step.signals if i not in held):
+            return others
+    return tuple(step.signals)
 
 
 def shared_equally(step: Step, inputs: list[tf.Tensor], positions: list[int]) -> Propagate:
@@ -224,8 +246,8 @@ class Product(Flow):
     """An element-wise product: several signals share R equally, a constant gets none.
 
     Args:
-        gates: "held": a gate (in [0, 1] by a sigmoid or softmax) gets nothing, all goes to the other signals; "share":
-            it shares like any signal.
+        gates: which factors are held and leave all to the other ones, see `factors`: by default gates, in [0, 1] by a
+            sigmoid or softmax.
     """
 
     gates: str = "held"

@@ -44,7 +44,19 @@ HEIF = ["pillow-heif>=1.0"]
 EVALUATE = ["scipy>=1.11", "scikit-image>=0.22"]
 # Its releases follow TensorFlow's; for the warm-up requests.
 SERVING = ["tensorflow-serving-api>=2.20"]
-TEST = [*MNIST, *SERVING, *HEIF, *EVALUATE, "pytest>=8.3", "pytest-xdist>=3.7", "hypothesis>=6.100", "ruff==0.17.5"]
+# Tokenizers of `lrp-tf explain-text`; functions of one's own need neither.
+TEXT = ["tokenizers>=0.20", "sentencepiece>=0.2"]
+TEST = [
+    *MNIST,
+    *SERVING,
+    *HEIF,
+    *EVALUATE,
+    *TEXT,
+    "pytest>=8.3",
+    "pytest-xdist>=3.7",
+    "hypothesis>=6.100",
+    "ruff==0.17.5",
+]
 TEST += ["mypy==2.4.1", "setuptools>=68", "wheel"]
 
 setup(
@@ -77,6 +89,7 @@ setup(
         "serving": SERVING,
         "heif": HEIF,
         "evaluate": EVALUATE,
+        "text": TEXT,
         "test": TEST,
     },
     entry_points={"console_scripts": ["lrp-tf = lrp_tf.cli:main"]},

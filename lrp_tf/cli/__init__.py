@@ -1,4 +1,4 @@
-"""The command `lrp-tf`: explains the images that any saved Keras model classifies."""
+"""The command `lrp-tf`: explains what any saved Keras model says of images and texts."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from lrp_tf.cli import comparing, options
+    from lrp_tf.cli import comparing, options, text_options
 
-    return options.parser(comparing.COMMANDS)
+    return options.parser(text_options.COMMANDS | comparing.COMMANDS)
 
 
 def _run(options: argparse.Namespace) -> int:
-    from lrp_tf.cli import commands, evaluate, grid
+    from lrp_tf.cli import commands, evaluate, grid, text
 
     terminal.raise_interrupt()
-    return (commands.COMMANDS | evaluate.COMMANDS | grid.COMMANDS)[options.command](options)
+    return (commands.COMMANDS | text.COMMANDS | evaluate.COMMANDS | grid.COMMANDS)[options.command](options)
 
 
 def guarded(

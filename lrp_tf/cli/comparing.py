@@ -111,7 +111,7 @@ def _value(text: str) -> object:
         return text  # a word
 
 
-COMMANDS: options.Commands = {
+COMMANDS: dict[str, options.Command] = {
     "evaluate": (add_evaluate, "whether explanations are right: composites and baselines by metrics, with intervals"),
     "grid": (add_grid, "a picture for each image: composites in rows, classes in columns"),
 }

@@ -52,19 +52,21 @@ class _Version(argparse.Action):
 
 
 class _Intermixed(argparse.ArgumentParser):
-    """Takes images before, between and behind options; argparse takes them in one place alone."""
+    """Takes images and texts before, between and behind options; argparse takes them in one place alone."""
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         found, rest = super().parse_known_args(args, namespace)
-        if isinstance(getattr(found, "images", None), list):
-            names = [text for text in rest if text == "-" or not text.startswith("-")]
-            found.images += names
-            rest = [text for text in rest if text not in names]
+        for names in (getattr(found, "images", None), getattr(found, "texts", None)):
+            if isinstance(names, list):
+                more = [text for text in rest if text == "-" or not text.startswith("-")]
+                names += more
+                rest = [text for text in rest if text not in more]
         return found, rest
 
 
 # The name of a command -> what adds its options, and its line in --help.
-Commands = Mapping[str, tuple[Callable[[argparse.ArgumentParser], None], str]]
+Command = tuple[Callable[[argparse.ArgumentParser], None], str]
+Commands = Mapping[str, Command]
 
 
 def parser(more: Commands = MappingProxyType({})) -> argparse.ArgumentParser:
@@ -73,7 +75,9 @@ def parser(more: Commands = MappingProxyType({})) -> argparse.ArgumentParser:
     Args:
         more: further commands.
     """
-    parser = argparse.ArgumentParser("lrp-tf", description="explains the images that any saved Keras model classifies.")
+    parser = argparse.ArgumentParser(
+        "lrp-tf", description="explains what any saved Keras model says of images and texts."
+    )
     parser.add_argument("--version", action=_Version, nargs=0, help="of lrp_tf, Keras and TensorFlow")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Intermixed)
 
@@ -202,9 +206,11 @@ def add_picture_options(parser: argparse.ArgumentParser, out: Path) -> None:
     parser.add_argument("--save-relevance", action="store_true", help="write .npy files, too")
 
 
-def add_output(parser: argparse.ArgumentParser, out: Path, batch: int = 8) -> None:
+def add_output(parser: argparse.ArgumentParser, out: Path, batch: int = 8, what: str = "images") -> None:
     parser.add_argument("--out", type=Path, default=out, metavar="DIR", help="default: %(default)s")
-    parser.add_argument("--batch", type=_count, default=batch, metavar="N", help="images at once; default: %(default)s")
+    parser.add_argument(
+        "--batch", type=_count, default=batch, metavar="N", help=f"{what} at once; default: %(default)s"
+    )
     earlier = parser.add_mutually_exclusive_group()
     earlier.add_argument("--resume", action="store_true", help="skip what an earlier run with --out finished")
     earlier.add_argument("--overwrite", action="store_true", help="begin the tables of an earlier run anew")
@@ -220,7 +226,7 @@ def add_colours(parser: argparse.ArgumentParser) -> None:
 
 
 def add_display(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--scale", type=_scale, metavar="R|99%|image|run",
+    parser.add_argument("--scale", type=scale, metavar="R|99%|image|run",
                         help="|R| of full colour: a number, a quantile of each map (99%%), the largest of all targets "
                         "of an image (image, image:99%%) or of the whole run, which computes all relevance twice; "
                         "default: each map's own maximum")  # fmt: skip
@@ -236,7 +242,7 @@ def add_display(parser: argparse.ArgumentParser) -> None:
                         help="png and webp lose nothing, jpg has quality 95; default: png")  # fmt: skip
 
 
-def _scale(text: str) -> float | str:
+def scale(text: str) -> float | str:
     try:
         return float(text)
     except ValueError:

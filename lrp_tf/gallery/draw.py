@@ -122,15 +122,18 @@ def sheet(
     heatmap.grid(path, pictures, titles=texts, tile_inches=TILE, bars=shown_bars, dpi=look.dpi)
 
 
-def where_it_went(start: float, arrived: float, bias: float, stabilizer: float, other: float) -> str:
+def where_it_went(
+    start: float, arrived: float, bias: float, stabilizer: float, other: float, *, at: str = "the pixels"
+) -> str:
     """What became of a score, in words: "0 % of the score arrives at the pixels, biases absorb 99 %".
 
     Args:
         start, arrived, bias, stabilizer, other: the first five entries of `Conservation` for one sample and target.
+        at: what the model's input is.
     """
     if not start or not np.isfinite([start, arrived, bias, stabilizer, other]).all():
-        return f"relevance of {arrived:.3g} arrives at the pixels"
-    words = [f"{_share(arrived / start, ' of the score')} arrives at the pixels"]
+        return f"relevance of {arrived:.3g} arrives at {at}"
+    words = [f"{_share(arrived / start, ' of the score')} arrives at {at}"]
     takers = {"biases": bias, "stabilizers": stabilizer, "other mechanisms": other}
     for name, taken in takers.items():
         share = taken / start

@@ -8,18 +8,17 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 import tensorflow as tf
 
-from lrp_tf.engine import diagnosis, targets
+from lrp_tf.engine import targets
 from lrp_tf.engine.contrast import SameClassError
 from lrp_tf.explainer import Explainer, Explanation
 from lrp_tf.files.loading import Classes
 from lrp_tf.gallery.ahead import ahead
 from lrp_tf.gallery.draw import where_it_went
-from lrp_tf.gallery.ledger import TOP, Row
+from lrp_tf.gallery.ledger import Row
+from lrp_tf.gallery.numbers import Numbers
 from lrp_tf.gallery.stream import Photograph, Stream
 from lrp_tf.heatmap.colours import summed
 from lrp_tf.terminal import printable
-
-_SHARES = ("start", "relevance", "bias", "stabilizer", "other", "unexplained")
 
 
 class Explained(NamedTuple):
@@ -89,9 +88,9 @@ class Explaining:
         stripped = bool(self.explainer.graph.stripped)
         for explanation, indices in self._results(paths, full=True):
             yield from self._failures()
-            batch, maps = _Batch(explanation, stripped), self._channels_last(explanation.relevance)
+            numbers, maps = Numbers(explanation, stripped), self._channels_last(explanation.relevance)
             for row, index in enumerate(map(int, indices)):
-                rows, titles = self._describe(batch, row, maps[row])
+                rows, titles = self._describe(numbers, row, maps[row])
                 yield Explained(index, self.stream.take(index), maps[row], rows, titles)
         yield from self._failures()
 
@@ -127,16 +126,8 @@ class Explaining:
         maps = maps[:, None] if self.count == 1 else maps
         return np.moveaxis(maps, 2, -1) if self.stream.form.channels_first else maps
 
-    def _describe(self, batch: _Batch, row: int, maps: np.ndarray) -> tuple[list[Row], list[str]]:
+    def _describe(self, numbers: Numbers, row: int, maps: np.ndarray) -> tuple[list[Row], list[str]]:
         """The rows and titles of one image of a batch."""
-        logits, name = batch.logits[row], self.classes.name
-
-        def chance(index: int, digits: str) -> str:
-            return "" if batch.probabilities is None else format(batch.probabilities[row, index], digits)
-
-        best = [int(c) for c in np.argsort(-logits, kind="stable")[:TOP]]
-        top = [cell for c in best for cell in (c, name(c), chance(c, ".6g"), f"{logits[c]:.7g}")]
-        top += [""] * (4 * (TOP - len(best)))
         largest = np.abs(summed(maps)).max((1, 2))
         against, rather = "" if self.contrast is None else str(self.contrast), ""
         if self.contrast is not None:
@@ -144,48 +135,16 @@ class Explaining:
             rather = f" rather than {other}"
         rows: list[Row] = []
         titles: list[str] = []
-        for k, target in enumerate(batch.targets(row)):
-            shares, warning = batch.shares[:, row, k], batch.warning(row, k)
-            start, arrived = shares[:2]
-            numbers = [f"{share:.7g}" for share in (logits[target], *shares[1:])]
-            more = (chance(target, ".6g"), f"{arrived / start:.4g}" if start else "", f"{largest[k]:.7g}", warning)
-            rows.append((*top, target, name(target), *numbers, *more, against, f"{start:.7g}"))
-            likely = f", p = {p}" if (p := chance(target, ".3f")) else ""
-            went = "ABSURD: no explanation" if warning else where_it_went(*map(float, shares[:5]))
-            titles.append(f"{printable(self._label(target))}{rather}{likely}, logit {logits[target]:.2f}\n{went}")
+        for k, target in enumerate(numbers.targets(row)):
+            rows.append(numbers.cells(row, k, self.classes.name, largest[k], against))
+            likely = f", p = {p}" if (p := numbers.chance(row, target, ".3f")) else ""
+            shares = map(float, numbers.shares[:5, row, k])
+            went = "ABSURD: no explanation" if numbers.warning(row, k) else where_it_went(*shares)
+            logit = numbers.logits[row, target]
+            titles.append(f"{printable(self._label(target))}{rather}{likely}, logit {logit:.2f}\n{went}")
         return rows, titles
 
     def _label(self, index: int) -> str:
         """The name of a class in titles."""
         name = self.classes.name(index)
         return name if name != str(index) else f"class {index}"
-
-
-class _Batch:
-    """The numbers of an explanation as arrays: logits and probabilities [B, C], shares [6, B, k]."""
-
-    def __init__(self, explanation: Explanation, stripped: bool) -> None:
-        self.logits, self.probabilities = _scores(explanation, stripped)
-        size = len(self.logits)
-        conservation = explanation.conservation
-        self.shares = np.stack([np.asarray(getattr(conservation, share)).reshape(size, -1) for share in _SHARES])
-        self.unexplained = diagnosis.unexplained(conservation, explanation.begin).numpy().reshape(size, -1)
-        self.amplification = explanation.amplification.numpy().reshape(size, -1)
-        self.target = np.asarray(explanation.target).reshape(size, -1)
-
-    def targets(self, row: int) -> list[int]:
-        return self.target[row].tolist()
-
-    def warning(self, row: int, k: int) -> str:
-        """What is absurd about a map, or ""; see `lrp_tf.RelevanceWarning`."""
-        return diagnosis.remark(self.amplification[row, k], self.unexplained[row, k])
-
-
-def _scores(explanation: Explanation, stripped: bool) -> tuple[np.ndarray, np.ndarray | None]:
-    """Logits [B, C], and probabilities [B, C] if the model gives them; a single unit counts as two classes."""
-    logits = np.asarray(explanation.logits, np.float64)
-    output = np.asarray(explanation.output, np.float64)
-    logits, output = logits.reshape(len(logits), -1), output.reshape(len(output), -1)
-    if logits.shape[1] == 1:
-        logits, output = np.concatenate([-logits, logits], 1), np.concatenate([1 - output, output], 1)
-    return logits, output if stripped else None

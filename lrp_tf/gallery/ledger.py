@@ -142,6 +142,7 @@ def plan(
     *,
     resume: bool,
     overwrite: bool,
+    kept: Iterable[str] | None = None,
 ) -> RunPlan:
     """Compare what is asked for with what an earlier run left in `out`, and make `out` ready.
 
@@ -149,6 +150,7 @@ def plan(
         files: pairs of a path and the part of it that names the results; a path that comes twice is one item.
         suffixes: of the files that each item will have.
         settings: have to be the same when a run is resumed.
+        kept: files that no result may replace, if they lie in `out`; None: those to explain.
 
     Raises:
         LoadError: results of an earlier run, and neither `resume` nor `overwrite`; other settings than its.
@@ -162,7 +164,7 @@ def plan(
     relatives: dict[str, str] = {}
     for path, relative in files:
         relatives.setdefault(path, relative)
-    names.spare(out, relatives)
+    names.spare(out, relatives if kept is None else kept)
     items = [Item(path, names.new(path, relative)) for path, relative in relatives.items() if path not in finished]
     return RunPlan(items, len(relatives) - len(items), finished)
 

@@ -23,6 +23,7 @@ from lrp_tf.heatmap.text_picture import Paragraph, dark_letters, drawn
 from lrp_tf.heatmap.words import Markers, Word, is_padding, markers_of, words
 
 _STOPS = 20
+_SHORT = 50  # characters
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +47,9 @@ class Entry:
 
     def paragraph(self) -> Paragraph:
         """What a picture shows of it."""
-        head = "    ".join(f"{name}: {value}" for name, value in self.facts)
+        # No line ends inside a short one.
+        told = (f"{name}: {value}" for name, value in self.facts)
+        head = "    ".join(one.replace(" ", "\u00a0") if len(one) < _SHORT else one for one in told)
         lines = [line for line in (self.title, head) if line]
         return Paragraph(self.words, self.colours, self.bar, "\n".join(lines), self.note)
 

@@ -18,7 +18,7 @@ Markers = Literal["auto", "##", "▁", "Ġ"] | None
 MARKERS = ("##", "▁", "Ġ")
 """Of WordPiece: the token continues a word. Of SentencePiece and byte-level BPE: a space lies ahead of the token."""
 
-_NAMES = "pad|unk|mask|bos|eos|cls|sep|start_of_turn|end_of_turn"
+_NAMES = "pad|bos|eos|cls|sep|start_of_turn|end_of_turn"
 # The last alternative is the empty text, Keras' padding.
 _SPECIAL = re.compile(
     rf"\[(?:{_NAMES.upper()}|unused\d+)\]|</?s>|<(?:{_NAMES}|extra_id_\d+|unused\d+)>|<[|｜][^<>]+[|｜]>|"

@@ -54,6 +54,10 @@ class Explainer(Compiling):
             inputs need. An input below zero raises ValueError.
         fast: "bfloat16" computes the rules' own convolutions in it where that is faster, and is refused where none is;
             "auto" means float32 there. `summary` says which are chosen, and docs/speed.md what accuracy is lost.
+        recompute: keep the values of the forward pass only where the model is narrow, and compute the others again part
+            by part while relevance comes down: memory grows with the square root of the depth, for up to one more
+            forward pass. For long inputs. It saves nothing where functions run eagerly, and XLA may merge
+            what is computed again with the forward pass.
         max_batch: split larger batches into parts of at most this size, explained one after another.
         check: run `check` on the first batch: True, False, or None: if layers were followed, other than separable
             convolutions of Keras, or registered. It costs about three eager passes of two samples, once. It raises
@@ -78,12 +82,14 @@ class Explainer(Compiling):
         relevance_filter: float | None = None,
         nonnegative: bool = False,
         fast: str | None = None,
+        recompute: bool = False,
         max_batch: int | None = None,
         check: bool | None = None,
         **options: Any,
     ) -> None:
         self._chosen: dict[str, Any] = {"output": output, "jit_compile": jit_compile, "nonnegative": nonnegative}
-        self._chosen |= {"relevance_filter": relevance_filter, "fast": fast, "max_batch": max_batch, "check": check}
+        self._chosen |= {"relevance_filter": relevance_filter, "fast": fast, "recompute": bool(recompute)}
+        self._chosen |= {"max_batch": max_batch, "check": check}
         self._begin(model, functools.partial(clone_with_rules, model, composite, **options))
 
     def __repr__(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import operator
 from collections.abc import Callable, Iterable, Sequence
@@ -52,7 +53,8 @@ class Clone:
     Args:
         graph: canonized.
         composite: assigns the rules and flows.
-        relevance_filter, nonnegative, fast: see `Explainer`; the graph was canonized with the same `nonnegative`.
+        relevance_filter, nonnegative, fast, recompute: see `Explainer`; the graph was canonized with the same
+            `nonnegative`.
 
     Raises:
         ValueError: a wrong `relevance_filter`; see also `make_plan`.
@@ -66,11 +68,12 @@ class Clone:
         *,
         nonnegative: bool = False,
         fast: str | None = None,
+        recompute: bool = False,
     ) -> None:
         self.relevance_filter = _fraction(relevance_filter)
         self.nonnegative = nonnegative
         self.composite = composite
-        self.plan: Plan = make_plan(graph, composite, fast=fast)
+        self.plan: Plan = make_plan(graph, composite, fast=fast, recompute=recompute)
         # Makes the same clone again; None where it was made from a graph.
         self.recipe: Callable[[], Clone] | None = None
         self._snapshot: Snapshot | None = None
@@ -83,7 +86,9 @@ class Clone:
         @tf.custom_gradient
         def run(*flat: tf.Tensor) -> tuple[tf.Tensor, Callable]:
             watched, place = record.should_record_backprop(flat) or not record.could_possibly_record(), _place()
-            forward = self.forward(flat)
+            # Not recorded: a tape would keep the values that are to be computed again.
+            with record.stop_recording() if self.recomputes else contextlib.nullcontext():
+                forward = propagation.forward(self.plan, flat, lean=True)
 
             def gradient(initial: tf.Tensor, variables: Iterable[tf.Variable] | None = None) -> list | tuple:
                 # A tape around a tf.function calls this in another graph, with every variable that the function reads.
@@ -139,6 +144,11 @@ class Clone:
     def graph(self) -> Graph:
         """The canonized graph."""
         return self.plan.graph
+
+    @property
+    def recomputes(self) -> bool:
+        """Whether the backward pass computes values again instead of keeping them."""
+        return len(self.plan.segments) > 1
 
     @property
     def handlers(self) -> dict[Step, Handler]:
@@ -222,6 +232,7 @@ def clone_with_rules(
     relevance_filter: float | None = None,
     nonnegative: bool = False,
     fast: str | None = None,
+    recompute: bool = False,
     **options: Any,
 ) -> Clone:
     """A callable with the pre-softmax values of `model`, whose gradient is the relevance.
@@ -235,7 +246,7 @@ def clone_with_rules(
         model: a Keras 3 model; it is left untouched and its weights are read at every call.
         composite: see `composites.get`.
         output: name or index of the output, for models with several.
-        relevance_filter, nonnegative, fast: see `Explainer`.
+        relevance_filter, nonnegative, fast, recompute: see `Explainer`.
         **options: of the preset that `composite` names, see `composites.get`.
 
     Raises:
@@ -250,12 +261,13 @@ def clone_with_rules(
         relevance_filter=relevance_filter,
         nonnegative=nonnegative,
         fast=fast,
+        recompute=recompute,
     )
     graph = trace(model, lambda step: flows.keeps(step) or composite.claims(step))
     snapshot = Snapshot(model)
     nonnegative = bool(nonnegative)
     graph = canonize(graph, [choose_output(graph, output)], nonnegative, composite.canonizers)
-    clone = Clone(graph, composite, relevance_filter, nonnegative=nonnegative, fast=fast)
+    clone = Clone(graph, composite, relevance_filter, nonnegative=nonnegative, fast=fast, recompute=recompute)
     return clone.made_by(recipe, snapshot)
 
 

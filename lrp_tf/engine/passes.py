@@ -122,7 +122,8 @@ def plain(clone: Clone, target: Target, request: Request, hook: Hook | None = No
         classes, begin, in_range = initial.initial_relevance(chosen, logits)
         backward = functools.partial(_backward, clone, forward, keep=keep, request=request, hook=hook)
         if target.several:
-            backward = functools.partial(backward, propagators=clone.propagators(forward))
+            if not clone.recomputes:  # else they would keep what is to be computed again
+                backward = functools.partial(backward, propagators=clone.propagators(forward))
             back = _each_target(backward, begin, keep, request, clone)
         else:
             back = backward(begin)

@@ -12,8 +12,9 @@ from lrp_tf.core.entering import hold
 from lrp_tf.core.graph import Graph, Ref, Step
 from lrp_tf.core.protocol import Handler
 from lrp_tf.engine.hidden import hidden_tensors, hidden_weights
-from lrp_tf.engine.savings import positivity
+from lrp_tf.engine.savings import positivity, recomputation
 from lrp_tf.engine.savings.marks import mark
+from lrp_tf.engine.savings.recomputation import Segment
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -30,6 +31,7 @@ class Plan:
         hidden_weights: weights of which the same holds.
         makers: for each tensor, the step that computes it; inputs of the model have none.
         rectifiers: the ReLUs whose output the step below may have computed, each with that step.
+        segments: the steps in parts, of which all but the last are computed again in the backward pass; usually one.
     """
 
     graph: Graph
@@ -41,10 +43,16 @@ class Plan:
     hidden_weights: tuple[keras.Variable | Ref, ...]
     makers: dict[Ref, Step]
     rectifiers: dict[Step, Step]
+    segments: tuple[Segment, ...]
 
 
 def make_plan(
-    graph: Graph, composite: Composite, *, starts: Iterable[Ref] | None = None, fast: str | None = None
+    graph: Graph,
+    composite: Composite,
+    *,
+    starts: Iterable[Ref] | None = None,
+    fast: str | None = None,
+    recompute: bool = False,
 ) -> Plan:
     """The plan for a canonized graph under a composite.
 
@@ -55,6 +63,7 @@ def make_plan(
     Args:
         starts: tensors of the graph that relevance may start at, whatever their values; None: its outputs.
         fast: "bfloat16", "auto" or None, see `savings.bfloat16.chosen`.
+        recompute: keep few values of the forward pass and compute the others again, see `savings.recomputation`.
 
     Raises:
         UnsupportedLayerError, ValueError: see `Composite.assign`; ValueError: see `savings.bfloat16.chosen`, or a start
@@ -79,6 +88,7 @@ def make_plan(
         hidden_weights=tuple(hidden_weights(graph, handlers, reached)),
         makers={ref: step for step in graph.steps for ref in step.outputs},
         rectifiers=positivity.shared_rectifiers(graph, handlers),
+        segments=recomputation.segments(graph) if recompute else recomputation.whole(graph),
     )
 
 

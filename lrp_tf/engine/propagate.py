@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -14,6 +14,7 @@ from lrp_tf.core.numerics import keep_largest, shape_of
 from lrp_tf.core.protocol import Propagate, Propagator, Saved
 from lrp_tf.engine.plan import Plan, first_dividers
 from lrp_tf.engine.savings import rematerialization
+from lrp_tf.engine.savings.recomputation import Segment
 from lrp_tf.rules import Rule
 
 # A kernel is folded at most this many linear steps ahead of its use. TensorFlow would fold all kernels first, and hold
@@ -49,27 +50,52 @@ class Propagated(NamedTuple):
     below: list[tf.Tensor]
 
 
-def forward(plan: Plan, inputs: Iterable[tf.Tensor]) -> Forward:
-    """Run all steps on the flat `inputs`, [B, ...] each."""
+def forward(plan: Plan, inputs: Iterable[tf.Tensor], *, lean: bool = False) -> Forward:
+    """Run all steps on the flat `inputs`, [B, ...] each.
+
+    Args:
+        lean: give only what `propagate` and `Clone.finish` need of a plan with several segments. Where TensorFlow runs
+            step by step, nothing else is then kept; in a graph it makes no difference.
+    """
     graph, values, saved = plan.graph, dict[Ref, tf.Tensor](), dict[Step, Any]()
     for ref, x in zip(graph.inputs, inputs, strict=True):
         # identity: two refs must never share a tensor.
         values[ref] = tf.identity(tf.cast(x, graph.dtype) if x.dtype.is_floating else x)
+    needed = _needed(plan) if lean else set()
+    for segment in plan.segments:
+        found = _run(plan, segment.steps, values)
+        if segment is plan.segments[-1] or not lean:
+            values, saved = found.values, saved | found.saved
+        else:
+            values = {ref: value for ref, value in found.values.items() if ref in needed}
+    return Forward(values, saved)
+
+
+def _needed(plan: Plan) -> set[Ref]:
+    """What is read of the values of a forward pass, but for those that are computed again."""
+    graph = plan.graph
+    read = [ref for segment in plan.segments for ref in segment.read]
+    return {*graph.inputs, *graph.outputs, *graph.constants, *read, *(r for s in graph.stripped for r in s.inputs[1:])}
+
+
+def _run(plan: Plan, steps: Iterable[Step], known: Mapping[Ref, tf.Tensor]) -> Forward:
+    """The values that steps compute from those that are known, and these."""
+    graph, values, saved = plan.graph, dict(known), dict[Step, Any]()
     read: list[tf.Tensor] = []  # by linear steps
-    for step in graph.steps:
+    for step in steps:
         tensors = [values[ref] for ref in step.inputs]
         folded = step.linear is not None and bool(step.before or step.after)
         # The shape: TensorFlow would not fuse a ReLU with its convolution if other operations waited for the ReLU.
         read += [shape_of(tensors[0])] if folded else []
         with tf.name_scope(scope(step)):
-            source = saved[plan.rectifiers[step]] if step in plan.rectifiers else None
-            known = source.rectified if isinstance(source, Saved) else None
-            if known is None:
+            source = saved.get(plan.rectifiers[step]) if step in plan.rectifiers else None
+            rectified = source.rectified if isinstance(source, Saved) else None
+            if rectified is None:
                 handler = plan.handlers[step]
                 late = {"fold_no_earlier_than": read[-_AHEAD:][:1]} if isinstance(handler, Rule) and folded else {}
                 outputs, saved[step] = handler.forward(step, tensors, **late)
             else:  # the very tensor: TensorFlow does not always merge two equal ReLUs
-                outputs, saved[step] = [known], (tensors, [known])
+                outputs, saved[step] = [rectified], (tensors, [rectified])
         # Variables of a model with a mixed policy may have another dtype.
         outputs = [tf.cast(y, graph.dtype) if y.dtype.is_floating else y for y in outputs]
         values.update(zip(step.outputs, outputs, strict=True))
@@ -119,8 +145,8 @@ def propagate(
     graph, samples = plan.graph, _samples(plan, forward, starts)
     relevance = {ref: tf.cast(start, graph.dtype) for ref, start in starts.items()}
     heads = plan.heads if tuple(starts) == plan.starts else first_dividers(graph, plan.handlers, starts)
-    saved, below = dict(forward.saved), list[tf.Tensor]()
-    for step in reversed(graph.steps):
+    below: list[tf.Tensor] = []
+    for step, local in _backwards(plan, forward, relevance):
         outputs = [relevance.get(ref) for ref in step.outputs]
         if all(r is None for r in outputs):
             continue
@@ -130,13 +156,13 @@ def propagate(
                 observe(step, ending, [], _absorbed(ending, Account(samples, dtype=books)))
             continue
         pairs = zip(outputs, step.outputs, strict=True)
-        arrived = [tf.zeros_like(forward.values[ref]) if r is None else r for r, ref in pairs]
+        arrived = [tf.zeros_like(local.values[ref]) if r is None else r for r, ref in pairs]
         account = Account(samples, step.outputs[0].axis, books) if observe is not None else None
         with tf.name_scope(scope(step)):
             hooked = arrived if hook is None else [_hooked(hook, step, r, account) for r in arrived]
-            back = propagators[step] if propagators else _late_propagator(plan, step, saved, hooked)
+            back = propagators[step] if propagators else _late_propagator(plan, step, local.saved, hooked)
             sent = back(hooked, account)
-        _check_shapes(plan, step, forward, sent)
+        _check_shapes(plan, step, local, sent)
         if observe is not None and account is not None:
             observe(step, arrived, sent, account)
         given = [(ref, r) for ref, r in zip(step.inputs, sent, strict=True) if r is not None]
@@ -147,6 +173,38 @@ def propagate(
         if ref not in relevance:
             relevance[ref] = tf.zeros_like(forward.values[ref], dtype=graph.dtype)
     return Propagated(relevance, below)
+
+
+def _backwards(plan: Plan, forward: Forward, relevance: Mapping[Ref, tf.Tensor]) -> Iterator[tuple[Step, Forward]]:
+    """The steps in the order of the backward pass, each with the values that its segment reads and computes.
+
+    Args:
+        relevance: what has arrived at each tensor so far; the caller adds to it between two steps.
+    """
+    for segment in reversed(plan.segments):
+        if segment is plan.segments[-1]:  # it has just been computed
+            local = Forward(forward.values, dict(forward.saved))
+        else:
+            arrived = [relevance[ref] for step in segment.steps for ref in step.outputs if ref in relevance]
+            if not arrived:
+                continue
+            local = _recomputed(plan, forward, segment, arrived)
+        for step in reversed(segment.steps):
+            yield step, local
+
+
+def _recomputed(plan: Plan, forward: Forward, segment: Segment, arrived: list[tf.Tensor]) -> Forward:
+    """The values of a segment, computed again.
+
+    All of it waits for the relevance that arrives at the segment. TensorFlow would otherwise recompute all segments at
+    once, and merge the result with the first forward pass, which has the same operations on the same tensors.
+    """
+    constants = plan.graph.constants
+    known = {ref: value for ref, value in forward.values.items() if ref in constants}
+    with tf.control_dependencies(arrived):
+        known |= {ref: tf.identity(forward.values[ref]) for ref in segment.read if ref not in constants}
+    changing = [step for step in segment.steps if not constants.issuperset(step.outputs)]
+    return _run(plan, changing, known)
 
 
 def largest(fraction: float, samples: tf.Tensor, spared: Iterable[Ref]) -> Hook:
@@ -217,7 +275,8 @@ def _late_propagator(plan: Plan, step: Step, saved: dict[Step, Any], arrived: li
     with tf.control_dependencies(arrived):
         if step.marks.recomputed_summand is not None:
             maker = plan.makers[step.inputs[step.marks.recomputed_summand]]
-            saved[step], saved[maker] = rematerialization.recompute(step, saved[step], saved[maker])
+            if maker in saved:  # else it lies in another segment, which computes its output again
+                saved[step], saved[maker] = rematerialization.recompute(step, saved[step], saved[maker])
         return plan.handlers[step].backward(step, saved[step])
 
 

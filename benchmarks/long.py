@@ -1,7 +1,7 @@
 """Memory and time of a long input: a decoder with causal attention, with recomputation and without.
 
     python benchmarks/long.py                                  # 2,048 tokens, 6 layers, 512 wide, 8 heads
-    python benchmarks/long.py --tokens 512 --composite epsilon --json long.json
+    python benchmarks/long.py --tokens 512 --composite cp_lrp --json long.json
 
 Each way runs in a process of its own, one after the other. Its memory is the peak of its resident set, the model, the
 libraries and the first call, which traces and optimises, included. What is explained is the logit of one next token
@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=512)
     parser.add_argument("--heads", type=int, default=8)
     parser.add_argument("--vocabulary", type=int, default=8000)
-    parser.add_argument("--composite", default="epsilon")
+    parser.add_argument("--composite", default="attn_lrp")
     parser.add_argument("--calls", type=int, default=2, help="timed calls behind the first one; default: 2")
     parser.add_argument("--only", choices=WAYS, help="this way alone")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")

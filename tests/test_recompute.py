@@ -12,19 +12,11 @@ from helpers.checking import close, randomize
 from keras import layers as kl
 
 import lrp_tf
-from lrp_tf import composites, flows, rules
 from lrp_tf.engine.savings import recomputation
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 TOKENS = np.random.default_rng(0).integers(0, 9, (2, 6)).astype("int32")
 IMAGES = np.random.default_rng(1).normal(size=(2, 8, 8, 2)).astype("float32")
-THROUGH_SCORES = composites.Composite(
-    [
-        (composites.activation("softmax"), flows.Derivative()),
-        (lambda step: step.operation == "Einsum", flows.Contraction(gates="share")),
-        (None, rules.Epsilon()),
-    ]
-)
 
 
 def decoder(layers=2, width=4, heads=2):
@@ -65,7 +57,7 @@ def same(one, other):
 
 
 def test_a_decoder_with_several_starts_and_layers():
-    one, other = both(decoder(), THROUGH_SCORES)
+    one, other = both(decoder(), "attn_lrp")
     starts = np.zeros((2, 3, 6, 9), "float32")  # three targets of each sample
     starts[:, 0, 5, 1], starts[:, 1, 5, 2], starts[:, 2, 0, 0] = 1, -1, 2
     found = [e.explain(TOKENS, start=starts, layers=["attention1", "down0"]) for e in (one, other)]

@@ -1,6 +1,7 @@
-"""What perturbation costs beside its forward passes, beside Quantus' pixel flipping, and by fill.
+"""What perturbation costs beside its forward passes, beside Quantus' pixel flipping, and by fill; memory of compare.
 
     python benchmarks/evaluate.py                                   # cost and fills
+    python benchmarks/evaluate.py --part memory                     # of compare, by the number of samples
     python benchmarks/evaluate.py --part quantus --json quantus.json
 
 Quantus is no dependency of lrp_tf: the part `quantus` runs where it is installed beside TensorFlow, for instance
@@ -17,6 +18,8 @@ import argparse
 import dataclasses
 import json
 import os
+import resource
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -30,6 +33,7 @@ import numpy as np
 import tensorflow as tf
 from timing import in_turn, ratio
 
+import lrp_tf
 from lrp_tf import evaluate
 
 
@@ -120,8 +124,38 @@ def fills(name: str, options: argparse.Namespace) -> dict[str, dict[str, float]]
     return found
 
 
-PARTS: dict[str, Callable[[str, argparse.Namespace], dict]] = {"cost": cost, "quantus": beside_quantus, "fills": fills}
-MODELS = {"cost": ["mnist", "mobilenet75"], "quantus": ["mnist"], "fills": ["mobilenet75"]}
+def memory(name: str, options: argparse.Namespace) -> dict[str, dict[str, float]]:
+    """The most memory that a process takes which compares over a stream, for several numbers of samples."""
+    found = {}
+    for count in options.samples:
+        command = [sys.executable, __file__, "--model", name, "--stream", str(count)]
+        run = subprocess.run(command, capture_output=True, text=True, check=True)
+        found[f"{count} samples"] = sizes = json.loads(run.stdout.splitlines()[-1])
+        print(
+            f"{name}, {count} samples: " + ", ".join(f"{key} {mib:.1f} MiB" for key, mib in sizes.items()), flush=True
+        )
+    return found
+
+
+def streamed(name: str, count: int) -> None:
+    """Compare over a stream that is made as it is read, and print the peak of this process, in JSON."""
+    model = models.build(name)
+    numbers, shape = np.random.default_rng(0), model.input_shape[1:]
+    stream = (numbers.random((min(32, count - first), *shape), np.float32) for first in range(0, count, 32))
+    methods = {"epsilon": lrp_tf.Explainer(model, "epsilon"), "random": "random"}
+    found = evaluate.compare(methods, stream, metrics=["sparseness", "complexity", "conservation"])
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    samples = count * int(np.prod(shape)) * 4 / 2**20
+    print(json.dumps({"peak": peak, "table of values": found.values.nbytes / 2**20, "all samples would be": samples}))
+
+
+PARTS: dict[str, Callable[[str, argparse.Namespace], dict]] = {
+    "cost": cost,
+    "quantus": beside_quantus,
+    "fills": fills,
+    "memory": memory,
+}
+MODELS = {"cost": ["mnist", "mobilenet75"], "quantus": ["mnist"], "fills": ["mobilenet75"], "memory": ["mnist"]}
 
 
 def main() -> None:
@@ -136,8 +170,13 @@ def main() -> None:
     parser.add_argument("--fill", default="blur", help="of the part cost")
     parser.add_argument("--runs", type=int, default=7)
     parser.add_argument("--cpu-time", action="store_true", help="cost by CPU time, for machines that others use, too")
+    parser.add_argument("--samples", type=int, nargs="+", default=[1_000, 10_000], help="of the part memory")
+    parser.add_argument("--stream", type=int, help=argparse.SUPPRESS)  # a process of the part memory
     parser.add_argument("--json", type=Path, help="write the results to this file, too")
     options = parser.parse_args()
+    if options.stream is not None:
+        streamed(options.model[0], options.stream)
+        return
     versions = {"python": sys.version.split()[0], "tensorflow": tf.__version__, "numpy": np.__version__}
     print(f"{os.cpu_count()} cores, {', '.join(f'{key} {value}' for key, value in versions.items())}")
     results: dict[str, object] = {"cores": os.cpu_count(), **versions}

@@ -25,6 +25,7 @@ from keras import layers as kl
 
 import lrp_tf
 from lrp_tf import composites, evaluate, gradients
+from lrp_tf.cli.comparing import named_list
 from lrp_tf.files import images
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -131,16 +132,19 @@ def main() -> None:
     parser.add_argument("--weights", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--samples", type=int, default=200)
-    parser.add_argument("--metrics", nargs="+", default=METRICS)
+    parser.add_argument("--methods", nargs="+", metavar="NAME", help="these alone; default: all")
+    parser.add_argument(
+        "--metrics", type=named_list, nargs="+", default=[named_list(name) for name in METRICS],
+        metavar="NAME[:OPTION=VALUE,...]",
+    )  # fmt: skip
     options = parser.parse_args()
     model, x, masks = {"digits": digits, "cifar": cifar, "mobilenet": mobilenet}[options.net](options)
-    metrics = {name: name for name in options.metrics} | (
-        {name: name for name in ON_OBJECTS} if masks is not None else {}
-    )
+    metrics = {str(item): evaluate.get(item.name, **item.options) for items in options.metrics for item in items}
+    metrics |= {name: evaluate.get(name) for name in ON_OBJECTS if masks is not None}
+    methods = explainers(model, float(x.min()))
+    chosen = {name: methods[name] for name in options.methods or methods}
     began = time.perf_counter()
-    found = evaluate.compare(
-        explainers(model, float(x.min())), x, metrics=metrics, masks=masks, batch_size=50, resume=options.out / "kept"
-    )
+    found = evaluate.compare(chosen, x, metrics=metrics, masks=masks, batch_size=50, resume=options.out / "kept")
     found.save(options.out)
     print(found.overview())
     print(f"{len(x)} samples, {time.perf_counter() - began:.0f} s")

@@ -50,6 +50,13 @@ def test_ranks_of_a_metric_that_is_better_lower_run_the_other_way() -> None:
         comparison(DEMSAR, None).ranks("m")
 
 
+def test_values_that_differ_by_rounding_are_tied() -> None:
+    values = np.array([[1.0, 1.0, 0.0], [1 - 2e-16, 1 + 4e-16, 1e-20], [0.5, 2.0, -1.0]])
+    np.testing.assert_allclose(
+        comparison(values).ranks("m").mean, [(1.5 + 2.5 + 2) / 3, (1.5 + 2.5 + 1) / 3, (3 + 1 + 3) / 3]
+    )
+
+
 def test_groups_join_what_cannot_be_told_apart() -> None:
     means = comparison(DEMSAR).ranks("m").mean  # figure 1(a) of the paper, level 0.1
     assert statistics.groups(means, statistics.critical_difference(4, 14, 0.1)) == [(3, 1, 2), (2, 0)]

@@ -96,6 +96,9 @@ def test_what_cannot_be_drawn_is_refused(tmp_path: Path) -> None:
         plots.strip(path, evaluate.perturb_steps(series, series, steps=2))
     with pytest.raises(ValueError, match="band expects"):
         plots.curves(path, FOUND, band="wide")
+    scored = evaluate.Curve("morf", FOUND["morf"].scores, None, FOUND["morf"].flips, FOUND["morf"].regions)
+    with pytest.raises(ValueError, match=r"curves of one kind.*Remedy: of=\"scores\""):
+        plots.curves(path, {"a": FOUND["morf"], "b": scored})
     with pytest.raises(ValueError, match="expected a curve"):
         plots.curves(path, {})
     assert not path.exists()

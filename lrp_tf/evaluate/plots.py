@@ -181,6 +181,11 @@ def panel(
 def _draw(axes: Axes, named: dict[str, Curve], of: Of | None, band: Band) -> None:
     if band not in ("error", "quartiles", None):
         raise ValueError(f'band expects "error", "quartiles" or None. Received: {band!r}')
+    if of is None and len({curve.probabilities is None for curve in named.values()}) > 1:
+        raise ValueError(
+            "expected curves of one kind. Received: of some the probabilities, of others the scores alone. Remedy: "
+            'of="scores"'
+        )
     others = iter(_OTHERS * len(named))
     for name, curve in named.items():
         values, colour = curve.values(of), _COLOURS.get(name) or next(others)

@@ -93,8 +93,8 @@ class Run:
             classes = protocol.scores(self.predict(x), 1).shape[1]
         except Exception as error:  # of the user's classifier: any
             raise ValueError(
-                f"the classifier does not take the first sample, {x.shape}: {error}. Expected: x [n, ...], or a stream "
-                "of batches [B, ...]"
+                f"the classifier does not take the first sample, {x.shape}. Expected: x [n, ...], or a stream of "
+                f"batches [B, ...]. Received: {_reason(error)}"
             ) from error
         if batch.target is not None and batch.target.max() >= classes:
             raise ValueError(f"target is out of range. Expected: below {classes}. Received: {batch.target.max()}")
@@ -189,6 +189,10 @@ class Run:
         return ""
 
 
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+
+
 def _tried(function: Callable, samples: Samples, warn: Callable[[warnings.WarningMessage], None]) -> Iterator[tuple]:
     """(result, rows) for all samples at once or, if that fails, for each alone; a text, why, in place of a result."""
     size = len(samples.x)
@@ -199,7 +203,7 @@ def _tried(function: Callable, samples: Samples, warn: Callable[[warnings.Warnin
             warnings.simplefilter("always")
             found = function(samples)
     except Exception as error:  # of the user's functions: any
-        found = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        found = _reason(error)
         if size > 1:
             for row in rows:
                 for result, _ in _tried(function, _part(samples, rows == row), warn):

@@ -70,12 +70,17 @@ class Ranks:
 
 
 def ranks(values: np.ndarray, *, higher: bool = True, alpha: float = 0.05) -> Ranks:
-    """Ranks of values [M, n]; samples that are NaN for a method are left out. Ties share their mean rank."""
+    """Ranks of values [M, n]; samples that are NaN for a method are left out. Ties share their mean rank.
+
+    Values that differ by rounding alone, as correlations of 1 do, are tied.
+    """
     stats = optional("scipy.stats")
     values = values[:, ~np.isnan(values).any(axis=0)]
     methods, n = values.shape
     if n == 0:
         return Ranks(np.full(methods, np.nan), 0, math.nan, math.nan, math.nan, alpha)
+    parts, powers = np.frexp(values)
+    values = np.ldexp(np.round(parts, 12), powers)
     placed = stats.rankdata(-values if higher else values, axis=0)
     statistic = p = math.nan
     if methods > 2 and np.ptp(placed, axis=0).any():

@@ -91,7 +91,7 @@ def test_outputs_without_a_top_class(tmp_path, capsys):
     inputs = keras.Input((8, 8, 3))
     model = randomize(keras.Model(inputs, kl.Conv2D(2, 3, padding="same")(inputs)))
     exported = export(model, tmp_path, preprocess="none", print_fn=print)
-    assert set(exported.signatures) == {"serving_default", "explain_target"}
+    assert set(exported.signatures) == {"serving_default", "explain_target", "explain_contrast"}
     assert set(exported.left_out) == {"explain", "explain_image"}
     assert "left out: explain_image" in capsys.readouterr().out
     x = np.random.default_rng(0).normal(size=(2, 8, 8, 3)).astype("float32")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+import re
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -266,14 +267,28 @@ class Graph:
         self.aliases[target] = source
 
     def find_layer(self, name: str) -> list[tuple[Ref, ...]]:
-        """Outputs of the calls of the layer with this path, or with this name if only one path ends in it."""
+        """Outputs of the calls of the layer with this path, or with this name if only one path ends in it.
+
+        Keras numbers layers that got no name, anew in each process: "block/attention/softmax" finds softmax_7 there, if
+        nothing is called softmax itself.
+        """
         paths = [p for p in self.layers if p == name] or [p for p in self.layers if p.rsplit("/", 1)[-1] == name]
+        paths = paths or [p for p in self.layers if _but_for_numbers(p, name)]
         if len(paths) != 1:
             problem = (
                 f"{len(paths)} layers have this name: {paths}; give the path" if paths else "no layer has this name"
             )
             raise ValueError(f"Layer {name!r}: {problem}. Layers of {self.model.name!r}: {', '.join(self.layers)}")
         return self.layers[paths[0]]
+
+
+def _but_for_numbers(path: str, name: str) -> bool:
+    """Whether a path, or its end, is `name` where Keras' numbers behind names are left out."""
+    parts, wanted = path.split("/"), name.split("/")
+    if len(wanted) not in (1, len(parts)):
+        return False
+    pairs = zip(parts[-len(wanted) :], wanted, strict=True)
+    return all(part == want or re.fullmatch(rf"{re.escape(want)}_\d+", part) for part, want in pairs)
 
 
 def check_model(model: object) -> None:

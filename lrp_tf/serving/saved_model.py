@@ -180,7 +180,7 @@ def _endpoints(served: Served, top_k: int | None) -> tuple[Endpoints, dict[str, 
         shape = served.graph.outputs[0].shape
         left_out["explain"] = f"the output {shape} has no top class. Remedy: explain_target with an index into it"
     endpoints["explain_target"] = (served.explain_target, [*served.specs, served.target])
-    if served.contrast is None and served.has_top and served.has_rivals:
+    if served.contrast is None and served.has_rivals:
         endpoints["explain_contrast"] = (served.explain_contrast, [*served.specs, served.target, served.rival])
     if top_k is not None:
         endpoints["explain_top_k"] = (served.top(top_k), served.specs)

@@ -97,7 +97,7 @@ class Served:
 
     def explain_contrast(self, *args: object) -> dict[str, tf.Tensor]:
         *inputs, target, rival = args
-        return self.run("class", tree.flatten(inputs), target, rival)
+        return self.run("class" if self.has_top else "index", tree.flatten(inputs), target, rival)
 
     def top(self, k: int) -> Callable[..., dict[str, tf.Tensor]]:
         """The function of explain_top_k."""
@@ -134,7 +134,7 @@ class Served:
         logits, conservation = found.logits, tf.stack(found.conservation, axis=-1)
         fits = tf.ones_like(whole) if mode in ("top", "ranked") else self._in_range(target, logits)
         if rival is not None:
-            fits &= self._in_range(rival, logits)
+            fits &= self._in_range(rival, logits) if self.has_top else (rival >= 0) & (rival < tf.shape(logits)[-1])
         apart = tf.ones_like(whole) if chosen.rival is None else _each(initial.apart(chosen, found.target))
         code = tf.fill(tf.shape(whole), _OK)
         finite = verdict.finite & _each(tf.math.is_finite(conservation))

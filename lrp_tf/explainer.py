@@ -28,6 +28,8 @@ from lrp_tf.engine.tables import Table
 from lrp_tf.engine.targets import Initial, Inputs, Targets
 from lrp_tf.rules import Rule
 from lrp_tf.saved import archive
+from lrp_tf.tracing import sizes as open_sizes
+from lrp_tf.tracing.sizes import Sizes
 
 __all__ = ["Conservation", "Explainer", "Explanation", "clone_with_rules"]
 
@@ -62,13 +64,17 @@ class Explainer(Compiling):
         check: run `check` on the first batch: True, False, or None: if layers were followed, other than separable
             convolutions of Keras, or registered. It costs about three eager passes of two samples, once. It raises
             `CheckError` if the clone is not the model, and warns (`CheckWarning`) if the books of a step do not close.
+        sizes: of inputs that the model leaves open, as the length of a text: shapes without the batch axis by name of
+            the input, `sizes={"token_ids": (128,), "padding_mask": (128,)}`, or one shape for the only input. Calls
+            then take inputs of these sizes. Attention wants to know them.
         **options: of the preset that `composite` names: `Explainer(model, "epsilon_gamma_box", low=0.0, high=1.0)`;
             see `composites.get`.
 
     Raises:
-        TypeError: not a Keras 3 model; an option that the preset does not take, or any option with an instance.
+        TypeError: not a Keras 3 model; an option that the preset does not take, or any option with an instance;
+            `sizes` that hold no whole numbers.
         ValueError: an unbuilt or untraceable model, an unknown composite or output, an unsupported layer
-            (`UnsupportedLayerError`).
+            (`UnsupportedLayerError`), `sizes` that do not fit the model.
         RuntimeError: Keras runs on another backend than TensorFlow.
     """
 
@@ -85,11 +91,12 @@ class Explainer(Compiling):
         recompute: bool = False,
         max_batch: int | None = None,
         check: bool | None = None,
+        sizes: Sizes | None = None,
         **options: Any,
     ) -> None:
         self._chosen: dict[str, Any] = {"output": output, "jit_compile": jit_compile, "nonnegative": nonnegative}
         self._chosen |= {"relevance_filter": relevance_filter, "fast": fast, "recompute": bool(recompute)}
-        self._chosen |= {"max_batch": max_batch, "check": check}
+        self._chosen |= {"max_batch": max_batch, "check": check, "sizes": open_sizes.kept(sizes)}
         self._begin(model, functools.partial(clone_with_rules, model, composite, **options))
 
     def __repr__(self) -> str:

@@ -225,6 +225,7 @@ class Graph:
     layers: dict[str, list[tuple[Ref, ...]]] = dataclasses.field(default_factory=dict)  # path -> outputs of each call
     calls: list[Call] = dataclasses.field(default_factory=list)  # in the order in which they end
     followed: list[str] = dataclasses.field(default_factory=list)  # paths of layers whose `call` was followed
+    sizes: dict[str, Shape] = dataclasses.field(default_factory=dict)  # by input, where the caller gave open sizes
     output_index: int = 0  # which of the model's outputs is explained
     rewrites: list[tuple[int, str, str, str]] = dataclasses.field(default_factory=list)  # order, path, operation, what
     stripped: list[Step] = dataclasses.field(default_factory=list)  # steps from `outputs` to the model's output

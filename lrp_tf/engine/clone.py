@@ -26,6 +26,7 @@ from lrp_tf.engine.targets import Inputs
 from lrp_tf.rules import Rule
 from lrp_tf.tracing.changes import Snapshot
 from lrp_tf.tracing.follow import trace
+from lrp_tf.tracing.sizes import Sizes
 
 BELOW_ZERO = (
     "An input has values below zero, though nonnegative=True declares that none ever has. Expected: inputs as they are "
@@ -233,6 +234,7 @@ def clone_with_rules(
     nonnegative: bool = False,
     fast: str | None = None,
     recompute: bool = False,
+    sizes: Sizes | None = None,
     **options: Any,
 ) -> Clone:
     """A callable with the pre-softmax values of `model`, whose gradient is the relevance.
@@ -246,7 +248,7 @@ def clone_with_rules(
         model: a Keras 3 model; it is left untouched and its weights are read at every call.
         composite: see `composites.get`.
         output: name or index of the output, for models with several.
-        relevance_filter, nonnegative, fast, recompute: see `Explainer`.
+        relevance_filter, nonnegative, fast, recompute, sizes: see `Explainer`.
         **options: of the preset that `composite` names, see `composites.get`.
 
     Raises:
@@ -262,8 +264,9 @@ def clone_with_rules(
         nonnegative=nonnegative,
         fast=fast,
         recompute=recompute,
+        sizes=sizes,
     )
-    graph = trace(model, lambda step: flows.keeps(step) or composite.claims(step))
+    graph = trace(model, lambda step: flows.keeps(step) or composite.claims(step), sizes)
     snapshot = Snapshot(model)
     nonnegative = bool(nonnegative)
     graph = canonize(graph, [choose_output(graph, output)], nonnegative, composite.canonizers)

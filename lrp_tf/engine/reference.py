@@ -69,13 +69,18 @@ def reference_values(graph: Graph, inputs: list[tf.Tensor]) -> tuple[dict[Ref, t
         args, kwargs = tree.map_structure(given, (call.args, call.kwargs))
         with keras.StatelessScope():
             # Without the masks that Keras attaches: a layer that takes none would complain.
-            outputs = [tf.identity(y) for y in tree.flatten(_called(call.op, args, kwargs))]
+            outputs = [tf.identity(y) for y in tree.flatten(_called(call.op, args, kwargs)) if _is_tensor(y)]
         known = [(values[ref], y) for ref, y in zip(call.outputs, outputs, strict=True) if ref in values]
         off = max((relative_difference(a, b) for a, b in known), default=0.0, key=nan_last)
         if wrong is None and call.followed and not off <= limit:
             wrong = f"{call.path!r} ({type(call.op).__name__})", off
         values.update(zip(call.outputs, outputs, strict=True))
     return values, wrong
+
+
+def _is_tensor(value: object) -> bool:
+    """Whether an output of a layer is one: some return None, or a number, beside them."""
+    return tf.is_tensor(value) or isinstance(value, (np.ndarray, keras.Variable))
 
 
 def _given(values: dict[Ref, tf.Tensor], masks: dict[Ref, Ref], argument: Any) -> Any:

@@ -23,6 +23,9 @@ Targets: TypeAlias = int | str | Sequence | np.ndarray | tf.Tensor | None
 Initial: TypeAlias = str | Sequence | np.ndarray | tf.Tensor
 
 
+_NO_SIZES: Mapping[str, tuple] = {}
+
+
 class Target(NamedTuple):
     """What a call explains, and with how much relevance.
 
@@ -80,7 +83,7 @@ def inputs(graph: Graph, x: Any) -> list[tf.Tensor]:
         received = sorted(x) if isinstance(x, dict) else len(x) if isinstance(x, (list, tuple)) else type(x).__name__
         raise ValueError(f"Expected inputs in the structure of the model's: {expected}. Received: {received}")
     names = dict(zip(graph.inputs, graph.input_names, strict=True))
-    tensors = [tensor(values[ref], ref.shape, ref.dtype, names[ref]) for ref in graph.inputs]
+    tensors = [tensor(values[ref], ref.shape, ref.dtype, names[ref], sizes=graph.sizes) for ref in graph.inputs]
     sizes = [t.shape[0] for t in tensors]
     if len(set(sizes)) > 1:
         raise ValueError(
@@ -120,8 +123,13 @@ def _array(value: object, name: str) -> np.ndarray | tf.Tensor:
         raise ValueError(f"{name} must be an array; its rows differ in length. Received: {value!r}") from error
 
 
-def tensor(value: Any, shape: tuple, dtype: str, name: str, batch: int | None = None) -> tf.Tensor:
+def tensor(
+    value: Any, shape: tuple, dtype: str, name: str, batch: int | None = None, sizes: Mapping[str, tuple] = _NO_SIZES
+) -> tf.Tensor:
     """`value` as a tensor of that dtype, its shape checked against (batch, *shape).
+
+    Args:
+        sizes: shapes that the caller gave for inputs of open sizes, by name, see `Explainer`.
 
     Raises:
         TypeError: no numbers.
@@ -139,6 +147,11 @@ def tensor(value: Any, shape: tuple, dtype: str, name: str, batch: int | None = 
             remedy = f" The batch axis is missing: pass {name}[None] for a single sample."
         elif shape[-1:] == (1,) and len(received) == len(shape) and all(map(_fits, shape[:-1], received[1:])):
             remedy = f" The channel axis is missing: pass {name}[..., None]."
+        elif name in sizes:
+            remedy = (
+                f" The explainer was built with sizes={dict(sizes)!r}: pad or cut the input to that, or build another "
+                f"Explainer with sizes for {received[1:]}."
+            )
         raise ValueError(f"{name} has the wrong shape. Expected: {expected}. Received: {received}.{remedy}")
     if received[0] == 0:
         raise ValueError(f"{name} is an empty batch. Expected at least one sample. Received: shape {received}")

@@ -24,6 +24,7 @@ from lrp_tf.engine.targets import Target
 from lrp_tf.saved import functions, identity
 from lrp_tf.saved.definition import Library
 from lrp_tf.saved.functions import Loaded
+from lrp_tf.tracing import sizes
 from lrp_tf.tracing.changes import Snapshot
 
 FORMAT = 1
@@ -130,6 +131,7 @@ def _outline(clone: Clone) -> dict[str, Any]:
         "inputs": [
             [list(ref.shape), ref.dtype, name] for ref, name in zip(graph.inputs, graph.input_names, strict=True)
         ],
+        "sizes": graph.sizes,
         "structure": _encoded(graph.input_structure, numbers),
         "output": [list(graph.outputs[0].shape), graph.outputs[0].dtype, graph.dtype],
         "reached": [number for ref, number in numbers.items() if ref in clone.plan.reached],
@@ -239,6 +241,7 @@ def read(path: str | os.PathLike, model: keras.Model, version: str) -> Saved:
         output_keys=[],
         steps=[],
         dtype=computed,
+        sizes={name: tuple(shape) for name, shape in about["sizes"].items()},
     )
     sources = _sources(model)
     loaded = {}
@@ -247,7 +250,7 @@ def read(path: str | os.PathLike, model: keras.Model, version: str) -> Saved:
         loaded[_key(described)] = Loaded(library, _form(results), results["order"], captured)
     return Saved(
         composite=composites.parse(about["composite"]["text"], about["composite"]["name"]),
-        options=about["options"],
+        options=about["options"] | {"sizes": sizes.kept(about["options"]["sizes"])},
         unchecked=about["unchecked"],
         graph=graph,
         reached=frozenset(inputs[number] for number in about["reached"]),

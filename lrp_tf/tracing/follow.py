@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import inspect
-import math
 import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -17,43 +15,55 @@ from keras import tree
 from keras.src.backend.common.masking import get_keras_mask, set_keras_mask
 
 from lrp_tf.core.graph import Call, Graph, Ref, Step, check_model, symbol, untracked
-from lrp_tf.core.operations import BroadcastSamples, Constants, MergeTime, SplitTime
+from lrp_tf.core.operations import Constants, MergeTime, SplitTime
 from lrp_tf.tracing import decompositions
+from lrp_tf.tracing import sizes as open_sizes
+from lrp_tf.tracing.arguments import (
+    cast_symbol,
+    in_inference,
+    made_ref,
+    masks_for,
+    output_spec,
+    refs_in,
+    sized,
+)
+from lrp_tf.tracing.calling import Calling, Keep
 from lrp_tf.tracing.changes import refuse_quantized
 from lrp_tf.tracing.inputs import as_function, built_inputs, by_name, plain
 from lrp_tf.tracing.probes import MixedSamplesError
 from lrp_tf.tracing.samples import places_behind
+from lrp_tf.tracing.sizes import Sizes
 from lrp_tf.tracing.symbolic import (
-    HALF,
-    NotBuiltError,
     NotFollowedError,
     batch_sizes,
     distinct_names,
     in_full_precision,
     names_kept,
     one_thread,
+    own_calls,
     plain_indices,
     recorded,
+    run_through,
+    sizes_followed,
     sublayers,
     untouched,
     used,
     variables_give_way,
 )
-from lrp_tf.tracing.unfollowed import SIZES, unbuilt, untraceable
-
-# Whether a step stays as it is: rules or flows know it, or looking into it would lead nowhere.
-Keep = Callable[[Step], bool]
+from lrp_tf.tracing.unfollowed import UntraceableError, otherwise, unsized
 
 
-def trace(model: keras.Model, keep: Keep = lambda step: True) -> Graph:
+def trace(model: keras.Model, keep: Keep = lambda step: True, sizes: Sizes | None = None) -> Graph:
     """Flatten `model` into steps. Never changes the model.
 
     Args:
         keep: which layers stay one step; the others are replaced by what their `call` computes.
+        sizes: those that the model leaves open, see `Explainer`.
 
     Raises:
-        TypeError: not a Keras 3 model.
-        ValueError: a model that was never built, or whose `call` cannot be followed symbolically.
+        TypeError: not a Keras 3 model; `sizes` of another type.
+        ValueError: a model that was never built, or whose `call` cannot be followed symbolically; `sizes` that do not
+            fit the model.
         UnsupportedLayerError: a quantized layer.
     """
     check_model(model)
@@ -62,10 +72,11 @@ def trace(model: keras.Model, keep: Keep = lambda step: True) -> Graph:
 
     def build() -> list[tf.Tensor]:
         tracer = _Tracer(keep)
-        graph.append(_trace(model, tracer))
+        with own_calls(tracer.call_inside):
+            graph.append(_trace(model, tracer, sizes))
         return tracer.tensors
 
-    with one_thread(), names_kept(), variables_give_way(), plain_indices():
+    with one_thread(), names_kept(), variables_give_way(), plain_indices(), sizes_followed():
         # What a `call` computes from variables alone belongs into this function, or it would freeze.
         compute = tf.function(build, autograph=False).get_concrete_function()
     (found,) = graph
@@ -75,19 +86,23 @@ def trace(model: keras.Model, keep: Keep = lambda step: True) -> Graph:
     return found
 
 
-def _trace(model: keras.Model, tracer: _Tracer) -> Graph:
+def _trace(model: keras.Model, tracer: _Tracer, sizes: Sizes | None) -> Graph:
     function = as_function(model)
+    arguments = built_inputs(model) if function is None else function._inputs_struct
+    tensors = tree.flatten(arguments)
+    input_names = [t.name for t in tensors]
+    if function is None and isinstance(arguments[0], dict):  # of tensors that Keras numbers
+        input_names = [".".join(map(str, keys[1:])) for keys, _ in tree.flatten_with_path(arguments)]
+    open_shapes = [tuple(t.shape[1:]) for t in tensors]
+    shapes = open_sizes.fixed(input_names, open_shapes, sizes, model.name)
+    tracer.remedy = open_sizes.remedy(input_names, shapes)
+    inputs = [Ref(shape, t.dtype) for shape, t in zip(shapes, tensors, strict=True)]
     if function is None:
-        arguments = built_inputs(model)
-        tensors = tree.flatten(arguments)
-        inputs = [Ref(t.shape[1:], t.dtype) for t in tensors]
         (structure,) = tree.pack_sequence_as(arguments, inputs)
         found = tracer.expand(model, model.call, (structure,), {}, "")
         tracer.followed.append(model.name)
     else:
-        tensors = function.inputs
         tracer.batch = next((t.shape[0] for t in tensors if t.shape[0] is not None), None)
-        inputs = [Ref(t.shape[1:], t.dtype) for t in tensors]
         structure = plain(function._inputs_struct, inputs)
         found = tree.pack_sequence_as(untracked(function._outputs_struct), tracer.run(function, inputs, ""))
     outputs = tree.flatten(found)
@@ -98,7 +113,7 @@ def _trace(model: keras.Model, tracer: _Tracer) -> Graph:
         inputs=inputs,
         outputs=outputs,
         input_structure=structure,
-        input_names=[t.name for t in tensors],
+        input_names=input_names,
         output_names=names if len(names) == len(outputs) else [f"output_{i}" for i in range(len(outputs))],
         output_keys=keys if isinstance(found, dict) else [],
         steps=tracer.finish(),
@@ -106,60 +121,21 @@ def _trace(model: keras.Model, tracer: _Tracer) -> Graph:
         layers=tracer.layers,
         calls=tracer.calls,
         followed=tracer.followed,
+        sizes={
+            name: shape for name, shape, left in zip(input_names, shapes, open_shapes, strict=True) if shape != left
+        },
     )
 
 
-def _sized(op: Any, args: tuple) -> Any:
-    """The operation, where it reshapes or broadcasts to (batch, ...) with a batch size that only the call knows."""
-    if type(op).__name__ == "BroadcastTo" and None in op.shape:
-        if op.shape.index(None) > 0 or None in op.shape[1:] or len(op.shape) != len(args[0].shape) + args[0].batched:
-            raise NotFollowedError(
-                f"it broadcasts to {tuple(op.shape)}, with a size that is known at the call only", SIZES
-            )
-        return BroadcastSamples(tuple(op.shape[1:]))
-    shape = getattr(op, "newshape", None)
-    if not isinstance(shape, (tuple, list)) or None not in shape:
-        return op
-    sizes = [size for size in shape if size is not None]
-    if -1 in sizes and None not in args[0].shape:  # two unknown sizes: the batch stays, so that the other one follows
-        rest = math.prod(size for size in sizes if size != -1)
-        sizes = [math.prod(args[0].shape) // rest if size == -1 else size for size in sizes]
-    if -1 in sizes or len(shape) - len(sizes) > 1:
-        raise NotFollowedError(
-            f"it reshapes to {tuple(shape)}, with more than one size that is known at the call only", SIZES
-        )
-    values = iter(sizes)
-    return type(op)(tuple(-1 if size is None else next(values) for size in shape), name=op.name)
-
-
-def _cast_symbol(op: Any, value: Any) -> Any:
-    """The symbol of a ref in the dtype that `op` gets it in: layers cast floats, and never to half precision here."""
-    made = symbol(value)
-    if isinstance(made, keras.KerasTensor) and made.dtype.startswith(("float", "bfloat")):
-        dtype = op.compute_dtype if isinstance(op, keras.Layer) and op.autocast else made.dtype
-        made = keras.KerasTensor(made.shape, dtype="float32" if dtype in HALF or dtype[:5] != "float" else dtype)
-    return made
-
-
-def _ref(made: Any, place: tuple[int, int] | None) -> Ref:
-    """`place`: see `samples.places_behind`; None: there is no axis of samples, or none that can be trusted."""
-    if place is None:
-        return Ref(made.shape, made.dtype, batched=False)
-    axis, each = place
-    return Ref(made.shape[1:], made.dtype, axis=axis, each=each, rows=made.shape[0] if axis else None)
-
-
-class _Tracer:
+class _Tracer(Calling):
     """Collects the steps while the recorded graphs of a model and its sub-models are walked."""
 
     def __init__(self, keep: Keep) -> None:
-        self.keep = keep
+        super().__init__(keep)
         self.batch: int | None = None  # size of the batch, where the model fixes it
-        self.steps: list[Step] = []
         self.layers: dict[str, list[tuple[Ref, ...]]] = {}
         self.calls: list[Call] = []
         self.followed: list[str] = []
-        self.within: tuple = ()
         self.named: dict[str, list] | None = None  # operations met in the `call` that is followed
         self.dtypes: set[str] = set()  # that layers compute in
         self.tensors: list[tf.Tensor] = []  # values of the constants
@@ -187,8 +163,18 @@ class _Tracer:
 
     def run(self, function: Any, inputs: list[Ref], prefix: str) -> list[Ref]:
         """Walk the recorded graph of `function` with refs instead of tensors."""
-        visit = lambda op, *args, **kwargs: self.visit(op, args, kwargs, prefix)  # noqa: E731
-        return tree.flatten(function._run_through_graph(inputs, operation_fn=lambda op: op, call_fn=visit))
+
+        def visit(op: Any, args: tuple, kwargs: dict, count: int) -> list:
+            found = tree.flatten(self.visit(op, args, kwargs, prefix))
+            constants = {id(ref) for _, ref in self._constants.values()}
+            # A `call` that was followed may have returned None, and what it made of variables alone, beside tensors.
+            tensors = [leaf for leaf in found if isinstance(leaf, Ref)]
+            for outputs in (found, tensors, [ref for ref in tensors if id(ref) not in constants]):
+                if len(outputs) == count:
+                    return outputs
+            raise UntraceableError(otherwise(prefix + op.name, op, count, len(found)))
+
+        return run_through(function, inputs, visit)
 
     def name(self, op: Any) -> str:
         """The operation's name; Keras numbers those in a `call` anew at every trace, so they are numbered here."""
@@ -201,24 +187,31 @@ class _Tracer:
         number = next(i for i, known in enumerate(same) if known is op)
         return f"{plain}_{number}" if number else plain
 
+    def sized(self, op: Any, args: tuple, path: str) -> Any:
+        """See `arguments.sized`."""
+        try:
+            return sized(op, args)
+        except NotFollowedError as error:
+            raise UntraceableError(unsized(path, op, error, self.remedy or error.remedy)) from error
+
     def visit(self, op: Any, args: tuple, kwargs: dict, prefix: str) -> Any:
         path = prefix + self.name(op)
         args, kwargs = tree.map_structure(self.constant, (args, dict(kwargs)))
         kwargs.pop("training", None)  # a model may have recorded it for a layer that does not take it
-        own = op if isinstance(op, keras.Layer) else _sized(op, args)
+        own = op if isinstance(op, keras.Layer) else self.sized(op, args, path)
         if isinstance(op, keras.Layer):
             self.dtypes.add(op.compute_dtype)
             op = in_full_precision(op)
-            kwargs |= _masks_for(op, args, kwargs)
+            kwargs |= masks_for(op, args, kwargs)
         given = [a for a in tree.flatten((args, kwargs)) if isinstance(a, Ref)]
         masks = {ref: ref.mask for ref in given if ref.mask is not None}
         outputs = self.unfold(op, args, kwargs, path)
-        followed = path in self.followed
+        refs, followed = refs_in(outputs), path in self.followed
         if followed or not isinstance(op, keras.Model):  # of other models only its layers are called
-            self.calls.append(Call(path, own, args, kwargs, tuple(tree.flatten(outputs)), followed, masks))
-        self.layers.setdefault(path, []).append(tuple(tree.flatten(outputs)))
+            self.calls.append(Call(path, own, args, kwargs, tuple(refs), followed, masks))
+        self.layers.setdefault(path, []).append(tuple(refs))
         if isinstance(op, keras.Layer):
-            self.pass_mask_on(op, args, kwargs, tree.flatten(outputs))
+            self.pass_mask_on(op, args, kwargs, refs)
         return outputs
 
     def unfold(self, op: Any, args: tuple, kwargs: dict, path: str) -> Any:
@@ -232,7 +225,7 @@ class _Tracer:
             refs = [a for a in tree.flatten((args, kwargs)) if isinstance(a, Ref)]
             outputs = self.run(function, by_name(function, args, refs)[: len(function.inputs)], path + "/")
             return tree.pack_sequence_as(untracked(function._outputs_struct), outputs)
-        step = Step(_sized(op, args), args, kwargs, (), path, len(self.steps), self.within)
+        step = Step(self.sized(op, args, path), args, kwargs, (), path, len(self.steps), self.within)
         if self.keep(step):
             return self.whole(step)
         if decompositions.per_time_step(op):
@@ -255,17 +248,22 @@ class _Tracer:
 
     def whole(self, step: Step) -> Any:
         """Keep the step in one piece; its outputs."""
-        args, kwargs = tree.map_structure(lambda a: _cast_symbol(step.op, a), (step.args, step.kwargs))
+        args, kwargs = tree.map_structure(lambda a: cast_symbol(step.op, a), (step.args, step.kwargs))
         kwargs.pop("mask", None)
-        spec = step.op.compute_output_spec(*args, **kwargs)
-        made = tree.flatten(spec)
+        try:
+            spec = output_spec(step.op, args, kwargs)
+        except Exception as error:
+            raise UntraceableError(step.why or unsized(step.path, step.op, error, self.remedy)) from error
+        made = [t for t in tree.flatten(spec) if isinstance(t, keras.KerasTensor)]
         try:
             places = iter(places_behind(step, made, self.batch))
         except MixedSamplesError as error:
             mixes = f"{step.path!r} ({step.operation}) {error.what}. Remedy: {error.remedy}."
             step, places = dataclasses.replace(step, mixes=mixes), iter([None] * len(made))
-        outputs = tree.map_structure(lambda t: _ref(t, next(places)), spec)
-        self.steps.append(dataclasses.replace(step, outputs=tuple(tree.flatten(outputs))))
+        outputs = tree.map_structure(
+            lambda t: made_ref(t, next(places)) if isinstance(t, keras.KerasTensor) else t, spec
+        )
+        self.steps.append(dataclasses.replace(step, outputs=tuple(refs_in(outputs))))
         return outputs
 
     def add(self, op: Any, args: tuple, shape: Iterable[int | None], path: str, each: int = 1) -> Ref:
@@ -302,11 +300,10 @@ class _Tracer:
 
         Keras records the run on the user's layers; these records are removed.
         """
-        if "training" in inspect.signature(call).parameters:
-            kwargs = {**kwargs, "training": False}
+        kwargs = in_inference(call, kwargs)
         refs = list(dict.fromkeys(a for a in tree.flatten((args, kwargs)) if isinstance(a, Ref)))
         refs = list(dict.fromkeys([*refs, *(ref.mask for ref in refs if ref.mask is not None)]))
-        symbols = {ref: _cast_symbol(owner, ref) for ref in refs}
+        symbols = {ref: cast_symbol(owner, ref) for ref in refs}
         masks = {ref: ref.mask for ref in refs if ref.mask is not None}
         for ref, mask in masks.items():
             set_keras_mask(symbols[ref], symbols[mask])
@@ -315,17 +312,11 @@ class _Tracer:
         )
         like = next((symbols[ref] for ref in refs if ref.batched), None)
         layers = sublayers(owner, itself=True)
-        with untouched(layers), batch_sizes(like):
-            try:
-                with keras.StatelessScope():  # what a call assigns to variables stays without effect
-                    found = call(*spec_args, **spec_kwargs)
-                with distinct_names(layers):
-                    function = recorded(symbols, found)
-            except NotBuiltError as error:
-                raise ValueError(unbuilt(owner)) from error
-            except Exception as error:
-                reason = f"{type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0]}"
-                raise ValueError(untraceable(owner, reason, getattr(error, "remedy", ""))) from error
+        with untouched(layers), batch_sizes(like), self.explained(owner):
+            with keras.StatelessScope(), self.calls_of(owner, prefix):  # what a call assigns stays without effect
+                found = call(*spec_args, **spec_kwargs)
+            with distinct_names(layers):
+                function = recorded(symbols, found)
         for ref in masks:
             if get_keras_mask(symbols[ref]) is None:  # as attention layers do
                 ref.mask = None
@@ -356,23 +347,3 @@ class _Tracer:
         masks = self.replay(recorded(symbols, masks), symbols, masks, f"{op.name}/mask/")
         for ref, mask in zip(outputs, tree.flatten(masks), strict=False):
             ref.mask = ref.mask or mask
-
-
-def _masks_for(op: keras.Layer, args: tuple, kwargs: dict) -> dict[str, Any]:
-    """The mask arguments that Keras fills in from the masks of the tensors, as Layer.__call__ does."""
-    bound = inspect.signature(op.call).bind(*args, **kwargs)
-    bound.apply_defaults()
-    tensors = {}
-    for name, value in bound.arguments.items():
-        leaves = tree.flatten(value)
-        if leaves and all(isinstance(a, Ref) for a in leaves):
-            tensors[name] = value
-    names = (
-        {"mask": next(iter(tensors.values()))} if len(tensors) == 1 else {f"{k}_mask": v for k, v in tensors.items()}
-    )
-    found = {}
-    for name, value in names.items():
-        masks = tree.map_structure(lambda ref: ref.mask, value)
-        if bound.arguments.get(name, value) is None and any(m is not None for m in tree.flatten(masks)):
-            found[name] = masks
-    return found

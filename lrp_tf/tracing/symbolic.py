@@ -10,6 +10,7 @@ import collections
 import contextlib
 import functools
 import inspect
+import math
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -18,7 +19,10 @@ import keras
 from keras import tree
 from keras.src import backend
 from keras.src.backend.common import global_state
-from keras.src.backend.common.masking import set_keras_mask
+from keras.src.backend.common.masking import get_keras_mask, set_keras_mask
+from keras.src.layers import layer as layer_module
+from keras.src.ops import numpy as numpy_operations
+from keras.src.ops import operation as operation_module
 
 from lrp_tf.core.graph import Ref
 from lrp_tf.core.operations import EachSample
@@ -78,10 +82,11 @@ def untouched(layers: list[keras.Layer]) -> Iterator[None]:
     def refuse(*args: Any, **kwargs: Any) -> None:
         raise NotBuiltError
 
-    def ignore(loss: Any) -> None:
+    def ignore(*args: Any, **kwargs: Any) -> None:
         pass
 
-    ours = [(layer, "build", refuse) for layer in layers if not layer.built]
+    unbuilt = [layer for layer in layers if not layer.built]
+    ours = [(layer, "build", ignore if _builds_nothing(layer) else refuse) for layer in unbuilt]
     ours += [(layer, "add_loss", ignore) for layer in layers]
     theirs = [vars(layer).get(name) for layer, name, _ in ours]
     for layer, name, method in ours:
@@ -94,9 +99,16 @@ def untouched(layers: list[keras.Layer]) -> Iterator[None]:
                 object.__delattr__(layer, name)
             else:
                 object.__setattr__(layer, name, method)
+        for layer in unbuilt:
+            object.__setattr__(layer, "built", False)
         for layer, (inbound, outbound) in zip(layers, records, strict=True):
             del layer._inbound_nodes[inbound:]
             del layer._outbound_nodes[outbound:]
+
+
+def _builds_nothing(layer: keras.Layer) -> bool:
+    """Whether a layer has no weights to make, as a Dropout that was never called."""
+    return getattr(layer.build, "_is_default", False) and not layer.weights and not sublayers(layer)
 
 
 @contextlib.contextmanager
@@ -145,6 +157,33 @@ def plain_indices() -> Iterator[None]:
         yield
     finally:
         keras.KerasTensor.__getitem__ = theirs
+
+
+@contextlib.contextmanager
+def sizes_followed() -> Iterator[None]:
+    """For ops.reshape(x, (ops.shape(x)[0], -1, heads)): next to the open batch size, Keras leaves the -1 open too.
+
+    And for ops.ndim(x), which is a symbolic tensor in Keras, where a number is wanted.
+    """
+    theirs, rank = numpy_operations.Reshape.compute_output_spec, keras.ops.ndim
+
+    def reshaped(self: Any, x: Any) -> Any:
+        spec = theirs(self, x)
+        known, wanted = x.shape[1:], tuple(self.newshape)[1:] if isinstance(self.newshape, (tuple, list)) else ()
+        if None in known or wanted.count(-1) != 1 or None in wanted or self.newshape[0] is not None:
+            return spec
+        rest = math.prod(known) // math.prod(size for size in wanted if size != -1)
+        return keras.KerasTensor((None, *(rest if size == -1 else size for size in wanted)), spec.dtype)
+
+    def ndim(x: Any) -> Any:
+        return len(x.shape) if isinstance(x, keras.KerasTensor) else rank(x)
+
+    numpy_operations.Reshape.compute_output_spec = _in_this_thread(reshaped, theirs)
+    keras.ops.ndim = _in_this_thread(ndim, rank)
+    try:
+        yield
+    finally:
+        numpy_operations.Reshape.compute_output_spec, keras.ops.ndim = theirs, rank
 
 
 def _giving_way(method: Callable) -> Callable:
@@ -229,6 +268,43 @@ def _known_length(arange: Callable, fixed: bool) -> Callable:
     return maker
 
 
+@contextlib.contextmanager
+def own_calls(run: Callable[[keras.Layer, tuple, dict], Any]) -> Iterator[None]:
+    """Layers called on symbolic tensors return what `run` says, which may hold None, numbers and arrays too.
+
+    Keras takes the word of their `compute_output_spec`, which may refuse arguments that their `call` takes, and knows
+    neither None nor sizes that a layer declares open.
+
+    Args:
+        run: (layer, args, kwargs) -> outputs; those that are symbolic must be new tensors.
+    """
+    at_the_end = "symbolic_call" in vars(keras.Layer)  # where Keras records a call: there, or in `symbolic_call`
+    module: Any = layer_module if at_the_end else operation_module
+    names: dict[str, tuple[Any, str]] = {"call": (keras.Layer, "symbolic_call"), "node": (module, "Node")}
+    plain = {name: getattr(*place) for name, place in names.items()}
+
+    def recorded_node(operation: Any, call_args: Any, call_kwargs: Any, outputs: Any) -> Any:
+        made = [t for t in tree.flatten(outputs) if isinstance(t, keras.KerasTensor)]
+        return plain["node"](operation=operation, call_args=call_args, call_kwargs=call_kwargs, outputs=made)
+
+    def symbolic_call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        outputs = run(self, args, kwargs)
+        if not at_the_end:
+            recorded_node(self, args, kwargs, outputs)
+        return outputs
+
+    keras.Layer.symbolic_call = _in_this_thread(symbolic_call, plain["call"])
+    module.Node = _in_this_thread(recorded_node, plain["node"])
+    try:
+        yield
+    finally:
+        module.Node = plain["node"]
+        if at_the_end:
+            keras.Layer.symbolic_call = plain["call"]
+        else:
+            del keras.Layer.symbolic_call
+
+
 def in_full_precision(layer: keras.Layer) -> keras.Layer:
     """A twin that shares all that the layer has, and casts to float32 instead of half precision."""
     if layer.compute_dtype not in HALF or isinstance(layer, keras.Model):
@@ -244,6 +320,16 @@ def with_mask(value: Any, mask: Any) -> Any:
     value = backend.numpy.copy(value)
     set_keras_mask(value, mask)
     return value
+
+
+def renewed(value: Any) -> Any:
+    """A new symbolic tensor like this one, with its mask; anything else unchanged."""
+    if not isinstance(value, keras.KerasTensor):
+        return value
+    made = keras.KerasTensor(value.shape, value.dtype)
+    if (mask := get_keras_mask(value)) is not None:
+        set_keras_mask(made, mask)
+    return made
 
 
 def sublayers(owner: Any, itself: bool = False) -> list[keras.Layer]:
@@ -264,6 +350,24 @@ def recorded(symbols: dict[Ref, Any], found: Any) -> Any | None:
             )
     made = [t for t in tree.flatten(found) if isinstance(t, keras.KerasTensor) and id(t) not in given]
     return keras.Function([symbols[ref] for ref in used(symbols)], made, name="followed") if made else None
+
+
+def run_through(function: Any, inputs: list, call: Callable[[Any, tuple, dict, int], list]) -> list:
+    """Walk a recorded graph; its outputs.
+
+    Args:
+        inputs: what replaces the symbolic inputs.
+        call: (operation, args, kwargs, number of its outputs) -> what replaces these.
+    """
+    values = {id(t): value for t, value in zip(function.inputs, inputs, strict=True)}
+    for depth in sorted(function._nodes_by_depth, reverse=True):
+        for node in function._nodes_by_depth[depth]:
+            if not node.operation or node.is_input or any(id(t) not in values for t in node.input_tensors):
+                continue
+            args, kwargs = node.arguments.fill_in(values)
+            outputs = call(node.operation, args, kwargs, len(node.outputs))
+            values |= {id(t): value for t, value in zip(node.outputs, outputs, strict=True)}
+    return [values[id(t)] for t in function.outputs]
 
 
 def used(symbols: dict[Ref, Any]) -> list[Ref]:

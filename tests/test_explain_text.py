@@ -14,6 +14,8 @@ from keras import layers as kl
 from keras import ops
 
 import lrp_tf
+from lrp_tf.cli import options, text, text_options
+from lrp_tf.files.errors import LoadError
 from lrp_tf.gallery import ledger
 from lrp_tf.texts import TextGallery, get_tokenizer
 
@@ -57,7 +59,7 @@ def test_a_list_of_texts_with_bad_lines(explain, tmp_path):
     (tmp_path / "lines.txt").write_bytes(lines)
     code, _, err = explain("reviews", "@lines.txt", "<b>good</b>", "--png", "--save-relevance", "--target", "topK:2")
     assert code == 1, err
-    assert "3 tokens behind the first 6 are cut" in err
+    assert "was good: cut, 3 of 9 tokens left out" in err
     assert (tmp_path / "results/failures.csv").read_bytes().count(b"\r\n") == 2
     rows = table("results/results.csv")
     assert list(rows[0]) == list(ledger.COLUMNS)
@@ -106,7 +108,7 @@ def test_next_token_against_another(explain, models):
     assert code == 0, err
     (row,) = table("out/results.csv")
     assert (row["target"], row["target_name"], row["contrast"]) == ("3", "good", "4")
-    explainer = lrp_tf.Explainer(keras.models.load_model(models / "next.keras"))
+    explainer = lrp_tf.Explainer(keras.models.load_model(models / "next.keras"), "attn_lrp")
     x = np.array([[8, 5, 0, 0, 0, 0]])
     np.testing.assert_allclose(np.load("out/text-1.npy"), explainer(x, [1, 3], contrast=4)[0], rtol=1e-5)
     logits = explainer.explain(x, [0, 0]).logits.numpy()[0]
@@ -181,6 +183,33 @@ def test_open_lengths_give_what_the_length_of_the_text_gives(tmp_path, models):
     for alone, padded in zip(*found, strict=True):
         np.testing.assert_allclose(padded[: len(alone)], alone, atol=1e-6)
         assert not padded[len(alone) :].any()
+
+
+class Positions(kl.Layer):
+    """Adds the vector of each position, as many as there are."""
+
+    def build(self, shape):
+        self.table = self.add_weight(shape=(8, shape[-1]), name="table")
+
+    def call(self, x):
+        return x + ops.take(self.table, ops.arange(ops.shape(x)[1]), axis=0)
+
+
+def test_open_lengths_get_their_size_from_the_command(models, tmp_path):
+    """`--sizes N` goes to the Explainer, which asks for it where positions are counted."""
+    inputs = keras.Input((None,), dtype="int32", name="token_ids")
+    model = randomize(keras.Model(inputs, kl.Dense(9)(Positions()(kl.Embedding(9, 4)(inputs)))))
+    parse = options.parser(text_options.COMMANDS).parse_args
+    command = ["explain-text", "m.keras", "a", "--out", str(tmp_path)]
+    with pytest.raises(LoadError, match=r"sizes=.*--sizes N"):
+        text._explainer(parse(command), model)
+    explainer = text._explainer(parse([*command, "--sizes", "5"]), model)
+    assert explainer.graph.inputs[0].shape == (5,)
+    assert explainer.composite.name == "attn_lrp"
+    job = TextGallery(explainer, get_tokenizer(models / "words.txt"), tmp_path / "out", targets=(3,))
+    cut = []
+    assert job.run([("the film", "a"), ("a bad film was not good", "b")], warn=cut.append).cut == 1
+    assert cut == ["a bad film was not good: cut, 1 of 6 tokens left out"]
 
 
 def test_the_command_by_itself(models, tmp_path):

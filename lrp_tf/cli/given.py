@@ -159,8 +159,15 @@ def bounds_of(
     return {"low": low, "high": high}
 
 
-def explainer_of(model: keras.Model, options: argparse.Namespace, bounds: Mapping[str, object]) -> Explainer:
+def explainer_of(
+    model: keras.Model,
+    options: argparse.Namespace,
+    bounds: Mapping[str, object],
+    sizes: Mapping[str, tuple[int, ...]] | None = None,
+) -> Explainer:
+    """The explainer that the options ask for; `bounds`: low and high of z^B; `sizes`: see the Explainer."""
     chosen = {"output": output_of(options), "relevance_filter": options.relevance_filter, "fast": options.fast}
+    chosen |= {"sizes": sizes} if sizes else {}
     if (composite := written_composite(options)) is not None:
         return Explainer(model, composite, **chosen)
     name, given = options.composite

@@ -20,6 +20,7 @@ from lrp_tf.cli.progress import ProgressBar
 from lrp_tf.core.graph import Graph
 from lrp_tf.engine.contrast import KINDS
 from lrp_tf.engine.diagnosis import ADVICE, RelevanceWarning
+from lrp_tf.explainer import Explainer
 from lrp_tf.files.errors import LoadError
 from lrp_tf.files.loading import Classes
 from lrp_tf.gallery import ledger
@@ -44,7 +45,7 @@ def explain_text_command(options: argparse.Namespace) -> int:
         texts.setdefault(text, name)
     model = given.load_model(options)
     tokenizer, model = _tokenizer(options, model)
-    explainer = given.explainer_of(model, options, {})
+    explainer = _explainer(options, model)
     classes, graph = given.classes_of(options), explainer.graph
     chosen = [_class(text, graph, classes, tokenizer) for text in options.target]
     contrast = _contrast(options.contrast, graph, classes, tokenizer)
@@ -132,6 +133,21 @@ def _tokenizer(options: argparse.Namespace, model: keras.Model) -> tuple[Tokeniz
         "was trained with: a Hugging Face tokenizer (.json), a vocabulary (.txt), a SentencePiece model (.model), "
         "or module:function"
     )
+
+
+def _explainer(options: argparse.Namespace, model: keras.Model) -> Explainer:
+    """The explainer, of a model whose open lengths are those of `--sizes`."""
+    inputs = getattr(model, "inputs", None) or ()
+    open_ones = [tensor.name for tensor in inputs if tuple(tensor.shape[1:]) == (None,)]
+    sizes = dict.fromkeys(open_ones, (options.sizes,)) if options.sizes else {}
+    try:
+        return given.explainer_of(model, options, {}, sizes)
+    except ValueError as error:
+        if open_ones and not sizes and "sizes=" in str(error):
+            raise LoadError(
+                f"{error} On the command line: --sizes N, the tokens that texts are padded or cut to"
+            ) from error
+        raise
 
 
 def _class(text: str, graph: Graph, classes: Classes, tokenizer: Tokenizer) -> str | int:

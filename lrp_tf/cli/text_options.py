@@ -25,6 +25,7 @@ def add_explain_text(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pad", type=int, metavar="ID", help="of padding; default: as the tokenizer says, or 0")
     parser.add_argument("--classes", type=Path, metavar="FILE", help="class names: JSON, or one per line")
     options.add_rule_options(parser)
+    parser.set_defaults(composite="attn_lrp")
     parser.add_argument("--target", action="append", metavar="top1|topK:N|CLASS|TOKEN",
                         help="a class to explain, by number or name; of a language model a token, by number or as text"
                         "; may be repeated; default: top1")  # fmt: skip

@@ -175,8 +175,8 @@ class TextGallery:
         absurd = [(row[_NAME], why) for row, why in zip(rows, found.absurd, strict=True) if why]
         for name, why in absurd:
             warn(f"{excerpt(item.path)}, {printable(name)}: {why}")
-        if found.fitted.cut:
-            warn(f"{excerpt(item.path)}: {found.fitted.cut} tokens behind the first {found.fitted.used} are cut")
+        if cut := found.fitted.cut:
+            warn(f"{excerpt(item.path)}: cut, {cut} of {found.fitted.used + cut} tokens left out")
         return outcome._replace(
             done=outcome.done + 1, absurd=outcome.absurd + len(absurd), cut=outcome.cut + bool(found.fitted.cut)
         )

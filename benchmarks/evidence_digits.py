@@ -1,0 +1,83 @@
+"""A vision transformer on digits: where relevance lies, and whether the score depends on it."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import sys
+from pathlib import Path
+
+import evidence_methods as methods
+import evidence_nets as nets
+import keras
+import numpy as np
+
+import lrp_tf
+from lrp_tf import evaluate, gradients
+
+ROOT = Path(__file__).resolve().parents[1]
+GAMMAS = (0.05, 0.1, 0.25, 0.5, 1.0)
+PATCH = 4
+TRAINING = 10_000
+
+
+def digits(options: argparse.Namespace) -> dict:
+    """Each method's SRG by patches, and the share of relevance on the strokes; the predicted class is explained."""
+    sys.path.insert(0, str(ROOT / "mnist"))
+    import data
+
+    loaded = data.load(options.data)
+    rng = np.random.default_rng(options.seed)
+    some, chosen = (rng.permutation(len(x)) for x in (loaded.x_train, loaded.x_test))
+    some, chosen = some[:TRAINING], chosen[: options.samples]
+    mean, deviation = loaded.x_train.mean(), loaded.x_train.std()  # so that the background is not zero
+    scaled = functools.partial(_scaled, mean=mean, deviation=deviation)
+
+    def train() -> keras.Model:
+        model = nets.vit(patch=PATCH)
+        nets.fit(model, scaled(loaded.x_train[some]), loaded.y_train[some], max(4, 40_000 // len(some)), batch=64)
+        return model
+
+    model = nets.kept(f"vit_{loaded.name}", options.models, options.seed, train)
+    right = model.predict(scaled(loaded.x_test), 500, verbose=0).argmax(1) == loaded.y_test
+    found = evaluate.compare(
+        explainers(model, options.seed),
+        scaled(loaded.x_test[chosen]),
+        metrics={
+            "SRG": evaluate.get("srg", region=PATCH),
+            "on strokes": evaluate.get("relevance_mass", part="positive"),
+            "on strokes, |R|": evaluate.get("relevance_mass", part="absolute"),
+        },
+        masks=loaded.x_test[chosen, ..., 0] > 0.3,
+        batch_size=100,
+        seed=options.seed,
+    )
+    rows = {
+        name: dict(zip(found.metrics, np.nanmean(found.values[i], -1), strict=True))
+        for i, name in enumerate(found.methods)
+    }
+    print(f"\n{loaded.name}: {right.mean():.1%} of {len(right)} test images right, {len(chosen)} explained\n")
+    print(found.overview(), flush=True)
+    return {"data": loaded.name, "accuracy": float(right.mean()), "samples": len(chosen), "methods": rows}
+
+
+def _scaled(x: np.ndarray, mean: float, deviation: float) -> np.ndarray:
+    return ((x - mean) / deviation).astype(np.float32)
+
+
+def explainers(model: keras.Model, seed: int) -> dict[str, object]:
+    found: dict[str, object] = {}
+    for preset in ("attn_lrp", "cp_lrp"):
+        found[preset] = lrp_tf.Explainer(model, preset)
+        found |= {f"{preset}, γ {gamma:g}": lrp_tf.Explainer(model, preset, gamma=gamma) for gamma in GAMMAS}
+    found["epsilon"] = lrp_tf.Explainer(model, "epsilon")
+    found["gradient"] = gradients.Gradient(model)
+    found["gradient × input"] = gradients.InputTimesGradient(model)
+    found["integrated gradients"] = gradients.IntegratedGradients(model)
+    rolled = methods.rollout(model)
+
+    def rollout(x: np.ndarray, target: np.ndarray) -> np.ndarray:
+        side = x.shape[1] // PATCH
+        return rolled(x, target).reshape(-1, side, side).repeat(PATCH, 1).repeat(PATCH, 2)
+
+    return found | {"attention rollout": rollout, "Sobel": "sobel", "random": "random"}

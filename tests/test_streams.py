@@ -103,6 +103,7 @@ def test_report_of_parts_is_the_report_of_the_whole(explainer, model):
 
 @pytest.mark.parametrize("size", [0, -1, 2.5, True])
 def test_wrong_sizes_are_refused(explainer, model, size):
+    assert lrp_tf.Explainer(model, max_batch=np.int64(2)).max_batch == 2
     for call in (
         lambda: lrp_tf.Explainer(model, max_batch=size),
         lambda: explainer(X, max_batch=size),
@@ -159,6 +160,23 @@ def test_streams_of_several_inputs():
         close([first, second], list(explainer(x)), TIGHT)
 
 
+def test_samples_may_be_plain_lists():
+    """A list of numbers is one sample, and no structure: three samples of three features must not be transposed."""
+    inputs = keras.Input((3,))
+    model = randomize(keras.Model(inputs, kl.Dense(3)(inputs)))
+    x = np.random.default_rng(0).normal(size=(3, 3)).astype("float32")
+    labels = [[0, 1], [2, 1], [1, 0]]
+    for method in (lrp_tf.Explainer(model, "epsilon"), lrp_tf.gradients.InputTimesGradient(model)):
+        close(next(method.map(x.tolist(), 1, batch=3)), np.asarray(method(x, 1)), TIGHT)
+        pairs = list(zip(x.tolist(), labels, strict=True))
+        close(next(method.map(pairs, lambda e: e[1], batch=3)), np.asarray(method(x, labels)), TIGHT)
+    other = keras.Input((2,))
+    model = randomize(keras.Model([inputs, other], kl.Dense(3)(kl.Concatenate()([inputs, other]))))
+    explainer = lrp_tf.Explainer(model, "epsilon")
+    found = next(explainer.map([[row.tolist(), row[:2].tolist()] for row in x], 1, batch=3))
+    close(list(found), list(explainer([x, x[:, :2]], 1)), TIGHT)
+
+
 def test_a_stream_is_read_as_it_is_asked_for(explainer):
     """Constant memory: of an endless stream only what is due is read."""
     read = []
@@ -175,8 +193,11 @@ def test_a_stream_is_read_as_it_is_asked_for(explainer):
 
 
 def test_wrong_streams_are_refused(explainer):
-    with pytest.raises(TypeError, match="iterable"):
-        explainer.map(5)
+    for method in (explainer, lrp_tf.gradients.Gradient(explainer)):
+        with pytest.raises(TypeError, match="iterable"):
+            method.map(5)
+    with raises(ValueError, "of one shape", r"\(4, 4, 2\)", "Remedy"):
+        next(explainer.map([X[0], X[0, :4, :4]], batch=2))
     with pytest.raises(ValueError, match='"output" or "one"'):
         explainer.map([X], start=np.ones(3))
     with raises(ValueError, "wrong shape", "Expected"):

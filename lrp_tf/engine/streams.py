@@ -23,31 +23,40 @@ def batches(dataset: Iterable, size: int | None) -> Iterator[Any]:
     return iter(dataset) if size is None else _stacked(iter(dataset), size)
 
 
-def checked(dataset: Iterable, check: Callable[[Any], object]) -> Iterable:
-    """The dataset; `check` sees each element before it joins a batch, or the `element_spec` of a `tf.data.Dataset`."""
+def checked(dataset: Iterable, check: Callable[[Any], Any]) -> Iterable:
+    """The dataset of what `check` returns for each element before it joins a batch.
+
+    Of a `tf.data.Dataset` it sees the `element_spec` alone.
+    """
     if isinstance(dataset, tf.data.Dataset):
         check(dataset.element_spec)
         return dataset
-    return _each_checked(dataset, check)
-
-
-def _each_checked(samples: Iterable, check: Callable[[Any], object]) -> Iterator[Any]:
-    for sample in samples:
-        check(sample)
-        yield sample
+    return map(check, dataset)
 
 
 def _stacked(samples: Iterator, size: int) -> Iterator[Any]:
     while group := list(itertools.islice(samples, size)):
-        yield tree.map_structure(lambda *values: np.stack(values), *group)
+        yield tree.map_structure(_stack, *group)
 
 
-def checked_size(value: int | None, name: str) -> int | None:
+def _stack(*values: Any) -> np.ndarray:
+    arrays = [np.asarray(value) for value in values]
+    if len(shapes := {array.shape for array in arrays}) > 1:
+        raise ValueError(
+            f"map(batch=...) puts samples of one shape together. Received: {sorted(shapes)}. Remedy: batch=1, or "
+            "samples resized to one shape"
+        )
+    return np.stack(arrays)
+
+
+def checked_size(value: int | np.integer | None, name: str) -> int | None:
     """A number of samples.
 
     Raises:
         ValueError: neither an integer of at least 1 nor None.
     """
-    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+    if value is None:
+        return None
+    if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < 1:
         raise ValueError(f"{name} expects a number of samples, at least 1, or None. Received: {value!r}")
-    return value
+    return int(value)

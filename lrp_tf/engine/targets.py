@@ -176,6 +176,8 @@ def checked(graph: Graph, target: Any, start: Any, x: tf.Tensor) -> Target:
             raise ValueError("start= as a tensor already says what is explained. Expected no target. Received: both.")
         start = _array(start, "start")
         if len(start.shape) == len(shape) + 2:
+            if start.shape[1] == 0:
+                raise ValueError(f"start holds no targets. Expected: [B, k, ...] with k >= 1. Received: {start.shape}")
             return Target("starts", "given", tensor(start, (None, *shape), graph.dtype, "start", batch))
         return Target("given", "given", tensor(start, shape, graph.dtype, "start", batch))
     if start not in ("output", "one"):
@@ -277,23 +279,33 @@ def batches(graph: Graph, dataset: Iterable, size: int | None) -> Iterator[Any]:
         raise TypeError(f"map expects a tf.data.Dataset or an iterable. Received: {type(dataset).__name__}")
     streams.checked_size(size, "batch")
     if size is not None:
-        dataset = streams.checked(dataset, functools.partial(refuse_batches, graph, size))
+        dataset = streams.checked(dataset, functools.partial(sample_of, graph, size))
     return streams.batches(dataset, size)
 
 
-def refuse_batches(graph: Graph, batch: int, element: Any) -> None:
-    """Raise ValueError if an element of a dataset, or its `element_spec`, is a batch instead of a single sample."""
+def sample_of(graph: Graph, batch: int, element: Any) -> Any:
+    """An element of a dataset, or its `element_spec`, with arrays for plain lists: these are no structures to stack.
+
+    Raises:
+        ValueError: it is a batch instead of a single sample.
+    """
     values: dict[Ref, Any] = {}
-    if not _match(graph.input_structure, without_labels(graph, element), values):
-        return  # `inputs` reports other mistakes
+    x = without_labels(graph, element)
+    if not _match(graph.input_structure, x, values):
+        return element  # `inputs` reports other mistakes
     for ref, name in zip(graph.inputs, graph.input_names, strict=True):
-        value = values[ref] if hasattr(values[ref], "shape") else _array(values[ref], name)
+        value = values[ref] = values[ref] if hasattr(values[ref], "shape") else _array(values[ref], name)
         shape = () if getattr(value.shape, "rank", 0) is None else tuple(value.shape)
         if len(shape) == len(ref.shape) + 1 and all(map(_fits, ref.shape, shape[1:])):
             raise ValueError(
                 f"map(batch={batch}) puts single samples together. Expected {name} of shape {tuple(ref.shape)}. "
                 f"Received: {shape}, which is a batch already. Remedy: leave batch out, or dataset.unbatch()"
             )
+    found = tree.map_structure(values.__getitem__, graph.input_structure)
+    if x is element:
+        return found
+    labels = (np.asarray(label) if isinstance(label, list) else label for label in element[1:])
+    return (found, *labels)
 
 
 def class_count(graph: Graph) -> int | None:

@@ -85,6 +85,25 @@ def test_a_loaded_explainer_gives_the_same_numbers_and_traces_nothing(tmp_path):
     same(lrp_tf.Explainer.load(path, other)(x), fresh(x))
 
 
+def test_a_loaded_explainer_takes_a_contrast_and_other_models(tmp_path):
+    model, x, path = image_net(3), IMG, tmp_path / "net.lrp"
+    fresh, other = lrp_tf.Explainer(model, "epsilon"), copy_of(model)
+    fresh(x, [0, 1, 2], contrast=[1, 2, 0])
+    fresh.save(path)
+    loaded = lrp_tf.Explainer.load(path, model)
+    same(loaded(x, [0, 1, 2], contrast=[2, 2, 1]), fresh(x, [0, 1, 2], contrast=[2, 2, 1]))
+    with raises(ValueError, "contrast is a target itself", "both are 2"):
+        loaded(x, [0, 1, 2], contrast=2)
+    assert loaded._clone is None  # all of these are one pass, which was saved
+    same(loaded(x, "topK:2", contrast="softmax"), fresh(x, "topK:2", contrast="softmax"))
+    again = lrp_tf.Explainer.load(path, model).with_model(other)
+    same(again(x, 1, contrast="mean"), lrp_tf.Explainer(other, "epsilon")(x, 1, contrast="mean"))
+    for kind in (lrp_tf.gradients.SmoothGrad, lrp_tf.gradients.GradCAM):
+        one, two = kind(lrp_tf.Explainer.load(path, model)), kind(fresh)
+        same(one(x, contrast="softmax"), two(x, contrast="softmax"))
+        same(one.with_model(other)(x, 1), two.with_model(other)(x, 1))
+
+
 def test_what_was_not_saved_is_compiled_on_demand(tmp_path):
     model, x, path = image_net(3), IMG, tmp_path / "net.lrp"
     fresh = lrp_tf.Explainer(model, "epsilon_gamma_box", low=-4.0, high=4.0, relevance_filter=0.5)
@@ -275,6 +294,35 @@ def test_what_nobody_could_compare_is_not_saved(tmp_path):
         lrp_tf.Explainer.load(path, image_net(3))
     with pytest.raises(FileNotFoundError):
         lrp_tf.Explainer.load(tmp_path / "none.lrp", image_net(3))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_save_that_failed_does_not_spoil_the_next(tmp_path, dtype):
+    """TensorFlow keeps the graphs of a function that fails, and adds them to that of the next one."""
+    i = keras.Input((None, None, 3), dtype=dtype)
+    h = kl.GlobalAveragePooling2D(dtype=dtype)(kl.Conv2D(4, 5, dtype=dtype)(i))
+    never_called = lrp_tf.Explainer(randomize(keras.Model(i, kl.Dense(2, dtype=dtype)(h))))
+    i = keras.Input((8, 8, 3), dtype=dtype)
+    h = kl.Flatten(dtype=dtype)(kl.Conv2D(4, 3, activation="relu", dtype=dtype)(i))
+    model = randomize(keras.Model(i, kl.Dense(2, activation="softmax", dtype=dtype)(h)))
+    with raises(RuntimeError, "Remedy: call the explainer before it is saved"):  # at a size of 1 it cannot compute
+        never_called.save(tmp_path / "open.lrp")
+    explainer = lrp_tf.Explainer(model, "epsilon_plus")
+    explainer.save(tmp_path / "net.lrp")
+    loaded = lrp_tf.Explainer.load(tmp_path / "net.lrp", model)
+    same(loaded.explain(IMG), explainer.explain(IMG))
+    assert [file.name for file in tmp_path.iterdir()] == ["net.lrp"]
+
+
+def test_xla_that_is_not_there_does_not_keep_from_saving(tmp_path):
+    model = image_net(3)
+    auto = lrp_tf.Explainer(model, jit_compile="auto")
+    if tf.config.list_physical_devices("GPU"):
+        with raises(lrp_tf.SaveError, "without jit_compile"):
+            auto.save(tmp_path / "net.lrp")
+        return
+    auto.save(tmp_path / "net.lrp")
+    same(lrp_tf.Explainer.load(tmp_path / "net.lrp", model)(IMG), auto(IMG))
 
 
 def test_another_format_is_refused(tmp_path):

@@ -94,7 +94,7 @@ def write(
             f"Only a composite that has a text can be saved. Received: {clone.composite.name!r}, which holds functions "
             f"or classes of your own. {_EACH}"
         )
-    if options["jit_compile"]:
+    if passes.uses_xla(options["jit_compile"]):
         raise SaveError(f"Expected an explainer without jit_compile: XLA compiles anew in each process. {_EACH}")
     same, found = _identity(model), _passes(clone, compiled)
     described = [_described(key, function, model) for key, function in found.items()]

@@ -37,6 +37,7 @@ def optimized(function: Any, shapes: Sequence[Sequence[int | None]] | None = Non
     try:
         runtime.enable_graph_collection()
         try:
+            _drop_what_is_left()
             failed = None
             try:
                 attributes = runtime.function_call_options.as_attrs()
@@ -56,6 +57,12 @@ def optimized(function: Any, shapes: Sequence[Sequence[int | None]] | None = Non
             f"{len(graphs)}. Remedy: call the explainer before it is saved, or build one in each process"
         ) from failed
     return library(graphs[0], "lrp_tf", definition.control_ret.values())
+
+
+def _drop_what_is_left() -> None:
+    """Collect and drop the graphs of functions that failed: TensorFlow puts them into that of the next one to run."""
+    tf.function(lambda: tf.constant(0), autograph=False)()
+    context.context().export_run_metadata()
 
 
 def _zeros(dtype: tf.DType, shape: Sequence[int | None]) -> tf.Tensor:

@@ -59,6 +59,8 @@ def test_starts_given_for_each_sample_are_those_given_alone(explainer):
     close(explainer.explain(X, start=starts, max_batch=2).relevance, np.stack(expected, 1), 1e-12)
     with raises(ValueError, "start", r"\(3, 2, 4\)"):
         explainer(X, start=starts[..., :4])
+    with raises(ValueError, "start holds no targets", r"\(3, 0, 5\)"):
+        explainer(X, start=starts[:, :0])
 
 
 def test_a_class_against_one_that_the_call_finds(explainer):
@@ -108,6 +110,18 @@ def test_a_class_for_each_sample(explainer):
         explainer(X, 3, contrast=[0, 1])
     with raises(ValueError, "contrast is a target itself", "both are 1"):
         explainer(X, [0, 1, 2], contrast=[1, 1, 1])
+
+
+def test_the_starts_of_the_papers(explainer):
+    """CLRP (Gu et al. 2018) and SGLRP (Iwana et al. 2019) are multiples of `start="one"`, as docs/contrast.md says."""
+    z, t = explainer.explain(X).logits.numpy(), np.array([0, 4, 3])
+    at = np.arange(5) == t[:, None]
+    clrp = np.where(at, z, -z[at][:, None] / 4)  # the target's score, shared equally by the others
+    close(z[at].reshape(3, 1, 1, 1) * explainer(X, t, start="one", contrast="mean"), explainer(X, start=clrp), 1e-12)
+    y = np.exp(z) / np.exp(z).sum(1, keepdims=True)
+    sglrp = np.where(at, y * (1 - y), -y * y[at][:, None])  # the gradient of the softmax
+    factor = (y * (1 - y))[at].reshape(3, 1, 1, 1)
+    close(factor * explainer(X, t, start="one", contrast="softmax"), explainer(X, start=sglrp), 1e-12)
 
 
 def test_refusals(explainer):

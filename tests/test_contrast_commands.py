@@ -106,7 +106,7 @@ def test_a_signature_takes_what_each_target_is_set_against(explainer, tmp_path):
     assert np.isfinite(found["outputs"]).all()
 
 
-@pytest.mark.parametrize("contrast", ["softmax", "mean", 7])
+@pytest.mark.parametrize("contrast", ["softmax", "mean", np.int64(7)])
 def test_all_signatures_with_one_contrast(explainer, tmp_path, contrast):
     exported = lrp_tf.export(explainer, tmp_path / "1", contrast=contrast, top_k=2, warmup=False, print_fn=None)
     assert "explain_contrast" not in exported.signatures
@@ -130,7 +130,7 @@ def test_all_signatures_with_one_contrast(explainer, tmp_path, contrast):
 
 
 def test_contrast_that_the_model_does_not_have(explainer, tmp_path):
-    for contrast, error in (("max", TypeError), (10, ValueError)):
+    for contrast, error in (("max", TypeError), (10, ValueError), ([3], ValueError)):
         with pytest.raises(error, match="contrast"):
             lrp_tf.export(explainer, tmp_path / "1", contrast=contrast, warmup=False)
     assert list(tmp_path.iterdir()) == []

@@ -1,7 +1,8 @@
 """Contrastive starts: what speaks for a class rather than for others (Gu et al. 2018; Iwana et al. 2019).
 
 Relevance starts as c_n z_n at every output n, and not at the target t alone. c_t = 1 and c_n = -w_n, where the weights
-w of the other classes add up to 1: what is explained is z_t - sum_n w_n z_n. With `start="one"`, c itself starts.
+w of the other classes add up to 1: what is explained is z_t - sum_n w_n z_n. With `start="one"`, c itself starts, as in
+the papers but for a factor of the whole sample: z_t with Gu's uniform w, y_t (1 - y_t) with Iwana's softmax w.
 """
 
 from __future__ import annotations

@@ -56,8 +56,11 @@ class Served:
     def __init__(self, explainer: Explainer, contrast: str | int | None = None) -> None:
         explainer.renew()
         graph = explainer.graph
-        self.explainer, self.graph, self.contrast = explainer, graph, contrast
-        contrasts.checked(graph, contrast, tf.zeros([1]))
+        _, rival = contrasts.checked(graph, contrast, tf.zeros([1]))
+        if rival is not None and np.ndim(contrast):
+            raise ValueError(f"contrast expects a class for all samples of an export. Received: {contrast!r}")
+        self.explainer, self.graph = explainer, graph
+        self.contrast = contrast if rival is None else int(rival[0])
         # Keras names the inputs of recorded models alone; TensorFlow numbers the others.
         recorded = len(getattr(explainer.model, "inputs", None) or ()) == len(graph.inputs)
         names = dict(zip(graph.inputs, graph.input_names if recorded else [None] * len(graph.inputs), strict=True))

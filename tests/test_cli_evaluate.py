@@ -127,6 +127,7 @@ def test_a_killed_evaluation_ends_with_the_same_numbers(lrp: Callable, saved: Pa
         (["--metrics", "srg:steps=5000"], "metric 'srg:steps=5000' fails for every explainer and sample: ValueError"),
         (["--metrics", "pointing_game"], "cannot have metric 'pointing_game'"),
         (["--methods", "Magic"], "--methods expects some of "),
+        (["--methods", "ExpectedGradients"], "random. Received: ExpectedGradients"),
         (["--composites", "epsilon,epsilon"], "--composites names epsilon twice"),
         (["--composites", "magic"], "magic"),
         (["--target", "topK:2"], "--target expects top1 or one class"),

@@ -183,6 +183,16 @@ def test_several_inputs():
     found = gradients.IntegratedGradients(model, n=30, rule="gauss_legendre", baseline={"a": 0.2, "t": 0})(x, 1)[
         "a"
     ].numpy()
+    explainer = lrp_tf.Explainer(model, "epsilon")  # relevance reaches the tokens, which stay where they are
+    mean = gradients.IntegratedGradients(explainer, n=3, times_inputs=False)(x, 1, max_batch=1)
+    close(mean["t"], gradients.SmoothGrad(explainer, n=3, noise=0.0)(x, 1)["t"], 1e-2)
+    for method in (
+        gradients.IntegratedGradients(explainer, n=3),
+        gradients.ExpectedGradients(model, {k: v[:1] for k, v in x.items()}, "epsilon", n=3),
+    ):
+        assert method(x, 1, max_batch=1)["t"] is None
+    assert repr(method).startswith("ExpectedGradients('functional")
+    assert "background={'a': <array (1, 4)>, 't': <array (1, 3)>}, n=3" in repr(method)
     change = model(x).numpy() - model({**x, "a": np.full((2, 4), 0.2, "float32")}).numpy()
     np.testing.assert_allclose(found.sum(1), change[:, 1], rtol=1e-3)
 

@@ -160,6 +160,55 @@ def test_gradcam_inside_nested_models_and_of_series():
     close(gradients.GradCAM(series)(x, 1), expected, TOLERANCE)
 
 
+def transformer(token):
+    """Patches of 4 × 4, an attention, and a head that reads the first token, or the mean of all if there is none."""
+    i = keras.Input((12, 8, 3))
+    h = kl.Reshape((6, 8))(kl.Conv2D(8, 4, strides=4)(i))
+    h = kl.ZeroPadding1D((1, 0))(h) if token else h
+    n = kl.LayerNormalization(name="ahead")(h)
+    h = kl.LayerNormalization(name="behind")(h + kl.MultiHeadAttention(2, 4)(n, n))
+    return randomize(keras.Model(i, kl.Dense(3)(h[:, 0] if token else kl.GlobalAveragePooling1D()(h))))
+
+
+@pytest.mark.parametrize("token", [True, False])
+def test_gradcam_of_patches(token):
+    model, x = transformer(token), np.random.default_rng(0).normal(size=(2, 12, 8, 3)).astype("float32")
+    parts = keras.Model(model.inputs[0], [model.get_layer("ahead").output, model.outputs[0]])
+    with tf.GradientTape() as tape:
+        tokens, z = parts(x, training=False)
+        value = z[0, 1] + z[1, 2]
+    g, a = (t.numpy()[:, int(token) :].reshape(2, 3, 2, 8) for t in (tape.gradient(value, tokens), tokens))
+    total = tf.image.resize((g.mean((1, 2), keepdims=True) * a).sum(-1, keepdims=True), (12, 8)).numpy()
+    method = gradients.GradCAM(model, layer="ahead", grid=(3, 2), relu=False)
+    close(method(x, [1, 2]), np.repeat(total, 3, -1) / 3, TOLERANCE)
+    close(pickle.loads(pickle.dumps(method))(x, [[1, 0], [2, 1]])[:, 0], method(x, [1, 2]), TOLERANCE)
+    if token:  # the first token alone is read: no patch has a gradient here
+        assert not gradients.GradCAM(model, layer="behind", grid=(3, 2))(x, 1).numpy().any()
+
+
+def test_grids_that_do_not_fit_are_refused():
+    model = transformer(True)
+    for options, words in (
+        ({"layer": "ahead"}, ["needs one input with 1 axes", r"grid=\(rows, columns\)"]),
+        ({"layer": "ahead", "grid": (4, 2)}, [r"\[B, 8, C\], or \[B, 9, C\]", r"\(None, 7, 8\)"]),
+        ({"layer": "ahead", "grid": 6}, ["grid expects sizes"]),
+        ({"layer": "ahead", "grid": (0, 6)}, ["grid expects an integer of at least 1"]),
+        ({"layer": "conv2d", "grid": (3, 2)}, ["no layer has this name|needs a layer"]),
+        ({"grid": (3, 2)}, ["Expected its name, layer="]),
+    ):
+        with raises(ValueError, *words):
+            gradients.GradCAM(model, **options)
+
+
+def test_gradcam_follows_a_model_whose_layers_change():
+    model, x = deep(), np.random.default_rng(0).normal(size=(2, 12, 10, 3))
+    method = gradients.GradCAM(model, layer="second")
+    before = method(x, 1)
+    model.get_layer("second").activation = keras.activations.tanh
+    close(method(x, 1), gradients.GradCAM(model, layer="second")(x, 1), 1e-12)
+    assert np.abs(method(x, 1) - before).max() > 1e-3
+
+
 def test_channels_first():
     last = keras.Sequential([
         keras.Input((8, 6, 2)), kl.Conv2D(4, 3), kl.ReLU(), kl.GlobalAveragePooling2D(), kl.Dense(3)
@@ -186,6 +235,17 @@ def test_inside_a_function_of_tensorflow(net):
     method = gradients.Occlusion(net[0], window=4, fill=lambda x: x.mean((1, 2), keepdims=True))
     with raises(ValueError, "fill is a function of arrays"):
         tf.function(lambda x: method(x, 1), autograph=False)(X)
+    i = keras.Input((None, None, 2))
+    model = randomize(keras.Model(i, kl.Dense(3)(kl.GlobalAveragePooling2D()(kl.Conv2D(4, 3)(i)))))
+    for method in (
+        gradients.IntegratedGradients(model, n=3, baseline=np.array([0.1, 0.2])),
+        gradients.ExpectedGradients(model, X, n=3),
+    ):
+        spec = [tf.TensorSpec([None, None, None, 2])]
+        inside = tf.function(lambda x, m=method: m(x, 1), input_signature=spec, autograph=False)
+        close(inside(X), method(X, 1), TOLERANCE)
+    with raises(ValueError, "baseline of .* expects values", "graph"):
+        tf.function(lambda x: gradients.IntegratedGradients(model, baseline=0 * x, n=3)(x, 1), autograph=False)(X)
 
 
 def test_one_of_several_inputs_has_positions():
@@ -200,6 +260,36 @@ def test_one_of_several_inputs_has_positions():
     value = lambda photo: model([photo, x[1]]).numpy()[:, 1]  # noqa: E731
     close(covered[0], occluded(value, X, (1, 2), (2, 2), (2, 2)).astype("float32"), TOLERANCE)
     assert covered[1].shape == (3, 2)
+    each = gradients.Occlusion(model, window={"photo": (4, 2), "size": 1}, stride={"photo": 2, "size": 1})(x, 1)
+    close(each[0], occluded(value, X, (1, 2), (4, 2), (2, 2)).astype("float32"), TOLERANCE)
+    value = lambda size: model([X, size]).numpy()[:, 1]  # noqa: E731
+    close(each[1], occluded(value, x[1], (1,), (1,), (1,)).astype("float32"), TOLERANCE)
+    for window, words in ((4, ["larger", "by name"]), ({"photo": 4}, ["a size for each input, photo, size"])):
+        with raises(ValueError, *words):
+            gradients.Occlusion(model, window=window)
+
+
+def test_occlusion_of_tokens_that_no_gradient_reaches():
+    tokens, table = keras.Input((4,), dtype="int32", name="tokens"), keras.Input((2,), name="table")
+    h = kl.Flatten()(keras.ops.one_hot(tokens, 6))
+    x = np.array([[1, 2, 3, 4], [5, 1, 0, 2]], "int32")
+    alone = randomize(keras.Model(tokens, kl.Dense(2)(h)))
+    value = lambda x: alone(x).numpy()[:, 1]  # noqa: E731
+    close(gradients.Occlusion(alone, window=1)(x, 1), occluded(value, x, (1,), (1,), (1,)).astype("float32"), TOLERANCE)
+    beside = randomize(keras.Model([tokens, table], kl.Dense(2)(kl.Concatenate()([h, table]))))
+    size = vectors(2, 2, dtype="float32")
+    found = gradients.Occlusion(beside, window=1)([x, size], 1, max_batch=1)[0]
+    value = lambda x: beside([x, size]).numpy()[:, 1]  # noqa: E731
+    close(found, occluded(value, x, (1,), (1,), (1,)).astype("float32"), TOLERANCE)
+
+
+def test_occlusion_of_volumes():
+    stack = [kl.Conv3D(3, 2, activation="relu", name="conv"), kl.GlobalAveragePooling3D(), kl.Dense(2)]
+    model = randomize(keras.Sequential([keras.Input((4, 5, 3, 2)), *stack]))
+    x = np.random.default_rng(0).normal(size=(2, 4, 5, 3, 2)).astype("float32")
+    value = lambda x: model(x).numpy()[:, 1]  # noqa: E731
+    expected = occluded(value, x, (1, 2, 3), (2, 3, 2), (2, 1, 1)).astype("float32")
+    close(gradients.Occlusion(model, window=(2, 3, 2), stride=(2, 1, 1))(x, 1), expected, TOLERANCE)
 
 
 def test_bad_options(net):

@@ -191,7 +191,10 @@ class _Explainers:
         known = {
             name: kind
             for name, kind in vars(gradients).items()
-            if inspect.isclass(kind) and issubclass(kind, gradients.Method) and kind is not gradients.Method
+            if inspect.isclass(kind)
+            and issubclass(kind, gradients.Method)
+            and kind is not gradients.Method
+            and len(_required(kind)) == 1  # others need more than a model, such as a background
         }
         if item.name not in known:
             names = ", ".join([*known, *comparing.BASELINES])
@@ -211,6 +214,12 @@ class _Explainers:
         look = Look(("side-by-side",))  # no picture is drawn
         more = (self.preprocessing, look, self.options.batch, self.options.max_pixels)
         return Stream(self.form, fit, *more, describe=message_of)
+
+
+def _required(kind: type) -> list[str]:
+    """The arguments that a class cannot be made without."""
+    arguments = inspect.signature(kind).parameters.items()
+    return [name for name, argument in arguments if argument.default is argument.empty]
 
 
 def _against(explain: Callable[..., Array], contrast: str | int | None) -> Explain:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -13,7 +15,7 @@ from lrp_tf.engine.targets import Inputs, Target
 from lrp_tf.explainer import Explainer
 from lrp_tf.gradients.method import Method
 from lrp_tf.gradients.options import Fill, at_least, chosen, filled
-from lrp_tf.gradients.source import pass_of
+from lrp_tf.gradients.source import folded, pass_of, repeated
 from lrp_tf.rules import Rule
 
 
@@ -29,15 +31,14 @@ class Averaged(Method):
     n: int
     chunk: int
 
-    def explained(self, inputs: list[tf.Tensor], wanted: Target, beside: list[tf.Tensor]) -> list[tf.Tensor]:
+    def explained(self, inputs: list[tf.Tensor], wanted: Target, beside: list[tf.Tensor]) -> list[tf.Tensor | None]:
         weights = self.source.weights(inputs, wanted)
 
         def run(*tensors: tf.Tensor) -> tuple[list[tf.Tensor], Verdict]:
             flat, (values, numbers, *more) = list(tensors[: len(inputs)]), tensors[len(inputs) :]
             points, times = self.points(flat, more, numbers), tf.shape(numbers)[0]
-            folded = [_folded(p, x) for p, x in zip(points, flat, strict=True)]
-            repeated = tf.tile(values, tf.concat([times[None], tf.ones([values.shape.rank - 1], tf.int32)], 0))
-            found, verdict = pass_of(self.source, weights, folded, repeated)
+            batch = [folded(p, x) for p, x in zip(points, flat, strict=True)]
+            found, verdict = pass_of(self.source, weights, batch, repeated(values, times))
             found = [tf.reshape(r, tf.concat([[times, -1], tf.shape(r)[1:]], 0)) for r in found]
             pairs = enumerate(zip(found, flat, strict=True))
             return [self.summed(r, i, x, numbers, weights.several) for i, (r, x) in pairs], verdict
@@ -52,7 +53,7 @@ class Averaged(Method):
             found = self.source.run((weights.target,), run, inputs, more, weights)
             total = found if total is None else [a + b for a, b in zip(total, found, strict=True)]
         assert total is not None  # n >= 1
-        return self.finished(total, inputs, beside)
+        return list(self.finished(total, inputs, beside))
 
     def points(self, inputs: list[tf.Tensor], beside: list[tf.Tensor], numbers: tf.Tensor) -> list[tf.Tensor]:
         """The points with these numbers, [d, B, ...] for each input."""
@@ -66,16 +67,11 @@ class Averaged(Method):
         """
         return tf.reduce_sum(found, axis=0) / self.n
 
-    def finished(self, total: list[tf.Tensor], inputs: list[tf.Tensor], beside: list[tf.Tensor]) -> list[tf.Tensor]:
-        """The explanation from the sum over all points."""
+    def finished(
+        self, total: list[tf.Tensor], inputs: list[tf.Tensor], beside: list[tf.Tensor]
+    ) -> Sequence[tf.Tensor | None]:
+        """The explanation from the sum over all points; None for an input that has none."""
         return total
-
-
-def _folded(points: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
-    """[d, B, ...] -> [d * B, ...], with the static shape of x."""
-    found = tf.reshape(points, tf.concat([[-1], tf.shape(points)[2:]], 0))
-    found.set_shape([None, *x.shape[1:]])
-    return found
 
 
 def _held(x: tf.Tensor, numbers: tf.Tensor) -> tf.Tensor:
@@ -221,11 +217,13 @@ class IntegratedGradients(Averaged):
     def summed(self, found: tf.Tensor, position: int, x: tf.Tensor, numbers: tf.Tensor, several: bool) -> tf.Tensor:
         return tf.tensordot(tf.gather(tf.constant(self._shares, found.dtype), numbers), found, 1)
 
-    def finished(self, total: list[tf.Tensor], inputs: list[tf.Tensor], beside: list[tf.Tensor]) -> list[tf.Tensor]:
+    def finished(
+        self, total: list[tf.Tensor], inputs: list[tf.Tensor], beside: list[tf.Tensor]
+    ) -> Sequence[tf.Tensor | None]:
         if not self.times_inputs:
             return total
-        changes = [x - b for x, b in zip(inputs, beside, strict=True)]
-        return [_times(t, c, 1, t.shape.rank > c.shape.rank) for t, c in zip(total, changes, strict=True)]
+        moved = zip(total, inputs, beside, strict=True)
+        return [_times(t, x - b, 1, t.shape.rank > x.shape.rank) if x.dtype.is_floating else None for t, x, b in moved]
 
 
 def path(rule: str, n: int) -> tuple[np.ndarray, np.ndarray]:
@@ -250,7 +248,7 @@ class ExpectedGradients(Averaged):
     forward and backward passes, and one forward pass.
 
     Args:
-        model, composite, output, max_batch: see `IntegratedGradients`.
+        model, composite, output, max_batch: see `IntegratedGradients`; x - b is always multiplied.
         background: samples in the structure of the model's inputs, [N, ...].
         n: number of draws.
         seed: of the draws.
@@ -283,7 +281,7 @@ class ExpectedGradients(Averaged):
 
     def beside(self, inputs: list[tf.Tensor]) -> list[tf.Tensor]:
         for name, x, b in zip(self.graph.input_names, inputs, self.background, strict=True):
-            if x.shape[1:] != b.shape[1:]:
+            if not x.shape[1:].is_compatible_with(b.shape[1:]):
                 raise ValueError(
                     f"background has the wrong shape for {name}. Expected: {(None, *x.shape[1:])}. Received: "
                     f"{tuple(b.shape)}"
@@ -309,6 +307,11 @@ class ExpectedGradients(Averaged):
         if x.dtype.is_floating:
             found = _times(found, x - self._drawn(self.background[position], numbers), 2, several)
         return super().summed(found, position, x, numbers, several)
+
+    def finished(
+        self, total: list[tf.Tensor], inputs: list[tf.Tensor], beside: list[tf.Tensor]
+    ) -> Sequence[tf.Tensor | None]:
+        return [t if x.dtype.is_floating else None for t, x in zip(total, inputs, strict=True)]
 
 
 def _needs_floats(method: Method) -> None:

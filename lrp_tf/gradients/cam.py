@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import keras
@@ -15,6 +17,7 @@ from lrp_tf.engine.targets import Target
 from lrp_tf.explainer import Explainer
 from lrp_tf.gradients.method import Method
 from lrp_tf.gradients.occlusion import positions
+from lrp_tf.gradients.options import at_least
 
 # Folded, BatchNormalization would change the maps of the layer that it is folded into.
 _PASSES = [p for p in canonize.PASSES if p not in (canonize.fold_addends, canonize.fold_behind, canonize.fold_ahead)]
@@ -26,12 +29,22 @@ class Layer(NamedTuple):
     Attributes:
         path: its name. ref: its output, [B, ...].
         axes: of the output, where its positions lie. channels: the axis of its maps.
+        grid: where its output is [B, tokens, C], the sizes that the last tokens are arranged in; axes and channels are
+            those of the arranged output, [B, *grid, C].
     """
 
     path: str
     ref: Ref
     axes: list[int]
     channels: int
+    grid: tuple[int, ...] = ()
+
+    def arranged(self, output: tf.Tensor) -> tf.Tensor:
+        """The output, [B, tokens, C] as [B, *grid, C]: a class token ahead has no position."""
+        if not self.grid:
+            return output
+        patches = output[:, -math.prod(self.grid) :]
+        return tf.reshape(patches, [-1, *self.grid, output.shape[-1]])
 
 
 class GradCAM(Method):
@@ -40,16 +53,24 @@ class GradCAM(Method):
         R = lrp_tf.gradients.GradCAM(model, layer="block5_conv3")(x)
 
     The map is resized to the input by linear interpolation, and each channel of the input gets an equal share, so that
-    the sum over channels is the map. Costs one forward pass, and one backward pass as far as the layer.
+    the sum over channels is the map. Costs two forward passes, and a backward pass as far as the layer.
+
+    The patches of a transformer for images are positions, too, once `grid` says how they lie:
+
+        R = lrp_tf.gradients.GradCAM(vit, layer="block_11_norm1", grid=(14, 14))(x)
+
+    Take a layer ahead of the last attention: where the class token alone is read, patches behind that have no gradient.
 
     Args:
         model, output, max_batch: see `Method`. Of an Explainer the model and output alone are used.
         layer: name or path of the layer, see `Explainer.explain`; None: the last one whose output has positions.
+        grid: (rows, columns) of the patches, of a named layer whose output is [B, tokens, C]: row by row, behind a
+            class token or without one, which is left out.
         relu: leave out what speaks against the target; False keeps the sign.
 
     Raises:
-        ValueError: no such layer, one whose output has no positions, or that is called several times; no input with as
-            many axes of positions, or several.
+        ValueError: no such layer, one whose output has no positions or does not fit the grid, or that is called several
+            times; no input with as many axes of positions, or several.
     """
 
     def __init__(
@@ -57,6 +78,7 @@ class GradCAM(Method):
         model: keras.Model | Explainer,
         *,
         layer: str | None = None,
+        grid: Sequence[int] | None = None,
         relu: bool = True,
         output: int | str | None = None,
         max_batch: int | None = None,
@@ -68,11 +90,21 @@ class GradCAM(Method):
         super().__init__(Explainer(model, unfolded, output=output), max_batch=max_batch)
         self.start = "one"
         self.relu = bool(relu)
-        self._options = {"layer": layer, "relu": relu}
-        self.layer = self._last() if layer is None else self._named(layer)
-        self.input = self._input(self.layer)
+        self._options = {"layer": layer, "grid": grid, "relu": relu}
+        self._find()
+
+    def _find(self) -> None:
+        """The layer and the input, in the graph as it is now."""
+        name, grid = self._options["layer"], self._options["grid"]
+        if grid is not None:
+            self.layer = self._of_patches(name, grid)
+        else:
+            self.layer = self._last() if name is None else self._named(name)
+        self.input, self._found_in = self._input(self.layer), self.graph
 
     def explained(self, inputs: list[tf.Tensor], wanted: Target, beside: list[tf.Tensor]) -> list[tf.Tensor | None]:
+        if self._found_in is not self.graph:  # which is another once a layer has changed
+            self._find()
         weights, clone, layer = self.source.weights(inputs, wanted), self.source.clone, self.layer
 
         def run(*tensors: tf.Tensor) -> tuple[tf.Tensor, Verdict]:
@@ -84,9 +116,10 @@ class GradCAM(Method):
             shared = clone.propagators(forward) if weights.several else None
 
             def gradient(initial: tf.Tensor) -> tf.Tensor:
-                return clone.propagate(forward, initial, keep=[layer.ref], propagators=shared).relevance[layer.ref]
+                kept = clone.propagate(forward, initial, keep=[layer.ref], propagators=shared).relevance
+                return layer.arranged(kept[layer.ref])
 
-            maps, by = forward.values[layer.ref], 1 if weights.several else 0
+            maps, by = layer.arranged(forward.values[layer.ref]), 1 if weights.several else 0
             if weights.several:
                 maps, back = maps[:, None], lambda t: tf.transpose(t, [1, 0, *range(2, t.shape.rank)])
                 found = back(tf.map_fn(gradient, back(values), fn_output_signature=values.dtype))
@@ -116,7 +149,8 @@ class GradCAM(Method):
         sizes = [tf.shape(x)[channel] if i == channel + by else 1 for i in range(total.shape.rank)]
         return tf.tile(total, tf.stack(sizes)) / tf.cast(tf.shape(x)[channel], total.dtype)
 
-    def _named(self, name: str) -> Layer:
+    def _called_once(self, name: str) -> Ref:
+        """The output of a layer in the canonized graph."""
         calls = self.graph.find_layer(name)
         if len(calls) != 1 or len(calls[0]) != 1:
             raise ValueError(
@@ -126,12 +160,32 @@ class GradCAM(Method):
         ref, _ = self.graph.resolve(calls[0][0])
         if ref not in self.source.clone.plan.reached:
             raise ValueError(f"Layer {name!r} does not lie on a way to the output that is explained.")
+        return ref
+
+    def _named(self, name: str) -> Layer:
+        ref = self._called_once(name)
         if (found := self._layer(name, ref)) is None:
             raise ValueError(
                 f"{type(self).__name__} needs a layer whose output has positions and channels, [B, ..., C]. Received: "
                 f"{name!r}, whose output is {(None, *ref.shape)}. Remedy: the last convolution or pooling before it"
             )
         return found
+
+    def _of_patches(self, name: str | None, grid: Sequence[int]) -> Layer:
+        """The layer with its tokens arranged in a grid."""
+        if not isinstance(grid, Sequence) or isinstance(grid, str):
+            raise ValueError(f"grid expects sizes, as in (14, 14). Received: {grid!r}")
+        sizes = tuple(int(at_least(1, size, "grid")) for size in grid)
+        if name is None:
+            raise ValueError(f"grid={sizes} arranges the tokens of a layer. Expected its name, layer=...")
+        ref, count = self._called_once(name), math.prod(sizes)
+        if len(ref.shape) != 2 or ref.shape[1] is None or ref.shape[0] not in (count, count + 1):
+            raise ValueError(
+                f"grid={sizes} needs a layer whose output is [B, {count}, C], or [B, {count + 1}, C] behind a class "
+                f"token. Received: {name!r}, whose output is {(None, *ref.shape)}"
+            )
+        axes = list(range(1, len(sizes) + 1))
+        return Layer(name, ref, axes, len(sizes) + 1, sizes)
 
     def _last(self) -> Layer:
         ranks = {len(ref.shape) for ref in self._candidates()}
@@ -164,7 +218,8 @@ class GradCAM(Method):
         if len(found) != 1:
             raise ValueError(
                 f"{type(self).__name__} needs one input with {len(layer.axes)} axes of positions, as layer "
-                f"{layer.path!r}. Received: {len(found)} of {[(None, *ref.shape) for ref in self.graph.inputs]}"
+                f"{layer.path!r}. Received: {len(found)} of {[(None, *ref.shape) for ref in self.graph.inputs]}. "
+                "Remedy for a layer of patches: grid=(rows, columns)"
             )
         return self.graph.inputs.index(found[0])
 

@@ -35,6 +35,8 @@ class Method:
             "output" for relevance, which starts as that value.
     """
 
+    _needs_gradient = True
+
     def __init__(
         self,
         model: keras.Model | Explainer,
@@ -55,7 +57,7 @@ class Method:
         else:
             self.explainer = Explainer(model, composite, output=output)
         self.max_batch = streams.checked_size(max_batch, "max_batch")
-        self.source = Source(self.explainer, type(self).__name__)
+        self.source = Source(self.explainer, type(self).__name__, self._needs_gradient)
         rules = [handler for handler in self.explainer.clone.handlers.values() if isinstance(handler, Rule)]
         self.start = "one" if all(isinstance(rule, Jacobian) for rule in rules) else "output"
 
@@ -115,12 +117,16 @@ class Method:
         size = streams.checked_size(max_batch, "max_batch") or self.max_batch or self.explainer.max_batch
         samples = inputs[0].shape[0]
         if size is None or samples is None or samples <= size:
-            return self.source.clone.structured(self.explained(inputs, wanted, beside))
+            return self.structured(self.explained(inputs, wanted, beside))
         found = []
         for first in range(0, samples, size):
             part = slice(first, first + size)
             found.append(self.explained([t[part] for t in inputs], wanted.part(part), [t[part] for t in beside]))
-        return self.source.clone.structured([_joined(parts) for parts in zip(*found, strict=True)])
+        return self.structured([_joined(parts) for parts in zip(*found, strict=True)])
+
+    def structured(self, found: Sequence[tf.Tensor | None]) -> Any:
+        """What was found for the flat inputs in their structure and float dtypes; None where it has no meaning."""
+        return self.source.clone.structured(found)
 
     def beside(self, inputs: list[tf.Tensor]) -> list[tf.Tensor]:
         """What else the method needs of each sample, such as a baseline; [B, ...] each."""
@@ -143,9 +149,13 @@ class Method:
         """Explain a stream of any length with constant memory; arguments, results and errors as `Explainer.map`."""
         if start is not None and not isinstance(start, str):
             raise ValueError(f'map expects start="output" or "one". Received: {type(start).__name__}')
-        for element in targets.batches(self.graph, dataset, batch):
+        run = functools.partial(self, start=start, contrast=contrast)
+        return self._mapped(targets.batches(self.graph, dataset, batch), target, run, with_inputs)
+
+    def _mapped(self, batches: Iterable, target: Targets | Callable, run: Callable, with_inputs: bool) -> Iterator:
+        for element in batches:
             x = targets.without_labels(self.graph, element)
-            found = self(x, target(element) if callable(target) else target, start=start, contrast=contrast)
+            found = run(x, target(element) if callable(target) else target)
             yield (element, found) if with_inputs else found
 
 
@@ -154,5 +164,10 @@ def _joined(parts: Sequence[tf.Tensor | None]) -> tf.Tensor | None:
 
 
 def _short(value: Any) -> str:
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{key!r}: {_short(item)}' for key, item in value.items())}}}"
+    if isinstance(value, (list, tuple)):
+        listed = ", ".join(map(_short, value))
+        return f"({listed})" if isinstance(value, tuple) else f"[{listed}]"
     shape = getattr(value, "shape", ())
     return f"<array {tuple(shape)}>" if shape else repr(value)

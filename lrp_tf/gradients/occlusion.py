@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -11,14 +12,16 @@ import tensorflow as tf
 
 from lrp_tf import composites, flows
 from lrp_tf.core.graph import Graph, Step
+from lrp_tf.engine.clone import structured
 from lrp_tf.engine.passes import Verdict
 from lrp_tf.engine.targets import Target
 from lrp_tf.explainer import Explainer
 from lrp_tf.gradients.method import Method
 from lrp_tf.gradients.options import Fill, at_least, chosen, filled
-from lrp_tf.gradients.source import Weights
+from lrp_tf.gradients.source import Weights, folded, repeated
 
 Size = int | Sequence[int]
+Sizes = Size | Mapping[str, Size]
 
 
 class Occlusion(Method):
@@ -28,11 +31,12 @@ class Occlusion(Method):
 
     The fall is shared equally by the entries of its window; where windows overlap, an entry gets the mean of its
     shares. A window covers all channels. Features [B, F] are covered like a series; integers, as tokens, too. Of
-    several inputs one is covered at a time. Costs a forward pass for each window, and one more; two with "keep".
+    several inputs one is covered at a time. Costs a forward pass for each window, and two more; three with "keep".
 
     Args:
         model, output, max_batch: see `Method`. It needs no gradient: of an Explainer its clone alone is used.
-        window: size of the window, a number or one for each axis.
+        window: size of the window, a number or one for each axis; for several inputs also such a size for each, by the
+            names of the inputs: {"photo": (16, 16), "table": 1}. So is `stride`.
         stride: from window to window, at most `window`; None: `window`, so that none overlap. The last window of an
             axis ends where the input does.
         fill: what covers, as the baseline of `IntegratedGradients`: a number, an array or a function of the batch.
@@ -44,12 +48,14 @@ class Occlusion(Method):
         ValueError: a window larger than the input or smaller than 1, a stride that leaves gaps, an unknown mode.
     """
 
+    _needs_gradient = False
+
     def __init__(
         self,
         model: keras.Model | Explainer,
         *,
-        window: Size = 8,
-        stride: Size | None = None,
+        window: Sizes = 8,
+        stride: Sizes | None = None,
         fill: Fill = 0.0,
         mode: str = "mask",
         chunk: int = 32,
@@ -64,10 +70,20 @@ class Occlusion(Method):
         self.window, self.stride, self.fill = window, window if stride is None else stride, fill
         self.mode, self.chunk = chosen(mode, ("mask", "keep"), "mode"), at_least(1, chunk, "chunk")
         self._options = {"window": window, "stride": stride, "fill": fill, "mode": mode, "chunk": chunk}
-        for ref in self.graph.inputs:
+        for position, ref in enumerate(self.graph.inputs):
             axes = positions(self.graph, len(ref.shape))
-            sizes = [ref.shape[axis - 1] for axis in axes]
-            _windows(sizes, _each(self.window, len(axes), "window"), _each(self.stride, len(axes), "stride"))
+            _windows([ref.shape[axis - 1] for axis in axes], *self._sizes(position, len(axes)))
+
+    def _sizes(self, position: int, count: int) -> tuple[list[int], list[int]]:
+        """Window and stride of an input with so many axes of positions."""
+        names = self.graph.input_names
+        pairs = (("window", self.window), ("stride", self.stride))
+        window, stride = (_each(_of_input(sizes, names, position, name), count, name) for name, sizes in pairs)
+        return window, stride
+
+    def structured(self, found: Sequence[tf.Tensor | None]) -> Any:
+        """Of every input, whether or not a gradient reaches it."""
+        return structured(self.graph, self.graph.inputs, found)
 
     def beside(self, inputs: list[tf.Tensor]) -> list[tf.Tensor]:
         return filled(self.graph, self.fill, inputs, "fill")
@@ -97,8 +113,8 @@ class Occlusion(Method):
         sizes = [x.shape[axis] for axis in axes]
         if None in sizes:
             raise ValueError(f"Occlusion needs samples whose shape is known. Received: {tuple(x.shape)}")
-        window = _each(self.window, len(axes), "window")
-        starts = tf.constant(_windows(sizes, window, _each(self.stride, len(axes), "stride")), tf.int32)
+        window, stride = self._sizes(position, len(axes))
+        starts = tf.constant(_windows(sizes, window, stride), tf.int32)
         reference = self._value(inputs, weights)
         if self.mode == "keep":
             covered = [b if i == position else t for i, (t, b) in enumerate(zip(inputs, beside, strict=True))]
@@ -110,9 +126,9 @@ class Occlusion(Method):
             kept = masks if self.mode == "keep" else ~masks
             points = [tf.repeat(t[None], tf.shape(some)[0], axis=0) for t in flat]
             points[position] = tf.where(kept, flat[position], fill)
-            folded = [_folded(p, t) for p, t in zip(points, flat, strict=True)]
-            times = tf.concat([tf.shape(some)[:1], tf.ones([values.shape.rank - 1], tf.int32)], 0)
-            found, verdict = self.source.value(folded, tf.tile(values, times), weights.several)
+            batch = [folded(p, t) for p, t in zip(points, flat, strict=True)]
+            times = tf.shape(some)[0]
+            found, verdict = self.source.value(batch, repeated(values, times), weights.several)
             found = tf.reshape(found, tf.concat([tf.shape(some)[:1], tf.shape(known)], 0))
             change = found - known if self.mode == "keep" else known - found  # [d, B] or [d, B, k]
             shape = tf.concat([tf.shape(change), tf.ones([x.shape.rank - 1], tf.int32)], 0)
@@ -166,6 +182,14 @@ def positions(graph: Graph, rank: int) -> list[int]:
     return axes if rank <= 1 else axes[1:] if channels_first(graph) else axes[:-1]
 
 
+def _of_input(sizes: Sizes, names: list[str], position: int, name: str) -> Size:
+    if not isinstance(sizes, Mapping):
+        return sizes
+    if set(sizes) != set(names):
+        raise ValueError(f"{name} expects a size for each input, {', '.join(names)}. Received: {sizes!r}")
+    return sizes[names[position]]
+
+
 def _each(size: Size, count: int, name: str) -> list[int]:
     found = [size] * count if isinstance(size, (int, np.integer)) else list(size)
     if len(found) != count:
@@ -182,7 +206,8 @@ def _windows(sizes: Sequence[int | None], window: list[int], stride: list[int]) 
         )
     if any(size is not None and width > size for size, width in zip(sizes, window, strict=True)):
         raise ValueError(
-            f"window is larger than the input. Expected: at most {tuple(sizes)}. Received: {tuple(window)}"
+            f"window is larger than the input. Expected: at most {tuple(sizes)}. Received: {tuple(window)}. Remedy for "
+            "several inputs: a size for each, by name"
         )
     rows = []
     for size, width, step in zip(sizes, window, stride, strict=True):
@@ -199,10 +224,4 @@ def _masks(starts: tf.Tensor, window: list[int], axes: list[int], shape: tf.Tens
         places = tf.reshape(tf.range(shape[axis]), [-1 if i == axis + 1 else 1 for i in range(rank + 1)])
         start = tf.reshape(starts[:, column], [-1] + [1] * rank)
         found &= (places >= start) & (places < start + width)
-    return found
-
-
-def _folded(points: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
-    found = tf.reshape(points, tf.concat([[-1], tf.shape(points)[2:]], 0))
-    found.set_shape([None, *x.shape[1:]])
     return found

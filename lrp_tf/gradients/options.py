@@ -73,6 +73,8 @@ def filled(graph: Graph, fill: Fill, inputs: list[tf.Tensor], name: str) -> list
 
 
 def _of_shape(value: Any, x: tf.Tensor, name: str) -> tf.Tensor:
+    if tf.is_tensor(value) and not hasattr(value, "numpy"):
+        raise ValueError(f"{name} expects values. Received: {value}, a tensor of a graph that has none yet")
     found = np.asarray(value)
     if found.dtype.kind not in "fiub":
         raise ValueError(f"{name} expects numbers. Received: {value!r}")
@@ -80,11 +82,9 @@ def _of_shape(value: Any, x: tf.Tensor, name: str) -> tf.Tensor:
         raise ValueError(f"{name} must be finite. Received: NaN or Inf")
     sample, whole = tuple(x.shape[1:]), tuple(x.shape)
     expected = whole if found.ndim == len(whole) else sample
-    try:
-        fits = np.broadcast_shapes(found.shape, expected) == expected
-    except ValueError:
-        fits = False
-    if not fits:
+    # A size that is not known yet is checked when it is.
+    sizes = zip(reversed(found.shape), reversed(expected), strict=False)
+    if found.ndim > len(expected) or not all(size in (1, other) or other is None for size, other in sizes):
         raise ValueError(
             f"{name} has the wrong shape. Expected: one that broadcasts to a sample, {sample}, or to the batch, "
             f"{whole}. Received: {found.shape}"

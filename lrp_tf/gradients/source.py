@@ -43,28 +43,24 @@ class Weights(NamedTuple):
         shape = [None] * (2 if self.several else 1) + list(graph.outputs[0].shape)
         return tf.TensorSpec(shape, graph.dtype)
 
-    def repeated(self, times: tf.Tensor | int) -> tf.Tensor:
-        """The weights of [times * B] samples."""
-        rank = self.values.shape.rank
-        return tf.tile(self.values, tf.concat([tf.reshape(times, [1]), tf.ones([rank - 1], tf.int32)], 0))
-
 
 class Source:
     """The compiled functions of one explainer.
 
     Args:
         method: the name of the method that asks, for messages.
+        needs_gradient: it asks for more than values.
 
     Raises:
-        ValueError: no input of the model has a gradient.
+        ValueError: it needs a gradient, and no input of the model has one.
     """
 
-    def __init__(self, explainer: Explainer, method: str) -> None:
+    def __init__(self, explainer: Explainer, method: str, needs_gradient: bool = True) -> None:
         self.explainer, self._method = explainer, method
         self._compiled: dict[tuple, Function] = {}
         self._compiled_of: Graph | None = None
         self.renew()
-        if not self.clone.plan.reached.intersection(self.clone.graph.inputs):
+        if needs_gradient and not self.clone.plan.reached.intersection(self.clone.graph.inputs):
             raise ValueError(
                 f"{method} needs an input that the output has a gradient with respect to. Received: "
                 f"{self.clone.graph.model.name!r}, whose inputs are indices "
@@ -187,6 +183,18 @@ def _received(wanted: Target) -> Targets:
 def of_target(wanted: Target) -> list[tuple[tf.Tensor, tf.TensorSpec]]:
     """The tensors of a target by class, rank or index, each with its shape for any number of samples and targets."""
     return [(t, tf.TensorSpec([None] * t.shape.rank, t.dtype)) for t in wanted.tensors]
+
+
+def folded(points: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
+    """Points of every sample, [d, B, ...], as a batch [d * B, ...] with the static shape of x."""
+    found = tf.reshape(points, tf.concat([[-1], tf.shape(points)[2:]], 0))
+    found.set_shape([None, *x.shape[1:]])
+    return found
+
+
+def repeated(values: tf.Tensor, times: tf.Tensor) -> tf.Tensor:
+    """Weights [B, ...] for such a batch, [d * B, ...]; `times` is d."""
+    return tf.tile(values, tf.concat([times[None], tf.ones([values.shape.rank - 1], tf.int32)], 0))
 
 
 def pass_of(source: Source, weights: Weights, points: list[tf.Tensor], values: tf.Tensor) -> tuple[list, Verdict]:

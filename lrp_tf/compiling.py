@@ -141,7 +141,7 @@ class Compiling:
             initial.refuse(chosen, found.logits, target)
         elif check and not verdict.finite:
             _, begin, _ = initial.initial_relevance(chosen, found.logits)
-            first = begin[0] if chosen.several else begin
+            first = begin[diagnosis.first_bad_target(found.relevance)] if chosen.several else begin
             diagnosis.raise_where_it_began(self.clone, inputs, first, found.relevance)
         self._check_once(inputs, found.logits)
         return passes.seal(run, found, tensors)

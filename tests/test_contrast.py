@@ -61,6 +61,10 @@ def test_starts_given_for_each_sample_are_those_given_alone(explainer):
         explainer(X, start=starts[..., :4])
     with raises(ValueError, "start holds no targets", r"\(3, 0, 5\)"):
         explainer(X, start=starts[:, :0])
+    starts[:, 1] = np.nan
+    for method in (explainer, lrp_tf.gradients.SmoothGrad(explainer, n=2)):
+        with raises(ValueError, "start relevance holds NaN"):
+            method(X, start=starts)
 
 
 def test_a_class_against_one_that_the_call_finds(explainer):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from types import FrameType
 
 import keras
@@ -202,6 +202,11 @@ def raise_where_it_began(
             "tf.config.optimizer.set_experimental_options({'disable_meta_optimizer': True}); and please report this "
             "model as a bug."
         )
+
+
+def first_bad_target(values: Iterable[tf.Tensor]) -> int:
+    """The first target whose values, [B, k, ...] each, hold NaN or Inf; 0 if none do."""
+    return min((int(k) for value in values for k in np.argwhere(~np.isfinite(value.numpy()))[:, 1]), default=0)
 
 
 def _check_forward(clone: Clone, inputs: list[tf.Tensor]) -> Forward:

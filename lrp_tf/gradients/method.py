@@ -149,14 +149,15 @@ class Method:
         """Explain a stream of any length with constant memory; arguments, results and errors as `Explainer.map`."""
         if start is not None and not isinstance(start, str):
             raise ValueError(f'map expects start="output" or "one". Received: {type(start).__name__}')
-        run = functools.partial(self, start=start, contrast=contrast)
-        return self._mapped(targets.batches(self.graph, dataset, batch), target, run, with_inputs)
+        batches = targets.batches(self.graph, dataset, batch)
 
-    def _mapped(self, batches: Iterable, target: Targets | Callable, run: Callable, with_inputs: bool) -> Iterator:
-        for element in batches:
-            x = targets.without_labels(self.graph, element)
-            found = run(x, target(element) if callable(target) else target)
-            yield (element, found) if with_inputs else found
+        def explained() -> Iterator:
+            for element in batches:
+                x = targets.without_labels(self.graph, element)
+                found = self(x, target(element) if callable(target) else target, start=start, contrast=contrast)
+                yield (element, found) if with_inputs else found
+
+        return explained()
 
 
 def _joined(parts: Sequence[tf.Tensor | None]) -> tf.Tensor | None:

@@ -168,7 +168,8 @@ class Source:
         if weights is None:
             first = tf.ones_like(self.clone.output(self.clone.forward(inputs)))
         else:
-            first = weights.values[:, 0] if weights.several else weights.values
+            values = weights.values
+            first = values[:, diagnosis.first_bad_target([values])] if weights.several else values
         diagnosis.raise_where_it_began(self.clone, inputs, first, [])
         raise ValueError(
             f"{self._method} is NaN or Inf. Expected finite values at all points that it asks for. Received: finite "

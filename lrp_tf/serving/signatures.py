@@ -57,7 +57,7 @@ class Served:
         explainer.renew()
         graph = explainer.graph
         _, rival = contrasts.checked(graph, contrast, tf.zeros([1]))
-        if rival is not None and np.ndim(contrast):
+        if rival is not None and contrast is not None and np.ndim(contrast):
             raise ValueError(f"contrast expects a class for all samples of an export. Received: {contrast!r}")
         self.explainer, self.graph = explainer, graph
         self.contrast = contrast if rival is None else int(rival[0])

@@ -109,6 +109,11 @@ class Explainer(Compiling):
         build = functools.partial(type(self), **self._chosen)
         return operator.call, (build, self.model, self.composite)
 
+    @property
+    def sizes(self) -> Sizes | None:
+        """Those that it was built with."""
+        return self._chosen["sizes"]
+
     def with_model(self, model: keras.Model) -> Explainer:
         """The same explainer of another model, such as a copy with other weights."""
         return type(self)(model, self.composite, **self._chosen)

@@ -244,6 +244,9 @@ def test_inside_a_function_of_tensorflow(net):
         spec = [tf.TensorSpec([None, None, None, 2])]
         inside = tf.function(lambda x, m=method: m(x, 1), input_signature=spec, autograph=False)
         close(inside(X), method(X, 1), TOLERANCE)
+    sized = gradients.GradCAM(lrp_tf.Explainer(model, sizes=(8, 8, 2)))
+    assert sized.graph.inputs[0].shape == (8, 8, 2)
+    close(sized(X, 1), gradients.GradCAM(model)(X, 1), TOLERANCE)
     with raises(ValueError, "baseline of .* expects values", "graph"):
         tf.function(lambda x: gradients.IntegratedGradients(model, baseline=0 * x, n=3)(x, 1), autograph=False)(X)
 

@@ -62,7 +62,7 @@ class GradCAM(Method):
     Take a layer ahead of the last attention: where the class token alone is read, patches behind that have no gradient.
 
     Args:
-        model, output, max_batch: see `Method`. Of an Explainer the model and output alone are used.
+        model, output, max_batch: see `Method`. Of an Explainer model, output and sizes alone are used.
         layer: name or path of the layer, see `Explainer.explain`; None: the last one whose output has positions.
         grid: (rows, columns) of the patches, of a named layer whose output is [B, tokens, C]: row by row, behind a
             class token or without one, which is left out.
@@ -83,11 +83,13 @@ class GradCAM(Method):
         output: int | str | None = None,
         max_batch: int | None = None,
     ) -> None:
+        sizes = None
         if isinstance(model, Explainer):
+            sizes = model.sizes
             model, output = model.model, model.graph.output_index if output is None else output
         plain = composites.get("gradient")
         unfolded = composites.Composite(plain.entries, plain.name, canonizers=_PASSES)
-        super().__init__(Explainer(model, unfolded, output=output), max_batch=max_batch)
+        super().__init__(Explainer(model, unfolded, output=output, sizes=sizes), max_batch=max_batch)
         self.start = "one"
         self.relu = bool(relu)
         self._options = {"layer": layer, "grid": grid, "relu": relu}

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import json
 import os
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,6 +32,7 @@ from lrp_tf.tracing.changes import Snapshot
 
 FORMAT = 1
 _ABOUT = "explainer.json"
+_Held = list[tuple[str, Any]]  # `identity.arrays` of the model
 _EACH = "Remedy: build an Explainer in each process"
 _ANEW = "Remedy: build an Explainer of this model, and save it anew"
 
@@ -96,8 +100,10 @@ def write(
         )
     if passes.uses_xla(options["jit_compile"]):
         raise SaveError(f"Expected an explainer without jit_compile: XLA compiles anew in each process. {_EACH}")
-    same, found = _identity(model), _passes(clone, compiled)
-    described = [_described(key, function, model) for key, function in found.items()]
+    held = identity.arrays(model)
+    same, found = _identity(model, held), _passes(clone, compiled)
+    sources = _sources(model, held)
+    described = [_described(key, function, sources) for key, function in found.items()]
     libraries = [
         function.functions if isinstance(function, Loaded) else functions.optimized(function, shapes.get(key))
         for key, function in found.items()
@@ -139,9 +145,9 @@ def _outline(clone: Clone) -> dict[str, Any]:
     }
 
 
-def _identity(model: keras.Model) -> identity.Identity:
+def _identity(model: keras.Model, held: _Held) -> identity.Identity:
     try:
-        return identity.of_model(model)
+        return identity.of_model(model, held)
     except (ValueError, NotImplementedError) as error:  # the latter: a layer without get_config
         raise SaveError(str(error)) from error
 
@@ -172,11 +178,11 @@ def _passes(clone: Clone, compiled: dict[Key, Any]) -> dict[Key, Any]:
     return found
 
 
-def _described(key: Key, function: Any, model: keras.Model) -> dict[str, Any]:
+def _described(key: Key, function: Any, sources: list[tf.Tensor]) -> dict[str, Any]:
     """A pass but for its functions: which calls it is for, which weights it reads, and the form of what it returns."""
     mode, start, contrast, request, _ = key
-    sources = {id(tensor): number for number, tensor in enumerate(_sources(model))}
-    if others := [tensor for tensor in function.captured_inputs if id(tensor) not in sources]:
+    numbers = {id(tensor): number for number, tensor in enumerate(sources)}
+    if others := [tensor for tensor in function.captured_inputs if id(tensor) not in numbers]:
         raise SaveError(
             f"{len(others)} tensors that a pass reads belong to no layer of the model, so that no other process could "
             f"find them. Received first: {others[0].dtype.name} of shape {others[0].shape}. {_EACH}"
@@ -190,7 +196,7 @@ def _described(key: Key, function: Any, model: keras.Model) -> dict[str, Any]:
     return {
         "target": [mode, start, contrast],
         "request": request._asdict() | {"books": request.books.name},
-        "sources": [sources[id(tensor)] for tensor in function.captured_inputs],
+        "sources": [numbers[id(tensor)] for tensor in function.captured_inputs],
         "results": {
             "relevance": len(found.relevance),
             "layers": [[name, len(outputs)] for name, outputs in found.layers.items()],
@@ -200,9 +206,9 @@ def _described(key: Key, function: Any, model: keras.Model) -> dict[str, Any]:
     }
 
 
-def _sources(model: keras.Model) -> list[tf.Tensor]:
+def _sources(model: keras.Model, held: _Held) -> list[tf.Tensor]:
     """All that a pass may read beside its arguments, in an order that the structure of the model decides."""
-    return [*(weight.value.handle for weight in model.weights), *(array for _, array in identity.arrays(model))]
+    return [*(weight.value.handle for weight in model.weights), *(array for _, array in held)]
 
 
 def _encoded(structure: Any, numbers: dict[Ref, int]) -> Any:
@@ -218,6 +224,19 @@ def _encoded(structure: Any, numbers: dict[Ref, int]) -> Any:
 # --- reading -----------------------------------------------------------------------------------
 
 
+@contextlib.contextmanager
+def _uncollected() -> Iterator[None]:
+    """Garbage waits: the collector would go through a large model again and again while its description is made."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+@_uncollected()
 def read(path: str | os.PathLike, model: keras.Model, version: str) -> Saved:
     """What `write` wrote, its passes bound to the weights of `model`.
 
@@ -228,7 +247,8 @@ def read(path: str | os.PathLike, model: keras.Model, version: str) -> Saved:
     check_model(model)
     about, libraries = _contents(Path(path))
     _compare("What it was saved with", about["surroundings"], identity.of_surroundings(version), path)
-    _compare("The model that it explains", about["identity"], _identity(model), path)
+    held = identity.arrays(model)
+    _compare("The model that it explains", about["identity"], _identity(model, held), path)
     inputs = [Ref(shape, dtype) for shape, dtype, _ in about["inputs"]]
     shape, dtype, computed = about["output"]
     graph = Graph(
@@ -243,7 +263,7 @@ def read(path: str | os.PathLike, model: keras.Model, version: str) -> Saved:
         dtype=computed,
         sizes={name: tuple(shape) for name, shape in about["sizes"].items()},
     )
-    sources = _sources(model)
+    sources = _sources(model, held)
     loaded = {}
     for described, library in zip(about["passes"], libraries, strict=True):
         results, captured = described["results"], [sources[number] for number in described["sources"]]

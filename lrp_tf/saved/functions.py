@@ -6,6 +6,7 @@ Touches private TensorFlow. A file is read by the very version that wrote it, se
 from __future__ import annotations
 
 import secrets
+import threading
 import weakref
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -78,6 +79,9 @@ def _execute(name: str, outputs: int, inputs: list[tf.Tensor], attributes: dict[
 class Loaded:
     """A pass (`passes.Pass`) that was optimised in another process, for calls that no gradient is taken of.
 
+    TensorFlow gets the functions at the first call: of a large network that takes a tenth of a second, and a file may
+    hold passes that nobody calls.
+
     Args:
         functions: what `optimized` gave.
         form: what the pass returns, with None where it returns nothing.
@@ -96,11 +100,8 @@ class Loaded:
         self.functions, self.captured_inputs = functions, captured
         self.form, self.order = form, order
         self._name = functions.function[0].signature.name
+        self._known, self._lock = False, threading.Lock()
         runtime = context.context()
-        names = [function.signature.name for function in functions.function]
-        for function in functions.function:
-            runtime.add_function_def(function)
-        weakref.finalize(self, _remove, names).atexit = False
         # As set for the process, but for the optimiser, which has done its work: with nothing left to do it would take
         # as long again.
         options = runtime.function_call_options
@@ -108,7 +109,20 @@ class Loaded:
         config.graph_options.rewrite_options.disable_meta_optimizer = True
         self._attributes = {"executor_type": "", "config_proto": config.SerializeToString()}
 
+    def _add(self) -> None:
+        """Give the functions to TensorFlow."""
+        with self._lock:
+            if self._known:
+                return
+            names = [function.signature.name for function in self.functions.function]
+            for function in self.functions.function:
+                context.context().add_function_def(function)
+            weakref.finalize(self, _remove, names).atexit = False
+            self._known = True
+
     def __call__(self, *tensors: tf.Tensor) -> tuple[Found, Verdict]:
+        if not self._known:
+            self._add()
         count = len(self.functions.function[0].signature.output_arg)
         results = _execute(self._name, count, [*tensors, *self.captured_inputs], self._attributes)
         numbers = iter(self.order)

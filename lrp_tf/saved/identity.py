@@ -28,8 +28,11 @@ _SETTINGS = (bool, int, float, str, tuple)
 Identity = dict[str, Any]
 
 
-def of_model(model: keras.Model) -> Identity:
+def of_model(model: keras.Model, held: list[tuple[str, Any]]) -> Identity:
     """Structure and settings of the model, names, shapes and dtypes of its weights, and arrays that its layers hold.
+
+    Args:
+        held: its `arrays`.
 
     Raises:
         ValueError: layers or functions that are not Keras' own: what they compute cannot be compared.
@@ -49,7 +52,7 @@ def of_model(model: keras.Model) -> Identity:
         "weights": [[weight.name, list(weight.shape), weight.dtype] for weight in model.weights],
         "policies": [[layer.name, layer.dtype_policy.name] for layer in layers],
         "settings": [_settings(operation) for operation in operations if not isinstance(operation, keras.Layer)],
-        "arrays": [{"name": name, "content": _digest(array)} for name, array in arrays(model)],
+        "arrays": [{"name": name, "content": _digest(array)} for name, array in held],
     }
 
 
@@ -187,6 +190,8 @@ def _code(function: Callable) -> str:
 
 def difference(expected: Any, received: Any, where: str = "") -> str | None:
     """Where two identities differ first, and how; None: nowhere."""
+    if expected == received:  # at once for the whole of a large model
+        return None
     if isinstance(expected, dict) and isinstance(received, dict):
         for key in [*expected, *(key for key in received if key not in expected)]:
             inner = difference(expected.get(key), received.get(key), f"{where}, {key}" if where else key)
@@ -198,8 +203,6 @@ def difference(expected: Any, received: Any, where: str = "") -> str | None:
             name = one.get("name", number) if isinstance(one, dict) else number
             if (inner := difference(one, other, f"{where}, {name}")) is not None:
                 return inner
-        return None
-    if expected == received:
         return None
     return f"{where}. Expected: {_short(expected)}. Received: {_short(received)}"
 

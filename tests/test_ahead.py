@@ -69,3 +69,15 @@ def test_the_thread_ends_if_the_reader_fails() -> None:
         read()
     wait_for(lambda: not workers())
     assert not workers()
+
+
+def test_one_works_ahead_of_another_and_both_end() -> None:
+    def doubled() -> Iterator[int]:
+        for item in ahead(iter(range(10**6))):
+            yield 2 * item
+
+    reader = ahead(doubled())
+    assert [next(reader) for _ in range(5)] == [0, 2, 4, 6, 8]
+    assert len(workers()) == 2
+    reader.close()
+    assert not workers()

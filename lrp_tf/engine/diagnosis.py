@@ -137,14 +137,15 @@ def remark(amplified: float, unexplained: float = 0.0) -> str:
     return ""
 
 
-def unexplained(conservation: Conservation, begin: tf.Tensor) -> tf.Tensor:
+def unexplained(conservation: Conservation, begin: tf.Tensor) -> np.ndarray:
     """The share that is unexplained; 0 where rounding explains it, as for contributions that cancel in the output.
 
     Args:
-        begin: what relevance grew from, see `amplification`.
+        conservation, begin: eager tensors; see `amplification` for what relevance grew from. NumPy compares these few
+            numbers, since each operation of TensorFlow waits for a thread of the network where one works beside.
     """
-    start, *parts, rest = conservation
-    return tf.where(tf.abs(start - tf.add_n(parts)) > ROUNDING * begin, rest, tf.zeros_like(rest))
+    start, *parts, rest = map(np.asarray, conservation)
+    return np.where(np.abs(start - sum(parts)) > ROUNDING * np.asarray(begin), rest, np.zeros_like(rest))
 
 
 def advise(amplified: tf.Tensor, begin: tf.Tensor, conservation: Conservation | None, composite: str) -> None:
@@ -155,7 +156,7 @@ def advise(amplified: tf.Tensor, begin: tf.Tensor, conservation: Conservation | 
         composite: its name.
     """
     amplified = amplified.numpy()
-    rest = np.zeros_like(amplified) if conservation is None else unexplained(conservation, begin).numpy()
+    rest = np.zeros_like(amplified) if conservation is None else unexplained(conservation, begin)
     wrong = np.argwhere((amplified > ABSURD) | (np.abs(rest) > UNEXPLAINED))
     if len(wrong):
         first = tuple(wrong[0])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from typing import NamedTuple, TypeVar
 
 T = TypeVar("T")
@@ -38,6 +38,9 @@ def ahead(items: Iterable[T], count: int = 1) -> Iterator[T]:
             found.put(_End(error))
         else:
             found.put(_End(None))
+        finally:
+            if isinstance(items, Generator):
+                items.close()  # here, so that a thread that it began in its turn has ended when this one has
 
     worker = threading.Thread(target=work, name="ahead")
     worker.start()

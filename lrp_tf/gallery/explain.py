@@ -102,10 +102,11 @@ class Explaining:
         return ahead(self._explained(paths, self.explainer.explain if full else self.explainer))
 
     def _explained(self, paths: Sequence[str], explain: Callable) -> Iterator[tuple[Any, np.ndarray]]:
-        def found(x: np.ndarray) -> Explanation | tf.Tensor:
+        def found(x: tf.Tensor) -> Explanation | tf.Tensor:
             return explain(x, targets.for_all(self.wanted, self.explainer.graph, len(x)), contrast=self.contrast)
 
-        for x, indices in self.stream.batches(paths):
+        # Between two batches the network waits for nothing: the next one lies ready as a tensor.
+        for x, indices in ahead((tf.convert_to_tensor(x), indices) for x, indices in self.stream.batches(paths)):
             try:
                 yield found(x), indices
             except SameClassError:  # of one image, which the others must not pay for

@@ -26,7 +26,7 @@ class Numbers:
         size = len(self.logits)
         conservation = explanation.conservation
         self.shares = np.stack([np.asarray(getattr(conservation, share)).reshape(size, -1) for share in _SHARES])
-        self.unexplained = diagnosis.unexplained(conservation, explanation.begin).numpy().reshape(size, -1)
+        self.unexplained = diagnosis.unexplained(conservation, explanation.begin).reshape(size, -1)
         self.amplification = explanation.amplification.numpy().reshape(size, -1)
         target = np.asarray(explanation.target)
         self.target = (target if places is None else target[:, -1]).reshape(size, -1)

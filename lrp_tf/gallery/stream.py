@@ -100,7 +100,7 @@ class Stream:
 
         ahead = min(os.cpu_count() or 1, 16)
         dataset = tf.data.Dataset.range(len(paths)).map(load, num_parallel_calls=ahead, deterministic=True)
-        dataset = dataset.filter(lambda pixels, fine, index: fine).batch(self.batch).prefetch(1)
+        dataset = dataset.filter(lambda pixels, fine, index: fine).batch(self.batch)
         for pixels, _, indices in dataset.as_numpy_iterator():
             x = self.preprocessing(pixels)
             self.low, self.high = min(self.low, x.min()), max(self.high, x.max())

@@ -12,7 +12,7 @@ export PYTHONUNBUFFERED := 1
 # CUDA, XLA and oneDNN greetings say nothing to the reader of a demo.
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: demo demo-photos test test-slow coverage benchmark lint format clean
+.PHONY: demo demo-photos test test-slow coverage coverage-hub benchmark lint format clean
 
 demo: $(VENV)/.mnist
 	$(RUN) mnist/train.py --dataset digits
@@ -34,6 +34,10 @@ test-slow: $(VENV)/.test
 # Every model of keras.applications under every preset: forty minutes on two cores.
 coverage: $(VENV)/.test
 	$(RUN) -m lrp_tf.tools.coverage --markdown docs/coverage.md
+
+# Tiny models of KerasHub with random weights: five minutes on two cores.
+coverage-hub: $(VENV)/.hub
+	$(RUN) -m lrp_tf.tools.hub_coverage --markdown docs/coverage-hub.md
 
 # Against the plain gradient, half an hour on two cores; python benchmarks/run.py --help for more.
 benchmark: $(VENV)/.test

@@ -42,6 +42,8 @@ PHOTOS = ["scikit-image>=0.22", "scikit-learn>=1.5"]
 # HEIC and AVIF photographs.
 HEIF = ["pillow-heif>=1.0"]
 EVALUATE = ["scipy>=1.11", "scikit-image>=0.22"]
+# The coverage table of KerasHub.
+HUB = ["keras-hub>=0.32"]
 # Its releases follow TensorFlow's; for the warm-up requests.
 SERVING = ["tensorflow-serving-api>=2.20"]
 # Tokenizers of `lrp-tf explain-text`; functions of one's own need neither.
@@ -89,6 +91,7 @@ setup(
         "serving": SERVING,
         "heif": HEIF,
         "evaluate": EVALUATE,
+        "hub": HUB,
         "text": TEXT,
         "test": TEST,
     },

@@ -218,9 +218,13 @@ def test_what_keeps_the_samples_apart_is_explained(name):
         np.testing.assert_allclose(getattr(shares, name), each, rtol=1e-3, atol=1e-5)
 
 
-def test_a_product_with_weights_wants_the_samples_first():
-    with raises(lrp_tf.UnsupportedLayerError, "'own/matmul' \\(Matmul\\)", "axis 1", "Remedy: transpose"):
-        lrp_tf.Explainer(model_of(lambda h: ops.transpose(ops.matmul(W, ops.transpose(h))), V), "epsilon")
+def test_a_product_with_weights_finds_the_samples_where_they_are():
+    moved = lrp_tf.Explainer(model_of(lambda h: ops.transpose(ops.matmul(W, ops.transpose(h))), V), "epsilon")(V, 0)
+    plain = lrp_tf.Explainer(model_of(lambda h: ops.matmul(h, W.T), V), "epsilon")(V, 0)
+    np.testing.assert_allclose(moved, plain, rtol=0, atol=1e-6 * np.abs(plain).max())
+
+
+def test_a_layer_wants_the_samples_first():
     i = keras.Input((6, 4))
     h = kl.LayerNormalization(name="norm")(ops.transpose(i, (1, 0, 2)))
     with raises(lrp_tf.UnsupportedLayerError, "'norm'", "axis 1", "Remedy: transpose"):

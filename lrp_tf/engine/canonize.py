@@ -201,8 +201,8 @@ def prune(graph: Graph) -> Graph:
 def check_samples(graph: Graph) -> Graph:
     """Refuse steps that let one sample of a batch depend on another, since relevance is that of a sample."""
     for step in (*graph.steps, *graph.stripped):
-        if step.mixes:
-            raise UnsupportedLayerError(step.mixes)
+        if step.mixes:  # it may follow from a layer that was not followed, whose shapes are Keras' guess
+            raise UnsupportedLayerError(next((s.why for s in graph.steps if s.why), step.mixes))
     for output in graph.outputs:
         if output.axis != 0:
             raise UnsupportedLayerError(

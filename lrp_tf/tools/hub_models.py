@@ -160,7 +160,7 @@ MODELS: dict[str, Model] = {
     "FNetBackbone": Model(_FNET, "sequence_output"),
     "FNetTextClassifier": Model(_classifier("FNetTextClassifier", _FNET)),
     "RoformerV2Backbone": Model(_backbone("RoformerV2", **_TEXT, num_heads=2, head_size=8)),
-    "XLNetBackbone": Model(_backbone("XLNet", **_TEXT, num_heads=2)),
+    "XLNetBackbone": Model(_backbone("XLNet", **_TEXT, num_heads=2), refused="size of the batch"),
     "GPT2Backbone": Model(_backbone("GPT2", **_ENCODER)),
     "GPTNeoXBackbone": Model(_backbone("GPTNeoX", **_ENCODER)),
     "OPTBackbone": Model(_backbone("OPT", **_ENCODER)),
@@ -191,13 +191,13 @@ MODELS: dict[str, Model] = {
     "DINOV2Backbone": Model(_backbone("DINOV2", **_IMAGES, intermediate_dim=32, position_embedding_shape=_IMAGE)),
     "MiTBackbone": Model(_backbone("MiT", **_MIT)),
     "SegFormerBackbone": Model(_segformer),
-    "ViTDetBackbone": Model(_vit_det),
+    "ViTDetBackbone": Model(_vit_det, refused="size of the batch behind its first axis"),
     "ResNetBackbone": Model(_RESNET),
     "ResNetImageClassifier": Model(_classifier("ResNetImageClassifier", _RESNET)),
     "CLIPTextEncoder": Model(_clip_text),
     "CLIPVisionEncoder": Model(_clip_vision),
-    "CLIPBackbone": Model(_clip, "vision_logits"),
-    "SAMBackbone": Model(_sam, "image_embeddings"),
+    "CLIPBackbone": Model(_clip, "vision_logits", "every sample of another"),
+    "SAMBackbone": Model(_sam, "image_embeddings", "size of the batch behind its first axis"),
 }
 
 

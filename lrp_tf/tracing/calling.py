@@ -12,6 +12,7 @@ from keras import tree
 from lrp_tf.core.graph import Step
 from lrp_tf.tracing import decompositions
 from lrp_tf.tracing.arguments import as_ref, in_inference, output_spec
+from lrp_tf.tracing.substitutes import run
 from lrp_tf.tracing.symbolic import NotBuiltError, batch_sizes, renewed
 from lrp_tf.tracing.unfollowed import UntraceableError, reason_of, unbuilt, untraceable
 
@@ -78,7 +79,7 @@ class Calling:
         try:
             like = next((a for a in tree.flatten((args, kwargs)) if isinstance(a, keras.KerasTensor)), None)
             with batch_sizes(like), self.explained(layer), self.calls_of(layer, path + "/"):
-                return tree.map_structure(renewed, call(*args, **in_inference(call, kwargs)))
+                return tree.map_structure(renewed, run(call, args, in_inference(call, kwargs)))
         except UntraceableError:
             try:
                 return layer.compute_output_spec(*args, **kwargs)  # it may stay in one piece

@@ -11,9 +11,12 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from lrp_tf.core.linear import computes_as
+from lrp_tf.tracing.symbolic import NotFollowedError
+from lrp_tf.tracing.unfollowed import SIZES
 
 # (operation, *args, **kwargs) of the call -> outputs
 _REGISTRY: dict[type | str, Callable] = {}
@@ -115,11 +118,28 @@ def _select(op: Any, conditions: Any, choices: Any, default: Any = 0) -> Any:
     return found
 
 
+def _fourier(x: tuple[Any, Any], axis: int) -> tuple[Any, Any]:
+    """The discrete Fourier transform along the last axis or the one before, as two products with constants."""
+    size = x[0].shape[axis]
+    if size is None:
+        raise NotFollowedError("a Fourier transform along an axis of open size", SIZES)
+    angles = 2 * np.pi / size * (np.outer(np.arange(size), np.arange(size)) % size)
+    waves = [wave(angles).astype(x[0].dtype) for wave in (np.cos, np.sin)]
+    (rc, rs), (ic, is_) = ([ops.matmul(t, w) if axis == -1 else ops.matmul(w, t) for w in waves] for t in x)
+    return rc + is_, ic - rs
+
+
+def _fft2(op: Any, x: tuple[Any, Any]) -> tuple[Any, Any]:
+    return _fourier(_fourier(x, -2), -1)
+
+
 for _layer in (keras.layers.MultiHeadAttention, keras.layers.GroupQueryAttention):
     register(_layer, _attention)
 register("ops.LayerNorm", _layer_norm)
 register("ops.SeparableConv", _separable)
 register("ops.DotProductAttention", _dot_product_attention)
+register("ops.FFT", lambda op, x: _fourier(x, -1))
+register("ops.FFT2", _fft2)
 register("ops.Glu", _glu)
 register("ops.Moments", _moments)
 register("ops.Select", _select)

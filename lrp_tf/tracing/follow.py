@@ -31,8 +31,9 @@ from lrp_tf.tracing.calling import Calling, Keep
 from lrp_tf.tracing.changes import refuse_quantized
 from lrp_tf.tracing.inputs import as_function, built_inputs, by_name, plain
 from lrp_tf.tracing.probes import MixedSamplesError
-from lrp_tf.tracing.samples import places_behind
+from lrp_tf.tracing.samples import places_behind, samples_first
 from lrp_tf.tracing.sizes import Sizes
+from lrp_tf.tracing.substitutes import of_tensorflow, run
 from lrp_tf.tracing.symbolic import (
     NotFollowedError,
     batch_sizes,
@@ -76,7 +77,7 @@ def trace(model: keras.Model, keep: Keep = lambda step: True, sizes: Sizes | Non
             graph.append(_trace(model, tracer, sizes))
         return tracer.tensors
 
-    with one_thread(), names_kept(), variables_give_way(), plain_indices(), sizes_followed():
+    with one_thread(), names_kept(), variables_give_way(), plain_indices(), sizes_followed(), of_tensorflow():
         # What a `call` computes from variables alone belongs into this function, or it would freeze.
         compute = tf.function(build, autograph=False).get_concrete_function()
     (found,) = graph
@@ -226,6 +227,8 @@ class _Tracer(Calling):
             outputs = self.run(function, by_name(function, args, refs)[: len(function.inputs)], path + "/")
             return tree.pack_sequence_as(untracked(function._outputs_struct), outputs)
         step = Step(self.sized(op, args, path), args, kwargs, (), path, len(self.steps), self.within)
+        if (moved := samples_first(step)) is not None:
+            return self.expand(op, moved, args, kwargs, path + "/")
         if self.keep(step):
             return self.whole(step)
         if decompositions.per_time_step(op):
@@ -314,7 +317,7 @@ class _Tracer(Calling):
         layers = sublayers(owner, itself=True)
         with untouched(layers), batch_sizes(like), self.explained(owner):
             with keras.StatelessScope(), self.calls_of(owner, prefix):  # what a call assigns stays without effect
-                found = call(*spec_args, **spec_kwargs)
+                found = run(call, spec_args, spec_kwargs)
             with distinct_names(layers):
                 function = recorded(symbols, found)
         for ref in masks:

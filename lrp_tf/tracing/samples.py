@@ -5,6 +5,7 @@ Relevance is that of a sample. A step in which one sample depends on another has
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -215,8 +216,8 @@ def _taken(step: Step, signals: list[Ref]) -> int:
     return x.axis if x.axis < place else x.axis + rank - 1
 
 
-def _einsum(equation: str, refs: list[Ref]) -> int:
-    """The letter of the samples must be the same in all tensors, and remain in the output."""
+def _axes(equation: str, refs: list[Ref]) -> tuple[list[list[str]], list[str]]:
+    """A name for each axis of the tensors, and of the output; those that `...` stands for get names too."""
     equation = equation.replace(" ", "")
     left, arrow, right = equation.partition("->")
     terms = left.split(",")
@@ -235,13 +236,78 @@ def _einsum(equation: str, refs: list[Ref]) -> int:
         return [*ahead, *inner, *behind]
 
     names = [named(term, rank_of(ref)) for term, ref in zip(terms, refs, strict=True)]
+    return names, named(right, len(right.replace("...", "")) + width if "..." in right else len(right))
+
+
+def _einsum(equation: str, refs: list[Ref]) -> int:
+    """The letter of the samples must be the same in all tensors, and remain in the output."""
+    names, output = _axes(equation, refs)
     found = {row[ref.axis] for row, ref in zip(names, refs, strict=True) if ref.batched}
-    output = named(right, len(right.replace("...", "")) + width if "..." in right else len(right))
     signals = [row for row, ref in zip(names, refs, strict=True) if ref.batched]
     (letter, *others) = found
+    if others and len(signals) == 2 and found.issubset(output):
+        raise MixedSamplesError(*_PAIRS)
     if others or letter not in output or any(row.count(letter) > 1 for row in signals):
         raise MixedSamplesError(remedy="give the samples one letter in all tensors and in the output")
     return output.index(letter)
+
+
+_PAIRS = (
+    "multiplies every sample of one tensor with every sample of another, as images with texts, so that the outputs of "
+    "one sample depend on all others of its batch",
+    "explain the model of one factor by itself, with start= the other one; or multiply each sample with its own "
+    "partner alone, keras.ops.sum(a * b, axis=-1)",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class SamplesFirst:
+    """A product with weights whose samples lie on the first axis, in place of one that has them elsewhere.
+
+    Attributes:
+        equation: of einsum.
+        signal: which of the two factors is no weight.
+        ahead, behind: the axes to transpose the signal by, and those to transpose the result by.
+    """
+
+    equation: str
+    signal: int
+    ahead: list[int]
+    behind: list[int]
+
+    def __call__(self, *factors: Any) -> Any:
+        factors = tuple(_transposed(t, self.ahead) if i == self.signal else t for i, t in enumerate(factors))
+        return _transposed(keras.ops.einsum(self.equation, *factors), self.behind)
+
+
+def _transposed(x: Any, axes: list[int]) -> Any:
+    return x if axes == sorted(axes) else keras.ops.transpose(x, axes)
+
+
+def samples_first(step: Step) -> SamplesFirst | None:
+    """The same product with the samples first, as that of a mixture of experts; None where nothing has to be moved."""
+    signals = [i for i, ref in enumerate(step.inputs) if ref.batched]
+    if step.kind not in ("ops.Einsum", "ops.Matmul") or len(signals) != 1 or len(step.inputs) != 2:
+        return None
+    refs, (signal,) = list(step.inputs), signals
+    equation = _equation(step, [rank_of(ref) for ref in refs])
+    try:
+        axis = _einsum(equation, refs)
+    except MixedSamplesError:  # `places_behind` says so
+        return None
+    if axis == 0 and refs[signal].axis == 0:
+        return None
+    rows, output = _axes(equation, refs)
+    letters = dict(zip(dict.fromkeys(name for row in rows for name in row), _LETTERS, strict=False))
+    before, made = ([output[axis], *(n for n in names if n != output[axis])] for names in (rows[signal], output))
+    terms = [before if i == signal else row for i, row in enumerate(rows)]
+    left, right = (["".join(letters[name] for name in term) for term in part] for part in (terms, [made]))
+    return SamplesFirst(
+        equation=f"{','.join(left)}->{right[0]}",
+        signal=signal,
+        ahead=[rows[signal].index(name) for name in before],
+        behind=[made.index(name) for name in output],
+    )
 
 
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"

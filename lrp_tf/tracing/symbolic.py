@@ -64,7 +64,7 @@ def _follows() -> bool:
     return getattr(_here, "follows", False)
 
 
-def _in_this_thread(ours: Callable, theirs: Callable) -> Callable:
+def in_this_thread(ours: Callable, theirs: Callable) -> Callable:
     """`ours` for the thread that traces, `theirs` for all others."""
 
     @functools.wraps(theirs)
@@ -90,7 +90,7 @@ def untouched(layers: list[keras.Layer]) -> Iterator[None]:
     ours += [(layer, "add_loss", ignore) for layer in layers]
     theirs = [vars(layer).get(name) for layer, name, _ in ours]
     for layer, name, method in ours:
-        object.__setattr__(layer, name, _in_this_thread(method, getattr(layer, name)))
+        object.__setattr__(layer, name, in_this_thread(method, getattr(layer, name)))
     try:
         yield
     finally:
@@ -136,7 +136,7 @@ def variables_give_way() -> Iterator[None]:
             if (method := vars(cls).get(f"__{name}__")) is not None and cls is not object:
                 operators[cls, f"__{name}__"] = method
     for (cls, name), method in operators.items():
-        setattr(cls, name, _in_this_thread(_giving_way(method), method))
+        setattr(cls, name, in_this_thread(_giving_way(method), method))
     try:
         yield
     finally:
@@ -152,7 +152,7 @@ def plain_indices() -> Iterator[None]:
     def ours(self: Any, key: Any) -> Any:
         return theirs(self, (key,) if key is None or key is Ellipsis or isinstance(key, slice) else key)
 
-    keras.KerasTensor.__getitem__ = _in_this_thread(ours, theirs)
+    keras.KerasTensor.__getitem__ = in_this_thread(ours, theirs)
     try:
         yield
     finally:
@@ -178,8 +178,8 @@ def sizes_followed() -> Iterator[None]:
     def ndim(x: Any) -> Any:
         return len(x.shape) if isinstance(x, keras.KerasTensor) else rank(x)
 
-    numpy_operations.Reshape.compute_output_spec = _in_this_thread(reshaped, theirs)
-    keras.ops.ndim = _in_this_thread(ndim, rank)
+    numpy_operations.Reshape.compute_output_spec = in_this_thread(reshaped, theirs)
+    keras.ops.ndim = in_this_thread(ndim, rank)
     try:
         yield
     finally:
@@ -222,9 +222,9 @@ def batch_sizes(like: keras.KerasTensor | None) -> Iterator[None]:
     makers |= dict.fromkeys(["ones", "full", "empty"], makers["zeros"])
     plain = {name: getattr(module, name) for name in (*makers, "arange")}
     for name, one_sample in makers.items():
-        setattr(module, name, _in_this_thread(_for_each_sample(plain[name], one_sample, like), plain[name]))
+        setattr(module, name, in_this_thread(_for_each_sample(plain[name], one_sample, like), plain[name]))
     fixed = like is not None and None not in like.shape[1:]
-    module.arange = _in_this_thread(_known_length(plain["arange"], fixed), plain["arange"])
+    module.arange = in_this_thread(_known_length(plain["arange"], fixed), plain["arange"])
     try:
         yield
     finally:
@@ -293,8 +293,8 @@ def own_calls(run: Callable[[keras.Layer, tuple, dict], Any]) -> Iterator[None]:
             recorded_node(self, args, kwargs, outputs)
         return outputs
 
-    keras.Layer.symbolic_call = _in_this_thread(symbolic_call, plain["call"])
-    module.Node = _in_this_thread(recorded_node, plain["node"])
+    keras.Layer.symbolic_call = in_this_thread(symbolic_call, plain["call"])
+    module.Node = in_this_thread(recorded_node, plain["node"])
     try:
         yield
     finally:

@@ -71,6 +71,8 @@ def untraceable(model: keras.Layer, reason: str, remedy: str = "") -> str:
     remedy = remedy or (
         "replace np.* by keras.ops.*"
         if "NumPy array" in reason
+        else "use the size of the batch, which is None while a call is followed, as the first size of a shape alone"
+        if "NoneType" in reason
         else "replace tf.* by keras.ops.*, or write the model with the functional API"
     )
     return (

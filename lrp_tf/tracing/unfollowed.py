@@ -83,10 +83,12 @@ def untraceable(model: keras.Layer, reason: str, remedy: str = "") -> str:
 
 
 def _registration(layer: keras.Layer) -> str:
-    """The remedy for a layer that may be a single step: it holds no other layers."""
+    """The remedy for a layer that belongs to a library, or may be a single step: it holds no other layers."""
     name = type(layer).__name__
-    if isinstance(layer, keras.Model) or sublayers(layer):
+    if isinstance(layer, keras.Model) or not isinstance(layer, keras.Layer):
         return ""
+    if sublayers(layer):
+        return f"; or say in keras.ops what it computes, lrp_tf.expansions.register({name}, call): docs/extending.md"
     return (
         f"; or lrp_tf.linear.register({name}, kernel=..., forward=...) if it is linear, lrp_tf.flows.register({name}, "
         "lrp_tf.flows.PassThrough()) if it is element-wise: see docs/extending.md"

@@ -30,6 +30,7 @@ PAGES = [
     "docs/check.md",
     "docs/evaluation.md",
     "docs/gradients.md",
+    "docs/text.md",
 ]
 
 
@@ -155,10 +156,11 @@ def test_page_of_all_metrics_is_the_generated_one() -> None:
     assert (REPOSITORY / "docs/metrics.md").read_text(encoding="utf-8") == metric_table.markdown()
 
 
-def test_page_of_photographs_names_every_option(capsys: pytest.CaptureFixture) -> None:
-    page = (REPOSITORY / "docs/photographs.md").read_text(encoding="utf-8")
+@pytest.mark.parametrize(("command", "name"), [("explain", "photographs"), ("explain-text", "text")])
+def test_pages_of_commands_name_every_option(command: str, name: str, capsys: pytest.CaptureFixture) -> None:
+    page = (REPOSITORY / f"docs/{name}.md").read_text(encoding="utf-8")
     with pytest.raises(SystemExit):
-        cli.main(["explain", "--help"])
+        cli.main([command, "--help"])
     options = set(re.findall(r"--[a-z][a-z-]+", capsys.readouterr().out)) - {"--help"}
     assert len(options) > 15
     assert {option for option in options if option not in page} == set()

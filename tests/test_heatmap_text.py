@@ -7,6 +7,7 @@ import re
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from lrp_tf import heatmap
 from lrp_tf.heatmap.text_picture import dark_letters
@@ -107,7 +108,7 @@ def test_page_holds_all_it_needs_and_escapes_what_it_shows():
 
 def test_page_tells_prediction_target_score_contrast_and_legend():
     page = heatmap.text(
-        ["a", "##b"], [3.0, -0.5], prediction="good (0.9)", target="good", score=np.float32(2.5), contrast="bad"
+        ["a", "##b"], [3.0, -0.5], prediction="good (0.9)", target="good", score=tf.constant(2.5), contrast="bad"
     )
     for said in ("<b>prediction: </b>good (0.9)", "<b>rather than: </b>bad", "<b>score: </b>+2.5", "+2.5 for"):
         assert said in page

@@ -127,11 +127,26 @@ def test_heads_and_blocks_inside_what_is_followed():
     assert not holding.explain(IDS, 1, layers=paths[:1]).layers[paths[0]].numpy().any()  # weights are held there
 
 
-def test_layers_are_found_whatever_numbers_keras_gave_them(explainer):
-    layers = {"a/softmax_3": [("a",)], "b/softmax_17": [("b",)], "b/softmax_x": [], "c": [("c",)], "c_1": []}
-    graph = dataclasses.replace(explainer.graph, layers=layers)
-    assert [graph.find_layer(name) for name in ("a/softmax", "b/softmax_17", "c")] == [[("a",)], [("b",)], [("c",)]]
-    for name, says in (("softmax", "2 layers"), ("a/soft", "no layer"), ("x/a/softmax", "no layer")):
+def test_layers_are_found_without_numbers_and_what_lies_between(explainer):
+    paths = [
+        "a/softmax_3",
+        "b/softmax_17",
+        "b/softmax_x",
+        "c",
+        "c_1",
+        "d/dot_product_attention/softmax",
+        "d/e/end",
+        "e/d/f/end",
+    ]
+    graph = dataclasses.replace(explainer.graph, layers={path: [(path,)] for path in paths})
+    found = {"a/softmax": 0, "b/softmax_17": 1, "c": 3, "softmax": 5, "d/softmax": 5, "e/f/end": 7}
+    assert {name: graph.find_layer(name) for name in found} == {name: [(paths[i],)] for name, i in found.items()}
+    for name, says in (
+        ("d/end", "2 layers"),
+        ("f/e/end", "no layer"),
+        ("a/soft", "no layer"),
+        ("x/a/softmax", "no layer"),
+    ):
         with pytest.raises(ValueError, match=says):
             graph.find_layer(name)
 

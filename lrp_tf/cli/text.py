@@ -213,7 +213,7 @@ def _tell_result(rows: list[Row]) -> None:
         cells = dict(zip(COLUMNS, map(str, row), strict=True))
         likely = f" {float(chance):.3f}" if (chance := cells["top1_probability"]) else ""
         shares = (float(cells[name]) for name in ("start", "sum_of_relevance", "bias", "stabilizer", "other"))
-        went = where_it_went(*shares, at="the tokens")
+        went = where_it_went(*shares, at="the inputs")
         say(
             f"{excerpt(cells['file'])}: {printable(cells['top1_name'])}{likely}; {printable(cells['target_name'])}: "
             f"logit {float(cells['logit']):.4g}; {went}"

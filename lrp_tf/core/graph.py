@@ -270,11 +270,11 @@ class Graph:
     def find_layer(self, name: str) -> list[tuple[Ref, ...]]:
         """Outputs of the calls of the layer with this path, or with this name if only one path ends in it.
 
-        Keras numbers layers that got no name, anew in each process: "block/attention/softmax" finds softmax_7 there, if
-        nothing is called softmax itself.
+        If none is so called, numbers and what lies between may be missing: "block/attention/softmax" finds softmax_7
+        there, since Keras numbers layers without a name anew in each process, and dot_product_attention/softmax.
         """
         paths = [p for p in self.layers if p == name] or [p for p in self.layers if p.rsplit("/", 1)[-1] == name]
-        paths = paths or [p for p in self.layers if _but_for_numbers(p, name)]
+        paths = paths or [p for p in self.layers if _stands_for(name, p)]
         if len(paths) != 1:
             problem = (
                 f"{len(paths)} layers have this name: {paths}; give the path" if paths else "no layer has this name"
@@ -283,13 +283,13 @@ class Graph:
         return self.layers[paths[0]]
 
 
-def _but_for_numbers(path: str, name: str) -> bool:
-    """Whether a path, or its end, is `name` where Keras' numbers behind names are left out."""
-    parts, wanted = path.split("/"), name.split("/")
-    if len(wanted) not in (1, len(parts)):
-        return False
-    pairs = zip(parts[-len(wanted) :], wanted, strict=True)
-    return all(part == want or re.fullmatch(rf"{re.escape(want)}_\d+", part) for part, want in pairs)
+def _stands_for(name: str, path: str) -> bool:
+    """Whether `name` is the path without some numbers behind its parts, and without some of them but the last."""
+    *before, last = name.split("/")
+    *around, end = path.split("/")
+    alike = lambda want, part: part == want or re.fullmatch(rf"{re.escape(want)}_\d+", part) is not None  # noqa: E731
+    rest = iter(around)
+    return alike(last, end) and all(any(alike(want, part) for part in rest) for want in before)
 
 
 def check_model(model: object) -> None:

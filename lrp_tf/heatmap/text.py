@@ -223,7 +223,7 @@ def _entry(found: list[Word], paint: Paint, title: str, named: dict[str, object]
     paint.values(np.zeros((1, 1)))  # raises what is wrong with `show`
     ends = paint.ends(_counted(found))
     bar = Bar(ends, paint.palette(), paint.gamma)
-    facts = [(name, _fact(value)) for name, value in named.items() if value is not None and value != ""]
+    facts = [(name, _fact(value)) for name, value in named.items() if value is not None and str(value)]
     total, apart = (math.fsum(w.relevance for w in found if w.special >= only) for only in (False, True))
     if any(word.special for word in found):
         facts.append(("relevance", f"{signed(total)}, special tokens {signed(apart)} of it"))

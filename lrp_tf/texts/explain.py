@@ -193,13 +193,13 @@ class ExplainingTexts:
             rows.append(tuple(cells))
             place = f"output at token {self.position % fitted.used + 1} of {fitted.used}" if self.of_positions else ""
             elsewhere = [f"relevance at {name}: {signed(float(r[k].sum()))}" for name, r in others.items()]
-            told = self._facts(one, row, column)
+            told = self._facts(one, row, column, "the inputs" if others else "the tokens")
             told["note"] = "; ".join(filter(None, (place, left_out, *elsewhere, told["note"])))
             facts.append(told)
         return ExplainedText(index, fitted, relevance, rows, facts, absurd)
 
-    def _facts(self, numbers: Numbers, row: int, column: int) -> dict[str, Any]:
-        """What `heatmap.text` writes above and below."""
+    def _facts(self, numbers: Numbers, row: int, column: int, at: str) -> dict[str, Any]:
+        """What `heatmap.text` writes above and below; `at`: where relevance arrives, in words."""
         target, top = numbers.targets(row)[column], numbers.best(row)[0]
         likely = lambda index: f" (p = {p})" if (p := numbers.chance(row, index, ".3g")) else ""  # noqa: E731
         shares, absurd = map(float, numbers.shares[:5, row, column]), numbers.warning(row, column)
@@ -209,7 +209,7 @@ class ExplainingTexts:
             "target": f"{self._label(target)}{likely(target)}",
             "score": float(numbers.logits[row, target]),
             "contrast": self._label(self.contrast) if isinstance(self.contrast, int) else against[self.contrast],
-            "note": f"ABSURD: {absurd}" if absurd else where_it_went(*shares, at="the tokens"),
+            "note": f"ABSURD: {absurd}" if absurd else where_it_went(*shares, at=at),
         }
 
     def _label(self, index: int) -> str:

@@ -122,6 +122,18 @@ def test_next_token_against_another(explain, models):
     assert (code, "position 4 lies outside of its 2 tokens" in err) == (1, True)
 
 
+def test_texts_longer_than_a_cell_and_texts_like_options(explain, tmp_path):
+    (tmp_path / "long.txt").write_text("good film " * 20_000 + "\n" + "good film " * 20_001, encoding="utf-8")
+    command = ("reviews", "--png", "-5 films", "@long.txt", "--out", "out")
+    assert explain(*command)[0] == 0
+    rows = table("out/results.csv")
+    assert [row["result"] for row in rows] == ["text-1", "long-1", "long-2"]
+    assert rows[1]["file"].startswith("good film good")
+    assert len(rows[1]["file"]) < 9000
+    code, out, err = explain(*command, "--resume")
+    assert (code, "3 finished before" in out) == (0, True), err
+
+
 @pytest.mark.parametrize(
     ("name", "rest", "says"),
     [

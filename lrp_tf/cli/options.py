@@ -56,9 +56,10 @@ class _Intermixed(argparse.ArgumentParser):
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         found, rest = super().parse_known_args(args, namespace)
-        for names in (getattr(found, "images", None), getattr(found, "texts", None)):
-            if isinstance(names, list):
-                more = [text for text in rest if text == "-" or not text.startswith("-")]
+        for kind in ("images", "texts"):
+            if isinstance(names := getattr(found, kind, None), list):
+                spaced = kind == "texts"  # "-5 degrees" is a text, and no option
+                more = [text for text in rest if text == "-" or text[:1] != "-" or (spaced and " " in text)]
                 names += more
                 rest = [text for text in rest if text not in more]
         return found, rest

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -31,6 +32,7 @@ from lrp_tf.texts.index import write_index
 from lrp_tf.texts.tokenizers import Tokenizer
 
 _NAME = COLUMNS.index("target_name")
+_LONGEST = 8000  # characters of a text in a table
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,15 +134,19 @@ class TextGallery:
             raise LoadError(
                 f"Expected a folder for the results. Received: {self.out}, which is a file or lies below one"
             ) from error
+        named: dict[str, tuple[str, str]] = {}
+        for one, name in texts:
+            named.setdefault(_cell(one), (one, name))
         suffixes = [".html", *([".png"] if self.picture else []), *([".npy"] if self.save_relevance else [])]
         with ledger.only_run(self.out):
+            files = [(cell, name) for cell, (_, name) in named.items()]
             plan = ledger.plan(
-                self.out, texts, suffixes, self.settings, resume=resume, overwrite=overwrite, kept=kept
+                self.out, files, suffixes, self.settings, resume=resume, overwrite=overwrite, kept=kept
             )  # fmt: skip
             progress(plan.skipped)
             outcome = TextOutcome(0, 0, plan.skipped, 0, 0)
             with Record(self.out, append=resume) as record:
-                for found in self.explaining()([item.path for item in plan.items]):
+                for found in self.explaining()([named[item.path][0] for item in plan.items]):
                     outcome = self._settle(record, plan.items[found.number], found, outcome, tell, finished, warn)
                     progress(1)
             write_index(self.out)
@@ -222,6 +228,17 @@ class TextOutcome(NamedTuple):
     skipped: int
     cut: int = 0
     absurd: int = 0
+
+
+def _cell(text: str) -> str:
+    """What the tables call a text: itself, or its beginning with a digest, since spreadsheets end at 32,767 characters.
+
+    Python's csv, which reads the table of a run to resume, ends at 131,072.
+    """
+    if len(text) <= _LONGEST:
+        return text
+    digest = hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+    return f"{text[:_LONGEST]}… ({len(text)} characters, {digest})"
 
 
 def excerpt(text: str, length: int = 60) -> str:

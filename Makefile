@@ -35,7 +35,7 @@ test-slow: $(VENV)/.test
 coverage: $(VENV)/.test
 	$(RUN) -m lrp_tf.tools.coverage --markdown docs/coverage.md
 
-# Tiny models of KerasHub with random weights: five minutes on two cores.
+# Tiny models of KerasHub with random weights: three minutes on two cores.
 coverage-hub: $(VENV)/.hub
 	$(RUN) -m lrp_tf.tools.hub_coverage --markdown docs/coverage-hub.md
 

@@ -183,6 +183,7 @@ def test_links_lead_somewhere() -> None:
         "docs/layers.md",
         "docs/heatmaps.md",
         "docs/coverage.md",
+        "docs/coverage-hub.md",
         "docs/serving.md",
     ]:
         path = REPOSITORY / page

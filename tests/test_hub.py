@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from helpers.checking import RULE, check, raises, randomize
+from helpers.checking import RULE, check, close, raises, randomize
 from keras import layers as kl
 from keras import ops
 
@@ -94,6 +94,23 @@ def test_what_the_models_of_keras_hub_are_made_of(function):
 
 def _flat(layer, inputs):
     return kl.GlobalAveragePooling1D()(layer(inputs))
+
+
+def gated(x):
+    """An activation that mixes its entries: it passes no relevance as it is, and is followed."""
+    return x * ops.softmax(x, axis=-1)
+
+
+@pytest.mark.parametrize("layer", [lambda: kl.Dense(4, activation=gated), lambda: kl.Activation(gated)])
+def test_an_activation_that_nobody_knows_is_followed(layer):
+    inputs = keras.Input((4,), dtype="float64")
+    found, same = [layer() for _ in range(2)]
+    model = randomize(keras.Model(inputs, kl.Dense(2)(found(inputs))))
+    same.activation = keras.activations.linear
+    twin = keras.Model(inputs, kl.Dense(2)(gated(same(inputs))))
+    twin.set_weights(model.get_weights())
+    x = SEQUENCES[:, 0]
+    close(check(model, x, RULE, target=0).relevance, check(twin, x, RULE, target=0).relevance)
 
 
 def windows(s, x):

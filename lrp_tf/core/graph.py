@@ -98,6 +98,7 @@ class Step:
     order: int  # position in the model, for the tables
     within: tuple = ()  # layers that were expanded into this step and others, outermost first
     why: str = ""  # why the layer was not expanded
+    bare: bool = False  # a layer without its activation, which other steps compute
     mixes: str = ""  # how it mixes the samples of a batch; an error if an output needs the step
     linear: LinearLayer | None = None  # the entry of linear.py, None for everything without a kernel
     before: tuple = ()  # layers absorbed ahead of the kernel: padding, BatchNormalization

@@ -119,7 +119,7 @@ def split_activations(graph: Graph) -> Graph:
         function = getattr(step.op, "activation", None)
         if type(step.op) is keras.layers.Activation and isinstance(function, keras.Layer):
             step = dataclasses.replace(step, op=_built(function, step))
-        if entry is None or function is None or function is keras.activations.linear:
+        if entry is None or step.bare or function is None or function is keras.activations.linear:
             steps.append(step)
             continue
         inner = Ref(step.outputs[0].shape, step.outputs[0].dtype)

@@ -16,6 +16,7 @@ from lrp_tf.core.account import Account
 from lrp_tf.core.graph import Interval, Step
 from lrp_tf.core.linear import computes_as
 from lrp_tf.core.numerics import Relative, check_stabilizer, vjp
+from lrp_tf.core.operations import ActivationFunction
 from lrp_tf.core.protocol import Handler, Propagate, ZeroInput
 from lrp_tf.rules.base import short
 from lrp_tf.tracing.elementwise import is_elementwise
@@ -258,5 +259,6 @@ def registered() -> list[tuple[tuple[type | str, int | None], Flow]]:
 def keeps(step: Step) -> bool:
     """Whether a layer stays one step: it has an entry, or following its `call` would not help."""
     known = linear.lookup(step.op) is not None or lookup(step) is not None
-    opaque = step.function is not None or unsupported.remedy(step.op) is not None
+    function = None if isinstance(step.op, ActivationFunction) else step.function
+    opaque = function is not None or unsupported.remedy(step.op) is not None
     return known or opaque or (isinstance(step.kind, str) and step.kind in linear.operations())

@@ -14,8 +14,9 @@ import tensorflow as tf
 from keras import tree
 from keras.src.backend.common.masking import get_keras_mask, set_keras_mask
 
+from lrp_tf.core import linear
 from lrp_tf.core.graph import Call, Graph, Ref, Step, check_model, symbol, untracked
-from lrp_tf.core.operations import Constants, MergeTime, SplitTime
+from lrp_tf.core.operations import ActivationFunction, Constants, MergeTime, SplitTime
 from lrp_tf.tracing import decompositions
 from lrp_tf.tracing import sizes as open_sizes
 from lrp_tf.tracing.arguments import (
@@ -230,24 +231,52 @@ class _Tracer(Calling):
         if (moved := samples_first(step)) is not None:
             return self.expand(op, moved, args, kwargs, path + "/")
         if self.keep(step):
-            return self.whole(step)
+            return self.with_activation(step)
         if decompositions.per_time_step(op):
             return self.each_time_step(op, step, args[0] if args else kwargs["inputs"], path)
         call = decompositions.lookup(step)
         if call is None and not isinstance(op, keras.Layer):
             return self.whole(step)  # an operation that nothing covers: the composite will say so
+        try:
+            with self.undone_on_error():
+                outputs = self.expand(op, call or op.call, args, kwargs, path + "/")
+        except ValueError as error:
+            return self.whole(dataclasses.replace(step, why=str(error)))
+        if isinstance(op, keras.Layer):
+            self.followed.append(path)
+        return outputs
+
+    @contextlib.contextmanager
+    def undone_on_error(self) -> Iterator[None]:
+        """Steps and calls that were found before an error are forgotten."""
         known = {name: len(calls) for name, calls in self.layers.items()}
         lists = [(found, len(found)) for found in (self.steps, self.calls, self.followed)]
         try:
-            outputs = self.expand(op, call or op.call, args, kwargs, path + "/")
-            if isinstance(op, keras.Layer):
-                self.followed.append(path)
-            return outputs
-        except ValueError as error:
+            yield
+        except ValueError:
             for found, length in lists:
                 del found[length:]
             self.layers = {name: calls[: known[name]] for name, calls in self.layers.items() if name in known}
-            return self.whole(dataclasses.replace(step, why=str(error)))
+            raise
+
+    def with_activation(self, step: Step) -> Any:
+        """The outputs of a step that stays whole, but for an activation that nobody knows: its function is followed."""
+        function = getattr(step.op, "activation", None)
+        holds = linear.lookup(step.op) is not None or type(step.op) is keras.layers.Activation
+        if not holds or not callable(function) or isinstance(function, keras.Layer):
+            return self.whole(step)
+        split = ActivationFunction(function, step.name)
+        if self.keep(dataclasses.replace(step, op=split, args=step.inputs[:1], kwargs={})):
+            return self.whole(step)
+        try:
+            with self.undone_on_error():
+                alone = type(step.op) is keras.layers.Activation
+                inner = step.inputs[0] if alone else self.whole(dataclasses.replace(step, bare=True))
+                outputs = self.expand(step.op, function, (inner,), {}, f"{step.path}:{split.label}/")
+        except ValueError:  # the composite says what to do
+            return self.whole(step)
+        self.followed.append(step.path)
+        return outputs
 
     def whole(self, step: Step) -> Any:
         """Keep the step in one piece; its outputs."""

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -113,6 +114,9 @@ def test_next_token_against_another(explain, models):
     np.testing.assert_allclose(np.load("out/text-1.npy"), explainer(x, [1, 3], contrast=4)[0], rtol=1e-5)
     logits = explainer.explain(x, [0, 0]).logits.numpy()[0]
     assert float(row["start"]) == pytest.approx(float(logits[1, 3] - logits[1, 4]), rel=1e-4)
+    difference = f"{logits[1, 3] - logits[1, 4]:+.3g}".replace("-", "−")
+    assert f"the difference {difference}<" in (Path("out") / "text-1.html").read_text(encoding="utf-8")
+    assert '<td dir="auto">good rather than bad</td>' in Path("out/index.html").read_text(encoding="utf-8")
     code, _, err = explain("next", "the film", "--target", "topK:2", "--target", "7", "--position", "0", "--out", "b")
     assert code == 0, err
     rows = table("b/results.csv")

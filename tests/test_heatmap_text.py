@@ -123,6 +123,13 @@ def test_special_tokens_do_not_set_the_scale_and_silent_padding_is_left_out():
     assert "+90.8, special tokens +90.2 of it" in page
 
 
+def test_sizes_of_relevance_do_not_cancel():
+    page = heatmap.text(["a", "##b", "c"], [3.0, -2.0, -4.0], show="abs")
+    assert page.entries[0].bar.ends == (0, 5)
+    assert page.entries[0].colours[0].tolist() == heatmap.to_rgb([[1.0]], show="abs")[0, 0].tolist()
+    assert "against" not in page
+
+
 def test_several_texts_share_a_page_and_if_asked_a_scale():
     tokens, relevance = [["a", "b"], ["c"]], [np.array([1.0, 4.0]), np.array([-2.0])]
     page = heatmap.text(tokens, relevance, target=["x", "y"], score=0.5, scale="page")

@@ -7,11 +7,11 @@ import re
 from collections.abc import Sequence
 from xml.etree.ElementTree import Element, SubElement
 
-# Every rule begins with .lrp, so that a page can be shown inside another one, a notebook for instance. The paper stays
-# white in the dark too: white means no relevance.
+# Every rule is for what has the class lrp, or lies in it, so that a page can be shown inside another one, such as a
+# notebook. The paper stays white in the dark too: white means no relevance.
 STYLE = """
-.lrp{color-scheme:light dark;font:16px/1.5 system-ui,sans-serif;background:#fff;color:#1a1a1a;
-max-width:60rem;margin:0 auto;padding:1rem}
+.lrp{color-scheme:light dark;font:16px/1.5 system-ui,sans-serif;background:#fff;color:#1a1a1a}
+body.lrp{margin:0}main.lrp{max-width:60rem;margin:0 auto;padding:1rem}
 .lrp h1{font-size:1.3rem}.lrp h2{font-size:1.05rem;margin:0 0 .4rem}.lrp section{margin:0 0 2rem}
 .lrp .facts span{margin-inline-end:1.4rem}.lrp b{font-weight:600}
 .lrp .paper{background:#fff;color:#000;border:1px solid #999;border-radius:4px;padding:.6rem .8rem;margin:.4rem 0;

@@ -165,7 +165,7 @@ def text(
         markers, special: see `words`.
         scale: the |R| of full colour. None: the largest of the text's words; a number; "99%", a quantile of them;
             "page", the largest of all texts. Special tokens do not count, they often have more than all words.
-        cmap, gamma, show: see `to_rgb`.
+        cmap, gamma, show: see `to_rgb`; "abs" sums the |R| of a word's tokens.
 
     Raises:
         ValueError: not as many values as tokens, NaN or Inf, lists of different lengths, no texts; see `words` and
@@ -181,7 +181,7 @@ def text(
         raise ValueError(f"Expected the relevance of each of {len(texts)} texts. Received: {len(values)}")
     found = _words(texts, values, markers, special)
     if scale == "page":
-        scale = max(limits(_counted(one), None)[1] for one in found)
+        scale = max(limits(_counted(one, show), None)[1] for one in found)
     paint = Paint(scale, cmap, "sum", gamma, show=show)
     named = {"prediction": prediction, "target": target, "rather than": contrast, "score": score}
     spread = {name: _spread(name, value, len(texts), several) for name, value in named.items()}
@@ -218,10 +218,9 @@ def _spread(name: str, value: object, count: int, several: bool) -> list:
 
 
 def _entry(found: list[Word], paint: Paint, title: str, named: dict[str, object], note: str) -> Entry:
-    values = np.array([word.relevance for word in found])
-    values = np.abs(values) if paint.show == "abs" else values
+    values = _values(found, paint.show)
     paint.values(np.zeros((1, 1)))  # raises what is wrong with `show`
-    ends = paint.ends(_counted(found))
+    ends = paint.ends(_counted(found, paint.show))
     bar = Bar(ends, paint.palette(), paint.gamma)
     facts = [(name, _fact(value)) for name, value in named.items() if value is not None and str(value)]
     total, apart = (math.fsum(w.relevance for w in found if w.special >= only) for only in (False, True))
@@ -236,10 +235,15 @@ def _left_out(word: Word) -> bool:
     return word.special and is_padding(word.tokens[0]) and word.relevance == 0
 
 
-def _counted(found: Sequence[Word]) -> np.ndarray:
+def _values(found: Sequence[Word], show: str) -> np.ndarray:
+    """What is drawn of each word: the sum of its tokens' relevance, or of its size, where signs must not cancel."""
+    return np.array([math.fsum(map(abs, w.shares)) if show == "abs" else w.relevance for w in found])
+
+
+def _counted(found: Sequence[Word], show: str) -> np.ndarray:
     """What colours are scaled by: the words, or all where these have no relevance."""
-    values = np.array([word.relevance for word in found if not word.special])
-    return values if np.any(values) else np.array([word.relevance for word in found])
+    values = _values([word for word in found if not word.special], show)
+    return values if np.any(values) else _values(found, show)
 
 
 def _fact(value: object) -> str:

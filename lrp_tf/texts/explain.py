@@ -203,11 +203,14 @@ class ExplainingTexts:
         target, top = numbers.targets(row)[column], numbers.best(row)[0]
         likely = lambda index: f" (p = {p})" if (p := numbers.chance(row, index, ".3g")) else ""  # noqa: E731
         shares, absurd = map(float, numbers.shares[:5, row, column]), numbers.warning(row, column)
+        score = signed(float(numbers.logits[row, target]))
+        if self.contrast is not None:
+            score = f"{score}, the difference {signed(float(numbers.shares[0, row, column]))}"
         against = {"softmax": "the others (softmax)", "mean": "the others (mean)", None: None}
         return {
             "prediction": f"{self._label(top)}{likely(top)}",
             "target": f"{self._label(target)}{likely(target)}",
-            "score": float(numbers.logits[row, target]),
+            "score": score,
             "contrast": self._label(self.contrast) if isinstance(self.contrast, int) else against[self.contrast],
             "note": f"ABSURD: {absurd}" if absurd else where_it_went(*shares, at=at),
         }

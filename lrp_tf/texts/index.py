@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote
 
@@ -13,8 +14,11 @@ INDEX = "index.html"
 _SHOWN = 200  # characters of a text
 
 
-def write_index(out: Path) -> Path:
+def write_index(out: Path, name: Callable[[int], str] = str) -> Path:
     """Write `index.html` in the folder of a run: a line for each text and target, with a link to its page.
+
+    Args:
+        name: gives the name of a class or token.
 
     Raises:
         OSError: the folder cannot be read or written.
@@ -24,8 +28,8 @@ def write_index(out: Path) -> Path:
     markup.add(main, "h1", f"{len({row['file'] for row in rows})} texts")
     table = markup.add(main, "table")
     head = markup.add(table, "tr")
-    for name in ("text", "prediction", "target", "score", "note"):
-        markup.add(head, "th", name)
+    for column in ("text", "prediction", "target", "score", "note"):
+        markup.add(head, "th", column)
     for row in rows:
         line = markup.add(table, "tr")
         text = from_cell(row["file"], PATH)
@@ -33,7 +37,8 @@ def write_index(out: Path) -> Path:
         link = quote(f"{from_cell(row['result'], PATH)}.html", errors="surrogateescape")
         markup.add(markup.add(line, "td", dir="auto"), "a", text, href=link)
         likely = f" ({float(row['top1_probability']):.3g})" if row["top1_probability"] else ""
-        rather = f" rather than {row['contrast']}" if row["contrast"] else ""
+        against = row["contrast"]
+        rather = f" rather than {name(int(against)) if against.isdecimal() else against}" if against else ""
         target = f"{from_cell(row['target_name'])}{rather}"
         for cell in (f"{from_cell(row['top1_name'])}{likely}", target, row["logit"], row["warning"]):
             markup.add(line, "td", cell, dir="auto")

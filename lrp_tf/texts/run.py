@@ -144,12 +144,12 @@ class TextGallery:
                 self.out, files, suffixes, self.settings, resume=resume, overwrite=overwrite, kept=kept
             )  # fmt: skip
             progress(plan.skipped)
-            outcome = TextOutcome(0, 0, plan.skipped, 0, 0)
+            outcome, explaining = TextOutcome(0, 0, plan.skipped), self.explaining()
             with Record(self.out, append=resume) as record:
-                for found in self.explaining()([named[item.path][0] for item in plan.items]):
+                for found in explaining([named[item.path][0] for item in plan.items]):
                     outcome = self._settle(record, plan.items[found.number], found, outcome, tell, finished, warn)
                     progress(1)
-            write_index(self.out)
+            write_index(self.out, explaining.name)
         return outcome
 
     def _settle(

@@ -19,7 +19,30 @@ from keras import layers as kl
 import lrp_tf
 from lrp_tf import heatmap
 
-WORDS = "[PAD] [CLS] [SEP] the film actor ##s music was were not . and a good fine love ##ly bad dull bor ##ing".split()
+WORDS = [
+    "[PAD]",
+    "[CLS]",
+    "[SEP]",
+    "the",
+    "film",
+    "actor",
+    "##s",
+    "music",
+    "was",
+    "were",
+    "not",
+    ".",
+    "and",
+    "a",
+    "good",
+    "fine",
+    "love",
+    "##ly",
+    "bad",
+    "dull",
+    "bor",
+    "##ing",
+]
 GOOD, BAD = [["good"], ["fine"], ["love", "##ly"]], [["bad"], ["dull"], ["bor", "##ing"]]
 THINGS = [["the", "film", "was"], ["the", "music", "was"], ["the", "actor", "##s", "were"]]
 LENGTH = 20

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from helpers.checking import RULE, check, close, dense_net, randomize, vectors
+from helpers.checking import RULE, check, close, dense_net, randomize, relevance, vectors
 from helpers.custom_layers import Followed
 from helpers.flowing import Flow, s, ties, values
 from keras import layers as kl
@@ -301,9 +301,9 @@ def test_looking_into_an_activation_leaves_the_names_of_later_operations():
     assert name() == before
 
 
-def test_activation_along_an_axis_is_refused():
-    with pytest.raises(lrp_tf.UnsupportedLayerError, match=r"softmax_of_the_last.*Remedy"):
-        lrp_tf.Explainer(dense_net(kl.Dense(4, softmax_of_the_last)), RULE)
+def test_activation_along_an_axis_is_followed():
+    found, same = (dense_net(kl.Dense(4, function)) for function in (softmax_of_the_last, "softmax"))
+    close(relevance(found, vectors()), relevance(same, vectors()))
 
 
 # --- what the refusal of a layer says -----------------------------------------------------------

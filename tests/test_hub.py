@@ -113,6 +113,15 @@ def test_an_activation_that_nobody_knows_is_followed(layer):
     close(check(model, x, RULE, target=0).relevance, check(twin, x, RULE, target=0).relevance)
 
 
+def test_an_input_that_is_added_to_a_larger_constant_is_no_shift_of_the_input():
+    """As T5: a mask of tokens, and biases of heads and positions in front of it."""
+    mask = keras.Input((4,), dtype="float64")
+    bias = ops.convert_to_tensor(np.random.default_rng(5).normal(size=(1, 2, 4, 4)))
+    h = ops.add(ops.multiply(ops.subtract(1.0, mask), 3.0)[:, None, None, :], bias)
+    model = randomize(keras.Model(mask, kl.Dense(2)(kl.Flatten()(h))))
+    check(model, SEQUENCES[:, 0], RULE, target=0)
+
+
 def windows(s, x):
     """As Swin: how many windows there are of all samples together, divided by those of a sample."""
     h = ops.transpose(ops.reshape(x, (-1, 2, 2, 2, 2, 2)), (0, 1, 3, 2, 4, 5))

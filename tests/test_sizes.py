@@ -60,7 +60,7 @@ class Block(kl.Layer):
         super().__init__(**options)
         self.attention, self.norm = Cached(name="attention"), kl.LayerNormalization(name="norm")
 
-    def build(self, x_shape, padding_mask_shape):
+    def build(self, x_shape, padding_mask_shape=None):
         self.attention.build(x_shape)
         self.norm.build(x_shape)
 
@@ -69,8 +69,8 @@ class Block(kl.Layer):
         assert cache is None
         return self.norm(x + y)
 
-    def compute_output_shape(self, x_shape, padding_mask_shape):
-        return x_shape
+    def compute_output_spec(self, x, padding_mask):
+        return keras.KerasTensor(x.shape, x.dtype)
 
 
 def text_model(length=None):

@@ -351,7 +351,8 @@ def mark_bounds(graph: Graph) -> Graph:
     stepwise = set(graph.constants)  # a small change of an input changes nothing
     for position, step in enumerate(graph.steps):
         signals = [i for i in range(len(step.inputs)) if i not in step.constant]
-        if step.kind in ("ops.Add", "ops.Subtract") and [step.inputs[i] in scaled for i in signals] == [True]:
+        shifts = step.kind in ("ops.Add", "ops.Subtract") and [step.inputs[i] in scaled for i in signals] == [True]
+        if shifts and step.outputs[0].shape == step.inputs[signals[0]].shape:  # not broadcast to a larger one
             step = graph.steps[position] = dataclasses.replace(step, op=InputShift(step.op))
         if step.kind in STEPWISE or stepwise.issuperset(step.inputs):
             stepwise.update(step.outputs)

@@ -122,6 +122,18 @@ def test_an_input_that_is_added_to_a_larger_constant_is_no_shift_of_the_input():
     check(model, SEQUENCES[:, 0], RULE, target=0)
 
 
+def test_relevance_passes_a_sum_of_integers():
+    """As Falcon: positions are counted from the mask, and enter as biases."""
+    mask = keras.Input((4,), dtype="int32")
+    counted = ops.cast(ops.cumsum(mask, axis=1) - 1, "float64") * 0.5
+    model = randomize(keras.Model(mask, kl.Dense(2)(counted)))
+    explain = lrp_tf.Explainer(model, "epsilon")
+    found = explain.explain(np.array([[1, 1, 1, 0], [1, 1, 0, 0]], "int32"), 0)
+    assert np.abs(found.conservation.unexplained).max() < 1e-9
+    assert not np.any(found.relevance[:, 3])
+    assert np.all(found.relevance[:, 0] != 0)
+
+
 def windows(s, x):
     """As Swin: how many windows there are of all samples together, divided by those of a sample."""
     h = ops.transpose(ops.reshape(x, (-1, 2, 2, 2, 2, 2)), (0, 1, 3, 2, 4, 5))

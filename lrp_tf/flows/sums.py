@@ -81,10 +81,12 @@ class Share(Flow):
     def backward(self, step: Step, saved: Summed) -> Propagate:
         inputs, output = saved.inputs, saved.output if saved.rectified is None else saved.rectified
         signals = step.signals
-        dtype = tf.float64 if getattr(step.op, "compute_dtype", None) == "float64" else tf.float32  # of uint8 images
+        dtype = output.dtype if output.dtype in (tf.float32, tf.float64) else tf.float32  # for uint8 images
+        dtype = dtype if output.dtype.is_floating else tf.float64  # for positions counted from an integer mask
         inputs = [x if x.dtype.is_floating or i in step.held else tf.cast(x, dtype) for i, x in enumerate(inputs)]
         call = self.linear_map(step, inputs)
         z = output if call is None else call(*inputs)
+        z = z if z.dtype.is_floating else tf.cast(z, dtype)
         function = lambda *values: (call or step.call)(*replaced(inputs, signals, values))  # noqa: E731
         values = [inputs[i] for i in signals]
         if saved.rectified is None:
@@ -95,13 +97,15 @@ class Share(Flow):
         plain = step.marks.savings and is_plain_sum(step)  # then no transpose needs to be traced
 
         def propagate(relevances: list[tf.Tensor], account: Account | None) -> list[tf.Tensor | None]:
-            g = ratio(relevances[0], z + epsilon, self.stabilizer)
+            relevance = tf.cast(relevances[0], z.dtype)
+            g = ratio(relevance, z + epsilon, self.stabilizer)
             if account is not None:
-                book_division(account, relevances[0], g, z + epsilon, epsilon, self.stabilizer)
+                book_division(account, relevance, g, z + epsilon, epsilon, self.stabilizer)
                 if self.has_offset(step):
                     account.add("bias", g * function(*[tf.zeros_like(x) for x in values]))
             shares = [g] * len(values) if plain else vjp(function, values, g / parts if parts > 1 else g)
-            return scatter(step, signals, [x * share for x, share in zip(values, shares, strict=True)])
+            found = [tf.cast(x * share, relevances[0].dtype) for x, share in zip(values, shares, strict=True)]
+            return scatter(step, signals, found)
 
         return propagate
 

@@ -265,7 +265,8 @@ def test_a_killed_run_ends_with_the_same_numbers(tmp_path: Path) -> None:
     np.testing.assert_array_equal(resumed.values, whole.values)
     assert resumed.rows == whole.rows or str(resumed) == str(whole)
     for changes, words in [
-        ({"seed": 1}, "They differ in seed: 0, now 1; methods"),
+        ({"seed": 1}, r"They differ in seed: 0, now 1; methods: 'chance' .*seed=0.*, now .*seed=1"),
+        ({"resume": __file__}, "resume expects a folder. Received: .*, which is a file"),
         ({"metrics": [TOTAL, NOISY.with_options(scale=2.0)]}, "differ in metrics"),
         ({"batch_size": 4}, "differ in batch_size: 3, now 4"),
     ]:

@@ -77,7 +77,7 @@ def test_a_sample_gets_the_same_random_numbers_in_whatever_batch_it_comes() -> N
         ({"x": X[:0]}, "at least one sample"),
         ({"target": [0, 1]}, "classes. Received: shape"),
         ({"target": -1}, "classes from 0 on"),
-        ({"masks": np.ones((3, 4, 4))}, "masks has the wrong shape"),
+        ({"masks": np.ones((3, 4, 4))}, r"masks has the wrong shape. Expected: \(3, 6, 5\)"),
         ({"ids": [1]}, "ids has the wrong shape"),
         ({"channel_axis": 0}, "behind the batch"),
     ],

@@ -14,7 +14,7 @@ import pytest
 from keras import layers as kl
 
 import lrp_tf
-from lrp_tf import evaluate
+from lrp_tf import composites, evaluate, rules
 from lrp_tf.evaluate.fingerprints import described, model_digest
 
 X = np.random.default_rng(0).normal(size=(4, 6, 5, 2)).astype(np.float32)
@@ -59,6 +59,19 @@ def test_functions_of_one_name_are_told_apart(monkeypatch: pytest.MonkeyPatch) -
     assert described(explain) != before
     assert "0x" not in described(Shuffled(1)) + described(explain) + described(np.sqrt) + described(print)
     assert described(keras.ops.relu).endswith("relu")
+
+
+def test_explainers_are_told_apart_by_the_rules_that_they_chose() -> None:
+    model = keras.Sequential([keras.Input((6,)), kl.Dense(5, "relu"), kl.Dense(3)])
+
+    class Mine(rules.Epsilon):
+        pass
+
+    matches = [lambda step: True, lambda step: False]
+    made = [composites.Composite([(match, rules.Epsilon(0.1)), (None, rules.ZPlus())]) for match in matches]
+    explainers = [lrp_tf.Explainer(model, composite) for composite in (*made, rules.Epsilon(0.1), Mine(0.1))]
+    assert len({described(explainer) for explainer in explainers}) == 4
+    assert described(explainers[0]) == described(lrp_tf.Explainer(model, made[0]))
 
 
 def test_metrics_are_known_by_their_options_and_found_by_name(tmp_path: Path) -> None:

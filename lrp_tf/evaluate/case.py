@@ -75,7 +75,7 @@ class Case:
         target = protocol.targets(target, len(x))
         found = explain(x, target) if relevance is None else relevance
         found = protocol.relevance(found, x, axis)
-        positions = x.shape if axis is None else tuple(np.delete(x.shape, axis))
+        positions = x.shape if axis is None else tuple(np.delete(x.shape, axis).tolist())
         if masks is not None:
             masks = np.asarray(masks)
             if masks.shape != positions:

@@ -17,6 +17,7 @@ import numpy as np
 from lrp_tf.evaluate.metric import Metric
 from lrp_tf.evaluate.samples import digest
 from lrp_tf.explainer import Explainer
+from lrp_tf.rules import Rule
 
 _PLAIN = (bool, int, float, complex, str, bytes, type(None))
 
@@ -24,14 +25,17 @@ _PLAIN = (bool, int, float, complex, str, bytes, type(None))
 def described(value: object) -> str:
     """What an explainer, a classifier, a metric or an option is.
 
-    An `Explainer`, or a method of `lrp_tf.gradients`, is its options and its composite; an array its content; a model
-    its weights and settings; a function its code, with what that names: constants, arrays, models and explainers
-    around it, and functions of its own module. Any other object is its `repr`, the code of its class, and its public
-    attributes that are numbers, words or arrays. Of installed packages functions and classes are their names.
+    An `Explainer`, or a method of `lrp_tf.gradients`, is its options, its composite and its rules; an array its
+    content; a model its weights and settings; a function its code, with what that names: constants, arrays, models and
+    explainers around it, and functions of its own module. Any other object is its `repr`, the code of its class, and
+    its public attributes that are numbers, words or arrays. Of installed packages functions and classes are their
+    names.
     """
     if isinstance(value, Explainer):
         build = value.__reduce__()[1][0]  # as it is pickled: the class with its options
-        return f"{described(build)} {_without_addresses(str(value.composite))}"
+        # What the composite chose tells matches of the user's apart, which are written by name.
+        rules = [described(rule) for rule in value.clone.handlers.values() if isinstance(rule, Rule)]
+        return f"{described(build)} {_without_addresses(str(value.composite))} {_hashed(*rules)}"
     if isinstance(value, Metric):
         options = {name: described(option) for name, option in sorted(value.options.items())}
         return f"{value.name} {described(value.function)} {options}"

@@ -95,7 +95,7 @@ def relevance(values: Array, x: np.ndarray, channel_axis: int | None) -> np.ndar
     found = np.asarray(values)
     shapes: Sequence[tuple[int, ...]] = [x.shape]
     if channel_axis is not None:
-        shapes = [x.shape, tuple(np.delete(x.shape, channel_axis))]
+        shapes = [x.shape, tuple(np.delete(x.shape, channel_axis).tolist())]
     if found.shape not in shapes:
         expected = " or ".join(map(str, shapes))
         raise ValueError(f"relevance has the wrong shape. Expected: {expected}. Received: {found.shape}")

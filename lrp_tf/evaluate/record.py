@@ -13,6 +13,7 @@ import numpy as np
 from lrp_tf.atomic import atomic
 
 SETTINGS = "settings.json"
+_SHORT, _BEFORE = 120, 20  # characters of a setting, and how many of them before what differs
 
 
 class Failure(NamedTuple):
@@ -39,13 +40,15 @@ class Record:
         settings: what has to be the same when a run is resumed; of values that JSON knows.
 
     Raises:
-        ValueError: the folder holds a comparison with other settings, or other files.
+        ValueError: the folder holds a comparison with other settings, or other files; it is a file.
     """
 
     def __init__(self, folder: str | os.PathLike | None, settings: Mapping[str, object]) -> None:
         self.folder = None if folder is None else Path(folder)
         if self.folder is None:
             return
+        if self.folder.exists() and not self.folder.is_dir():
+            raise ValueError(f"resume expects a folder. Received: {self.folder}, which is a file")
         self.folder.mkdir(parents=True, exist_ok=True)
         path, wanted = self.folder / SETTINGS, json.loads(json.dumps(settings))
         if path.exists():
@@ -130,13 +133,21 @@ def _compare(earlier: Mapping[str, object], wanted: Mapping[str, object], folder
     """Raise ValueError if settings differ, with all that do."""
     names = [name for name in {**earlier, **wanted} if earlier.get(name) != wanted.get(name)]
     if names:
-        differ = "; ".join(f"{name}: {_short(earlier.get(name))}, now {_short(wanted.get(name))}" for name in names)
+        differ = "; ".join(f"{name}: {_change(earlier.get(name), wanted.get(name))}" for name in names)
         raise ValueError(
             f"resume: {folder} holds a comparison with other settings. They differ in {differ}. Remedy: the same "
             "settings, or another folder"
         )
 
 
-def _short(value: object) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 200 else f"{text[:200]} …"
+def _change(earlier: object, wanted: object) -> str:
+    """Both values; of dicts what differs, and of long texts from a little before they part."""
+    if isinstance(earlier, dict) and isinstance(wanted, dict):
+        names = [name for name in {**earlier, **wanted} if earlier.get(name) != wanted.get(name)]
+        return ", ".join(f"{name!r} {_change(earlier.get(name), wanted.get(name))}" for name in names)
+    texts = [json.dumps(value, ensure_ascii=False) for value in (earlier, wanted)]
+    parted = next((i for i, (a, b) in enumerate(zip(*texts, strict=False)) if a != b), min(map(len, texts)))
+    first = max(0, parted - _BEFORE) if max(map(len, texts)) > _SHORT else 0
+    ends = [text[first:] for text in texts]
+    before, now = (f"{'… ' if first else ''}{end[:_SHORT]}{' …' if end[_SHORT:] else ''}" for end in ends)
+    return f"{before}, now {now}"

@@ -160,6 +160,22 @@ def test_each_image_with_each_text_is_refused():
         lrp_tf.Explainer(keras.Model([images, texts], logits))
 
 
+class Scored(kl.Layer):
+    """It destroys masks, as Keras then says: a warning, and here an error."""
+
+    def call(self, x):
+        return x * 2.0
+
+
+def test_what_keras_says_about_masks_is_no_error_of_the_trace():
+    tokens = keras.Input((4,), dtype="int32")
+    h = kl.Embedding(5, 3, mask_zero=True)(tokens)
+    with pytest.warns(UserWarning, match="destroy the mask"):
+        model = randomize(keras.Model(tokens, kl.Dense(2)(_flat(Holding(Scored()), h))))
+    explain = lrp_tf.Explainer(model, RULE, check=False)
+    assert np.any(explain(np.array([[1, 2, 0, 0]], "int32"), 0))
+
+
 def test_the_innermost_layer_that_is_not_followed_is_named_with_its_line():
     layer = Holding(Written(lambda s, x: tf.math.cumsum(x), name="written"), name="block")
     inputs = keras.Input((4, 4), dtype="float64")
@@ -188,6 +204,7 @@ def test_without_keras_hub_the_extra_is_named(monkeypatch):
 def test_models_of_keras_hub(tmp_path):
     """Every row runs or is refused for the reason that is right for it."""
     keras.config.set_floatx("float32")
+    keras.config.set_dtype_policy("float32")
     assert hub_coverage.main(["--json", str(tmp_path / "rows.json")]) == 0
     rows = json.loads((tmp_path / "rows.json").read_text())["rows"]
     assert len(rows) >= 42

@@ -47,9 +47,7 @@ def keras_hub() -> Any:
 def build(name: str, seed: int = 0) -> keras.Model:
     """A model of `hub_models.MODELS`; noise on its weights gives biases and scales values that matter."""
     keras.utils.set_random_seed(seed)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # some of its layers destroy masks, and say so
-        model = MODELS[name].make(keras_hub())
+    model = MODELS[name].make(keras_hub())
     rng = np.random.default_rng(seed + 1)
     for weight in model.weights:
         if weight.dtype.startswith("float"):
@@ -105,7 +103,12 @@ def static(model: keras.Model, sizes: dict[str, tuple[int, ...]]) -> keras.Model
 
 def check(name: str, composite: str = "epsilon") -> Row:
     """The row of one model; errors of lrp_tf are part of it."""
-    model = build(name)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # some of its layers destroy masks, and say so
+        return _row(name, build(name), composite)
+
+
+def _row(name: str, model: keras.Model, composite: str) -> Row:
     sizes = hub_models.sizes(model)
     try:
         explainer, found = explained(name, model, composite, sizes or None)
@@ -119,9 +122,7 @@ def check(name: str, composite: str = "epsilon") -> Row:
     padding = max((float(np.abs(parts[name][1, -PADDED:]).max()) for name in masked), default=math.nan)
     same = None
     if sizes:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            _, fixed = explained(name, static(model, sizes), composite, None)
+        _, fixed = explained(name, static(model, sizes), composite, None)
         pairs = zip(parts.values(), keras.tree.flatten(fixed.relevance), strict=True)
         same = all((a is None and b is None) or np.array_equal(a, b) for a, b in pairs)
     return Row(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import re
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -78,7 +79,12 @@ def trace(model: keras.Model, keep: Keep = lambda step: True, sizes: Sizes | Non
             graph.append(_trace(model, tracer, sizes))
         return tracer.tensors
 
-    with one_thread(), names_kept(), variables_give_way(), plain_indices(), sizes_followed(), of_tensorflow():
+    replaced = variables_give_way(), plain_indices(), sizes_followed(), of_tensorflow()
+    with one_thread(), names_kept(), warnings.catch_warnings(), contextlib.ExitStack() as stack:
+        # Keras says it whenever the model itself runs.
+        warnings.filterwarnings("ignore", "Layer .* was passed an input with a mask attached", UserWarning)
+        for context in replaced:
+            stack.enter_context(context)
         # What a `call` computes from variables alone belongs into this function, or it would freeze.
         compute = tf.function(build, autograph=False).get_concrete_function()
     (found,) = graph

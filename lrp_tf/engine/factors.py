@@ -90,7 +90,7 @@ def _function(step: Step, flow: flows.Flow, signals: list[Ref], functions: dict[
         return None
     if type(flow) is flows.PassThrough and not flow.transparent:
         several = step.activation in _OF_SEVERAL or step.kind in _NO_FUNCTION or isinstance(step.op, _NORMALIZING)
-        return None if several else _Function(root, True)
+        return None if several else _Function(root, bent or step.activation != "linear")
     if type(flow) is flows.Product or isinstance(flow, flows.Quotient):
         return _Function(root, bent or len(signals) > 1 or (isinstance(flow, flows.Quotient) and _is_scale(step)))
     if isinstance(flow, flows.Identity) or step.kind == "ops.Negative":

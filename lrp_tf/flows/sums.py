@@ -102,7 +102,8 @@ class Share(Flow):
             if account is not None:
                 book_division(account, relevance, g, z + epsilon, epsilon, self.stabilizer)
                 if self.has_offset(step):
-                    account.add("bias", g * function(*[tf.zeros_like(x) for x in values]))
+                    offset_alone = function(*[tf.zeros_like(x) for x in values])
+                    account.add("bias", tf.math.multiply_no_nan(offset_alone, g))  # a mask may add -Inf
             shares = [g] * len(values) if plain else vjp(function, values, g / parts if parts > 1 else g)
             found = [tf.cast(x * share, relevances[0].dtype) for x, share in zip(values, shares, strict=True)]
             return scatter(step, signals, found)

@@ -89,7 +89,7 @@ class DecoderBlock(kl.Layer):
             layer.build((*shape[:-1], self.hidden if name == "down" else width))
             setattr(self, name, layer)
 
-    def call(self, x, mask=None):
+    def call(self, x, padding=None):
         h = rms_norm(x, self.scale_a)
         time = x.shape[1]
         heads = lambda layer: ops.reshape(layer(h), (-1, time, layer.units // self.size, self.size))  # noqa: E731
@@ -97,8 +97,8 @@ class DecoderBlock(kl.Layer):
         k, v = (ops.repeat(t, self.heads // self.groups, axis=2) for t in (rotated(k), v))
         scores = ops.einsum("btnh,bsnh->bnts", rotated(q), k) / self.size**0.5
         seen = ops.convert_to_tensor(np.tril(np.ones((1, 1, time, time), bool)))
-        if mask is not None:
-            seen = ops.logical_and(seen, ops.cast(mask, "bool")[:, None, None])
+        if padding is not None:
+            seen = ops.logical_and(seen, ops.cast(padding, "bool")[:, None, None])
         weights = ops.softmax(ops.where(seen, scores, -1e9), axis=-1)
         attended = ops.reshape(ops.einsum("bnts,bsnh->btnh", weights, v), (-1, time, x.shape[-1]))
         x = x + self.o(attended)
@@ -113,7 +113,7 @@ def decoder(time=6, vocabulary=11, width=16, depth=2, padded=False, dtype=None, 
         mask = keras.Input((time,), dtype="int32", name="mask") if padded else None
         x = kl.Embedding(vocabulary, width, name="embedding")(tokens)
         for i in range(depth):
-            x = DecoderBlock(name=f"block{i}", **options)(x, mask=mask)
+            x = DecoderBlock(name=f"block{i}", **options)(x, padding=mask)
         x = kl.RMSNormalization(epsilon=1e-6, name="norm")(x)
         logits = kl.Dense(vocabulary, use_bias=False, name="head")(x)
         return randomize(keras.Model([tokens, mask] if padded else tokens, logits))

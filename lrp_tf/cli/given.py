@@ -181,7 +181,8 @@ def explainer_of(
 def explainers_of(
     model: keras.Model, options: argparse.Namespace, preprocessing: loading.Preprocessing
 ) -> dict[str, Explainer]:
-    """The explainers of `--composites` under the texts that they were asked for by; of all presets without it.
+    """The explainers of `--composites` under the texts that they were asked for by; without it, of all presets
+    but those for transformers.
 
     Raises:
         LoadError: one of them twice; see `explainer_of`, too.

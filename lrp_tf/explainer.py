@@ -60,6 +60,9 @@ class Explainer(Compiling):
             by part while relevance comes down: memory grows with the square root of the depth, for up to one more
             forward pass. For long inputs. It saves nothing where functions run eagerly, and XLA may merge
             what is computed again with the forward pass.
+        positions: what becomes of relevance that enters positions, as learned embeddings of them or relative biases.
+            None: it is booked as "positions". "token": it is given to the token at that place, as is half of what
+            arrives at a product with rotary factors (PA-LRP, Bakish et al. 2025); see docs/conservation.md.
         max_batch: split larger batches into parts of at most this size, explained one after another.
         check: run `check` on the first batch: True, False, or None: if layers were followed, other than separable
             convolutions of Keras, or registered. It costs about three eager passes of two samples, once. It raises
@@ -89,6 +92,7 @@ class Explainer(Compiling):
         nonnegative: bool = False,
         fast: str | None = None,
         recompute: bool = False,
+        positions: str | None = None,
         max_batch: int | None = None,
         check: bool | None = None,
         sizes: Sizes | None = None,
@@ -96,6 +100,7 @@ class Explainer(Compiling):
     ) -> None:
         self._chosen: dict[str, Any] = {"output": output, "jit_compile": jit_compile, "nonnegative": nonnegative}
         self._chosen |= {"relevance_filter": relevance_filter, "fast": fast, "recompute": bool(recompute)}
+        self._chosen["positions"] = positions
         self._chosen |= {"max_batch": max_batch, "check": check, "sizes": open_sizes.kept(sizes)}
         self._begin(model, functools.partial(clone_with_rules, model, composite, **options))
 
@@ -298,10 +303,10 @@ class Explainer(Compiling):
         """What each step did with its relevance, from the output down, summed over the batch and all targets.
 
         Columns: relevance that reached the step's outputs ("relevance out") and that left for its inputs
-        ("relevance in"), what bias, stabilizer and other absorbed by their closed forms, what the relevance filter
-        dropped ("filter", if there is one), the rest relative to the sum of |start| ("unexplained"), and how many
-        entries are NaN or Inf. The last row is the whole model. If relevance is out of proportion to the start, a note
-        below says so, see `RelevanceWarning`.
+        ("relevance in"), what bias, stabilizer and other absorbed by their closed forms, what positions took
+        ("positions", if there are any), what the relevance filter dropped ("filter", if there is one), the rest
+        relative to the sum of |start| ("unexplained"), and how many entries are NaN or Inf. The last row is the whole
+        model. If relevance is out of proportion to the start, a note below says so, see `RelevanceWarning`.
         """
         found = self._run(x, target, start, Request(account=True, steps=True), check=False, contrast=contrast)
         assert found.shares is not None  # as asked for
@@ -309,6 +314,7 @@ class Explainer(Compiling):
         table = tables.report_table(
             *(self.graph, self.clone.handlers, self.composite.name, found.shares, found.steps.numpy()),
             filtered=self.clone.relevance_filter is not None,
+            positions=bool(self.clone.plan.positions.places),
         )
         if tf.executing_eagerly() and (text := diagnosis.remark(float(tf.reduce_max(found.amplification)))):
             table = dataclasses.replace(table, notes=(*table.notes, f"Absurd: {text}. {diagnosis.ADVICE}"))

@@ -11,10 +11,11 @@ class Account:
     """What one step absorbed, per sample, by named mechanisms; each a tensor [B], float64 by default.
 
     `bias`: sum of R b / s(z). `stabilizer`: sum of R epsilon sign(z) / s(z). `other`: named mechanisms
-    only, see docs/conservation.md. `filter`: what a relevance filter dropped.
+    only, see docs/conservation.md. `positions`: what constants took that say where a token is, see
+    `engine.positions`. `filter`: what a relevance filter dropped.
     """
 
-    NAMES = ("bias", "stabilizer", "other", "filter")
+    NAMES = ("bias", "stabilizer", "other", "positions", "filter")
 
     def __init__(self, batch: tf.Tensor | None = None, axis: int = 0, dtype: tf.DType = tf.float64) -> None:
         self.batch, self.axis, self.dtype = batch, axis, dtype  # axis: of the samples

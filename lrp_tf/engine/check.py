@@ -222,7 +222,7 @@ def _backward(clone: Clone, forward: Forward, pair: list[tf.Tensor]) -> Iterable
         size = _sum(map(tf.abs, arrived)) + _sum(map(tf.abs, given)) + sum(map(abs, shares))
         rests[step] = abs(rest) / size if size else rest
 
-    found, below = clone.propagate(forward, initial, observe=observe)
+    found, below, _ = clone.propagate(forward, initial, observe=observe)
     relevances = [found[ref] for ref in clone.graph.inputs]
     yield _finite(clone, forward, relevances)
     yield _books(clone, rests)

@@ -54,8 +54,8 @@ class Clone:
     Args:
         graph: canonized.
         composite: assigns the rules and flows.
-        relevance_filter, nonnegative, fast, recompute: see `Explainer`; the graph was canonized with the same
-            `nonnegative`.
+        relevance_filter, nonnegative, fast, recompute, positions: see `Explainer`; the graph was canonized with the
+            same `nonnegative`.
 
     Raises:
         ValueError: a wrong `relevance_filter`; see also `make_plan`.
@@ -70,11 +70,12 @@ class Clone:
         nonnegative: bool = False,
         fast: str | None = None,
         recompute: bool = False,
+        positions: str | None = None,
     ) -> None:
         self.relevance_filter = _fraction(relevance_filter)
         self.nonnegative = nonnegative
         self.composite = composite
-        self.plan: Plan = make_plan(graph, composite, fast=fast, recompute=recompute)
+        self.plan: Plan = make_plan(graph, composite, fast=fast, recompute=recompute, positions=positions)
         # Makes the same clone again; None where it was made from a graph.
         self.recipe: Callable[[], Clone] | None = None
         self._snapshot: Snapshot | None = None
@@ -235,6 +236,7 @@ def clone_with_rules(
     fast: str | None = None,
     recompute: bool = False,
     sizes: Sizes | None = None,
+    positions: str | None = None,
     **options: Any,
 ) -> Clone:
     """A callable with the pre-softmax values of `model`, whose gradient is the relevance.
@@ -249,6 +251,7 @@ def clone_with_rules(
         composite: see `composites.get`.
         output: name or index of the output, for models with several.
         relevance_filter, nonnegative, fast, recompute, sizes: see `Explainer`.
+        relevance_filter, nonnegative, fast, recompute, positions: see `Explainer`.
         **options: of the preset that `composite` names, see `composites.get`.
 
     Raises:
@@ -265,12 +268,21 @@ def clone_with_rules(
         fast=fast,
         recompute=recompute,
         sizes=sizes,
+        positions=positions,
     )
     graph = trace(model, lambda step: flows.keeps(step) or composite.claims(step), sizes)
     snapshot = Snapshot(model)
     nonnegative = bool(nonnegative)
     graph = canonize(graph, [choose_output(graph, output)], nonnegative, composite.canonizers)
-    clone = Clone(graph, composite, relevance_filter, nonnegative=nonnegative, fast=fast, recompute=recompute)
+    clone = Clone(
+        graph,
+        composite,
+        relevance_filter,
+        nonnegative=nonnegative,
+        fast=fast,
+        recompute=recompute,
+        positions=positions,
+    )
     return clone.made_by(recipe, snapshot)
 
 

@@ -11,7 +11,7 @@ from lrp_tf.engine.rows import Shares
 
 
 class Conservation(NamedTuple):
-    """Where the start relevance went, per sample: start = relevance + bias + stabilizer + other + the rest.
+    """Where the start relevance went, per sample: start = relevance + bias + stabilizer + other + positions + the rest.
 
     Each is a float64 tensor of shape [B], or [B, k] for k targets.
 
@@ -22,6 +22,8 @@ class Conservation(NamedTuple):
         stabilizer: absorbed by stabilisers: sum of R epsilon sign(z) / s(z).
         other: named mechanisms only: an empty denominator part, Gamma at z = 0, relevance that lands on padding, and
             what the relevance filter drops.
+        positions: taken by positions of tokens, embeddings or relative biases, unless it was given to the tokens:
+            `Explainer(..., positions="token")`.
         unexplained: the rest, relative to the sum of |start relevance|; more than rounding is a bug. With `fast` it is
             the rounding of bfloat16, see docs/speed.md.
     """
@@ -31,12 +33,20 @@ class Conservation(NamedTuple):
     bias: tf.Tensor
     stabilizer: tf.Tensor
     other: tf.Tensor
+    positions: tf.Tensor
     unexplained: tf.Tensor
+
+    def of_six(self) -> tuple[tf.Tensor, ...]:
+        """`SIX`: positions as a part of "bias", which takes what constants take, where tables have six columns."""
+        return self.start, self.relevance, self.bias + self.positions, self.stabilizer, self.other, self.unexplained
+
+
+SIX = ("start", "relevance", "bias", "stabilizer", "other", "unexplained")
 
 
 def conservation(shares: Shares) -> Conservation:
     """The conservation of each sample from its shares; what the relevance filter dropped is part of `other`."""
-    parts = (shares.relevance, shares.bias, shares.stabilizer, shares.other + shares.filter)
+    parts = (shares.relevance, shares.bias, shares.stabilizer, shares.other + shares.filter, shares.positions)
     rest = shares.start - tf.add_n(list(parts))
     return Conservation(shares.start, *parts, tf.math.divide_no_nan(rest, shares.size))
 

@@ -69,7 +69,7 @@ class Found(NamedTuple):
         output: of the model. It and all that follows: None, unless it was asked for.
         target: int32; None for initial relevance that was given.
         conservation, shares: of each sample.
-        steps: stacked `StepRow`s [S, 7], in the order of the backward pass, summed over samples and targets.
+        steps: stacked `StepRow`s [S, 8], in the order of the backward pass, summed over samples and targets.
     """
 
     relevance: list[tf.Tensor]
@@ -281,7 +281,7 @@ def _backward(
         if request.steps:
             rows[step] = _row(step, forward, arrived, [r for r in sent if r is not None], account).stack()
 
-    relevance, below = clone.propagate(
+    relevance, below, given = clone.propagate(
         forward,
         initial,
         hook=hook,
@@ -296,6 +296,8 @@ def _backward(
     if not request.each:  # the first axis may hold several time steps of a sample
         sizes = [tf.reduce_sum(tf.abs(tf.reshape(r, tf.stack([samples, -1]))), axis=1) for r in below]
         grown = tf.add_n([tf.zeros([samples], graph.dtype), *sizes])
+    if given is not None:  # it is part of the relevance of the inputs
+        absorbed["positions"] -= tf.cast(given, request.books)
     if request.account:
         summed = functools.partial(sample_sum, dtype=request.books)
         arrived = tf.add_n([summed(r) for r in reached])

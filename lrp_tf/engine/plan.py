@@ -12,6 +12,7 @@ from lrp_tf.core.entering import hold
 from lrp_tf.core.graph import Graph, Ref, Step
 from lrp_tf.core.protocol import Handler
 from lrp_tf.engine.hidden import hidden_tensors, hidden_weights
+from lrp_tf.engine.positions import Positions, find
 from lrp_tf.engine.savings import positivity, recomputation
 from lrp_tf.engine.savings.marks import mark
 from lrp_tf.engine.savings.recomputation import Segment
@@ -31,6 +32,7 @@ class Plan:
         hidden_weights: weights of which the same holds.
         makers: for each tensor, the step that computes it; inputs of the model have none.
         rectifiers: the ReLUs whose output the step below may have computed, each with that step.
+        positions: the constants that say where tokens are.
         segments: the steps in parts, of which all but the last are computed again in the backward pass; usually one.
     """
 
@@ -44,6 +46,7 @@ class Plan:
     makers: dict[Ref, Step]
     rectifiers: dict[Step, Step]
     segments: tuple[Segment, ...]
+    positions: Positions
 
 
 def make_plan(
@@ -53,6 +56,7 @@ def make_plan(
     starts: Iterable[Ref] | None = None,
     fast: str | None = None,
     recompute: bool = False,
+    positions: str | None = None,
 ) -> Plan:
     """The plan for a canonized graph under a composite.
 
@@ -63,6 +67,7 @@ def make_plan(
     Args:
         starts: tensors of the graph that relevance may start at, whatever their values; None: its outputs.
         fast: "bfloat16", "auto" or None, see `savings.bfloat16.chosen`.
+        positions: "token" or None, see `positions.find`.
         recompute: keep few values of the forward pass and compute the others again, see `savings.recomputation`.
 
     Raises:
@@ -88,6 +93,7 @@ def make_plan(
         hidden_weights=tuple(hidden_weights(graph, handlers, reached)),
         makers={ref: step for step in graph.steps for ref in step.outputs},
         rectifiers=positivity.shared_rectifiers(graph, handlers),
+        positions=find(graph, reached, positions),
         segments=recomputation.segments(graph) if recompute else recomputation.whole(graph),
     )
 

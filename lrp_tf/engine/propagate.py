@@ -13,8 +13,10 @@ from lrp_tf.core.graph import Ref, Step
 from lrp_tf.core.numerics import keep_largest, shape_of
 from lrp_tf.core.protocol import Propagate, Propagator, Saved
 from lrp_tf.engine.plan import Plan, first_dividers
+from lrp_tf.engine.positions import GivenBack, PositionAccount, account_of
 from lrp_tf.engine.savings import rematerialization
 from lrp_tf.engine.savings.recomputation import Segment
+from lrp_tf.flows import Product
 from lrp_tf.rules import Rule
 
 # A kernel is folded at most this many linear steps ahead of its use. TensorFlow would fold all kernels first, and hold
@@ -44,10 +46,12 @@ class Propagated(NamedTuple):
     Attributes:
         relevance: of every tensor that it reached, of the model's inputs and of what was to be kept.
         below: what the first steps to divide sent to their inputs (`Plan.heads`), samples along the first axis.
+        given_back: the sum of what inputs have of the relevance of positions, [B]; None: nothing was given back.
     """
 
     relevance: dict[Ref, tf.Tensor]
     below: list[tf.Tensor]
+    given_back: tf.Tensor | None = None
 
 
 def forward(plan: Plan, inputs: Iterable[tf.Tensor], *, lean: bool = False) -> Forward:
@@ -145,7 +149,7 @@ def propagate(
     graph, samples = plan.graph, _samples(plan, forward, starts)
     relevance = {ref: tf.cast(start, graph.dtype) for ref, start in starts.items()}
     heads = plan.heads if tuple(starts) == plan.starts else first_dividers(graph, plan.handlers, starts)
-    below: list[tf.Tensor] = []
+    below, positions = list[tf.Tensor](), GivenBack(plan.positions)
     for step, local in _backwards(plan, forward, relevance):
         outputs = [relevance.get(ref) for ref in step.outputs]
         if all(r is None for r in outputs):
@@ -157,9 +161,10 @@ def propagate(
             continue
         pairs = zip(outputs, step.outputs, strict=True)
         arrived = [tf.zeros_like(local.values[ref]) if r is None else r for r, ref in pairs]
-        account = Account(samples, step.outputs[0].axis, books) if observe is not None else None
+        account = _account(plan, step, local, samples, books, observed=observe is not None)
         with tf.name_scope(scope(step)):
             hooked = arrived if hook is None else [_hooked(hook, step, r, account) for r in arrived]
+            hooked = _shared_with_positions(plan, step, hooked, account)
             back = propagators[step] if propagators else _late_propagator(plan, step, local.saved, hooked)
             sent = back(hooked, account)
         _check_shapes(plan, step, local, sent)
@@ -169,10 +174,39 @@ def propagate(
         below += [_samples_first(r, ref) for ref, r in given] if step in heads else []
         for ref, r in given:
             relevance[ref] = relevance[ref] + r if ref in relevance else r
+        positions.collect(step, account)
     for ref in (*graph.inputs, *keep):
         if ref not in relevance:
             relevance[ref] = tf.zeros_like(forward.values[ref], dtype=graph.dtype)
-    return Propagated(relevance, below)
+    return Propagated(relevance, below, positions.give(relevance))
+
+
+def _account(
+    plan: Plan, step: Step, local: Forward, samples: tf.Tensor, books: tf.DType, *, observed: bool
+) -> Account | None:
+    """The account of a step, if it is observed or if what positions take there is given to the tokens."""
+    place = plan.positions.places.get(step)
+    if place is not None and (observed or plan.positions.given_back):
+        return account_of(step, place, local.values, local.saved.get(step), samples, books)
+    return Account(samples, step.outputs[0].axis, books) if observed else None
+
+
+def _shared_with_positions(
+    plan: Plan, step: Step, relevances: list[tf.Tensor], account: Account | None
+) -> list[tf.Tensor]:
+    """What is left for the signal of a product with positions: half, if positions give theirs to the tokens.
+
+    Signal and rotary factor then share as two signals do (Bakish et al. 2025). Otherwise the signal takes all, as
+    beside any other constant.
+    """
+    place = plan.positions.places.get(step)
+    if place is None or not isinstance(account, PositionAccount):
+        return relevances
+    if not (place.product and plan.positions.given_back and isinstance(plan.handlers[step], Product)):
+        return relevances
+    (half,) = [r / 2 for r in relevances]
+    account.take(half)
+    return [half]
 
 
 def _backwards(plan: Plan, forward: Forward, relevance: Mapping[Ref, tf.Tensor]) -> Iterator[tuple[Step, Forward]]:

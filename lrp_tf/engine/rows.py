@@ -15,7 +15,8 @@ class Shares(NamedTuple):
         size: sum of |initial relevance|.
         start: sum of the initial relevance.
         relevance: sum of the relevance of all inputs.
-        bias, stabilizer, other, filter: what the steps absorbed, see `core.account.Account`.
+        bias, stabilizer, other, positions, filter: what the steps absorbed, see `core.account.Account`. Relevance of
+            positions that was given to the tokens is part of `relevance`.
     """
 
     size: tf.Tensor
@@ -24,10 +25,11 @@ class Shares(NamedTuple):
     bias: tf.Tensor
     stabilizer: tf.Tensor
     other: tf.Tensor
+    positions: tf.Tensor
     filter: tf.Tensor
 
     def stack(self) -> tf.Tensor:
-        """One tensor, [..., 7]."""
+        """One tensor, [..., 8]."""
         return tf.stack(list(self), axis=-1)
 
     @classmethod
@@ -42,7 +44,8 @@ class StepRow(NamedTuple):
     Attributes:
         arrived: relevance that arrived at its outputs.
         sent: relevance that it sent to its inputs.
-        bias, stabilizer, other, filter: what it absorbed, see `core.account.Account`.
+        bias, stabilizer, other, positions, filter: what it absorbed, see `core.account.Account`. `positions` also holds
+            what was given to the tokens.
         bad: how many entries of its outputs and of the relevance that it sent are NaN or Inf.
     """
 
@@ -51,19 +54,20 @@ class StepRow(NamedTuple):
     bias: tf.Tensor | float
     stabilizer: tf.Tensor | float
     other: tf.Tensor | float
+    positions: tf.Tensor | float
     filter: tf.Tensor | float
     bad: tf.Tensor | float
 
     def stack(self) -> tf.Tensor:
-        """One float64 tensor, [7]."""
+        """One float64 tensor, [8]."""
         return tf.stack(list(self))
 
     @classmethod
     def unstack(cls, stacked: np.ndarray) -> list[StepRow]:
-        """The rows from [S, 7], several stacked rows."""
+        """The rows from [S, 8], several stacked rows."""
         return [cls(*map(float, row)) for row in stacked]
 
 
 def no_row() -> tf.Tensor:
-    """The stacked row of a step that no relevance reaches: zeros, [7]."""
+    """The stacked row of a step that no relevance reaches: zeros, [8]."""
     return tf.zeros([len(StepRow._fields)], tf.float64)

@@ -113,14 +113,16 @@ def report_table(
     steps: np.ndarray,
     *,
     filtered: bool,
+    positions: bool = False,
 ) -> Table:
     """What each step did with its relevance, from the output down; the last row is the whole model.
 
     Args:
         composite: its name.
         shares: of each sample, eager tensors.
-        steps: stacked `StepRow`s [S, 7], in the order of the backward pass.
+        steps: stacked `StepRow`s [S, 8], in the order of the backward pass.
         filtered: there is a relevance filter, which gets a column.
+        positions: there are positions of tokens, which get a column.
     """
     totals = Shares(*(float(tf.reduce_sum(share)) for share in shares))
     size, samples = totals.size or 1.0, shares.size.shape[0]
@@ -130,11 +132,17 @@ def report_table(
             continue
         out, *parts, bad = row
         rest = (out - sum(parts)) / size
-        parts = parts if filtered else parts[:-1]
+        parts = _shown(parts, positions, filtered)
         rows.append((step.path, step.operation, repr(handlers[step]), out, *parts, rest, int(bad)))
-    parts = [totals.relevance, totals.bias, totals.stabilizer, totals.other, *([totals.filter] if filtered else [])]
+    _, _, *parts = totals
     rest = (totals.start - sum(parts)) / size
-    rows.append(("total", "", "", totals.start, *parts, rest, sum(row[-1] for row in rows)))
+    bad = sum(row[-1] for row in rows)
+    rows.append(("total", "", "", totals.start, *_shown(parts, positions, filtered), rest, bad))
     title = f"{graph.model.name}, composite {composite}: relevance of {samples} sample(s), summed"
-    columns = (*REPORT_COLUMNS[:-2], *(["filter"] if filtered else []), *REPORT_COLUMNS[-2:])
-    return Table(title, columns, rows)
+    more = [name for name, shown in (("positions", positions), ("filter", filtered)) if shown]
+    return Table(title, (*REPORT_COLUMNS[:-2], *more, *REPORT_COLUMNS[-2:]), rows)
+
+
+def _shown(parts: list, positions: bool, filtered: bool) -> list:
+    """The shares that have a column: relevance, bias, stabilizer, other, and the last two where there is something."""
+    return [*parts[:4], *([parts[4]] if positions else []), *([parts[5]] if filtered else [])]

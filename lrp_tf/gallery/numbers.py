@@ -10,8 +10,6 @@ from lrp_tf.engine import diagnosis
 from lrp_tf.engine.explanation import Explanation
 from lrp_tf.gallery.ledger import TOP, Row
 
-_SHARES = ("start", "relevance", "bias", "stabilizer", "other", "unexplained")
-
 
 class Numbers:
     """The numbers of a batch as arrays: logits and probabilities [B, C], shares [6, B, k].
@@ -25,7 +23,7 @@ class Numbers:
         self.logits, self.probabilities = _scores(explanation, stripped, places)
         size = len(self.logits)
         conservation = explanation.conservation
-        self.shares = np.stack([np.asarray(getattr(conservation, share)).reshape(size, -1) for share in _SHARES])
+        self.shares = np.stack([np.asarray(share).reshape(size, -1) for share in conservation.of_six()])
         self.unexplained = diagnosis.unexplained(conservation, explanation.begin).reshape(size, -1)
         self.amplification = explanation.amplification.numpy().reshape(size, -1)
         target = np.asarray(explanation.target)

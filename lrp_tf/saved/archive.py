@@ -312,7 +312,10 @@ def _form(results: dict[str, Any]) -> tuple[Found, Verdict]:
     values: dict[str, Any] = dict.fromkeys(results["others"], 0)
     values["relevance"] = [0] * results["relevance"]
     values["layers"] = {name: [0] * count for name, count in results["layers"]}
-    parts = {"shares": Shares(*[0] * 7), "conservation": Conservation(*[0] * 6)}
+    parts = {
+        "shares": Shares(*[0] * len(Shares._fields)),
+        "conservation": Conservation(*[0] * len(Conservation._fields)),
+    }
     return Found(**values | {name: part for name, part in parts.items() if name in values}), Verdict(0, 0, 0)
 
 

@@ -20,7 +20,8 @@ from matplotlib.colors import Colormap
 
 from lrp_tf import __version__
 from lrp_tf.engine import targets
-from lrp_tf.explainer import Conservation, Explainer
+from lrp_tf.engine.explanation import SIX
+from lrp_tf.explainer import Explainer
 from lrp_tf.files import loading
 from lrp_tf.files.errors import ExtraError, LoadError
 from lrp_tf.files.images import FITS, MAX_PIXELS
@@ -317,7 +318,7 @@ def _about(
         "rules": [dict(zip(table.columns, map(str, row), strict=True)) for row in table.rows],
         "notes": list(table.notes),
         "labels": list(classes.names),
-        "conservation": list(Conservation._fields),
+        "conservation": list(SIX),
         "status": list(STATUS),
         "signatures": {name: {"inputs": i, "outputs": o} for name, (i, o) in signatures.items()},
         "left_out": left_out,

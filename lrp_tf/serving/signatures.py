@@ -134,7 +134,8 @@ class Served:
         if rival is None:
             chosen = targets.against(self.graph, chosen._replace(contrast=None), self.contrast, inputs[0])
         found, verdict = passes.plain(self.explainer.clone, chosen, request)(*inputs, *chosen.tensors)
-        logits, conservation = found.logits, tf.stack(found.conservation, axis=-1)
+        assert found.conservation is not None  # as asked for
+        logits, conservation = found.logits, tf.stack(found.conservation.of_six(), axis=-1)
         fits = tf.ones_like(whole) if mode in ("top", "ranked") else self._in_range(target, logits)
         if rival is not None:
             fits &= self._in_range(rival, logits) if self.has_top else (rival >= 0) & (rival < tf.shape(logits)[-1])

@@ -59,7 +59,7 @@ def test_explain_runs_with_builtin_operations_alone(tmp_path: Path, composite: s
             ("relevance", wanted.relevance),
             ("outputs", wanted.output),
             ("logits", wanted.logits),
-            ("conservation", np.stack(wanted.conservation, axis=-1)),
+            ("conservation", np.stack(wanted.conservation.of_six(), axis=-1)),
         ):
             assert found[name].dtype == np.float32
             np.testing.assert_allclose(found[name], want, rtol=0, atol=5e-6 * np.abs(want).max())

@@ -54,7 +54,7 @@ def same(found, explanation):
     exact(found["outputs"], explanation.output)
     exact(found["logits"], explanation.logits)
     exact(found["target"], explanation.target)
-    books = np.stack(explanation.conservation, axis=-1)
+    books = np.stack(explanation.conservation.of_six(), axis=-1)
     assert found["conservation"].dtype == found["relevance"].dtype  # float32, for LiteRT; the Explainer's are float64
     size = np.abs(explanation.relevance.numpy()).reshape(*books.shape[:-1], -1).sum(-1, keepdims=True)
     assert (np.abs(found["conservation"] - books) <= 1e-6 * (size + np.abs(books).max(-1, keepdims=True))).all()

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import time
 from pathlib import Path
 
@@ -29,7 +28,7 @@ from evidence_picture import Panel, draw
 
 
 def text(options: argparse.Namespace) -> dict:
-    """Tables of each task: precision by relevance, by |relevance|, and the share of |relevance| on the first token."""
+    """Of each task: precision by relevance and by |relevance|, and the share of |relevance| on the first token."""
     found = {}
     for name, task in nets.TASKS.items():
         if options.tasks and name not in options.tasks:
@@ -38,28 +37,29 @@ def text(options: argparse.Namespace) -> dict:
         model, accuracy = trained(name, options)
         x, label, evidence = task.make(np.random.default_rng(options.seed + 2), 2 * options.samples)
         right = np.flatnonzero(model.predict(x, 512, verbose=0).argmax(1) == label)[: options.samples]
-        rows, maps = {}, {}
+        rows, maps, known = {}, {}, evidence[right]
         for method, explain in methods.of_tokens(model, "embedding", options.seed).items():
             maps[method] = relevance = explain(x[right], label[right])
-            rows[method] = {"precision": precision(relevance, evidence[right])}
+            rows[method] = {"R": precision(relevance, known), "|R|": precision(np.abs(relevance), known)}
             if method not in methods.OF_NO_CLASS:
-                contrasted = explain(x[right], label[right], "softmax")
-                rows[method]["contrast"] = precision(contrasted, evidence[right])
-            rows[method]["of |R|"] = precision(np.abs(relevance), evidence[right])
+                relevance = explain(x[right], label[right], "softmax")
+                rows[method]["R, contrast"] = precision(relevance, known)
+                rows[method]["|R|, contrast"] = precision(np.abs(relevance), known)
             rows[method]["first token"] = float((np.abs(relevance[:, 0]) / np.abs(relevance).sum(1)).mean())
         found[name] = {"accuracy": accuracy, "samples": len(right), "methods": rows}
         seconds = time.perf_counter() - began
         if name == "negation":
-            found["panels"] = [panel(x[right], evidence[right], maps)]
-        show(f"{name}: {accuracy:.1%} of test texts right, {len(right)} explained, {seconds:.0f} s", rows)
+            found["panels"] = [panel(x[right], label[right], known, maps)]
+        methods.show(f"{name}: {accuracy:.1%} of test texts right, {len(right)} explained, {seconds:.0f} s", rows)
     return found
 
 
-def panel(x: np.ndarray, evidence: np.ndarray, maps: dict[str, np.ndarray]) -> Panel:
+def panel(x: np.ndarray, label: np.ndarray, evidence: np.ndarray, maps: dict[str, np.ndarray]) -> Panel:
     """The first text that is turned round, without its first token."""
     n = int(np.flatnonzero(evidence.sum(1) == 2)[0])
     rows = {name: maps[name][n, 1:] for name in SHOWN if name in maps}
-    return Panel("Good or bad?", [nets.WORDS[word] for word in x[n, 1:]], evidence[n, 1:], rows)
+    title = f"Good or bad? {('Bad', 'Good')[label[n]]}."
+    return Panel(title, [nets.WORDS[word] for word in x[n, 1:]], evidence[n, 1:], rows)
 
 
 def precision(relevance: np.ndarray, evidence: np.ndarray) -> float:
@@ -73,22 +73,13 @@ def trained(name: str, options: argparse.Namespace) -> tuple[keras.Model, float]
 
     def train() -> keras.Model:
         model = nets.encoder(task.classes, options.layers, options.width)
-        x, label, _ = task.make(np.random.default_rng(options.seed), options.train)
+        x, label, _ = task.make(np.random.default_rng(options.seed), task.times * options.train)
         nets.fit(model, x, label, options.epochs)
         return model
 
     model = nets.kept(name, options.models, options.seed, train)
     x, label, _ = task.make(np.random.default_rng(options.seed + 1), 2000)
     return model, float((model.predict(x, 512, verbose=0).argmax(1) == label).mean())
-
-
-def show(title: str, rows: dict[str, dict[str, float]]) -> None:
-    """Print a table in Markdown."""
-    columns = list(next(iter(rows.values())))
-    print(f"\n{title}\n\n| | {' | '.join(columns)} |\n|---|{'---:|' * len(columns)}")
-    for name, row in rows.items():
-        print(f"| {name} | {' | '.join(f'{row[c]:.3f}' if c in row else '' for c in columns)} |")
-    sys.stdout.flush()
 
 
 SHOWN = ("attn_lrp", "cp_lrp", "gradient x input", "integrated gradients", "attention rollout")
@@ -102,7 +93,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--seed", type=int, default=0)
     made.add_argument("--layers", type=int, default=2)
     made.add_argument("--width", type=int, default=64)
-    made.add_argument("--train", type=int, default=20_000, help="samples to train on")
+    made.add_argument("--train", type=int, default=20_000, help="texts to train on, twice as many for some")
     made.add_argument("--epochs", type=int, default=4)
     made.add_argument("--samples", type=int, default=500, help="samples to explain")
     made.add_argument("--data", default="digits", help="of digits: 'digits' (scikit-learn's), 'mnist' or FILE.npz")

@@ -29,20 +29,12 @@ def decoder(options: argparse.Namespace) -> dict:
     title = f"decoder: {right.mean():.1%} of next tokens right, {len(rows)} explained"
     found = {"accuracy": float(right.mean()), "samples": len(rows)}
     maps = relevances(model, tokens, options.seed)
-    found["methods"] = {name: measured(maps[name], period) for name in maps}
-    found["panels"] = [panel(tokens, period, maps)]
-    show(title, found["methods"])
+    found["methods"] = {name: measured(*maps[name], period) for name in maps}
+    found["panels"] = [panel(tokens, period, {name: relevance for name, (relevance, _) in maps.items()})]
+    methods.show(title, found["methods"])
     found["patching"] = patching(model, tokens[:100], period[:100], options.seed)
-    show("patching: effect of a cell, of 5, and correlation with the effects of all cells", found["patching"])
+    methods.show("patching: effect of a cell, of 5, and correlation with the effects of all cells", found["patching"])
     return found
-
-
-def show(title: str, rows: dict[str, dict[str, float]]) -> None:
-    """Print a table in Markdown."""
-    columns = list(next(iter(rows.values())))
-    print(f"\n{title}\n\n| | {' | '.join(columns)} |\n|---|{'---:|' * len(columns)}")
-    for name, row in rows.items():
-        print(f"| {name} | {' | '.join(f'{row[c]:.3f}' for c in columns)} |", flush=True)
 
 
 def trained(options: argparse.Namespace) -> keras.Model:
@@ -61,19 +53,22 @@ def places(period: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return source, evidence
 
 
-def relevances(model: keras.Model, tokens: np.ndarray, seed: int) -> dict[str, np.ndarray]:
-    """method, and method with contrast -> relevance [B, LENGTH]; the rival is another word of the text."""
-    x, target = tokens[:, :-1], tokens[:, -1]
-    contrasts = {", softmax": "softmax", ", a rival": tokens[:, LENGTH - 3]}
+def relevances(model: keras.Model, tokens: np.ndarray, seed: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """method, and method with contrast -> relevance [B, LENGTH] for the next word, and for another one of the text.
+
+    With the contrast "a rival" each of the two is set against the other.
+    """
+    x, target, rival = tokens[:, :-1], tokens[:, -1], tokens[:, LENGTH - 3]
+    contrasts = {"": (None, None), ", softmax": ("softmax", "softmax"), ", a rival": (rival, target)}
     found = {}
     for method, explain in methods.of_tokens(model, "stream0", seed).items():
-        found[method] = explain(x, target)
-        if method not in (*methods.OF_NO_CLASS, "occlusion"):
-            found |= {method + name: explain(x, target, contrast) for name, contrast in contrasts.items()}
+        for name, (one, other) in contrasts.items():
+            if not name or method not in (*methods.OF_NO_CLASS, "occlusion"):
+                found[method + name] = explain(x, target, one), explain(x, rival, other)
     return found
 
 
-def measured(relevance: np.ndarray, period: np.ndarray) -> dict[str, float]:
+def measured(relevance: np.ndarray, of_rival: np.ndarray, period: np.ndarray) -> dict[str, float]:
     rows, (source, evidence) = np.arange(len(period)), places(period)
     share = np.abs(relevance) / np.abs(relevance).sum(1, keepdims=True)
     return {
@@ -82,6 +77,7 @@ def measured(relevance: np.ndarray, period: np.ndarray) -> dict[str, float]:
         "on source": float(share[rows, source].mean()),
         "on first token": float(share[:, 0].mean()),
         "on last token": float(share[:, -1].mean()),
+        "as of the rival": float(np.mean([np.corrcoef(a, b)[0, 1] for a, b in zip(relevance, of_rival, strict=True)])),
     }
 
 
@@ -89,7 +85,7 @@ def panel(tokens: np.ndarray, period: np.ndarray, maps: dict[str, np.ndarray]) -
     names = [f"{preset}{contrast}" for preset in ("attn_lrp", "cp_lrp") for contrast in ("", ", softmax")]
     rows = {name: maps[name][0] for name in [*names, "gradient x input", "attention rollout"] if name in maps}
     words = ["BOS", *map(str, tokens[0, 1:-1])]
-    return Panel(f"Which word follows? {tokens[0, -1]}", words, places(period)[1][0], rows)
+    return Panel(f"Which word follows? {tokens[0, -1]}.", words, places(period)[1][0], rows)
 
 
 # --- patching ----------------------------------------------------------------------------------

@@ -16,9 +16,10 @@ import lrp_tf
 from lrp_tf import evaluate, gradients
 
 ROOT = Path(__file__).resolve().parents[1]
-GAMMAS = (0.05, 0.1, 0.25, 0.5, 1.0)
+GAMMAS = (0.05, 0.25, 0.5, 1.0)
+CONTRASTED = 0.5  # the γ that is measured with a contrast, too
 PATCH = 4
-TRAINING = 10_000
+TRAINING = 20_000
 
 
 def digits(options: argparse.Namespace) -> dict:
@@ -35,7 +36,7 @@ def digits(options: argparse.Namespace) -> dict:
 
     def train() -> keras.Model:
         model = nets.vit(patch=PATCH)
-        nets.fit(model, scaled(loaded.x_train[some]), loaded.y_train[some], max(4, 40_000 // len(some)), batch=64)
+        nets.fit(model, scaled(loaded.x_train[some]), loaded.y_train[some], max(6, 60_000 // len(some)), batch=64)
         return model
 
     model = nets.kept(f"vit_{loaded.name}", options.models, options.seed, train)
@@ -68,12 +69,16 @@ def _scaled(x: np.ndarray, mean: float, deviation: float) -> np.ndarray:
 def explainers(model: keras.Model, seed: int) -> dict[str, object]:
     found: dict[str, object] = {}
     for preset in ("attn_lrp", "cp_lrp"):
-        found[preset] = lrp_tf.Explainer(model, preset)
-        found |= {f"{preset}, γ {gamma:g}": lrp_tf.Explainer(model, preset, gamma=gamma) for gamma in GAMMAS}
+        made = {"": lrp_tf.Explainer(model, preset)}
+        made |= {f", γ {gamma:g}": lrp_tf.Explainer(model, preset, gamma=gamma) for gamma in GAMMAS}
+        found |= {preset + name: explainer for name, explainer in made.items()}
+        for name in ("", f", γ {CONTRASTED:g}"):
+            found[f"{preset}{name}, contrast"] = functools.partial(made[name], contrast="softmax")
     found["epsilon"] = lrp_tf.Explainer(model, "epsilon")
     found["gradient"] = gradients.Gradient(model)
     found["gradient × input"] = gradients.InputTimesGradient(model)
-    found["integrated gradients"] = gradients.IntegratedGradients(model)
+    found["integrated gradients"] = integrated = gradients.IntegratedGradients(model)
+    found["integrated gradients, contrast"] = functools.partial(integrated, contrast="softmax")
     rolled = methods.rollout(model)
 
     def rollout(x: np.ndarray, target: np.ndarray) -> np.ndarray:

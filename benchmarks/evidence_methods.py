@@ -17,10 +17,10 @@ from lrp_tf import gradients
 Explain = Callable[..., np.ndarray]
 PRESETS: dict[str, tuple[str, dict[str, float]]] = {
     "attn_lrp": ("attn_lrp", {}),
-    "attn_lrp, γ 0.1": ("attn_lrp", {"gamma": 0.1}),
+    "attn_lrp, γ 0.05": ("attn_lrp", {"gamma": 0.05}),
     "attn_lrp, γ 0.25": ("attn_lrp", {"gamma": 0.25}),
     "cp_lrp": ("cp_lrp", {}),
-    "cp_lrp, γ 0.1": ("cp_lrp", {"gamma": 0.1}),
+    "cp_lrp, γ 0.05": ("cp_lrp", {"gamma": 0.05}),
     "epsilon": ("epsilon", {}),
 }
 OF_NO_CLASS = ("attention rollout", "random")
@@ -109,3 +109,11 @@ def precision(relevance: np.ndarray, evidence: np.ndarray) -> float:
     rank = np.argsort(np.argsort(-relevance, axis=1, kind="stable"), axis=1)
     count = evidence.sum(1)
     return float((((rank < count[:, None]) & evidence).sum(1) / count).mean())
+
+
+def show(title: str, rows: dict[str, dict[str, float]]) -> None:
+    """Print a table in Markdown."""
+    columns = list(next(iter(rows.values())))
+    print(f"\n{title}\n\n| | {' | '.join(columns)} |\n|---|{'---:|' * len(columns)}")
+    for name, row in rows.items():
+        print(f"| {name} | {' | '.join(f'{row[c]:.3f}' if c in row else '' for c in columns)} |", flush=True)

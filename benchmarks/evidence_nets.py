@@ -32,11 +32,13 @@ class Task:
     """A kind of text.
 
     Attributes:
+        times: how many times more texts the task needs to be learnt.
         make: (generator, n) -> tokens int32 [n, LENGTH], CLS first; classes [n]; evidence bool [n, LENGTH].
     """
 
     classes: int
     make: Callable[[np.random.Generator, int], Made]
+    times: int = 1
 
 
 def _texts(rng: np.random.Generator, n: int, places: int, width: int = 1) -> Made:
@@ -110,7 +112,7 @@ def lookup(rng: np.random.Generator, n: int) -> Made:
 TASKS = {
     "occurrence": Task(4, occurrence),
     "pair": Task(2, pair),
-    "negation": Task(2, negation),
+    "negation": Task(2, negation, times=2),
     "shortcut": Task(2, shortcut),
     "lookup": Task(8, lookup),
 }

@@ -89,7 +89,10 @@ def record(network: str, dtype: str, file: str) -> None:
         bounds = BOUNDS if composites.needs_bounds(preset) else {}
         explanation = lrp_tf.Explainer(model, composites.get(preset, **bounds)).explain(tf.constant(x, dtype))
         found[f"{preset}/relevance"] = explanation.relevance.numpy()
-        found[f"{preset}/books"] = np.stack([share.numpy() for share in explanation.conservation[:-1]])
+        books = explanation.conservation._asdict()
+        books["bias"] += books.get("positions", 0)  # which earlier commits booked there
+        names = ("start", "relevance", "bias", "stabilizer", "other")
+        found[f"{preset}/books"] = np.stack([books[name].numpy() for name in names])
     np.savez(file, **found)
 
 

@@ -31,6 +31,7 @@ PAGES = [
     "docs/evaluation.md",
     "docs/gradients.md",
     "docs/text.md",
+    "docs/attention.md",
 ]
 
 

@@ -196,7 +196,7 @@ def _shared_with_positions(
 ) -> list[tf.Tensor]:
     """What is left for the signal of a product with positions: half, if positions give theirs to the tokens.
 
-    Signal and rotary factor then share as two signals do (Bakish et al. 2025). Otherwise the signal takes all, as
+    Signal and rotary factor then share as two signals do under AttnLRP. Otherwise the signal takes all, as
     beside any other constant.
     """
     place = plan.positions.places.get(step)

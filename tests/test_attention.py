@@ -236,13 +236,14 @@ class TokenAndPositionEmbedding(kl.Layer):
 
 
 def test_token_and_position_embedding():
-    """The position absorbs its share as a bias does."""
+    """The share of the position is absorbed, under a name of its own."""
     layer = TokenAndPositionEmbedding(5, 7, 4)
     flow = Flow(lambda t: layer(t), TOKENS)
     x, p = layer.token_emb.embeddings.numpy()[TOKENS], layer.pos_emb.embeddings.numpy()[None]
     g = flow.start / s(x + p)
     close(flow.R[0], (x * g).sum(-1))
-    close(flow.bias, (p * g).sum((1, 2)))
+    close(flow.positions, (p * g).sum((1, 2)))
+    assert not flow.bias.any()
 
 
 @pytest.mark.filterwarnings("ignore:Layer .* does not have a `build:UserWarning")  # the example has none

@@ -119,7 +119,7 @@ def _by_matmul(step: Step, known: list[tuple[Tokens, ...]]) -> tuple[Tokens, ...
     rank = len(step.outputs[0].shape) + 1
     contracted = (rank - 1, rank - 2)
     moved = []
-    for ref, tokens, axis in zip(step.inputs, known, contracted, strict=True):
+    for ref, tokens, axis in zip(step.inputs[:2], known[:2], contracted, strict=True):  # a third one is added behind
         if len(ref.shape) + 1 == rank:
             moved += [t for t in tokens if axis not in t.axes]
     return _apart(moved)

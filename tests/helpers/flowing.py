@@ -29,7 +29,7 @@ class Flow:
 
     Attributes:
         start, y, R: relevance of the output, the output, the relevance of each input.
-        bias, other: what was absorbed, by sample.
+        bias, other, positions: what was absorbed, by sample.
     """
 
     def __init__(self, function, *inputs, at_input=False, composite="epsilon", tolerance=1e-9):
@@ -47,6 +47,7 @@ class Flow:
         R = [e.relevance] if len(inputs) == 1 else e.relevance
         self.R = [None if r is None else np.asarray(r) for r in R]
         self.y, self.bias, self.other = y, np.asarray(e.conservation.bias), np.asarray(e.conservation.other)
+        self.positions = np.asarray(e.conservation.positions)
 
 
 def jacobian(function, inputs):

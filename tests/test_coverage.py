@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from lrp_tf import composites
 from lrp_tf.tools import coverage
 
 DEFAULT = "epsilon_plus_flat"
@@ -86,7 +85,7 @@ def test_default_preset(name: str, eagerly: None) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FIRST)
 def test_every_preset_for_one_of_each_family(name: str, eagerly: None) -> None:
-    check(name, list(composites.PRESETS))
+    check(name, coverage.FOR_IMAGES)
 
 
 @pytest.mark.slow

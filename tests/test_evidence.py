@@ -73,5 +73,5 @@ def test_relevance_of_a_trained_encoder_lies_on_the_evidence(bench):
     for name in ("occurrence", "pair"):
         assert found[name]["accuracy"] > 0.97, name
         rows = found[name]["methods"]
-        assert max(rows[preset]["R, contrast"] for preset in ("attn_lrp", "cp_lrp")) >= 0.95, name
+        assert max(rows[f"{preset}, γ 0.05"]["R"] for preset in ("attn_lrp", "cp_lrp")) >= 0.95, name
         assert rows["random"]["R"] < 0.2, name

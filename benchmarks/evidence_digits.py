@@ -46,6 +46,8 @@ def digits(options: argparse.Namespace) -> dict:
         scaled(loaded.x_test[chosen]),
         metrics={
             "SRG": evaluate.get("srg", region=PATCH),
+            "SRG, logit, black": evaluate.get("srg", region=PATCH, fill="black", of="scores"),
+            "SRG, logit, black, by |R|": evaluate.get("srg", region=PATCH, fill="black", of="scores", pooling="abs"),
             "on strokes": evaluate.get("relevance_mass", part="positive"),
             "on strokes, |R|": evaluate.get("relevance_mass", part="absolute"),
         },

@@ -41,7 +41,6 @@ TOLERANCE = 1e-6
 NO_BIAS = "epsilon_plus, no conv biases"
 # Preset -> the row of captum that corresponds to it.
 CAPTUM = {"epsilon": "epsilon", "epsilon_plus": NO_BIAS}
-FOR_ATTENTION = ("attn_lrp", "cp_lrp")
 LEFT_OUT = {
     "zennit tutorial": "no rule propagates max pooling as average pooling",
     "captum epsilon_plus": f"Alpha1_Beta0_Rule adds negative biases to z⁺ too; compared as '{NO_BIAS}'",
@@ -49,7 +48,11 @@ LEFT_OUT = {
     "captum epsilon_alpha2_beta1": "no AlphaBeta rule with β > 0",
     "captum epsilon_alpha2_beta1_flat": "no AlphaBeta rule with β > 0, no Flat rule",
     "captum epsilon_gamma_box": "no ZBox rule, and GammaRule has no branch for z < 0 and leaves the bias as it is",
-    **{f"{peer} {preset}": "no rules for attention" for preset in FOR_ATTENTION for peer in ("zennit", "captum")},
+    **{
+        f"{peer} {preset}": "no rules for attention"
+        for preset in composites.FOR_TRANSFORMERS
+        for peer in ("zennit", "captum")
+    },
     "captum tutorial": "no ZBox rule, and none that propagates max pooling as average pooling",
 }
 

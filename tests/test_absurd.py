@@ -59,7 +59,7 @@ def test_sound_explanations_do_not_warn(x: np.ndarray, eager: None) -> None:
     """Warnings are errors here: no preset trips it, with zero_bias neither, but for those of Epsilon alone."""
     model = deep_net()
     for name, zero_bias in itertools.product(composites.PRESETS, (False, True)):
-        if name in ("epsilon", "attn_lrp", "cp_lrp") and zero_bias:
+        if name in ("epsilon", *composites.FOR_TRANSFORMERS) and zero_bias:
             continue
         bounds = {"low": -3.0, "high": 3.0} if composites.needs_bounds(name) else {}
         found = lrp_tf.Explainer(model, composites.get(name, zero_bias=zero_bias, **bounds)).explain(x)

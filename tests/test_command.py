@@ -77,6 +77,7 @@ def test_help_and_mistakes_need_no_tensorflow(arguments, code):
 
 def test_options_know_the_names_that_their_modules_own():
     assert tuple(composites.PRESETS) == options.PRESETS
+    assert composites.FOR_TRANSFORMERS == options.FOR_TRANSFORMERS
     assert images.FITS == options.FITS
     assert images.MAX_PIXELS == options.MAX_PIXELS
     assert look.STYLES == options.STYLES

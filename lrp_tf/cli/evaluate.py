@@ -60,7 +60,6 @@ def evaluate_command(options: argparse.Namespace) -> int:
         say(f"Boxes for {count} of the images (--boxes)")
     counts = f"{len(explainers.methods)} method(s), {len(metrics)} metric(s), {len(images.paths)} image(s)"
     say(f"{printable(model.name)}, {counts}")
-    _make(options.out)
     with ledger.only_run(options.out):
         found = _compared(options, explainers, metrics, images)
         if found is None:
@@ -102,13 +101,6 @@ def _compared(
             progress=bar.advance,
         )
     return dataclasses.replace(found, samples=tuple(images.names))
-
-
-def _make(out: Path) -> None:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError) as error:
-        raise LoadError(f"--out expects a folder. Received: {out}, which is a file or lies below one") from error
 
 
 def _record(options: argparse.Namespace) -> Path:

@@ -19,10 +19,11 @@ from lrp_tf.composites.match import (
     of_type,
     span,
 )
-from lrp_tf.composites.presets import PRESETS, get, needs_bounds, register
+from lrp_tf.composites.presets import FOR_TRANSFORMERS, PRESETS, get, needs_bounds, register
 from lrp_tf.composites.text import load, parse
 
 __all__ = [
+    "FOR_TRANSFORMERS",
     "PRESETS",
     "Composite",
     "Handler",

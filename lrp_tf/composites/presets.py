@@ -110,14 +110,9 @@ def _attn_lrp(
     flow_epsilon: Stabilizer | None = None,
 ) -> Composite:
     """AttnLRP (Achtibat et al. 2024): every product of signals shares half and half, the softmax is expanded."""
-    flow = epsilon if flow_epsilon is None else flow_epsilon
-    entries: list[Entry] = [
-        (activation("softmax"), flows.TaylorSoftmax()),
-        (contractions(), flows.Contraction(stabilizer=flow, gates="share")),
-        (products(), flows.Product(gates="share")),
-        (quotients(), flows.Quotient(gates="share")),
-    ]
-    return Composite([*entries, *_transformer(epsilon, gamma, zero_bias, when_empty)], flow_epsilon=flow)
+    linear = _linear_of_transformers(epsilon, gamma, zero_bias, when_empty)
+    softmax: Entry = (activation("softmax"), flows.TaylorSoftmax())
+    return _transformer([softmax], "share", linear, epsilon if flow_epsilon is None else flow_epsilon)
 
 
 def _cp_lrp(
@@ -128,17 +123,22 @@ def _cp_lrp(
     flow_epsilon: Stabilizer | None = None,
 ) -> Composite:
     """CP-LRP (Ali et al. 2022): the weights of an attention are held, and silu(g) in the gated MLP silu(g) u."""
-    flow = epsilon if flow_epsilon is None else flow_epsilon
+    linear = _linear_of_transformers(epsilon, gamma, zero_bias, when_empty)
+    return _transformer([], "activated", linear, epsilon if flow_epsilon is None else flow_epsilon)
+
+
+def _transformer(ahead: list[Entry], gates: str, linear: list[Entry], flow_epsilon: Stabilizer) -> Composite:
+    """Products by `gates`, see `flows.Product`; a denominator is a signal like others."""
     entries: list[Entry] = [
-        (contractions(), flows.Contraction(stabilizer=flow, gates="activated")),
-        (products(), flows.Product(gates="activated")),
+        (contractions(), flows.Contraction(stabilizer=flow_epsilon, gates=gates)),
+        (products(), flows.Product(gates=gates)),
         (quotients(), flows.Quotient(gates="share")),
     ]
-    return Composite([*entries, *_transformer(epsilon, gamma, zero_bias, when_empty)], flow_epsilon=flow)
+    return Composite([*ahead, *entries, *linear], flow_epsilon=flow_epsilon)
 
 
-def _transformer(epsilon: Stabilizer, gamma: float | None, zero_bias: bool, when_empty: str) -> list[Entry]:
-    """What linear steps get: Epsilon; with `gamma`, Gamma on all but the last."""
+def _linear_of_transformers(epsilon: Stabilizer, gamma: float | None, zero_bias: bool, when_empty: str) -> list[Entry]:
+    """Epsilon; with `gamma`, Gamma on all but the last."""
     dense = rules.Epsilon(epsilon, zero_bias)
     if gamma is None:
         return [(None, dense)]
@@ -174,6 +174,8 @@ GRADIENTS: dict[str, Preset] = {
     "guided_backprop": _guided_backprop,
     "deconvnet": _deconvnet,
 }
+# Those made for transformers. Epsilon with a tiny epsilon amplifies rounding in deep convolutional nets.
+FOR_TRANSFORMERS = ("attn_lrp", "cp_lrp")
 _BUILT_IN = frozenset(PRESETS | GRADIENTS)
 _FLOW_EPSILON = "flow_epsilon"  # an option of every preset
 _OPEN = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD, inspect.Parameter.POSITIONAL_ONLY)

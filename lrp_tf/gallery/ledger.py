@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import errno
 import hashlib
 import io
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,11 +36,18 @@ Row = tuple[object, ...]
 
 @contextlib.contextmanager
 def only_run(folder: Path) -> Iterator[None]:
-    """Lock `folder` for one run at a time. The operating system frees the lock of a process that was killed.
+    """Make `folder` and lock it for one run at a time. The operating system frees the lock of a killed process.
 
     Raises:
-        LoadError: another run is writing there.
+        LoadError: it is a file; another run is writing there.
+        OSError: it cannot be made.
     """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise LoadError(
+            f"Expected a folder for the results. Received: {folder}, which is a file or lies below one"
+        ) from error
     lock = filelock.FileLock(folder / LOCK, timeout=0)
     try:
         lock.acquire()
@@ -55,6 +63,17 @@ def only_run(folder: Path) -> Iterator[None]:
         with contextlib.suppress(OSError):  # Windows cannot remove an open file; filelock does it there
             os.unlink(lock.lock_file)
         lock.release()
+
+
+def why_unwritten(error: Exception, describe: Callable[[Exception], str]) -> str:
+    """The reason for the table of failures. An error that all other results would meet as well is raised instead.
+
+    Raises:
+        OSError: the disk is full, or cannot be written.
+    """
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+        raise error
+    return f"no result: {getattr(error, 'strerror', None) or describe(error)}"
 
 
 class Names:

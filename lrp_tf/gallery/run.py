@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import errno
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -20,7 +19,6 @@ import numpy as np
 
 from lrp_tf.explainer import Explainer
 from lrp_tf.files import images
-from lrp_tf.files.errors import LoadError
 from lrp_tf.files.form import form_of
 from lrp_tf.files.images import Fit
 from lrp_tf.files.loading import Classes, Preprocessing
@@ -109,12 +107,6 @@ class Gallery:
                 results of an earlier run, and neither `resume` nor `overwrite`; another run is writing into `out`.
             OSError: the folder cannot be written, or the disk is full.
         """
-        try:
-            self.out.mkdir(parents=True, exist_ok=True)
-        except (FileExistsError, NotADirectoryError) as error:
-            raise LoadError(
-                f"Expected a folder for the results. Received: {self.out}, which is a file or lies below one"
-            ) from error
         with ledger.only_run(self.out):
             return _Run(self, _Listener(progress, tell, finished, warn)).run(files, resume, overwrite)
 
@@ -225,9 +217,7 @@ class _Run:
         try:
             drawn.result()
         except (OSError, ValueError, cv2.error) as error:
-            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
-                raise
-            self._fail(record, item, f"no result: {getattr(error, 'strerror', None) or self.gallery.describe(error)}")
+            self._fail(record, item, ledger.why_unwritten(error, self.gallery.describe))
             return
         record.add(rows)
         self.listener.finished(rows)

@@ -7,7 +7,6 @@ resumed; the files are those of `lrp_tf.gallery`.
 from __future__ import annotations
 
 import dataclasses
-import errno
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -17,7 +16,6 @@ import numpy as np
 from matplotlib.colors import Colormap
 
 from lrp_tf.explainer import Explainer
-from lrp_tf.files.errors import LoadError
 from lrp_tf.files.loading import Classes
 from lrp_tf.gallery import ledger
 from lrp_tf.gallery.draw import save_array
@@ -128,12 +126,6 @@ class TextGallery:
                 nor `overwrite`; another run is writing into `out`.
             OSError: the folder cannot be written, or the disk is full.
         """
-        try:
-            self.out.mkdir(parents=True, exist_ok=True)
-        except (FileExistsError, NotADirectoryError) as error:
-            raise LoadError(
-                f"Expected a folder for the results. Received: {self.out}, which is a file or lies below one"
-            ) from error
         named: dict[str, tuple[str, str]] = {}
         for one, name in texts:
             named.setdefault(_cell(one), (one, name))
@@ -168,9 +160,7 @@ class TextGallery:
             try:
                 self._write(item, found)
             except (OSError, ValueError) as error:
-                if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
-                    raise
-                reason = f"no result: {getattr(error, 'strerror', None) or self.describe(error)}"
+                reason = ledger.why_unwritten(error, self.describe)
         if reason or isinstance(found, FailedText):
             record.fail(item.path, reason)
             tell(f"{excerpt(item.path)}: {reason}")

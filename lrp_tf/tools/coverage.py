@@ -284,8 +284,7 @@ def rows(
                 break  # every other preset would fail too
 
 
-# Epsilon with a tiny epsilon amplifies rounding in deep nets of random weights: those for transformers are left out.
-FOR_IMAGES = [name for name in lrp_tf.composites.PRESETS if name not in ("attn_lrp", "cp_lrp")]
+FOR_IMAGES = [name for name in lrp_tf.composites.PRESETS if name not in lrp_tf.composites.FOR_TRANSFORMERS]
 _COLUMNS = {"model": "<17", "size": ">4", "preset": "<25", "steps": ">5", "kinds": ">5", "clone": ">7.1e",
             "relevance": ">9.4f", "bias": ">9.4f", "stabilizer": ">10.1e", "other": ">9.4f", "unexplained": ">11.1e",
             "nonfinite": ">9", "seconds": ">7.1f", "result": "<6"}  # fmt: skip

@@ -1,5 +1,6 @@
 """`lrp-tf explain-text` and `TextGallery`: classes and next tokens, bad lines, resumed runs."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import lrp_tf
 from lrp_tf.cli import options, text, text_options
 from lrp_tf.files.errors import LoadError
 from lrp_tf.gallery import ledger
+from lrp_tf.heatmap.text import Page
 from lrp_tf.texts import TextGallery, get_tokenizer
 
 WORDS = ["[PAD]", "[UNK]", "a", "good", "bad", "film", "was", "not", "the"]
@@ -185,6 +187,29 @@ def ids(models, text):
     found = np.array(get_tokenizer(models / "words.txt")(text).ids)
     padded = np.pad(found, (0, 6 - len(found)))[None]
     return {"token_ids": padded, "padding_mask": (padded > 0).astype("int32")}
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES])
+def test_a_page_that_cannot_be_written_costs_a_line_and_a_full_disk_ends_the_run(models, tmp_path, monkeypatch, number):
+    explainer = lrp_tf.Explainer(keras.saving.load_model(models / "reviews.keras"), "epsilon")
+    job = TextGallery(explainer, get_tokenizer(models / "words.txt"), tmp_path / "out")
+    save = Page.save
+
+    def second_fails(page, path, **options):
+        if "two" in str(path):
+            raise OSError(number, os.strerror(number))
+        save(page, path, **options)
+
+    monkeypatch.setattr(Page, "save", second_fails)
+    texts = [("a film", "one"), ("a bad film", "two"), ("a good film", "three")]
+    if number == errno.EACCES:
+        outcome = job.run(texts)
+        assert (outcome.done, outcome.failed) == (2, 1)
+        assert [row["reason"] for row in table(tmp_path / "out/failures.csv")] == [f"no result: {os.strerror(number)}"]
+    else:
+        with pytest.raises(OSError, match=os.strerror(number)):
+            job.run(texts)
+    assert [row["result"] for row in table(tmp_path / "out/results.csv")][:1] == ["one"]
 
 
 def test_open_lengths_give_what_the_length_of_the_text_gives(tmp_path, models):

@@ -1,5 +1,7 @@
 """Relevance of positions: where it is booked as such, where it must not be, and how it is given to the tokens."""
 
+import pickle
+
 import keras
 import numpy as np
 import pytest
@@ -181,3 +183,24 @@ class TestCompiled:
         e = one.explain(TOKENS, 1, contrast="mean")
         assert np.abs(e.conservation.unexplained).max() < 1e-9
         close(np.sum(e.relevance, 1), e.conservation.relevance)
+
+    def test_copies_files_exports_and_streams(self, tmp_path):
+        """Of layers of Keras alone, which a file needs."""
+        table = np.random.default_rng(1).normal(size=(T, C))
+        model = model_of(lambda x: x + table, heads_of(("scores", lambda scores: scores + RELATIVE)))
+        explain = lrp_tf.Explainer(model, "attn_lrp", positions="token")
+        expected = explain(TOKENS, 0).numpy()
+        assert np.abs(expected - lrp_tf.Explainer(model, "attn_lrp")(TOKENS, 0)).max() > 1e-3 * np.abs(expected).max()
+        explain.save(tmp_path / "net.lrp")
+        lrp_tf.export(explain, tmp_path / "1")
+        served = tf.saved_model.load(tmp_path / "1").signatures["explain_target"]
+        name = next(name for name in served.structured_input_signature[1] if name != "target")
+        found = {
+            "pickle": pickle.loads(pickle.dumps(explain))(TOKENS, 0),
+            "load": lrp_tf.Explainer.load(tmp_path / "net.lrp", model)(TOKENS, 0),
+            "with_model": explain.with_model(model)(TOKENS, 0),
+            "export": served(**{name: tf.constant(TOKENS), "target": tf.constant([0, 0])})["relevance"],
+            "map": np.concatenate([part.numpy() for part in explain.map(TOKENS, batch=1, target=0)]),
+        }
+        for way, relevance in found.items():
+            np.testing.assert_allclose(relevance, expected, rtol=0, atol=1e-9, err_msg=way)

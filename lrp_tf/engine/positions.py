@@ -173,8 +173,8 @@ def _constants(graph: Graph) -> dict[Ref, np.ndarray]:
             tensors = [found[ref] if ref in found else _empty(ref) for ref in step.inputs]
             if all(tensor is not None for tensor in tensors):
                 found.update(zip(step.outputs, keras.tree.flatten(step.call(*tensors)), strict=True))
-    # A variable in bfloat16 gives NumPy no array of itself.
-    return {ref: tf.convert_to_tensor(value).numpy() for ref, value in found.items()}
+        # A variable in bfloat16 gives NumPy no array of itself.
+        return {ref: tf.convert_to_tensor(value).numpy() for ref, value in found.items()}
 
 
 def _empty(ref: Ref) -> tf.Tensor | None:

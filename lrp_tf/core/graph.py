@@ -110,6 +110,7 @@ class Step:
     activated: tuple[int, ...] = ()  # inputs that an activation function gave
     held: tuple[int, ...] = ()  # inputs that relevance never enters; constants alone until handlers are assigned
     marks: Marks = Marks()
+    parts: tuple[Step, ...] = ()  # linear steps whose sum it is, see `engine.joining`; each reads some of `inputs`
 
     @property
     def name(self) -> str:

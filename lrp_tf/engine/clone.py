@@ -250,8 +250,7 @@ def clone_with_rules(
         model: a Keras 3 model; it is left untouched and its weights are read at every call.
         composite: see `composites.get`.
         output: name or index of the output, for models with several.
-        relevance_filter, nonnegative, fast, recompute, sizes: see `Explainer`.
-        relevance_filter, nonnegative, fast, recompute, positions: see `Explainer`.
+        relevance_filter, nonnegative, fast, recompute, sizes, positions: see `Explainer`.
         **options: of the preset that `composite` names, see `composites.get`.
 
     Raises:

@@ -1,0 +1,67 @@
+"""A step that holds a graph, which runs once for each entry of the time axis: recurrent layers and scans."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from lrp_tf.core.graph import Graph, Step
+from lrp_tf.core.protocol import Handler
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Loop:
+    """The operation of a step that runs its `body` for each time step. The step's arguments are
+    (sequences, states, mask or None, captured): lists of refs, in this order in `Step.inputs`, too.
+
+    The inputs of the body are, in this order: one entry [B, ...] of each sequence [B, T, ...], the states [B, ...], and
+    what the body reads of the graph around it (`captured`: variables and arrays, unbatched). Its outputs are those of
+    the time step [B, ...], then the new states. A tensor may appear several times among them, as h does in an LSTM.
+
+    The outputs of the step are those of the body, stacked to [B, T, ...] (`stacked`) or of the last time step, and
+    behind them, if `returns_states`, the last states.
+
+    Attributes:
+        layer: of Keras, or the operation that the loop is made from; for tables and messages.
+        body: canonized with the graph around it.
+        sequences, states: how many of each.
+        backwards: the last time step runs first, and the outputs are stacked in the order of the run, as Keras does.
+        stacked: see above.
+        returns_states: see above.
+        zeros_where_masked: the output of a masked time step is 0, not that of the last one that was not masked.
+    """
+
+    layer: object
+    body: Graph
+    sequences: int
+    states: int
+    backwards: bool = False
+    stacked: bool = True
+    returns_states: bool = False
+    zeros_where_masked: bool = False
+
+    @property
+    def name(self) -> str:
+        return getattr(self.layer, "name", self.label)
+
+    @property
+    def label(self) -> str:
+        return type(self.layer).__name__
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class EachTimeStep(Handler):
+    """What a composite assigned to the steps of a body. `engine.loop` makes a handler of it that runs.
+
+    Attributes:
+        handlers: the rule or flow of every step of the body.
+    """
+
+    handlers: dict[Step, Handler]
+
+    def __repr__(self) -> str:
+        return "for each time step:"
+
+
+def body_of(step: Step) -> Graph | None:
+    """The graph that a step holds; None: it is a single operation."""
+    return step.op.body if isinstance(step.op, Loop) else None

@@ -16,11 +16,6 @@ def sequence(make, shape=(4, 3)):
     return keras.Model(i, make()(i))
 
 
-def cell(make, states=1):
-    i, *h = (keras.Input((3,)) for _ in range(states + 1))
-    return keras.Model([i, *h], make()(i, h)[0])
-
-
 REFUSED = {
     "SimpleRNN": lambda: sequence(lambda: kl.SimpleRNN(3)),
     "GRU": lambda: sequence(lambda: kl.GRU(3, return_sequences=True)),
@@ -33,10 +28,6 @@ REFUSED = {
         )
         for rank in (1, 2, 3)
     },
-    "SimpleRNNCell": lambda: cell(lambda: kl.SimpleRNNCell(3)),
-    "GRUCell": lambda: cell(lambda: kl.GRUCell(3)),
-    "LSTMCell": lambda: cell(lambda: kl.LSTMCell(3), 2),
-    "StackedRNNCells": lambda: cell(lambda: kl.StackedRNNCells([kl.GRUCell(3), kl.GRUCell(3)]), 2),
     "Lambda": lambda: sequence(lambda: kl.Lambda(lambda x: x * 2, output_shape=(4, 3))),
     "Discretization": lambda: sequence(lambda: kl.Discretization(bin_boundaries=[0.0, 1.0])),
     "CategoryEncoding": lambda: keras.Model(i := keras.Input((3,), dtype="int32"), kl.CategoryEncoding(4)(i)),

@@ -116,10 +116,47 @@ class SplitTime:
         return split
 
 
+class InitialState:
+    """The states that a recurrent layer begins with, [B, ...] each, for a sequence [B, T, ...]; read at every call.
+
+    Those of a stateful layer are what its last call in Keras left, and remain as they are.
+    """
+
+    name = "initial_state"
+    label = "InitialState"
+
+    def __init__(self, layer: keras.layers.RNN) -> None:
+        self.layer = layer
+
+    def call(self, sequence: tf.Tensor) -> list[tf.Tensor]:
+        """The states, flat.
+
+        Raises:
+            ValueError: the layer is stateful, and the batch is larger than the one that its states belong to.
+        """
+        rows = sequence.shape[0]
+        if not self.layer.stateful:
+            return keras.tree.flatten(self.layer.get_initial_state(tf.shape(sequence)[0] if rows is None else rows))
+        states = [tf.convert_to_tensor(state) for state in keras.tree.flatten(self.layer.states)]
+        if rows is not None and rows > states[0].shape[0]:
+            raise ValueError(
+                f"{self.layer.name!r} is stateful, and keeps the states of {states[0].shape[0]} samples. Expected a "
+                f"batch of that size, as the model's own call does. Received: {rows} samples."
+            )
+        return [state[: tf.shape(sequence)[0]] for state in states]
+
+    def example(self) -> list:
+        """The states of one sample, as they are nested in the cell."""
+        if self.layer.stateful:
+            return [*keras.tree.map_structure(lambda state: tf.convert_to_tensor(state)[:1], self.layer.states)]
+        return [*self.layer.get_initial_state(1)]
+
+
 # Positions of the tensors that these operations read the shape of, and no values.
 SHAPE_ONLY: dict[type | str, tuple[int, ...]] = {
     **dict.fromkeys(("ops.OnesLike", "ops.ZerosLike", "ops.FullLike", "ops.Size"), (0,)),
     EachSample: (1,),
+    InitialState: (0,),
 }
 
 

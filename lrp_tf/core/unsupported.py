@@ -30,6 +30,8 @@ FOLLOWED: dict[str, str] = {
     **dict.fromkeys(("Attention", "AdditiveAttention"), "its products; attention weights held constant"),
     "TimeDistributed": "its layer, with the time steps among the samples",
     **dict.fromkeys(("SpectralNormalization", "Pipeline"), "what it wraps"),
+    **dict.fromkeys(("SimpleRNNCell", "GRUCell", "LSTMCell"), "its products; gates held constant"),
+    "StackedRNNCells": "its cells",
     "ReversibleEmbedding": "a look-up, or a product with the transposed table",
     "Activation": "element-wise functions of Keras pass R; others by registration",
     "InputLayer": "the input",
@@ -38,7 +40,6 @@ FOLLOWED: dict[str, str] = {
 UNSUPPORTED: dict[str, str] = {
     **dict.fromkeys(("RNN", "SimpleRNN", "GRU", "LSTM", "Bidirectional"), _RECURRENT),
     **dict.fromkeys(("ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D"), _RECURRENT),
-    **dict.fromkeys(("SimpleRNNCell", "GRUCell", "LSTMCell", "StackedRNNCells"), _RECURRENT),
     **dict.fromkeys(("TFSMLayer", "FlaxLayer", "JaxLayer", "TorchModuleWrapper"), _FOREIGN),
     "Lambda": (
         "it runs a Python function of which nothing is known. Remedy: lrp_tf.flows.register_activation({function}) if "

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import keras
 
-from lrp_tf.core.operations import STEPWISE, BroadcastSamples, Constants, EachSample, InputShift, MergeTime, SplitTime
+from lrp_tf.core.operations import (
+    STEPWISE,
+    BroadcastSamples,
+    Constants,
+    EachSample,
+    InitialState,
+    InputShift,
+    MergeTime,
+    SplitTime,
+)
 from lrp_tf.flows.base import Flow, Identity, PassThrough, register
 from lrp_tf.flows.functions import Angle, Homogeneous, ProductOver, Ranked, Remainder, Replacement, SoftMaximum
 from lrp_tf.flows.moves import Cast, Detached, Gather, InputScaling, Lookup, Move, Pad, Select, normalize, rescale
@@ -102,4 +111,5 @@ register(SplitTime, Move(moved=(0,)))
 register(InputShift, PassThrough(transparent=True))
 register(Constants, Detached())
 register(EachSample, Detached())
+register(InitialState, Detached())
 register(BroadcastSamples, Move())

@@ -12,6 +12,7 @@ from keras import tree
 from lrp_tf.core.graph import Step
 from lrp_tf.tracing import decompositions
 from lrp_tf.tracing.arguments import as_ref, in_inference, output_spec
+from lrp_tf.tracing.loops import Found, is_recurrent
 from lrp_tf.tracing.substitutes import run
 from lrp_tf.tracing.symbolic import NotBuiltError, batch_sizes, renewed
 from lrp_tf.tracing.unfollowed import UntraceableError, reason_of, unbuilt, untraceable
@@ -25,7 +26,7 @@ class Calling:
 
     Attributes:
         keep: see `follow.trace`.
-        steps: those found so far.
+        found: steps, layers and calls met so far.
         within: the layers whose parts are walked, outermost first.
         remedy: for sizes that the model leaves open; empty where it leaves none.
         calling: path and owners of the `call` that runs; None: none does.
@@ -33,7 +34,7 @@ class Calling:
 
     def __init__(self, keep: Keep) -> None:
         self.keep = keep
-        self.steps: list[Step] = []
+        self.found = Found()
         self.within: tuple = ()
         self.remedy = ""
         self.calling: tuple[str, tuple] | None = None
@@ -72,8 +73,8 @@ class Calling:
         prefix, within = self.calling
         path = prefix + layer.name
         refs = tree.map_structure(as_ref, (args, {name: a for name, a in kwargs.items() if name != "training"}))
-        step = Step(layer, refs[0], refs[1], (), path, len(self.steps), within)
-        if not isinstance(layer, keras.Model) and (self.keep(step) or decompositions.per_time_step(layer)):
+        step = Step(layer, refs[0], refs[1], (), path, len(self.found.steps), within)
+        if not isinstance(layer, keras.Model) and (self.keep(step) or _runs_over_time(layer)):
             return output_spec(layer, args, kwargs)
         call = decompositions.lookup(step) or layer.call
         try:
@@ -86,3 +87,7 @@ class Calling:
             except Exception:
                 pass
             raise
+
+
+def _runs_over_time(layer: keras.Layer) -> bool:
+    return decompositions.per_time_step(layer) or is_recurrent(layer)

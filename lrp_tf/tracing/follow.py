@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import re
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -17,8 +17,8 @@ from keras.src.backend.common.masking import get_keras_mask, set_keras_mask
 
 from lrp_tf.core import linear
 from lrp_tf.core.graph import Call, Graph, Ref, Step, check_model, symbol, untracked
-from lrp_tf.core.operations import ActivationFunction, Constants, MergeTime, SplitTime
-from lrp_tf.tracing import decompositions
+from lrp_tf.core.operations import ActivationFunction, Constants
+from lrp_tf.tracing import decompositions, loops
 from lrp_tf.tracing import sizes as open_sizes
 from lrp_tf.tracing.arguments import (
     cast_symbol,
@@ -32,6 +32,7 @@ from lrp_tf.tracing.arguments import (
 from lrp_tf.tracing.calling import Calling, Keep
 from lrp_tf.tracing.changes import refuse_quantized
 from lrp_tf.tracing.inputs import as_function, built_inputs, by_name, plain
+from lrp_tf.tracing.loops import Constant, Found
 from lrp_tf.tracing.probes import MixedSamplesError
 from lrp_tf.tracing.samples import places_behind, samples_first
 from lrp_tf.tracing.sizes import Sizes
@@ -74,12 +75,12 @@ def trace(model: keras.Model, keep: Keep = lambda step: True, sizes: Sizes | Non
     graph = []
 
     def build() -> list[tf.Tensor]:
-        tracer = _Tracer(keep)
+        tracer = _Tracer(model, keep)
         with own_calls(tracer.call_inside):
             graph.append(_trace(model, tracer, sizes))
-        return tracer.tensors
+        return [constant.tensor for constant in tracer.found.constants.values()]
 
-    replaced = variables_give_way(), plain_indices(), sizes_followed(), of_tensorflow()
+    replaced = variables_give_way(), plain_indices(), sizes_followed(), of_tensorflow(), loops.as_in_keras()
     with one_thread(), names_kept(), warnings.catch_warnings(), contextlib.ExitStack() as stack:
         # Keras says it whenever the model itself runs.
         warnings.filterwarnings("ignore", "Layer .* was passed an input with a mask attached", UserWarning)
@@ -108,7 +109,7 @@ def _trace(model: keras.Model, tracer: _Tracer, sizes: Sizes | None) -> Graph:
     if function is None:
         (structure,) = tree.pack_sequence_as(arguments, inputs)
         found = tracer.expand(model, model.call, (structure,), {}, "")
-        tracer.followed.append(model.name)
+        tracer.found.followed.append(model.name)
     else:
         tracer.batch = next((t.shape[0] for t in tensors if t.shape[0] is not None), None)
         structure = plain(function._inputs_struct, inputs)
@@ -116,7 +117,7 @@ def _trace(model: keras.Model, tracer: _Tracer, sizes: Sizes | None) -> Graph:
     outputs = tree.flatten(found)
     names = list(getattr(model, "output_names", None) or [])
     keys = [".".join(map(str, keys)) for keys, _ in tree.flatten_with_path(found)]
-    return Graph(
+    graph = Graph(
         model=model,
         inputs=inputs,
         outputs=outputs,
@@ -126,35 +127,33 @@ def _trace(model: keras.Model, tracer: _Tracer, sizes: Sizes | None) -> Graph:
         output_keys=keys if isinstance(found, dict) else [],
         steps=tracer.finish(),
         dtype=tracer.dtype(inputs),
-        layers=tracer.layers,
-        calls=tracer.calls,
-        followed=tracer.followed,
+        layers=tracer.found.layers,
+        calls=tracer.found.calls,
+        followed=tracer.found.followed,
         sizes={
             name: shape for name, shape, left in zip(input_names, shapes, open_shapes, strict=True) if shape != left
         },
     )
+    loops.settle(graph)
+    return graph
 
 
 class _Tracer(Calling):
     """Collects the steps while the recorded graphs of a model and its sub-models are walked."""
 
-    def __init__(self, keep: Keep) -> None:
+    def __init__(self, model: keras.Model, keep: Keep) -> None:
         super().__init__(keep)
         self.batch: int | None = None  # size of the batch, where the model fixes it
-        self.layers: dict[str, list[tuple[Ref, ...]]] = {}
-        self.calls: list[Call] = []
-        self.followed: list[str] = []
+        self.model = model
         self.named: dict[str, list] | None = None  # operations met in the `call` that is followed
         self.dtypes: set[str] = set()  # that layers compute in
-        self.tensors: list[tf.Tensor] = []  # values of the constants
-        self._constants: dict[int, tuple[Any, Ref]] = {}  # the value is kept, so that its id is not used again
 
     def finish(self) -> list[Step]:
         """The steps, with one ahead of them that makes the constants."""
-        if not self.tensors:
-            return self.steps
-        refs = tuple(ref for _, ref in self._constants.values())
-        return [Step(Constants(list), (), {}, refs, "constants", -1), *self.steps]
+        if not self.found.constants:
+            return self.found.steps
+        refs = tuple(constant.ref for constant in self.found.constants.values())
+        return [Step(Constants(list), (), {}, refs, "constants", -1), *self.found.steps]
 
     def dtype(self, inputs: list[Ref]) -> str:
         return "float64" if "float64" in (self.dtypes or {ref.dtype for ref in inputs}) else "float32"
@@ -163,18 +162,28 @@ class _Tracer(Calling):
         """A ref instead of a variable or array among the arguments of an operation."""
         if not (tf.is_tensor(value) or isinstance(value, (np.ndarray, keras.Variable))):
             return value
-        if id(value) not in self._constants:
+        known = self.found.constants
+        if id(value) not in known:
             tensor = tf.convert_to_tensor(value)
-            self._constants[id(value)] = (value, Ref(tensor.shape, tensor.dtype.name, batched=False))
-            self.tensors.append(tensor)
-        return self._constants[id(value)][1]
+            known[id(value)] = Constant(value, tensor, Ref(tensor.shape, tensor.dtype.name, batched=False))
+        return known[id(value)].ref
+
+    @contextlib.contextmanager
+    def apart(self) -> Iterator[Found]:
+        """What is found meanwhile belongs to the body of a loop."""
+        outer = self.found
+        self.found = Found()
+        try:
+            yield self.found
+        finally:
+            self.found = outer
 
     def run(self, function: Any, inputs: list[Ref], prefix: str) -> list[Ref]:
         """Walk the recorded graph of `function` with refs instead of tensors."""
 
         def visit(op: Any, args: tuple, kwargs: dict, count: int) -> list:
             found = tree.flatten(self.visit(op, args, kwargs, prefix))
-            constants = {id(ref) for _, ref in self._constants.values()}
+            constants = {id(constant.ref) for constant in self.found.constants.values()}
             # A `call` that was followed may have returned None, and what it made of variables alone, beside tensors.
             tensors = [leaf for leaf in found if isinstance(leaf, Ref)]
             for outputs in (found, tensors, [ref for ref in tensors if id(ref) not in constants]):
@@ -214,10 +223,10 @@ class _Tracer(Calling):
         given = [a for a in tree.flatten((args, kwargs)) if isinstance(a, Ref)]
         masks = {ref: ref.mask for ref in given if ref.mask is not None}
         outputs = self.unfold(op, args, kwargs, path)
-        refs, followed = refs_in(outputs), path in self.followed
+        refs, followed = refs_in(outputs), path in self.found.followed
         if followed or not isinstance(op, keras.Model):  # of other models only its layers are called
-            self.calls.append(Call(path, own, args, kwargs, tuple(refs), followed, masks))
-        self.layers.setdefault(path, []).append(tuple(refs))
+            self.found.calls.append(Call(path, own, args, kwargs, tuple(refs), followed, masks))
+        self.found.layers.setdefault(path, []).append(tuple(refs))
         if isinstance(op, keras.Layer):
             self.pass_mask_on(op, args, kwargs, refs)
         return outputs
@@ -228,41 +237,45 @@ class _Tracer(Calling):
             function = as_function(op)
             if function is None:
                 outputs = self.expand(op, op.call, args, kwargs, path + "/")
-                self.followed.append(path)
+                self.found.followed.append(path)
                 return outputs
             refs = [a for a in tree.flatten((args, kwargs)) if isinstance(a, Ref)]
             outputs = self.run(function, by_name(function, args, refs)[: len(function.inputs)], path + "/")
             return tree.pack_sequence_as(untracked(function._outputs_struct), outputs)
-        step = Step(self.sized(op, args, path), args, kwargs, (), path, len(self.steps), self.within)
+        step = Step(self.sized(op, args, path), args, kwargs, (), path, len(self.found.steps), self.within)
         if (moved := samples_first(step)) is not None:
             return self.expand(op, moved, args, kwargs, path + "/")
         if self.keep(step):
             return self.with_activation(step)
         if decompositions.per_time_step(op):
-            return self.each_time_step(op, step, args[0] if args else kwargs["inputs"], path)
+            return loops.each_time_step(self, step)
         call = decompositions.lookup(step)
         if call is None and not isinstance(op, keras.Layer):
             return self.whole(step)  # an operation that nothing covers: the composite will say so
         try:
             with self.undone_on_error():
+                if loops.is_recurrent(op) and call is None:
+                    return loops.recurrence(self, step)
                 outputs = self.expand(op, call or op.call, args, kwargs, path + "/")
         except ValueError as error:
             return self.whole(dataclasses.replace(step, why=str(error)))
         if isinstance(op, keras.Layer):
-            self.followed.append(path)
+            self.found.followed.append(path)
         return outputs
 
     @contextlib.contextmanager
     def undone_on_error(self) -> Iterator[None]:
         """Steps and calls that were found before an error are forgotten."""
-        known = {name: len(calls) for name, calls in self.layers.items()}
-        lists = [(found, len(found)) for found in (self.steps, self.calls, self.followed)]
+        known = {name: len(calls) for name, calls in self.found.layers.items()}
+        lists = [(found, len(found)) for found in (self.found.steps, self.found.calls, self.found.followed)]
         try:
             yield
         except ValueError:
             for found, length in lists:
                 del found[length:]
-            self.layers = {name: calls[: known[name]] for name, calls in self.layers.items() if name in known}
+            self.found.layers = {
+                name: calls[: known[name]] for name, calls in self.found.layers.items() if name in known
+            }
             raise
 
     def with_activation(self, step: Step) -> Any:
@@ -281,7 +294,7 @@ class _Tracer(Calling):
                 outputs = self.expand(step.op, function, (inner,), {}, f"{step.path}:{split.label}/")
         except ValueError:  # the composite says what to do
             return self.whole(step)
-        self.followed.append(step.path)
+        self.found.followed.append(step.path)
         return outputs
 
     def whole(self, step: Step) -> Any:
@@ -301,14 +314,8 @@ class _Tracer(Calling):
         outputs = tree.map_structure(
             lambda t: made_ref(t, next(places)) if isinstance(t, keras.KerasTensor) else t, spec
         )
-        self.steps.append(dataclasses.replace(step, outputs=tuple(refs_in(outputs))))
+        self.found.steps.append(dataclasses.replace(step, outputs=tuple(refs_in(outputs))))
         return outputs
-
-    def add(self, op: Any, args: tuple, shape: Iterable[int | None], path: str, each: int = 1) -> Ref:
-        """A step of one of our own operations."""
-        output = Ref(shape, args[0].dtype, each=each)
-        self.steps.append(Step(op, args, {}, (output,), f"{path}/{op.name}", len(self.steps), self.within))
-        return output
 
     @contextlib.contextmanager
     def inside(self, owner: Any) -> Iterator[None]:
@@ -320,18 +327,6 @@ class _Tracer(Calling):
             yield
         finally:
             self.within, self.named = outer
-
-    def each_time_step(self, wrapper: Any, step: Step, x: Ref, path: str) -> Any:
-        """The layer in a TimeDistributed, with the time steps among the samples."""
-        time = x.shape[0]
-        each = x.each * (time or 1)
-        merged = self.add(MergeTime(), (x,), x.shape[1:], path, each)
-        mask = step.kwargs.get("mask")
-        if mask is not None:
-            merged.mask = self.add(MergeTime(), (mask,), mask.shape[1:], path, each)
-        with self.inside(wrapper):
-            outputs = self.visit(wrapper.layer, (merged,), {}, path + "/")
-        return tree.map_structure(lambda y: self.add(SplitTime(), (y, x), (time, *y.shape), path, x.each), outputs)
 
     def expand(self, owner: Any, call: Callable, args: tuple, kwargs: dict, prefix: str) -> Any:
         """The outputs of `call`, recorded on symbolic inputs and walked.

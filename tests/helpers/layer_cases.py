@@ -327,6 +327,25 @@ def reversible(make):
     return ending(i, layer(kl.Dense(4, activation="relu")(layer(i)), reverse=True), tokens(5))
 
 
+def stepping(make, states=1, nested=False):
+    """One time step of a cell: its output and its last new state."""
+    inputs = [keras.Input((3,)) for _ in range(states + 1)]
+    x, *before = [kl.Dense(3)(i) for i in inputs]
+    y, new = make()(x, [before[:1], before[1:]] if nested else before)
+    return ending(
+        inputs, kl.Concatenate()([y, keras.tree.flatten(new)[-1]]), [values(3, seed=k) for k in range(states + 1)]
+    )
+
+
+def cells():
+    case("SimpleRNNCell", stepping, layer=lambda: {"units": 3})
+    case("SimpleRNNCell", stepping, layer=lambda: {"units": 3, "use_bias": False, "activation": "relu"})
+    case("LSTMCell", stepping, 2, layer=lambda: {"units": 3})
+    for options in ({}, {"reset_after": False}):
+        case("GRUCell", stepping, layer=lambda o=options: {"units": 3, **o})
+    case("StackedRNNCells", stepping, 2, True, layer=lambda: {"cells": [kl.GRUCell(3), kl.SimpleRNNCell(3)]})
+
+
 def attention():
     q, v = (5, 4), (3, 4)
     for name, variants in (
@@ -355,5 +374,7 @@ def attention():
     case("MultiHeadAttention", attending, q, v, layer=lambda: {**heads, "value_dim": 5, "output_shape": 7})
 
 
-for fill in (linear_layers, pooling, merges, activations, moves, normalizations, augmentations, sequences, attention):
+for fill in (linear_layers, pooling, merges, activations, moves, normalizations, augmentations):
+    fill()
+for fill in (sequences, cells, attention):
     fill()

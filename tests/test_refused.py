@@ -21,7 +21,6 @@ REFUSED = {
     "GRU": lambda: sequence(lambda: kl.GRU(3, return_sequences=True)),
     "LSTM": lambda: sequence(lambda: kl.TimeDistributed(kl.LSTM(3)), (2, 4, 3)),
     "RNN": lambda: sequence(lambda: keras.Sequential([kl.Dense(3), kl.RNN(kl.GRUCell(3))])),
-    "Bidirectional": lambda: sequence(lambda: kl.Bidirectional(kl.LSTM(3))),
     **{
         f"ConvLSTM{rank}D": lambda rank=rank: sequence(
             lambda: getattr(kl, f"ConvLSTM{rank}D")(2, 2), (2, *[3] * rank, 2)
@@ -48,6 +47,7 @@ REFUSED = {
     ),
 }
 ALONE = {"Layer", "Wrapper", "InputSpec", "Equalization"}  # Keras records none of them in a model
+ALONE |= {"Bidirectional"}  # the layer in it is named
 FOREIGN = {"TFSMLayer", "FlaxLayer", "JaxLayer", "TorchModuleWrapper"}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 
 from lrp_tf.core.graph import Graph, Step
 from lrp_tf.core.protocol import Handler
@@ -65,3 +66,11 @@ class EachTimeStep(Handler):
 def body_of(step: Step) -> Graph | None:
     """The graph that a step holds; None: it is a single operation."""
     return step.op.body if isinstance(step.op, Loop) else None
+
+
+def steps_within(graph: Graph) -> Iterator[Step]:
+    """The steps of a graph in order, those of a body behind the step that holds it."""
+    for step in graph.steps:
+        yield step
+        if (body := body_of(step)) is not None:
+            yield from steps_within(body)

@@ -8,12 +8,13 @@ import math
 import warnings
 from collections.abc import Callable, Iterable
 
-import keras
 import numpy as np
 import tensorflow as tf
 
 from lrp_tf.core.account import Account
 from lrp_tf.core.graph import Graph, Ref, Step
+from lrp_tf.core.loop import body_of, steps_within
+from lrp_tf.core.operations import InitialState
 from lrp_tf.engine import diagnosis
 from lrp_tf.engine.clone import Clone
 from lrp_tf.engine.propagate import Forward
@@ -99,15 +100,24 @@ class Check:
         return str(self.table)
 
 
-# Layers of Keras that are followed into two convolutions. Tests compare them with these for every rule, so that a check
-# of each model, which costs more than all else in the first call of a NASNet, would tell nothing new.
-_KNOWN = (keras.layers.SeparableConv1D, keras.layers.SeparableConv2D)
+# Layers of Keras that are followed. Tests compare them with these for every rule, so that a check of each model, which
+# costs more than all else in the first call of a NASNet, would tell nothing new.
+_KNOWN = {
+    *("SeparableConv1D", "SeparableConv2D", "Bidirectional"),
+    *("SimpleRNNCell", "GRUCell", "LSTMCell", "ConvLSTMCell", "StackedRNNCells"),
+}
 
 
 def concerns(graph: Graph) -> bool:
     """Whether the model has layers that were followed or registered: only a check can vouch for these."""
-    known = {call.path for call in graph.calls if call.followed and type(call.op) in _KNOWN}
-    return not known.issuperset(graph.followed) or any(_is_registered(step) for step in graph.steps)
+    known = {call.path for call in graph.calls if call.followed and _is_known(type(call.op))}
+    bodies = filter(None, map(body_of, graph.steps))
+    registered = any(_is_registered(step) for step in graph.steps)
+    return registered or not known.issuperset(graph.followed) or any(map(concerns, bodies))
+
+
+def _is_known(cls: type) -> bool:
+    return cls.__module__.startswith("keras.") and cls.__name__ in _KNOWN
 
 
 def _is_registered(step: Step) -> bool:
@@ -116,27 +126,33 @@ def _is_registered(step: Step) -> bool:
 
 
 def check(clone: Clone, inputs: list[tf.Tensor], logits: tf.Tensor, composite: str) -> Check:
-    """Compare the clone with the model on the first two samples of a batch.
+    """Compare the clone with the model on the first two samples of a batch; on all where layers keep their states.
 
     Args:
         inputs: flat, [B, ...] each; a second sample is made from a single one.
         logits: what the compiled pass gave for `inputs`, [B, ...].
         composite: its name.
     """
-    count = min(2, inputs[0].shape[0])
-    logits, pair = logits[:count], [_pair(x) for x in inputs]
+    whole = any(_keeps_states(step) for step in steps_within(clone.graph))
+    count = inputs[0].shape[0] if whole else min(2, inputs[0].shape[0])
+    logits, pair = logits[:count], inputs if whole else [_pair(x) for x in inputs]
     try:
         forward = clone.forward(pair)
         found = [
             *_outputs(clone, forward, pair, logits),
             *_backward(clone, forward, pair),
-            *_linearity(clone.graph.steps, forward),
+            *_linearity(list(steps_within(clone.graph)), forward, clone.graph.dtype),
         ]
     except tf.errors.OpError as error:  # compiled passes may run on machines where single operations do not
         found = [_unknown(f"single steps do not run on this machine: {reason_of(error)}")]
     order = ("output", "layers", "finite", "books", "growth", "samples", "linear")
     found.sort(key=lambda finding: order.index(finding.name))
     return Check(f"{clone.graph.model.name}, composite {composite}: check of {count} sample(s)", tuple(found))
+
+
+def _keeps_states(step: Step) -> bool:
+    """Whether each sample has a state of its own from the call before, so that none can be added or left out."""
+    return isinstance(step.op, InitialState) and step.op.layer.stateful
 
 
 def _pair(x: tf.Tensor) -> tf.Tensor:
@@ -212,7 +228,7 @@ def _first_difference(
 def _backward(clone: Clone, forward: Forward, pair: list[tf.Tensor]) -> Iterable[Finding]:
     """Propagate relevance that starts at the first sample only: none may reach the second one."""
     logits = clone.output(forward)
-    initial = tf.stack([_top(logits[0]), tf.zeros_like(logits[1])])
+    initial = tf.concat([_top(logits[0])[None], tf.zeros_like(logits[1:])], 0)
     rests: dict[Step, float] = {}
 
     def observe(step: Step, arrived: list[tf.Tensor], sent: list[tf.Tensor | None], account: Account) -> None:
@@ -282,12 +298,12 @@ def _growth(initial: list[tf.Tensor], below: list[tf.Tensor], relevances: list[t
 
 def _samples(clone: Clone, forward: Forward, pair: list[tf.Tensor], relevances: list[tf.Tensor]) -> Finding:
     """Whether the values of a sample, and the way of its relevance, depend on that sample alone."""
-    alone = clone.forward([x[:1] for x in pair])
+    alone, samples = clone.forward([x[:1] for x in pair]), pair[0].shape[0]
     limit = 1e-6 if clone.graph.dtype == "float64" else 1e-3
     for step in clone.graph.steps:
         for ref in step.outputs:
             whole, single = forward.values[ref], alone.values[ref]
-            if ref not in clone.graph.out_of_reach and ref.batched and whole.shape[0] == 2 * single.shape[0]:
+            if ref not in clone.graph.out_of_reach and ref.batched and whole.shape[0] == samples * single.shape[0]:
                 scale = 1e-3 * max((magnitude(forward.values[i]) for i in step.inputs), default=0.0)
                 off = relative_difference(whole[: single.shape[0]], single, scale)
                 if not off <= limit:
@@ -301,13 +317,14 @@ def _samples(clone: Clone, forward: Forward, pair: list[tf.Tensor], relevances: 
 # --- registered linear layers ------------------------------------------------------------------
 
 
-def _linearity(steps: list[Step], forward: Forward) -> Iterable[Finding]:
+def _linearity(steps: list[Step], forward: Forward, dtype: str) -> Iterable[Finding]:
     """Whether `forward` of a layer that the user registered is linear in x and in w."""
     found: dict[str, float] = {}
     for step in steps:
         if step.linear is None or step.linear.kernel is None or not _is_registered(step) or not step.signals:
             continue
-        x = forward.values[step.inputs[step.signals[0]]]
+        ref = step.inputs[step.signals[0]]  # in the body of a loop no value is kept
+        x = forward.values[ref] if ref in forward.values else tf.ones([2, *(n or 1 for n in ref.shape)], dtype)
         w = tf.cast(tf.convert_to_tensor(step.linear.kernel(step.op)), x.dtype)
         run, text = functools.partial(step.linear.forward, step.op), f"forward of {step.path!r} ({step.operation})"
         found[f"{text} in x"] = _additive(functools.partial(lambda run, w, x: run(x, w), run, w), x)

@@ -249,13 +249,14 @@ class _Tracer(Calling):
             return self.with_activation(step)
         if decompositions.per_time_step(op):
             return loops.each_time_step(self, step)
-        call = decompositions.lookup(step)
-        if call is None and not isinstance(op, keras.Layer):
-            return self.whole(step)  # an operation that nothing covers: the composite will say so
+        call, loop = decompositions.lookup(step), loops.lookup(step)
+        if call is None and loop is None and not isinstance(op, keras.Layer):  # the composite will say so
+            return self.whole(dataclasses.replace(step, why=loops.REFUSED.get(str(step.kind), "")))
         try:
             with self.undone_on_error():
-                if loops.is_recurrent(op) and call is None:
-                    return loops.recurrence(self, step)
+                if loop is not None and call is None:
+                    with self.explained(op):
+                        return loop(self, step)
                 outputs = self.expand(op, call or op.call, args, kwargs, path + "/")
         except ValueError as error:
             return self.whole(dataclasses.replace(step, why=str(error)))

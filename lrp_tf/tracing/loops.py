@@ -143,6 +143,7 @@ def _called(tracer: Tracer, layer: keras.layers.RNN, x: Ref, states: tuple, path
     if isinstance(cell, keras.Layer):
         y, new = tracer.visit(cell, (x, states), {}, f"{path}/")
     else:  # any object that Keras can call
+        tracer.found.followed.append(f"{path}/{type(cell).__name__}")
         y, new = tracer.expand(layer, cell, (x, states), {}, f"{path}/")
     return tree.flatten(y), tree.flatten(new)
 
@@ -244,6 +245,75 @@ def settle(graph: Graph) -> None:
         if (body := body_of(step)) is not None:
             body.dtype = graph.dtype
             settle(body)
+
+
+# --- scans --------------------------------------------------------------------------------------
+
+
+def scan(tracer: Tracer, step: Step) -> Any:
+    """The outputs of ops.scan(f, init, xs), for xs [T, B, ...]: the last carry, and what f returns beside it."""
+    given = inspect.signature(step.op.call).bind(*step.args, **step.kwargs).arguments
+    carry, xs, reverse = given["init"], given.get("xs"), bool(step.op.reverse)
+    states, y = _over_the_first_axis(tracer, step, given["f"], xs, carry, reverse)
+    return states, y
+
+
+def each_entry(tracer: Tracer, step: Step) -> Any:
+    """The outputs of ops.map(f, xs), for xs [T, B, ...]: f of each time step, [T, B, ...]."""
+    given = inspect.signature(step.op.call).bind(*step.args, **step.kwargs).arguments
+    _, y = _over_the_first_axis(tracer, step, lambda _, x: ((), given["f"](x)), given["xs"], (), False)
+    return y
+
+
+def _over_the_first_axis(
+    tracer: Tracer, step: Step, f: Callable, xs: Any, carry: Any, reverse: bool
+) -> tuple[Any, Any]:
+    """The last carry and the outputs of f(carry, x) -> (carry, y), structured as f returns them."""
+    path, sequences = step.path, tree.flatten(xs)
+    for x in sequences:
+        if not isinstance(x, Ref) or not x.batched or x.axis != 1 or x.each != 1:
+            raise NotFollowedError(
+                "it runs over the first axis of something that does not hold the samples of a batch on the second one",
+                "transpose, so that what it runs over has the axes (time, batch, ...)",
+            )
+    for state in tree.flatten(carry):
+        if not isinstance(state, Ref) or not state.batched or state.axis:
+            raise NotFollowedError("its init holds no samples", "compute init with the samples on the first axis")
+
+    def turned(ref: Ref, reversed_too: bool = False) -> Ref:
+        def move(x: Any) -> Any:
+            x = ops.transpose(x, (1, 0, *range(2, len(x.shape))))
+            return ops.flip(x, axis=0) if reversed_too else x
+
+        return tracer.expand(step.op, move, (ref,), {}, f"{path}/")
+
+    batch_first = [turned(x) for x in sequences]
+    entry = tree.map_structure(lambda x: Ref(x.shape[1:], x.dtype), tree.pack_sequence_as(xs, batch_first))
+    states = tree.map_structure(lambda s: Ref(s.shape, s.dtype), carry)
+    with tracer.apart() as found:
+        new, y = tracer.expand(step.op, f, (states, entry), {}, f"{path}/")
+    tree.assert_same_structure(new, states)
+    captured, body = close(tracer, found, tree.flatten(entry), tree.flatten(states), tree.flatten(y), tree.flatten(new))
+    loop = Loop(step.op, body, len(sequences), len(tree.flatten(states)), backwards=reverse, returns_states=True)
+    outputs = run(tracer, loop, batch_first, tree.flatten(carry), None, captured, path)
+    count = len(outputs) - loop.states
+    stacked = [turned(output, reverse) for output in outputs[:count]]
+    return tree.pack_sequence_as(carry, outputs[count:]), tree.pack_sequence_as(y, stacked)
+
+
+def lookup(step: Step) -> Callable[[Tracer, Step], Any] | None:
+    """What walks a step that runs something for each time step; None for any other."""
+    if is_recurrent(step.op):
+        return recurrence
+    return {"ops.Scan": scan, "ops.Map": each_entry}.get(str(step.kind))
+
+
+_ROUNDS = (
+    "How often it runs is known at the call only. Remedy: write it with keras.ops.scan over a tensor "
+    "(time, batch, ...), with keras.layers.RNN(cell), or as a Python loop"
+)
+# Loops that no step stands for, and why.
+REFUSED = dict.fromkeys(("ops.WhileLoop", "ops.ForiLoop"), _ROUNDS)
 
 
 # --- a layer that is called for each time step ----------------------------------------------------

@@ -86,6 +86,7 @@ def untouched(layers: list[keras.Layer]) -> Iterator[None]:
         pass
 
     unbuilt = [layer for layer in layers if not layer.built]
+    never_called = [layer for layer in layers if vars(layer).get("_called") is False]
     ours = [(layer, "build", ignore if _builds_nothing(layer) else refuse) for layer in unbuilt]
     ours += [(layer, "add_loss", ignore) for layer in layers]
     theirs = [vars(layer).get(name) for layer, name, _ in ours]
@@ -101,6 +102,8 @@ def untouched(layers: list[keras.Layer]) -> Iterator[None]:
                 object.__setattr__(layer, name, method)
         for layer in unbuilt:
             object.__setattr__(layer, "built", False)
+        for layer in never_called:
+            object.__setattr__(layer, "_called", False)
         for layer, (inbound, outbound) in zip(layers, records, strict=True):
             del layer._inbound_nodes[inbound:]
             del layer._outbound_nodes[outbound:]

@@ -68,6 +68,35 @@ class Single(keras.Layer):
         return new, new
 
 
+class Plain:
+    """A cell that is no layer."""
+
+    state_size = 2
+    compute_dtype = "float32"
+
+    def call(self, inputs, states):
+        return states[0] - inputs, [ops.sigmoid(states[0]) * inputs]
+
+    __call__ = call
+
+
+class Nested(keras.Layer):
+    """A cell that runs a recurrent layer over each entry [T, C] of its sequence."""
+
+    state_size = 3
+
+    def __init__(self):
+        super().__init__()
+        self.inner = kl.GRU(3)
+
+    def build(self, shape):
+        self.inner.build((None, *shape[1:]))
+
+    def call(self, inputs, states):
+        new = self.inner(inputs) + 0.5 * states[0]
+        return new, [new]
+
+
 SEQUENCE = (5, 2)
 LAYERS = {
     "simple": (lambda: kl.SimpleRNN(4), SEQUENCE),
@@ -82,6 +111,8 @@ LAYERS = {
     "stacked, one": (lambda: kl.RNN(kl.StackedRNNCells([kl.SimpleRNNCell(3)]), return_sequences=True), SEQUENCE),
     "own cell": (lambda: kl.RNN(Decay(), return_sequences=True, return_state=True), SEQUENCE),
     "smallest cell": (lambda: kl.RNN(Single()), SEQUENCE),
+    "no layer": (lambda: kl.RNN(Plain(), return_sequences=True), SEQUENCE),
+    "loop in a loop": (lambda: kl.RNN(Nested(), return_sequences=True), (3, 4, 2)),
     "images, 1-D": (lambda: kl.ConvLSTM1D(3, 2, padding="same", return_sequences=True), (3, 6, 2)),
     "images, 2-D": (lambda: kl.ConvLSTM2D(2, 3, strides=2, return_state=True, dropout=0.2), (3, 6, 5, 2)),
     "images, 3-D": (lambda: kl.ConvLSTM3D(2, 2, dilation_rate=2, padding="same", use_bias=False), (2, 4, 4, 3, 2)),
@@ -232,6 +263,10 @@ def test_scan_over_samples_and_rounds_without_a_number_are_refused() -> None:
     x = keras.Input((3,))
     over_samples = keras.Model(x, ops.map(ops.tanh, x))
     assert "(time, batch, ...)" in refusal(over_samples)
+    x, h = keras.Input((4, 3)), keras.Input((3,))
+    closure = by_time(lambda xs, h: ops.transpose(ops.map(lambda x: x * h, xs), (1, 0, 2)), x, h)
+    assert "reads h, which the model computes outside" in refusal(closure)
+    x = keras.Input((3,))
     rounds = ops.while_loop(lambda h: ops.all(h < 5.0), lambda h: (h + 1.0,), (x,))
     assert "How often it runs" in refusal(keras.Model(x, rounds))
 
@@ -257,6 +292,26 @@ def test_cell_that_is_not_followed_is_named() -> None:
     graph = trace(keras.Model(x, kl.RNN(Raw(name="raw"))(x)), flows.keeps)
     found = [step for loop in loops_of(graph) for step in loop.body.steps if step.why]
     assert [step.path.split("/")[-1] for step in found] == ["raw"]
+
+
+def test_subclassed_model_with_masks_and_states() -> None:
+    class Translator(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.words, self.encoder = kl.Embedding(9, 3, mask_zero=True), kl.GRU(4, return_state=True)
+            self.both = kl.Bidirectional(kl.LSTM(2, return_sequences=True))
+            self.decoder = kl.GRU(4, return_sequences=True)
+
+        def call(self, tokens):
+            x = self.words(tokens)
+            _, state = self.encoder(x)
+            return self.decoder(self.both(x), initial_state=state)
+
+    model, x = Translator(), np.array([[1, 2, 3, 0], [4, 0, 5, 6]], "int32")
+    model(x)
+    graph = follows(model, x, loops=4)
+    # With states Keras hands the decoder no mask, as the model's own call shows.
+    assert [step.args[2] is not None for step in graph.steps if isinstance(step.op, Loop)] == [True, True, True, False]
 
 
 def test_nothing_is_left_behind_on_the_layers() -> None:

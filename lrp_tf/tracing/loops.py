@@ -254,14 +254,15 @@ def scan(tracer: Tracer, step: Step) -> Any:
     """The outputs of ops.scan(f, init, xs), for xs [T, B, ...]: the last carry, and what f returns beside it."""
     given = inspect.signature(step.op.call).bind(*step.args, **step.kwargs).arguments
     carry, xs, reverse = given["init"], given.get("xs"), bool(step.op.reverse)
-    states, y = _over_the_first_axis(tracer, step, given["f"], xs, carry, reverse)
+    states, y = _over_the_first_axis(tracer, step, _closed(given["f"]), xs, carry, reverse)
     return states, y
 
 
 def each_entry(tracer: Tracer, step: Step) -> Any:
     """The outputs of ops.map(f, xs), for xs [T, B, ...]: f of each time step, [T, B, ...]."""
     given = inspect.signature(step.op.call).bind(*step.args, **step.kwargs).arguments
-    _, y = _over_the_first_axis(tracer, step, lambda _, x: ((), given["f"](x)), given["xs"], (), False)
+    f = _closed(given["f"])
+    _, y = _over_the_first_axis(tracer, step, lambda _, x: ((), f(x)), given["xs"], (), False)
     return y
 
 
@@ -299,6 +300,19 @@ def _over_the_first_axis(
     count = len(outputs) - loop.states
     stacked = [turned(output, reverse) for output in outputs[:count]]
     return tree.pack_sequence_as(carry, outputs[count:]), tree.pack_sequence_as(y, stacked)
+
+
+def _closed(f: Callable) -> Callable:
+    """The function of a scan, which must not read symbolic tensors that it is not given."""
+    read = inspect.getclosurevars(f) if inspect.isfunction(f) else None
+    seen = [*read.nonlocals.items(), *read.globals.items()] if read is not None else []
+    outside = [name for name, v in seen if any(isinstance(t, keras.KerasTensor) for t in tree.flatten(v))]
+    if outside:
+        raise NotFollowedError(
+            f"its function reads {', '.join(outside)}, which the model computes outside of it",
+            "hand it in as part of init, which the function returns unchanged",
+        )
+    return f
 
 
 def lookup(step: Step) -> Callable[[Tracer, Step], Any] | None:

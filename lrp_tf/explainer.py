@@ -312,7 +312,7 @@ class Explainer(Compiling):
         assert found.shares is not None  # as asked for
         assert found.steps is not None
         table = tables.report_table(
-            *(self.graph, self.clone.handlers, self.composite.name, found.shares, found.steps.numpy()),
+            *(self.graph, self.clone.plan.every_step(), self.composite.name, found.shares, found.steps.numpy()),
             filtered=self.clone.relevance_filter is not None,
             positions=bool(self.clone.plan.positions.places),
         )

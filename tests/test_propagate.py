@@ -13,7 +13,7 @@ import lrp_tf
 from lrp_tf import rules
 from lrp_tf.core.graph import Ref
 from lrp_tf.engine import passes, targets
-from lrp_tf.engine.plan import make_plan
+from lrp_tf.engine.planning import make_plan
 from lrp_tf.engine.propagate import forward, in_turn, largest, propagate, propagators
 from lrp_tf.engine.savings import switched_off
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import pickle
 import sys
 from collections.abc import Callable, Iterable
@@ -15,6 +16,7 @@ from lrp_tf.composites import words
 from lrp_tf.composites.match import Match, Predicate, linear_steps
 from lrp_tf.core import protocol, unsupported
 from lrp_tf.core.graph import Graph, Step, UnsupportedLayerError
+from lrp_tf.core.loop import EachTimeStep, body_of
 from lrp_tf.core.numerics import check_stabilizer
 from lrp_tf.core.operations import function_name
 
@@ -140,9 +142,19 @@ class Composite:
             UnsupportedLayerError: a step that neither an entry nor a built-in flow covers.
             ValueError: an entry by name or index that matches nothing.
         """
-        linear = set(linear_steps(graph))
-        selected = [self._select(graph, match, linear, rule) for match, rule in self.entries]
-        return {step: self._handler(graph, step, step in linear, selected) for step in graph.steps}
+        whole = _with_bodies(graph)
+        linear = set(linear_steps(whole))
+        selected = [self._select(whole, match, linear, rule) for match, rule in self.entries]
+
+        def assigned(steps: Iterable[Step]) -> dict[Step, protocol.Handler]:
+            found: dict[Step, protocol.Handler] = {}
+            for step in steps:
+                body = body_of(step)
+                within = None if body is None else EachTimeStep(assigned(body.steps))
+                found[step] = within or self._handler(whole, step, step in linear, selected)
+            return found
+
+        return assigned(graph.steps)
 
     def _select(self, graph: Graph, match: Match | Predicate | None, linear: set[Step], rule: Handler) -> set[Step]:
         if match is None:
@@ -168,6 +180,21 @@ class Composite:
         if handler is None:
             raise UnsupportedLayerError(_unsupported(self, step, linear))
         return handler if self.flow_epsilon is None else handler.with_stabilizer(self.flow_epsilon)
+
+
+def _with_bodies(graph: Graph) -> Graph:
+    """The graph with the steps of its loops' bodies ahead of the loops, so that matchers find them."""
+    if not any(body_of(step) for step in graph.steps):
+        return graph
+
+    def spread(steps: Iterable[Step]) -> list[Step]:
+        found: list[Step] = []
+        for step in steps:
+            body = body_of(step)
+            found += [*spread(body.steps), step] if body is not None else [step]
+        return found
+
+    return dataclasses.replace(graph, steps=spread(graph.steps))
 
 
 def _same(one: Entry, other: Entry) -> bool:

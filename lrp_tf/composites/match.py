@@ -16,6 +16,7 @@ import keras
 from lrp_tf import flows
 from lrp_tf.core.entering import decide
 from lrp_tf.core.graph import Graph, Ref, Step
+from lrp_tf.core.loop import body_of
 from lrp_tf.core.protocol import Handler
 
 Predicate = Callable[[Step], bool]
@@ -105,7 +106,8 @@ def last() -> Match:
                 if step in linear:
                     found.append(step)
                 else:
-                    wanted.update(step.inputs)
+                    body = body_of(step)
+                    wanted.update(step.inputs if body is None else body.outputs)
         return found
 
     return Match(select, "last()")

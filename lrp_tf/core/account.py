@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import tensorflow as tf
 
 from lrp_tf.core.numerics import partial_sums, sample_sum
+
+if TYPE_CHECKING:
+    from lrp_tf.core.graph import Step
 
 
 class Account:
@@ -13,6 +18,9 @@ class Account:
     `bias`: sum of R b / s(z). `stabilizer`: sum of R epsilon sign(z) / s(z). `other`: named mechanisms
     only, see docs/conservation.md. `positions`: what constants took that say where a token is, see
     `engine.positions`. `filter`: what a relevance filter dropped.
+
+    Attributes:
+        rows: the rows of the steps that a loop runs, see `engine.rows`; None: nobody asked for them.
     """
 
     NAMES = ("bias", "stabilizer", "other", "positions", "filter")
@@ -20,6 +28,7 @@ class Account:
     def __init__(self, batch: tf.Tensor | None = None, axis: int = 0, dtype: tf.DType = tf.float64) -> None:
         self.batch, self.axis, self.dtype = batch, axis, dtype  # axis: of the samples
         self.shares: dict[str, tf.Tensor] = {}
+        self.rows: dict[Step, tf.Tensor] | None = None
 
     def add(self, name: str, values: tf.Tensor, times: tf.Tensor | float = 1.0) -> None:
         """Book the sum of `values * times` over each sample under `name`.
@@ -38,6 +47,10 @@ class Account:
         share = sample_sum(values, self.batch, self.dtype)
         if number:
             share *= tf.cast(times, share.dtype) if tf.is_tensor(times) else tf.constant(times, share.dtype)
+        self.merge(name, share)
+
+    def merge(self, name: str, share: tf.Tensor) -> None:
+        """Book a share that is summed already, [B]."""
         self.shares[name] = self.shares[name] + share if name in self.shares else share
 
     def partial_sums(self, values: tf.Tensor, times: tf.Tensor | float = 1.0) -> tf.Tensor:

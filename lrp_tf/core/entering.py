@@ -35,7 +35,7 @@ def decide(
         ValueError: see `hold`.
     """
     held: dict[Step, tuple[int, ...]] = {}
-    ended: set[Ref] = set()
+    ended = graph.constants.intersection(graph.inputs)  # what a body reads of the graph around it
     for step in graph.steps:
         dead = tuple(i for i, ref in enumerate(step.inputs) if ref in ended)
         entered = enters(step)(dataclasses.replace(step, held=dead))

@@ -39,6 +39,10 @@ class Propagator:
     def precompute(self) -> None:
         """Compute all that needs no relevance."""
 
+    def under(self, hook: Callable[[Step, tf.Tensor], tf.Tensor]) -> Propagator:
+        """The same for a backward pass with this hook, which the steps inside of a loop get, too."""
+        return self
+
 
 class Saved:
     """What a handler keeps from the forward pass for the backward pass, if savings shall know of it.

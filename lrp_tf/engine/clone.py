@@ -20,7 +20,8 @@ from lrp_tf.core.protocol import Handler, Propagate
 from lrp_tf.core.sealing import sealed
 from lrp_tf.engine import propagate as propagation
 from lrp_tf.engine.canonize import canonize, choose_output
-from lrp_tf.engine.plan import Plan, make_plan
+from lrp_tf.engine.plan import Plan
+from lrp_tf.engine.planning import make_plan
 from lrp_tf.engine.propagate import Forward, Hook, Observer, Propagated
 from lrp_tf.engine.targets import Inputs
 from lrp_tf.rules import Rule
@@ -205,6 +206,7 @@ class Clone:
         propagators: dict[Step, Propagate] | None = None,
         observe: Observer | None = None,
         books: tf.DType = tf.float64,
+        rows: bool = False,
     ) -> Propagated:
         """`propagate` from relevance of the output, `initial`, in its shape.
 
@@ -223,6 +225,7 @@ class Clone:
             propagators=propagators,
             observe=observe,
             books=books,
+            rows=rows,
         )
 
 

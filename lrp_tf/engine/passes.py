@@ -19,7 +19,7 @@ from lrp_tf.engine.clone import Clone
 from lrp_tf.engine.explanation import Conservation, conservation
 from lrp_tf.engine.plan import Plan
 from lrp_tf.engine.propagate import Forward, Hook
-from lrp_tf.engine.rows import Shares, StepRow, no_row
+from lrp_tf.engine.rows import Shares, no_row, row_of
 from lrp_tf.engine.savings import targets as side_by_side
 from lrp_tf.engine.targets import Target
 
@@ -279,7 +279,8 @@ def _backward(
         for name, share in account.shares.items():
             absorbed[name] += share
         if request.steps:
-            rows[step] = _row(step, forward, arrived, [r for r in sent if r is not None], account).stack()
+            rows.update(account.rows or {})
+            rows[step] = row_of(step, forward.values, arrived, [r for r in sent if r is not None], account).stack()
 
     relevance, below, given = clone.propagate(
         forward,
@@ -289,6 +290,7 @@ def _backward(
         propagators=propagators,
         observe=observe if request.account else None,
         books=request.books,
+        rows=request.steps,
     )
     reached = [relevance[ref] for ref in graph.inputs]
     layers = {name: [_padded(relevance[ref], steps) for ref, steps in pairs] for name, pairs in keep.items()}
@@ -303,15 +305,8 @@ def _backward(
         arrived = tf.add_n([summed(r) for r in reached])
         shares = Shares(summed(tf.abs(initial)), summed(initial), arrived, **absorbed).stack()
     if request.steps:
-        table = tf.stack([rows[step] if step in rows else no_row() for step in reversed(graph.steps)])
+        table = tf.stack([rows[step] if step in rows else no_row() for step, _ in reversed(clone.plan.every_step())])
     return _Back(reached, layers, grown, shares, table)
-
-
-def _row(step: Step, forward: Forward, arrived: list[tf.Tensor], sent: list[tf.Tensor], account: Account) -> StepRow:
-    absorbed = {name: tf.reduce_sum(account.shares.get(name, tf.zeros([], tf.float64))) for name in Account.NAMES}
-    values = [forward.values[ref] for ref in step.outputs if forward.values[ref].dtype.is_floating]
-    bad = [tf.reduce_sum(tf.cast(~tf.math.is_finite(r), tf.float64)) for r in (*sent, *values)]
-    return StepRow(_total(arrived), _total(sent), **absorbed, bad=tf.add_n([tf.zeros([], tf.float64), *bad]))
 
 
 def _padded(relevance: tf.Tensor, steps: list[Step]) -> tf.Tensor:
@@ -319,10 +314,6 @@ def _padded(relevance: tf.Tensor, steps: list[Step]) -> tf.Tensor:
     for step in steps:
         relevance = step.call(relevance)
     return relevance
-
-
-def _total(tensors: list[tf.Tensor]) -> tf.Tensor:
-    return tf.add_n([tf.zeros([], tf.float64), *[tf.reduce_sum(tf.cast(t, tf.float64)) for t in tensors]])
 
 
 def _each_target(

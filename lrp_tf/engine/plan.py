@@ -7,14 +7,9 @@ from collections.abc import Iterable
 
 import keras
 
-from lrp_tf.composites import Composite
-from lrp_tf.core.entering import hold
 from lrp_tf.core.graph import Graph, Ref, Step
 from lrp_tf.core.protocol import Handler
-from lrp_tf.engine.hidden import hidden_tensors, hidden_weights
-from lrp_tf.engine.positions import Positions, find
-from lrp_tf.engine.savings import positivity, recomputation
-from lrp_tf.engine.savings.marks import mark
+from lrp_tf.engine.positions import Positions
 from lrp_tf.engine.savings.recomputation import Segment
 
 
@@ -48,62 +43,20 @@ class Plan:
     segments: tuple[Segment, ...]
     positions: Positions
 
-
-def make_plan(
-    graph: Graph,
-    composite: Composite,
-    *,
-    starts: Iterable[Ref] | None = None,
-    fast: str | None = None,
-    recompute: bool = False,
-    positions: str | None = None,
-) -> Plan:
-    """The plan for a canonized graph under a composite.
-
-    The order is fixed. The composite assigns; then each handler decides what relevance enters (`core.entering`); then
-    the savings mark what they may leave out, which depends on both. Each of the last two replaces the steps, so that
-    values derived from steps come last.
-
-    Args:
-        starts: tensors of the graph that relevance may start at, whatever their values; None: its outputs.
-        fast: "bfloat16", "auto" or None, see `savings.bfloat16.chosen`.
-        positions: "token" or None, see `positions.find`.
-        recompute: keep few values of the forward pass and compute the others again, see `savings.recomputation`.
-
-    Raises:
-        UnsupportedLayerError, ValueError: see `Composite.assign`; ValueError: see `savings.bfloat16.chosen`, or a start
-            that is no tensor of the graph; see also `core.entering.hold`.
-    """
-    first = tuple(graph.outputs if starts is None else dict.fromkeys(starts))
-    known = {*graph.inputs, *(ref for step in graph.steps for ref in step.outputs)}
-    if not first or not known.issuperset(first):
-        raise ValueError(
-            f"Relevance starts at tensors of the canonized graph (Graph.resolve finds them). Received: {list(first)}"
-        )
-    graph, handlers = hold(graph, composite.assign(graph))
-    graph, handlers = mark(graph, handlers, first, fast)
-    reached = _reached(graph, first)
-    return Plan(
-        graph=graph,
-        handlers=handlers,
-        starts=first,
-        reached=reached,
-        heads=first_dividers(graph, handlers, first),
-        hidden=tuple(hidden_tensors(graph, handlers, first)),
-        hidden_weights=tuple(hidden_weights(graph, handlers, reached)),
-        makers={ref: step for step in graph.steps for ref in step.outputs},
-        rectifiers=positivity.shared_rectifiers(graph, handlers),
-        positions=find(graph, reached, positions),
-        segments=recomputation.segments(graph) if recompute else recomputation.whole(graph),
-    )
+    def every_step(self) -> list[tuple[Step, Handler]]:
+        """All steps with their handlers, in execution order; those that a loop runs ahead of the loop's own."""
+        found: list[tuple[Step, Handler]] = []
+        for step in self.graph.steps:
+            inner = inner_plan(self.handlers[step])
+            found += [] if inner is None else inner.every_step()
+            found.append((step, self.handlers[step]))
+        return found
 
 
-def _reached(graph: Graph, starts: Iterable[Ref]) -> frozenset[Ref]:
-    found = set(starts)
-    for step in reversed(graph.steps):
-        if not found.isdisjoint(step.outputs):
-            found.update(step.inputs[i] for i in step.signals)
-    return frozenset(found)
+def inner_plan(handler: Handler) -> Plan | None:
+    """The plan of what a loop runs; None: the handler runs a single operation."""
+    found = getattr(handler, "plan", None)
+    return found if isinstance(found, Plan) else None
 
 
 def first_dividers(graph: Graph, handlers: dict[Step, Handler], starts: Iterable[Ref]) -> frozenset[Step]:

@@ -129,6 +129,7 @@ def propagate(
     propagators: Mapping[Step, Propagate] | None = None,
     observe: Observer | None = None,
     books: tf.DType = tf.float64,
+    rows: bool = False,
 ) -> Propagated:
     """Relevance of the model's inputs, and of the tensors in `keep`; zeros where none arrives.
 
@@ -141,6 +142,7 @@ def propagate(
         propagators: of the function of this name, to share them among several targets.
         observe: called for each step that relevance reaches.
         books: dtype of the accounts that `observe` gets.
+        rows: these accounts hold the rows of the steps inside of loops, too.
 
     Raises:
         ValueError: a start that the plan was not made for or of the wrong shape; a handler or hook that returns
@@ -162,10 +164,14 @@ def propagate(
         pairs = zip(outputs, step.outputs, strict=True)
         arrived = [tf.zeros_like(local.values[ref]) if r is None else r for r, ref in pairs]
         account = _account(plan, step, local, samples, books, observed=observe is not None)
+        if account is not None and rows:
+            account.rows = {}
         with tf.name_scope(scope(step)):
             hooked = arrived if hook is None else [_hooked(hook, step, r, account) for r in arrived]
             hooked = _shared_with_positions(plan, step, hooked, account)
             back = propagators[step] if propagators else _late_propagator(plan, step, local.saved, hooked)
+            if hook is not None and isinstance(back, Propagator):
+                back = back.under(hook)
             sent = back(hooked, account)
         _check_shapes(plan, step, local, sent)
         if observe is not None and account is not None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
+
+from lrp_tf.core.account import Account
+from lrp_tf.core.graph import Ref, Step
 
 
 class Shares(NamedTuple):
@@ -66,6 +70,24 @@ class StepRow(NamedTuple):
     def unstack(cls, stacked: np.ndarray) -> list[StepRow]:
         """The rows from [S, 8], several stacked rows."""
         return [cls(*map(float, row)) for row in stacked]
+
+
+def row_of(
+    step: Step, values: Mapping[Ref, tf.Tensor], arrived: list[tf.Tensor], sent: list[tf.Tensor], account: Account
+) -> StepRow:
+    """The row of a step.
+
+    Args:
+        values: of the forward pass. arrived, sent: relevance of its outputs and inputs.
+    """
+    absorbed = {name: tf.reduce_sum(account.shares.get(name, tf.zeros([], tf.float64))) for name in Account.NAMES}
+    known = [values[ref] for ref in step.outputs if values[ref].dtype.is_floating]
+    bad = [tf.reduce_sum(tf.cast(~tf.math.is_finite(r), tf.float64)) for r in (*sent, *known)]
+    return StepRow(_total(arrived), _total(sent), **absorbed, bad=tf.add_n([tf.zeros([], tf.float64), *bad]))
+
+
+def _total(tensors: list[tf.Tensor]) -> tf.Tensor:
+    return tf.add_n([tf.zeros([], tf.float64), *[tf.reduce_sum(tf.cast(t, tf.float64)) for t in tensors]])
 
 
 def no_row() -> tf.Tensor:

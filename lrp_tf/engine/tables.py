@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
 
 from lrp_tf.core.graph import Graph, Step, shape_text
 from lrp_tf.core.protocol import Handler
+from lrp_tf.engine.plan import inner_plan
 from lrp_tf.engine.rows import Shares, StepRow
 from lrp_tf.terminal import printable
 
@@ -80,9 +81,9 @@ def rule_table(graph: Graph, handlers: Mapping[Step, Handler], composite: str) -
     """
     asked = any(step.marks.precision for step in graph.steps)
     rows = [
-        (step.order, index, step.path, step.operation, shape_text(step.outputs[0].shape), _rule_text(step, rule),
+        (order, index, step.path, step.operation, shape_text(step.outputs[0].shape), _rule_text(step, rule),
          step.marks.precision)
-        for index, (step, rule) in enumerate(handlers.items())
+        for index, (order, step, rule) in enumerate(_in_order(handlers))
         if step.inputs  # not the constants
     ]  # fmt: skip
     rows += [(order, len(rows), path, operation, "", what, "") for order, path, operation, what in graph.rewrites]
@@ -92,6 +93,16 @@ def rule_table(graph: Graph, handlers: Mapping[Step, Handler], composite: str) -
     title = f"{graph.model.name}, composite {composite}, computed in {graph.dtype}"
     columns = ("layer", "operation", "output shape", "rule", *(["relevance in"] if asked else []))
     return Table(title, columns, [row[2 : 2 + len(columns)] for row in rows], tuple(stripped))
+
+
+def _in_order(handlers: Mapping[Step, Handler], order: int | None = None) -> Iterator[tuple[int, Step, Handler]]:
+    """Each step with its place in the model; the steps of a loop come behind the loop, once."""
+    for step, handler in handlers.items():
+        place = step.order if order is None else order
+        yield place, step, handler
+        inner = inner_plan(handler)
+        if inner is not None:
+            yield from _in_order(inner.handlers, place)
 
 
 def _rule_text(step: Step, rule: Handler) -> str:
@@ -107,7 +118,7 @@ REPORT_COLUMNS = (
 
 def report_table(
     graph: Graph,
-    handlers: Mapping[Step, Handler],
+    handlers: Sequence[tuple[Step, Handler]],
     composite: str,
     shares: Shares,
     steps: np.ndarray,
@@ -118,6 +129,7 @@ def report_table(
     """What each step did with its relevance, from the output down; the last row is the whole model.
 
     Args:
+        handlers: `Plan.every_step()`.
         composite: its name.
         shares: of each sample, eager tensors.
         steps: stacked `StepRow`s [S, 8], in the order of the backward pass.
@@ -127,13 +139,13 @@ def report_table(
     totals = Shares(*(float(tf.reduce_sum(share)) for share in shares))
     size, samples = totals.size or 1.0, shares.size.shape[0]
     rows: list[tuple] = []
-    for step, row in zip(reversed(graph.steps), StepRow.unstack(steps), strict=True):
+    for (step, handler), row in zip(reversed(handlers), StepRow.unstack(steps), strict=True):
         if not step.inputs:  # the constants
             continue
         out, *parts, bad = row
         rest = (out - sum(parts)) / size
         parts = _shown(parts, positions, filtered)
-        rows.append((step.path, step.operation, repr(handlers[step]), out, *parts, rest, int(bad)))
+        rows.append((step.path, step.operation, repr(handler), out, *parts, rest, int(bad)))
     _, _, *parts = totals
     rest = (totals.start - sum(parts)) / size
     bad = sum(row[-1] for row in rows)

@@ -34,7 +34,7 @@ def described(value: object) -> str:
     if isinstance(value, Explainer):
         build = value.__reduce__()[1][0]  # as it is pickled: the class with its options
         # What the composite chose tells matches of the user's apart, which are written by name.
-        rules = [described(rule) for rule in value.clone.handlers.values() if isinstance(rule, Rule)]
+        rules = [described(rule) for _, rule in value.clone.plan.every_step() if isinstance(rule, Rule)]
         return f"{described(build)} {_without_addresses(str(value.composite))} {_hashed(*rules)}"
     if isinstance(value, Metric):
         options = {name: described(option) for name, option in sorted(value.options.items())}

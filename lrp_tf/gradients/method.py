@@ -58,7 +58,7 @@ class Method:
             self.explainer = Explainer(model, composite, output=output)
         self.max_batch = streams.checked_size(max_batch, "max_batch")
         self.source = Source(self.explainer, type(self).__name__, self._needs_gradient)
-        rules = [handler for handler in self.explainer.clone.handlers.values() if isinstance(handler, Rule)]
+        rules = [handler for _, handler in self.explainer.clone.plan.every_step() if isinstance(handler, Rule)]
         self.start = "one" if all(isinstance(rule, Jacobian) for rule in rules) else "output"
 
     def __repr__(self) -> str:

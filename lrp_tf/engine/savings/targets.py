@@ -8,6 +8,7 @@ from typing import TypeAlias
 import tensorflow as tf
 
 from lrp_tf.core.graph import Graph
+from lrp_tf.core.loop import body_of
 
 Nested: TypeAlias = "tf.Tensor | list[Nested] | dict[str, Nested]"
 Signature: TypeAlias = "tf.DType | list[Signature] | dict[str, Signature]"
@@ -18,7 +19,9 @@ _AT_ONCE = 8
 
 
 def vectorizes(graph: Graph) -> bool:
-    """Whether targets go side by side: with savings, and where TensorFlow compiles its functions."""
+    """Whether targets go side by side: with savings, where TensorFlow compiles its functions and loops over no time."""
+    if any(body_of(step) is not None for step in graph.steps):
+        return False
     return any(step.marks.savings for step in graph.steps) and not tf.config.functions_run_eagerly()
 
 

@@ -157,22 +157,16 @@ def propagate(
         if all(r is None for r in outputs):
             continue
         if not step.signals:
-            if observe is not None:
-                ending = [r for r in outputs if r is not None]
-                observe(step, ending, [], _absorbed(ending, Account(samples, dtype=books)))
+            _observe_end(observe, step, outputs, Account(samples, dtype=books))
             continue
         pairs = zip(outputs, step.outputs, strict=True)
         arrived = [tf.zeros_like(local.values[ref]) if r is None else r for r, ref in pairs]
-        account = _account(plan, step, local, samples, books, observed=observe is not None)
-        if account is not None and rows:
-            account.rows = {}
+        account = _account(plan, step, local, samples, books, observed=observe is not None, rows=rows)
         with tf.name_scope(scope(step)):
             hooked = arrived if hook is None else [_hooked(hook, step, r, account) for r in arrived]
             hooked = _shared_with_positions(plan, step, hooked, account)
             back = propagators[step] if propagators else _late_propagator(plan, step, local.saved, hooked)
-            if hook is not None and isinstance(back, Propagator):
-                back = back.under(hook)
-            sent = back(hooked, account)
+            sent = _under(hook, back)(hooked, account)
         _check_shapes(plan, step, local, sent)
         if observe is not None and account is not None:
             observe(step, arrived, sent, account)
@@ -188,13 +182,22 @@ def propagate(
 
 
 def _account(
-    plan: Plan, step: Step, local: Forward, samples: tf.Tensor, books: tf.DType, *, observed: bool
+    plan: Plan, step: Step, local: Forward, samples: tf.Tensor, books: tf.DType, *, observed: bool, rows: bool
 ) -> Account | None:
     """The account of a step, if it is observed or if what positions take there is given to the tokens."""
     place = plan.positions.places.get(step)
     if place is not None and (observed or plan.positions.given_back):
         return account_of(step, place, local.values, local.saved.get(step), samples, books)
-    return Account(samples, step.outputs[0].axis, books) if observed else None
+    if not observed:
+        return None
+    account = Account(samples, step.outputs[0].axis, books)
+    account.rows = {} if rows else None
+    return account
+
+
+def _under(hook: Hook | None, back: Propagate) -> Propagate:
+    """The backward function of a step in a pass with this hook."""
+    return back.under(hook) if hook is not None and isinstance(back, Propagator) else back
 
 
 def _shared_with_positions(
@@ -333,11 +336,14 @@ def _check_shapes(plan: Plan, step: Step, forward: Forward, sent: list[tf.Tensor
             )
 
 
-def _absorbed(relevances: list[tf.Tensor], account: Account) -> Account:
-    """The account of a step that no input can change: it absorbs all that arrives."""
-    for relevance in relevances:
+def _observe_end(observe: Observer | None, step: Step, outputs: list[tf.Tensor | None], account: Account) -> None:
+    """Tell of a step that no input can change: it absorbs all that arrives."""
+    if observe is None:
+        return
+    ending = [r for r in outputs if r is not None]
+    for relevance in ending:
         account.add("bias", relevance)
-    return account
+    observe(step, ending, [], account)
 
 
 def _samples_first(relevance: tf.Tensor, ref: Ref) -> tf.Tensor:

@@ -15,6 +15,7 @@ import argparse
 import json
 import os
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -29,30 +30,32 @@ import tensorflow as tf
 
 import lrp_tf
 from lrp_tf import composites, flows, gradients, heatmap, rules
-from lrp_tf.engine.explanation import Conservation
 
-# (x, target [B], contrast as the Explainer's) -> relevance [B, LENGTH] of tokens, [B, LENGTH, channels] of signals.
-Explain = Callable[..., np.ndarray]
+# (x, target [B]) -> relevance [B, LENGTH] of tokens, [B, LENGTH, channels] of signals.
+Explain = Callable[[np.ndarray, np.ndarray], np.ndarray]
 GATES = ("held", "share", "proportional", "absolute")
-GAMMA = 0.25
-OF_NO_CLASS = ("|x|", "random")
+GAMMAS = (0.25, 1.0)
 BATCH = 100
-COLUMNS = {"R": {}, "|R|": {}, "R, contrast": {"contrast": "softmax"}, "|R|, contrast": {"contrast": "softmax"}}
 
 
 def lrp(model: keras.Model) -> dict[str, lrp_tf.Explainer]:
-    """An Explainer for every rule of products, and Gamma on the linear steps."""
-    found = {"LRP": lrp_tf.Explainer(model, "epsilon", epsilon=1e-9)}
+    """Explainers: every rule of products, a larger epsilon, and Gamma on the linear steps."""
+    found = {
+        "LRP": lrp_tf.Explainer(model, "epsilon"),
+        "LRP, ε 0.001": lrp_tf.Explainer(model, "epsilon", epsilon=1e-3),
+    }
     for gates in GATES[1:]:
-        entries = [(composites.products(), flows.Product(gates=gates)), (None, rules.Epsilon(1e-9))]
+        entries = [(composites.products(), flows.Product(gates=gates)), (None, rules.Epsilon())]
         found[f"LRP, gates {gates}"] = lrp_tf.Explainer(model, composites.Composite(entries))
-    entries = [(composites.last(), rules.Epsilon(1e-9)), (None, rules.Gamma(GAMMA, 1e-9))]
-    return found | {f"LRP, γ {GAMMA}": lrp_tf.Explainer(model, composites.Composite(entries))}
+    for gamma in GAMMAS:
+        entries = [(composites.last(), rules.Epsilon()), (None, rules.Gamma(gamma))]
+        found[f"LRP, γ {gamma:g}"] = lrp_tf.Explainer(model, composites.Composite(entries))
+    return found
 
 
-def of_model(model: keras.Model, task: nets.Task, seed: int) -> dict[str, Explain]:
-    """Every method under its name."""
-    found: dict[str, Explain] = {name: _parts(explainer) for name, explainer in lrp(model).items()}
+def others(model: keras.Model, task: nets.Task, seed: int) -> dict[str, Explain]:
+    """What LRP is compared with, under its name."""
+    found: dict[str, Explain] = {}
     behind, vectors, summed = model, lambda x: x, lambda r: r
     if task.tokens:
         embedding = model.get_layer("embedding")
@@ -62,21 +65,21 @@ def of_model(model: keras.Model, task: nets.Task, seed: int) -> dict[str, Explai
     integrated = _parts(gradients.IntegratedGradients(behind, baseline=0.0, n=16, chunk=1600))
     fill = nets.NEUTRAL if task.tokens else 0.0
     length = (lambda r: np.linalg.norm(r, axis=-1)) if task.tokens else np.abs
-    found["gradient"] = lambda x, t, **c: length(plain(vectors(x), t, **c))
-    found["gradient x input"] = lambda x, t, **c: summed(times(vectors(x), t, **c))
-    found["integrated gradients"] = lambda x, t, **c: summed(integrated(vectors(x), t, **c))
+    found["gradient"] = lambda x, t: length(plain(vectors(x), t))
+    found["gradient x input"] = lambda x, t: summed(times(vectors(x), t))
+    found["integrated gradients"] = lambda x, t: summed(integrated(vectors(x), t))
     found["occlusion"] = _parts(gradients.Occlusion(model, window=1, fill=fill, chunk=6000))
-    found["|x|"] = lambda x, t, **c: length(np.asarray(vectors(x)))
-    found["random"] = lambda x, t, **c: chance(x, seed)
+    found["|x|"] = lambda x, t: length(np.asarray(vectors(x)))
+    found["random"] = lambda x, t: chance(x, seed)
     return found
 
 
 def _parts(method: Callable) -> Explain:
     """What a method gives for parts of a batch."""
 
-    def explain(x: np.ndarray | tf.Tensor, target: np.ndarray, **contrast: object) -> np.ndarray:
+    def explain(x: np.ndarray | tf.Tensor, target: np.ndarray) -> np.ndarray:
         parts = [slice(first, first + BATCH) for first in range(0, len(x), BATCH)]
-        return np.concatenate([np.asarray(method(x[p], target[p], **contrast), np.float64) for p in parts])
+        return np.concatenate([np.asarray(method(x[p], target[p]), np.float64) for p in parts])
 
     return explain
 
@@ -102,30 +105,32 @@ def measured(name: str, layer: str, options: argparse.Namespace) -> tuple[dict, 
     x, label, evidence = task.make(np.random.default_rng(options.seed + 2), 2 * options.samples)
     right = np.flatnonzero(model.predict(x, 500, verbose=0).argmax(1) == label)[: options.samples]
     x, label, evidence = x[right], label[right], evidence[right]
-    rows, maps = {}, {}
-    for method, explain in of_model(model, task, options.seed).items():
-        rows[method] = {}
-        for column, contrast in COLUMNS.items():
-            if contrast and method in OF_NO_CLASS:
-                continue
-            relevance = explain(x, label, **contrast)
-            maps.setdefault(method, relevance)
-            if column.startswith("|"):
-                relevance = np.abs(relevance if relevance.ndim == evidence.ndim else relevance.sum(-1))
-            rows[method][column] = precision(relevance, evidence)
-    shares = books(lrp_tf.Explainer(model, "epsilon", epsilon=1e-9).explain(x[:BATCH], label[:BATCH]).conservation)
+    rows, maps, explainers = {}, {}, lrp(model)
+    every = {method: _parts(explainer) for method, explainer in explainers.items()} | others(model, task, options.seed)
+    for method, explain in every.items():
+        maps[method] = relevance = explain(x, label)
+        size = np.abs(relevance if relevance.ndim == evidence.ndim else relevance.sum(-1))
+        rows[method] = {"R": precision(relevance, evidence), "|R|": precision(size, evidence)}
     seconds = time.perf_counter() - began
     methods.show(f"{name}, {layer}: {accuracy:.2%} of test sequences right, {len(x)} explained, {seconds:.0f} s", rows)
-    print("Where the score went, medians: " + ", ".join(f"{k} {v:.3f}" for k, v in shares.items()), flush=True)
+    shares = {method: books(explainer, x[:BATCH], label[:BATCH]) for method, explainer in explainers.items()}
+    methods.show("What became of the score: medians of its parts", shares)
     figures = {"accuracy": accuracy, "samples": len(x), "seconds": seconds, "methods": rows, "shares": shares}
     return figures, maps | {"x": x, "label": label, "evidence": evidence}
 
 
-def books(conservation: Conservation) -> dict[str, float]:
-    """Medians over samples of relevance, bias and stabiliser, each of the score."""
-    start = np.asarray(conservation.start)
-    parts = {name: np.asarray(getattr(conservation, name)) / start for name in ("relevance", "bias", "stabilizer")}
-    return {name: float(np.median(share)) for name, share in parts.items()}
+def books(explainer: lrp_tf.Explainer, x: np.ndarray, label: np.ndarray) -> dict[str, float]:
+    """Medians over samples of what became of the score, as parts of it."""
+    explanation = explainer.explain(x, label)
+    conservation = explanation.conservation
+    size = np.abs(np.asarray(explanation.relevance, np.float64)).reshape(len(x), -1).sum(1)
+    found = {
+        "ΣR": conservation.relevance,
+        "Σ|R|": size,
+        "bias": conservation.bias,
+        "stabilizer": conservation.stabilizer,
+    }
+    return {name: float(np.median(np.asarray(value) / np.asarray(conservation.start))) for name, value in found.items()}
 
 
 def trained(name: str, layer: str, options: argparse.Namespace) -> tuple[keras.Model, float]:
@@ -145,11 +150,11 @@ def trained(name: str, layer: str, options: argparse.Namespace) -> tuple[keras.M
 
 def overview(found: dict[str, dict], column: str) -> None:
     """One table of all nets: methods by rows, nets by columns."""
-    names = list(next(iter(found.values()))["methods"])
-    table = {name: {net: one["methods"][name].get(column, np.nan) for net, one in found.items()} for name in names}
-    means = {name: float(np.mean(list(row.values()))) for name, row in table.items()}
-    rows = {name: row | {"mean": means[name]} for name, row in table.items() if not np.isnan(means[name])}
-    methods.show(f"By {column}", rows)
+    names = [name for name, row in next(iter(found.values())).items() if column in row]
+    rows = {name: {net: rows[name][column] for net, rows in found.items()} for name in names}
+    methods.show(
+        f"By {column}", {name: row | {"mean": float(np.mean(list(row.values())))} for name, row in rows.items()}
+    )
 
 
 def draw(path: Path, maps: dict[str, np.ndarray], n: int = 0) -> None:
@@ -176,14 +181,17 @@ def parser() -> argparse.ArgumentParser:
 
 def main() -> None:
     options = parser().parse_args()
+    warnings.simplefilter("ignore", lrp_tf.RelevanceWarning)  # the tables tell where relevance grows
     found = {}
     for name in options.tasks:
         for layer in options.layers:
             found[f"{name}, {layer}"], maps = measured(name, layer, options)
             if options.picture and name == "bump" and layer == options.layers[0]:
                 draw(options.picture, maps)
-    for column in COLUMNS:
-        overview(found, column)
+    for column in ("R", "|R|"):
+        overview({net: one["methods"] for net, one in found.items()}, column)
+    for column in ("ΣR", "Σ|R|"):
+        overview({net: one["shares"] for net, one in found.items()}, column)
     if options.json:
         options.json.write_text(json.dumps(found, indent=1), encoding="utf-8")
 

@@ -19,6 +19,7 @@ from lrp_tf.core.graph import Graph, Step, UnsupportedLayerError
 from lrp_tf.core.loop import EachTimeStep, body_of
 from lrp_tf.core.numerics import check_stabilizer
 from lrp_tf.core.operations import function_name
+from lrp_tf.rules.together import Together
 
 Handler = rules.Rule | flows.Flow
 Canonizer = Callable[[Graph], Graph]
@@ -175,7 +176,8 @@ class Composite:
         wanted = rules.Rule if linear else flows.Flow
         for steps, (_, rule) in zip(selected, self.entries, strict=True):
             if step in steps and isinstance(rule, wanted):
-                return rule.for_step(graph, step)
+                together = step.parts and isinstance(rule, rules.Rule)
+                return Together.of(rule, graph, step) if together else rule.for_step(graph, step)
         handler = None if linear else flows.lookup(step)
         if handler is None:
             raise UnsupportedLayerError(_unsupported(self, step, linear))

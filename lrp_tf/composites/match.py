@@ -222,7 +222,7 @@ def of_type(*classes: type) -> Match:
     if not classes or not all(isinstance(c, type) for c in classes):
         raise TypeError(f"of_type expects classes, as of_type(keras.layers.Conv2D). Received: {classes!r}")
     text = f"of_type({', '.join(c.__name__ for c in classes)})"
-    accepts = lambda s: any(isinstance(op, classes) for op in (s.op, *s.within))  # noqa: E731
+    accepts = _or_a_part(lambda s: any(isinstance(op, classes) for op in (s.op, *s.within)))
     return Match(lambda graph: [s for s in graph.steps if accepts(s)], text, accepts=accepts)
 
 
@@ -242,8 +242,13 @@ def named(pattern: str) -> Match:
             f"named expects a regular expression, as in named('block5_.*'). Received: {pattern!r}, which is none: "
             f"{error}. Remedy: re.escape(name) for a name with special characters in it."
         ) from error
-    keep = lambda s: bool(regex.fullmatch(s.name) or regex.fullmatch(s.path))  # noqa: E731
+    keep = _or_a_part(lambda s: bool(regex.fullmatch(s.name) or regex.fullmatch(s.path)))
     return Match(lambda graph: [s for s in graph.steps if keep(s)], f"named({pattern!r})", must=True, accepts=keep)
+
+
+def _or_a_part(accepts: Predicate) -> Predicate:
+    """A predicate that also accepts a sum of linear steps if it accepts one of these."""
+    return lambda step: any(map(accepts, (step, *step.parts)))
 
 
 # Layers of their own class; `Step.activation` knows the functions.

@@ -176,7 +176,9 @@ class Step:
         if not any(ref is old for ref in self.inputs):
             return self
         args, kwargs = tree.map_structure(lambda a: new if a is old else a, (self.args, self.kwargs))
-        return dataclasses.replace(self, args=args, kwargs=kwargs, addend=new if self.addend is old else self.addend)
+        addend = new if self.addend is old else self.addend
+        parts = tuple(part.rewired(old, new) for part in self.parts)
+        return dataclasses.replace(self, args=args, kwargs=kwargs, addend=addend, parts=parts)
 
     def call(self, *tensors: tf.Tensor) -> Any:
         """Run the operation on `tensors` in inference mode.

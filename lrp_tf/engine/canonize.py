@@ -17,6 +17,7 @@ from lrp_tf.core import linear
 from lrp_tf.core.graph import Graph, Interval, Ref, Step, UnsupportedLayerError
 from lrp_tf.core.loop import body_of
 from lrp_tf.core.operations import SHAPE_ONLY, STEPWISE, ActivationFunction, InputShift, SplitTime
+from lrp_tf.engine import joining
 from lrp_tf.engine.factors import mark_factors
 from lrp_tf.engine.folds import fold_addends, fold_ahead, fold_behind
 
@@ -308,6 +309,7 @@ BODY_PASSES: tuple[Canonizer, ...] = (
     fold_addends,
     fold_behind,
     fold_ahead,
+    *joining.PASSES,  # behind the folds: what was folded into a linear step stays with it
     mark_bounds,
     mark_factors,
     canonize_bodies,

@@ -57,7 +57,8 @@ def hidden_weights(graph: Graph, handlers: dict[Step, Handler], reached: frozens
         if isinstance(step.op, keras.layers.Embedding):  # rows that no index names do not matter
             continue
         shows = reached.issuperset(step.outputs) and handlers[step].shows_kernel
-        layers = [weight for layer in (step.op, *step.before, *step.after) for weight in getattr(layer, "weights", [])]
+        folded = [layer for part in step.parts or (step,) for layer in (part.op, *part.before, *part.after)]
+        layers = [weight for layer in folded for weight in getattr(layer, "weights", [])]
         for weight in (*layers, *constants.intersection(step.inputs)):
             size = math.prod(size or 1 for size in weight.shape)
             if "float" in str(weight.dtype) and (size <= _SMALL or (step.linear is not None and not shows)):

@@ -72,19 +72,7 @@ class Rule(Handler):
             fold_no_earlier_than: delays folding until these tensors exist. Otherwise TensorFlow folds every kernel of a
                 model up front and keeps all copies.
         """
-        position = step.signals[0] if step.signals else 0  # all that it reads may be held
-        x, rest = inputs[position], [t for i, t in enumerate(inputs) if i != position]
-        if not x.dtype.is_floating:
-            own = getattr(step.op, "compute_dtype", step.outputs[0].dtype)  # an operation has none
-            x = tf.cast(x, "float64" if own == "float64" else "float32")
-        op = Operator(
-            step,
-            x,
-            zero_bias=self.zero_bias,
-            kernel=rest.pop(0) if step.entry.kernel is None else None,
-            addend=None if step.addend is None else inputs[-1],
-            fold_no_earlier_than=fold_no_earlier_than,
-        )
+        op = operator_of(step, inputs, zero_bias=self.zero_bias, fold_no_earlier_than=fold_no_earlier_than)
         return [op.output], op
 
     def backward(self, step: Step, op: Operator) -> Propagate:
@@ -98,7 +86,7 @@ class Rule(Handler):
         op.halve(w for term, _ in pairs for _, w in term.pairs)
         fallback = self.fallback
         hand_on = None if fallback is None else fallback.backward(step, op)
-        return _Shared(step, op, pairs, self.stabilizer, hand_on)
+        return Shared(step, op, pairs, self.stabilizer, hand_on)
 
     def __repr__(self) -> str:
         fields: tuple[dataclasses.Field, ...] = dataclasses.fields(self) if dataclasses.is_dataclass(self) else ()
@@ -108,8 +96,27 @@ class Rule(Handler):
         return f"{type(self).__name__}({', '.join(shown)})"
 
 
+def operator_of(
+    step: Step, inputs: list[tf.Tensor], *, zero_bias: bool, fold_no_earlier_than: Sequence[tf.Tensor] = ()
+) -> Operator:
+    """The operator of a linear step that reads `inputs`."""
+    position = step.signals[0] if step.signals else 0  # all that it reads may be held
+    x, rest = inputs[position], [t for i, t in enumerate(inputs) if i != position]
+    if not x.dtype.is_floating:
+        own = getattr(step.op, "compute_dtype", step.outputs[0].dtype)  # an operation has none
+        x = tf.cast(x, "float64" if own == "float64" else "float32")
+    return Operator(
+        step,
+        x,
+        zero_bias=zero_bias,
+        kernel=rest.pop(0) if step.entry.kernel is None else None,
+        addend=None if step.addend is None else inputs[-1],
+        fold_no_earlier_than=fold_no_earlier_than,
+    )
+
+
 @dataclasses.dataclass(frozen=True)
-class _Shared(Propagator):
+class Shared(Propagator):
     """Shares relevance out over terms, each with its denominator.
 
     Attributes:
@@ -130,11 +137,11 @@ class _Shared(Propagator):
 
     def __call__(self, relevances: list[tf.Tensor], account: Account | None) -> list[tf.Tensor | None]:
         (arrived,) = relevances
-        total, left = None, []  # left: for the fallback
+        total, left = list[tf.Tensor](), list[tf.Tensor]()  # left: for the fallback
         for term, denominator in self.pairs:
             # Not before relevance arrives, and large ones one after the other: the memory of one serves the next.
-            in_turn = self.op.marks.memory_heavy and total is not None
-            with tf.control_dependencies([total] if in_turn else relevances):
+            in_turn = self.op.marks.memory_heavy and bool(total)
+            with tf.control_dependencies(total if in_turn else relevances):
                 stabilized = denominator.stabilized
                 relevance = arrived if term.where is None else _only(term.where(self.op.explained), arrived)
                 if self.hand_on is not None:
@@ -144,16 +151,25 @@ class _Shared(Propagator):
             g = ratio(relevance, stabilized, self.stabilizer)
             if term.weight != 1.0:  # of g, which needs no memory of its own
                 g = number(term.weight, g.dtype) * g
-            part = self.op.share(term.pairs, g)
-            total = part if total is None else total + part
+            parts = self.shares(term, g)
+            total = [a + b for a, b in zip(total, parts, strict=True)] if total else parts
             if account is not None:
                 _book(account, term, relevance, g, denominator)
         if account is not None or self.hand_on is not None:
             left += self._uncovered(arrived, account)
+        sent = self.sent(total, account)
         if left and self.hand_on is not None:
-            more = self.hand_on([tf.add_n(left)], account)[self.step.signals[0]]
-            total = more if total is None else total + more
-        return at_signal(self.step, tf.zeros_like(self.op.x) if total is None else total)
+            more = self.hand_on([tf.add_n(left)], account)
+            sent = [r if m is None else r + m for r, m in zip(sent, more, strict=True)]
+        return sent
+
+    def shares(self, term: Term, g: tf.Tensor) -> list[tf.Tensor]:
+        """What a term gives to the input, from g = R / s(z')."""
+        return [self.op.share(term.pairs, g)]
+
+    def sent(self, total: list[tf.Tensor], account: Account | None) -> list[tf.Tensor | None]:
+        """Relevance for each input of the step, from the sum of `shares` over all terms; empty: there are none."""
+        return at_signal(self.step, total[0] if total else tf.zeros_like(self.op.x))
 
     def _uncovered(self, arrived: tf.Tensor, account: Account | None) -> list[tf.Tensor]:
         """The relevance of outputs that no term explains."""

@@ -50,6 +50,7 @@ class Operator(Saved):
         self.output = _added(self.z, self.bias)
         self.positive_only = step.marks.positive_only and not (zero_bias and present(self.bias))
         self.rectified = tf.nn.relu(self.output) if self.positive_only else None
+        self._explained: tf.Tensor | None = None
         self._halves: dict[int, tuple[tf.Tensor, tf.Tensor]] = {}
 
     def with_output(self, output: tf.Tensor) -> Operator:
@@ -57,6 +58,14 @@ class Operator(Saved):
         found = copy.copy(self)
         found.output = output
         found.z = output - self.bias if present(self.bias) else output
+        return found
+
+    def as_part(
+        self, bias: tf.Tensor | float, b: tf.Tensor | float, output: tf.Tensor, explained: tf.Tensor
+    ) -> Operator:
+        """The same operator as one of several whose outputs add up: all but `z` of its output is that of the sum."""
+        found = copy.copy(self)
+        found.bias, found.b, found.output, found._explained = bias, b, output, explained
         return found
 
     # --- parts ---------------------------------------------------------------------------------
@@ -85,6 +94,8 @@ class Operator(Saved):
     @property
     def explained(self) -> tf.Tensor:
         """z + b, with the bias as far as the rule counts it."""
+        if self._explained is not None:
+            return self._explained
         return self.output if self.b is self.bias else self.z
 
     # --- sums and shares -----------------------------------------------------------------------
@@ -143,7 +154,13 @@ class Operator(Saved):
     def total(self, pairs: list[Pair], bias: tf.Tensor | float) -> tf.Tensor:
         """The sum and the bias; where the forward pass has computed just that, its output."""
         same_bias = bias is self.bias or not (present(bias) or present(self.bias))
-        if same_bias and len(pairs) == 1 and pairs[0][0] is self.x and pairs[0][1] is self.w:
+        if (
+            self._explained is None
+            and same_bias
+            and len(pairs) == 1
+            and pairs[0][0] is self.x
+            and pairs[0][1] is self.w
+        ):
             return self.output
         return self.sum(pairs, bias)
 

@@ -165,9 +165,9 @@ def _doubt(graph: Graph, step: Step, rule: Handler) -> str | None:
 
 
 def is_plain(step: Step) -> bool:
-    """Whether a step is a 2-D convolution with channels last, neither depthwise nor in groups nor dilated."""
+    """Whether a step is one 2-D convolution with channels last, neither depthwise nor in groups nor dilated."""
     entry, op = step.linear, step.op
-    if entry is None or not (entry.convolution and entry.mixes) or len(step.outputs[0].shape) != 3:
+    if entry is None or step.parts or not (entry.convolution and entry.mixes) or len(step.outputs[0].shape) != 3:
         return False
     whole = step.inputs[step.signals[0]].shape[-1] == kernel_shape(step)[-2]
     return whole and not linear.channels_first(op) and max(linear.each(op.dilation_rate, 2)) == 1

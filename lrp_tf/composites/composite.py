@@ -176,8 +176,9 @@ class Composite:
         wanted = rules.Rule if linear else flows.Flow
         for steps, (_, rule) in zip(selected, self.entries, strict=True):
             if step in steps and isinstance(rule, wanted):
-                together = step.parts and isinstance(rule, rules.Rule)
-                return Together.of(rule, graph, step) if together else rule.for_step(graph, step)
+                if step.parts and isinstance(rule, rules.Rule):
+                    return Together.of(rule, graph, step)
+                return rule.for_step(graph, step)
         handler = None if linear else flows.lookup(step)
         if handler is None:
             raise UnsupportedLayerError(_unsupported(self, step, linear))

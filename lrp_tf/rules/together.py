@@ -83,7 +83,7 @@ class Together(Rule):
             start += len(part.inputs)
         return tuple(found)
 
-    def forward(
+    def forward(  # type: ignore[override]
         self, step: Step, inputs: list[tf.Tensor], *, fold_no_earlier_than: Sequence[tf.Tensor] = ()
     ) -> tuple[list[tf.Tensor], Joint]:
         """The sum of what the parts compute and of the tensors behind their inputs, which are biases."""

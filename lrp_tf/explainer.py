@@ -341,7 +341,7 @@ class Explainer(Compiling):
         if not tf.executing_eagerly():
             raise RuntimeError("check runs step by step. Expected a call outside of tf.function. Received: a graph.")
         self.renew()
-        inputs = [value[:2] for value in targets.inputs(self.graph, x)]
+        inputs = checks.judged(self.graph, targets.inputs(self.graph, x))
         rank = len(self.graph.outputs[0].shape)
         chosen = targets.checked(self.graph, None if rank <= 1 else [0] * rank, "output", inputs[0])
         unchecked, self._unchecked = self._unchecked, False

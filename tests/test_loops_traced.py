@@ -7,9 +7,11 @@ import tensorflow as tf
 from keras import layers as kl
 from keras import ops
 
+import lrp_tf
 from lrp_tf import flows
 from lrp_tf.core.graph import Graph
 from lrp_tf.core.loop import Loop
+from lrp_tf.engine.check import concerns
 from lrp_tf.tracing.follow import trace
 from tests.references.loops import run_graph
 
@@ -207,7 +209,7 @@ def test_states_are_kept_and_left_alone() -> None:
         expected = model(values(2, *SEQUENCE))
     np.testing.assert_allclose(run_graph(graph, [values(2, *SEQUENCE)])[0], expected, rtol=1e-5, atol=1e-6)
     assert any(np.any(s != b) for s, b in zip(keras.tree.flatten(layer.states), before, strict=True))
-    with pytest.raises(ValueError, match="keeps the states of 2 samples"):
+    with pytest.raises(tf.errors.InvalidArgumentError, match="Expected a batch of 2, whose states it keeps"):
         run_graph(graph, [values(3, *SEQUENCE)])
 
 
@@ -312,6 +314,32 @@ def test_subclassed_model_with_masks_and_states() -> None:
     graph = follows(model, x, loops=4)
     # With states Keras hands the decoder no mask, as the model's own call shows.
     assert [step.args[2] is not None for step in graph.steps if isinstance(step.op, Loop)] == [True, True, True, False]
+
+
+def ending(layer: keras.Layer, batch: int | None = None) -> keras.Model:
+    x = keras.Input(batch_shape=(batch, *SEQUENCE))
+    return randomized(keras.Model(x, kl.Dense(2)(layer(x))))
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_check_of_a_model_that_keeps_states_takes_the_whole_batch(size: int) -> None:
+    model, x = ending(kl.LSTM(3, stateful=True), size), values(size, *SEQUENCE)
+    model(x)
+    found = lrp_tf.Explainer(model, lrp_tf.rules.Epsilon()).check(x, print_fn=None)
+    assert found, found
+    assert found["output"].told
+
+
+def test_cells_of_the_user_alone_ask_for_a_check() -> None:
+    asks = lambda layer: concerns(trace(ending(layer), flows.keeps))  # noqa: E731
+    of_keras = (
+        kl.Bidirectional(kl.RNN([kl.LSTMCell(2), kl.GRUCell(3)])),
+        kl.SimpleRNN(2),
+        kl.TimeDistributed(kl.Dense(2)),
+    )
+    assert not any(map(asks, of_keras))
+    assert asks(kl.RNN([kl.GRUCell(2), Decay()]))
+    assert asks(kl.RNN(Plain()))
 
 
 def test_nothing_is_left_behind_on_the_layers() -> None:

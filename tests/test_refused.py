@@ -17,16 +17,6 @@ def sequence(make, shape=(4, 3)):
 
 
 REFUSED = {
-    "SimpleRNN": lambda: sequence(lambda: kl.SimpleRNN(3)),
-    "GRU": lambda: sequence(lambda: kl.GRU(3, return_sequences=True)),
-    "LSTM": lambda: sequence(lambda: kl.TimeDistributed(kl.LSTM(3)), (2, 4, 3)),
-    "RNN": lambda: sequence(lambda: keras.Sequential([kl.Dense(3), kl.RNN(kl.GRUCell(3))])),
-    **{
-        f"ConvLSTM{rank}D": lambda rank=rank: sequence(
-            lambda: getattr(kl, f"ConvLSTM{rank}D")(2, 2), (2, *[3] * rank, 2)
-        )
-        for rank in (1, 2, 3)
-    },
     "Lambda": lambda: sequence(lambda: kl.Lambda(lambda x: x * 2, output_shape=(4, 3))),
     "Discretization": lambda: sequence(lambda: kl.Discretization(bin_boundaries=[0.0, 1.0])),
     "CategoryEncoding": lambda: keras.Model(i := keras.Input((3,), dtype="int32"), kl.CategoryEncoding(4)(i)),
@@ -47,7 +37,6 @@ REFUSED = {
     ),
 }
 ALONE = {"Layer", "Wrapper", "InputSpec", "Equalization"}  # Keras records none of them in a model
-ALONE |= {"Bidirectional"}  # the layer in it is named
 FOREIGN = {"TFSMLayer", "FlaxLayer", "JaxLayer", "TorchModuleWrapper"}
 
 

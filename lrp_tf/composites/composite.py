@@ -232,14 +232,13 @@ def _by_cloudpickle() -> bool:
 
 
 def _unsupported(composite: Composite, step: Step, linear: bool) -> str:
-    op = getattr(step.op, "layer", step.op)  # of a loop
-    name = type(op).__name__
+    name = type(step.op).__name__
     if linear:
         return (
             f"Layer {step.path!r} ({name}) gets no rule from {composite!r}. Expected a rule for every linear step. "
             "Remedy: end the composite with (None, rules.Epsilon())."
         )
-    if (text := unsupported.remedy(op)) is not None:
+    if (text := unsupported.remedy(step.op)) is not None:
         function = getattr(step.function, "__name__", "function")
         return f"Layer {step.path!r} ({name}) is not supported: {text.format(function=function)}."
     if step.function is not None:

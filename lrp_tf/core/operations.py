@@ -119,7 +119,8 @@ class SplitTime:
 class InitialState:
     """The states that a recurrent layer begins with, [B, ...] each, for a sequence [B, T, ...]; read at every call.
 
-    Those of a stateful layer are what its last call in Keras left, and remain as they are.
+    Those of a stateful layer are what its last call in Keras left, and remain as they are. The first samples of a batch
+    have the first of them.
     """
 
     name = "initial_state"
@@ -132,18 +133,18 @@ class InitialState:
         """The states, flat.
 
         Raises:
-            ValueError: the layer is stateful, and the batch is larger than the one that its states belong to.
+            tf.errors.InvalidArgumentError: the layer is stateful, and keeps the states of fewer samples.
         """
-        rows = sequence.shape[0]
+        rows = tf.shape(sequence)[0]
         if not self.layer.stateful:
-            return keras.tree.flatten(self.layer.get_initial_state(tf.shape(sequence)[0] if rows is None else rows))
+            return keras.tree.flatten(self.layer.get_initial_state(sequence.shape[0] or rows))
         states = [tf.convert_to_tensor(state) for state in keras.tree.flatten(self.layer.states)]
-        if rows is not None and rows > states[0].shape[0]:
-            raise ValueError(
-                f"{self.layer.name!r} is stateful, and keeps the states of {states[0].shape[0]} samples. Expected a "
-                f"batch of that size, as the model's own call does. Received: {rows} samples."
-            )
-        return [state[: tf.shape(sequence)[0]] for state in states]
+        size = states[0].shape[0]
+        message = (
+            f"{self.layer.name!r} is stateful. Expected a batch of {size}, whose states it keeps, or fewer samples."
+        )
+        with tf.control_dependencies([tf.debugging.assert_less_equal(rows, size, message)]):
+            return [tf.identity(state)[:rows] for state in states]
 
     def example(self) -> list:
         """The states of one sample, as they are nested in the cell."""

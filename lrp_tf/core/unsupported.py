@@ -7,10 +7,6 @@ from __future__ import annotations
 
 import keras
 
-_RECURRENT = (
-    "recurrent layers are not supported yet. Remedy: explain what lies behind it, "
-    "keras.Model(layer.output, model.output), or use a convolutional or attention layer in its place"
-)
 _FOREIGN = (
     "it runs code of another framework, which has no Keras steps to follow. Remedy: write it with keras.layers, or "
     "register how relevance passes it"
@@ -32,14 +28,15 @@ FOLLOWED: dict[str, str] = {
     **dict.fromkeys(("SpectralNormalization", "Pipeline"), "what it wraps"),
     **dict.fromkeys(("SimpleRNNCell", "GRUCell", "LSTMCell"), "its products; gates held constant"),
     "StackedRNNCells": "its cells",
+    **dict.fromkeys(("SimpleRNN", "GRU", "LSTM", "RNN"), "its cell, for each time step"),
+    **dict.fromkeys(("ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D"), "its cell, for each time step"),
+    "Bidirectional": "its two layers",
     "ReversibleEmbedding": "a look-up, or a product with the transposed table",
     "Activation": "element-wise functions of Keras pass R; others by registration",
     "InputLayer": "the input",
 }
 
 UNSUPPORTED: dict[str, str] = {
-    **dict.fromkeys(("RNN", "SimpleRNN", "GRU", "LSTM", "Bidirectional"), _RECURRENT),
-    **dict.fromkeys(("ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D"), _RECURRENT),
     **dict.fromkeys(("TFSMLayer", "FlaxLayer", "JaxLayer", "TorchModuleWrapper"), _FOREIGN),
     "Lambda": (
         "it runs a Python function of which nothing is known. Remedy: lrp_tf.flows.register_activation({function}) if "

@@ -133,9 +133,9 @@ def check(clone: Clone, inputs: list[tf.Tensor], logits: tf.Tensor, composite: s
         logits: what the compiled pass gave for `inputs`, [B, ...].
         composite: its name.
     """
-    whole = any(_keeps_states(step) for step in steps_within(clone.graph))
-    count = inputs[0].shape[0] if whole else min(2, inputs[0].shape[0])
-    logits, pair = logits[:count], inputs if whole else [_pair(x) for x in inputs]
+    inputs = judged(clone.graph, inputs)
+    count = inputs[0].shape[0]
+    logits, pair = logits[:count], inputs if _keeps_states(clone.graph) else [_pair(x) for x in inputs]
     try:
         forward = clone.forward(pair)
         found = [
@@ -150,15 +150,20 @@ def check(clone: Clone, inputs: list[tf.Tensor], logits: tf.Tensor, composite: s
     return Check(f"{clone.graph.model.name}, composite {composite}: check of {count} sample(s)", tuple(found))
 
 
-def _keeps_states(step: Step) -> bool:
+def judged(graph: Graph, inputs: list[tf.Tensor]) -> list[tf.Tensor]:
+    """The samples that a check compares: the first two of a batch, all where layers keep the states of each."""
+    return inputs if _keeps_states(graph) else [x[:2] for x in inputs]
+
+
+def _keeps_states(graph: Graph) -> bool:
     """Whether each sample has a state of its own from the call before, so that none can be added or left out."""
-    return isinstance(step.op, InitialState) and step.op.layer.stateful
+    return any(isinstance(step.op, InitialState) and step.op.layer.stateful for step in steps_within(graph))
 
 
 def _pair(x: tf.Tensor) -> tf.Tensor:
     """Two samples: the first two, or the only one and another made from it."""
     if x.shape[0] > 1:
-        return x[:2]
+        return x
     other = 0.5 * x if x.dtype.is_floating else tf.reverse(x, [x.shape.rank - 1]) if x.shape.rank > 1 else x
     return tf.concat([x, other], 0)
 

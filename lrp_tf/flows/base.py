@@ -260,6 +260,5 @@ def keeps(step: Step) -> bool:
     """Whether a layer stays one step: it has an entry, or following its `call` would not help."""
     known = linear.lookup(step.op) is not None or lookup(step) is not None
     function = None if isinstance(step.op, ActivationFunction) else step.function
-    recurrent = isinstance(step.op, (keras.layers.RNN, keras.layers.Bidirectional))
-    opaque = function is not None or (unsupported.remedy(step.op) is not None and not recurrent)
+    opaque = function is not None or unsupported.remedy(step.op) is not None
     return known or opaque or (isinstance(step.kind, str) and step.kind in linear.operations())

@@ -346,6 +346,23 @@ def cells():
     case("StackedRNNCells", stepping, 2, True, layer=lambda: {"cells": [kl.GRUCell(3), kl.SimpleRNNCell(3)]})
 
 
+def recurrent():
+    for options in ({}, {"return_sequences": True, "go_backwards": True}):
+        add("SimpleRNN LSTM GRU", {"units": 3, **options}, shape=(5, 4))
+        case("RNN", masked, (5, 4), layer=lambda o=options: {"cell": [kl.LSTMCell(3), kl.GRUCell(2)], **o})
+    add("GRU", {"units": 3, "reset_after": False}, shape=(5, 4))
+    for name in ("LSTM", "GRU"):
+        case(name, embedded, lambda layer, h: layer(h), True, layer=lambda: {"units": 3, "return_sequences": True})
+        add(name, {"units": 3, "dropout": 0.2}, shape=(5, 4))
+    for rank in (1, 2, 3):
+        frames = (3, *(4, 3, 2)[:rank], 2)
+        for options in ({"padding": "same", "return_sequences": True}, {"strides": 2, "dropout": 0.2}):
+            case(f"ConvLSTM{rank}D", behind, frames, layer=lambda o=options: {"filters": 2, "kernel_size": 2, **o})
+    for mode in ("concat", "mul", "ave", "sum"):
+        layer = lambda m=mode: {"layer": kl.LSTM(3, return_sequences=m != "ave"), "merge_mode": m}  # noqa: E731
+        case("Bidirectional", masked if mode == "mul" else behind, (5, 4), layer=layer)
+
+
 def attention():
     q, v = (5, 4), (3, 4)
     for name, variants in (
@@ -376,5 +393,5 @@ def attention():
 
 for fill in (linear_layers, pooling, merges, activations, moves, normalizations, augmentations):
     fill()
-for fill in (sequences, cells, attention):
+for fill in (sequences, cells, recurrent, attention):
     fill()

@@ -283,8 +283,17 @@ class Graph:
             problem = (
                 f"{len(paths)} layers have this name: {paths}; give the path" if paths else "no layer has this name"
             )
+            loops = [step for step in self.steps if not paths and _holds(step, name)]
+            if loops:
+                problem = f"it runs for each time step of {loops[0].path!r}; ask for that one"
             raise ValueError(f"Layer {name!r}: {problem}. Layers of {self.model.name!r}: {', '.join(self.layers)}")
         return self.layers[paths[0]]
+
+
+def _holds(step: Step, name: str) -> bool:
+    """Whether a step holds a graph (`core.loop`) with a layer of this path or name."""
+    body = getattr(step.op, "body", None)
+    return isinstance(body, Graph) and any(name in (path, path.rsplit("/", 1)[-1]) for path in body.layers)
 
 
 def _stands_for(name: str, path: str) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 
-from lrp_tf.core.graph import Graph, Step
+from lrp_tf.core.graph import Graph, Ref, Step
 from lrp_tf.core.protocol import Handler
 
 
@@ -66,6 +66,17 @@ class EachTimeStep(Handler):
 def body_of(step: Step) -> Graph | None:
     """The graph that a step holds; None: it is a single operation."""
     return step.op.body if isinstance(step.op, Loop) else None
+
+
+def read_by_kernels(graph: Graph) -> set[Ref]:
+    """The tensors that linear steps read, those in the bodies of loops included."""
+    found = {ref for step in graph.steps if step.linear is not None for ref in step.inputs}
+    for step in graph.steps:
+        if isinstance(step.op, Loop):
+            inner, read = step.op.body.inputs[step.op.sequences + step.op.states :], read_by_kernels(step.op.body)
+            captured = step.inputs[len(step.inputs) - len(inner) :]
+            found.update(outer for outer, ref in zip(captured, inner, strict=True) if ref in read)
+    return found
 
 
 def steps_within(graph: Graph) -> Iterator[Step]:

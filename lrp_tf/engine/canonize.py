@@ -211,7 +211,7 @@ def check_samples(graph: Graph) -> Graph:
                 f"The output of {graph.model.name!r} has the samples of a batch on axis {output.axis}. Expected: on "
                 "the first one. Remedy: transpose it in the model."
             )
-        if output.each != 1:
+        if output.each != graph.inputs[0].each:  # that of the sequences in the body of a loop, else 1
             raise UnsupportedLayerError(
                 f"The output of {graph.model.name!r} has {output.each} rows of its first axis for each sample. "
                 f"Expected: one. Remedy: reshape it in the model, keras.ops.reshape(y, (-1, {output.each}, ...))."

@@ -13,7 +13,9 @@ import tensorflow as tf
 
 from lrp_tf.core.account import Account
 from lrp_tf.core.graph import Ref, Step
+from lrp_tf.core.loop import Loop, read_by_kernels
 from lrp_tf.core.numerics import number, once
+from lrp_tf.core.operations import Constants
 from lrp_tf.engine.clone import Clone
 from lrp_tf.engine.explanation import Conservation
 from lrp_tf.engine.propagate import Forward
@@ -76,7 +78,7 @@ def finite(
 def _hidden_weights(clone: Clone, forward: Forward) -> list[tf.Tensor]:
     """The hidden weights as one flat tensor for each dtype: one sum is cheaper than hundreds."""
     hidden = clone.plan.hidden_weights
-    kernels = {ref for step in clone.graph.steps if step.linear is not None for ref in step.inputs}
+    kernels = read_by_kernels(clone.graph)
     values = {w: forward.values[w] for w in hidden if isinstance(w, Ref)}
     values |= {w: _without_infinity(value) for w, value in values.items() if w not in kernels}  # masks
     read = _variables_read()
@@ -220,10 +222,10 @@ def _check_forward(clone: Clone, inputs: list[tf.Tensor]) -> Forward:
             )
     forward = clone.forward(inputs)
     for step in clone.graph.steps:
-        for weight in _weights(step):
+        for owner, weight in _weights(clone, step):
             if count := _bad(tf.convert_to_tensor(weight)):
                 raise ValueError(
-                    f"Layer {step.path!r} ({step.operation}): its weight {weight.path!r} holds {count} NaN or Inf "
+                    f"Layer {owner.path!r} ({owner.operation}): its weight {weight.path!r} holds {count} NaN or Inf "
                     "value(s). Expected finite weights. Remedy: load a checkpoint from before training diverged."
                 )
         if any(_bad(forward.values[ref], infinite=_wants_finite(clone, step)) for ref in step.outputs):
@@ -252,8 +254,12 @@ def _check_backward(clone: Clone, forward: Forward, initial: tf.Tensor) -> None:
         )
 
 
-def _weights(step: Step) -> list[keras.Variable]:
-    return [weight for op in (step.op, *step.before, *step.after) for weight in getattr(op, "weights", [])]
+def _weights(clone: Clone, step: Step) -> list[tuple[Step, keras.Variable]]:
+    """The weights of a step, each with the step that it belongs to: loops read theirs as constants."""
+    loops = [s for s in clone.graph.steps if isinstance(s.op, Loop)] if isinstance(step.op, Constants) else []
+    found = [(loop, weight) for loop in loops for weight in getattr(loop.op.layer, "weights", [])]
+    own = [weight for op in (step.op, *step.before, *step.after) for weight in getattr(op, "weights", [])]
+    return found + [(step, weight) for weight in own]
 
 
 def _wants_finite(clone: Clone, step: Step) -> bool:

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 import keras
 
 from lrp_tf.core.graph import Graph, Ref, Step
+from lrp_tf.core.loop import body_of
 from lrp_tf.core.operations import Constants
 from lrp_tf.core.protocol import Handler, ZeroInput
 from lrp_tf.engine.savings.positivity import cuts, relevance_readers
@@ -57,10 +58,11 @@ def hidden_weights(graph: Graph, handlers: dict[Step, Handler], reached: frozens
         if isinstance(step.op, keras.layers.Embedding):  # rows that no index names do not matter
             continue
         shows = reached.issuperset(step.outputs) and handlers[step].shows_kernel
+        kernels = step.linear is not None or body_of(step) is not None
         folded = [layer for part in step.parts or (step,) for layer in (part.op, *part.before, *part.after)]
         layers = [weight for layer in folded for weight in getattr(layer, "weights", [])]
         for weight in (*layers, *constants.intersection(step.inputs)):
             size = math.prod(size or 1 for size in weight.shape)
-            if "float" in str(weight.dtype) and (size <= _SMALL or (step.linear is not None and not shows)):
+            if "float" in str(weight.dtype) and (size <= _SMALL or (kernels and not shows)):
                 found[id(weight)] = weight
     return list(found.values())

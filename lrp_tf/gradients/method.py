@@ -18,6 +18,7 @@ from lrp_tf.engine.targets import Initial, Inputs, Target, Targets
 from lrp_tf.explainer import Explainer
 from lrp_tf.gradients.source import Source
 from lrp_tf.rules import Jacobian, Rule
+from lrp_tf.rules.together import Together
 
 
 class Method:
@@ -58,7 +59,8 @@ class Method:
             self.explainer = Explainer(model, composite, output=output)
         self.max_batch = streams.checked_size(max_batch, "max_batch")
         self.source = Source(self.explainer, type(self).__name__, self._needs_gradient)
-        rules = [handler for _, handler in self.explainer.clone.plan.every_step() if isinstance(handler, Rule)]
+        handlers = [handler for _, handler in self.explainer.clone.plan.every_step() if isinstance(handler, Rule)]
+        rules = [handler.rule if isinstance(handler, Together) else handler for handler in handlers]
         self.start = "one" if all(isinstance(rule, Jacobian) for rule in rules) else "output"
 
     def __repr__(self) -> str:

@@ -348,20 +348,19 @@ def cells():
 
 def recurrent():
     for options in ({}, {"return_sequences": True, "go_backwards": True}):
-        add("SimpleRNN LSTM GRU", {"units": 3, **options}, shape=(3, 4))
-        case("RNN", masked, (3, 4), layer=lambda o=options: {"cell": [kl.LSTMCell(3), kl.GRUCell(2)], **o})
-    add("GRU", {"units": 3, "reset_after": False}, shape=(3, 4))
+        add("SimpleRNN LSTM GRU", {"units": 3, **options}, shape=(5, 4))
+        case("RNN", masked, (5, 4), layer=lambda o=options: {"cell": [kl.LSTMCell(3), kl.GRUCell(2)], **o})
+    add("GRU", {"units": 3, "reset_after": False}, shape=(5, 4))
     for name in ("LSTM", "GRU"):
         case(name, embedded, lambda layer, h: layer(h), True, layer=lambda: {"units": 3, "return_sequences": True})
-        add(name, {"units": 3, "dropout": 0.2}, shape=(3, 4))
+        add(name, {"units": 3, "dropout": 0.2}, shape=(5, 4))
     for rank in (1, 2, 3):
-        frames = (2, *(4, 3, 2)[:rank], 2)
+        frames = (3, *(4, 3, 2)[:rank], 2)
         for options in ({"padding": "same", "return_sequences": True}, {"strides": 2, "dropout": 0.2}):
             case(f"ConvLSTM{rank}D", behind, frames, layer=lambda o=options: {"filters": 2, "kernel_size": 2, **o})
-    case("TimeDistributed", behind, (2, 3, 4), layer=lambda: {"layer": kl.LSTM(3)})
     for mode in ("concat", "mul", "ave", "sum"):
         layer = lambda m=mode: {"layer": kl.LSTM(3, return_sequences=m != "ave"), "merge_mode": m}  # noqa: E731
-        case("Bidirectional", masked if mode == "mul" else behind, (3, 4), layer=layer)
+        case("Bidirectional", masked if mode == "mul" else behind, (5, 4), layer=layer)
 
 
 def attention():

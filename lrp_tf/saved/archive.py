@@ -208,7 +208,8 @@ def _described(key: Key, function: Any, sources: list[tf.Tensor]) -> dict[str, A
 
 def _sources(model: keras.Model, held: _Held) -> list[tf.Tensor]:
     """All that a pass may read beside its arguments, in an order that the structure of the model decides."""
-    return [*(weight.value.handle for weight in model.weights), *(array for _, array in held)]
+    variables = (*model.weights, *identity.states(model))
+    return [*(variable.value.handle for variable in variables), *(array for _, array in held)]
 
 
 def _encoded(structure: Any, numbers: dict[Ref, int]) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import os
 import platform
@@ -49,7 +50,7 @@ def of_model(model: keras.Model, held: list[tuple[str, Any]]) -> Identity:
     return {
         "class": type(model).__name__,
         "model": config,
-        "weights": [[weight.name, list(weight.shape), weight.dtype] for weight in model.weights],
+        "weights": [[w.name, list(w.shape), w.dtype] for w in (*model.weights, *states(model))],
         "policies": [[layer.name, layer.dtype_policy.name] for layer in layers],
         "settings": [_settings(operation) for operation in operations if not isinstance(operation, keras.Layer)],
         "arrays": [{"name": name, "content": _digest(array)} for name, array in held],
@@ -59,6 +60,12 @@ def of_model(model: keras.Model, held: list[tuple[str, Any]]) -> Identity:
 def arrays(model: keras.Model) -> list[tuple[str, Any]]:
     """Arrays and tensors that layers hold, as (layer.attribute, array): a graph may hold or capture them."""
     return [found for layer in sublayers(model, itself=True) for found in _arrays(vars(layer), layer.name)]
+
+
+def states(model: keras.Model) -> list[keras.Variable]:
+    """What stateful recurrent layers keep from one call to the next, which Keras does not count among the weights."""
+    recurrent = (layer for layer in sublayers(model, itself=True) if isinstance(layer, keras.layers.RNN))
+    return [state for layer in recurrent if layer.stateful for state in keras.tree.flatten(layer.states)]
 
 
 def _settings(operation: keras.Operation) -> Identity:
@@ -73,6 +80,8 @@ def _own_code(operation: keras.Operation) -> Iterator[str]:
     if not _of_keras(type(operation)):
         yield f"{operation.name!r} ({type(operation).__module__}.{type(operation).__name__})"
         return
+    if not isinstance(operation, keras.Layer) and next(iter(inspect.signature(operation.call).parameters), "") == "f":
+        yield f"the function of {operation.name!r} ({type(operation).__name__})"
     for name, value in vars(operation).items():
         functions = (types.FunctionType, types.BuiltinFunctionType)
         idle = name[0] == "_" or name.endswith(_IDLE_ENDS) or name in _FUNCTIONS_OF_MODELS

@@ -10,12 +10,85 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import keras
 
 from lrp_tf.core.graph import Graph, Ref, Step
 
 _SUMS = ("ops.Add", keras.layers.Add)
+
+
+def cut_kernels(graph: Graph) -> Graph:
+    """Cut x @ w + b, of which others read slices alone, into a step for each slice where that leads to a joint sum.
+
+    So in a GRU, whose x W holds the three parts of which one joins (r h) U. Kernels and biases are constants, so that
+    their slices are, too.
+    """
+    found = _candidates(graph)
+    trial = join_sums(_cut(graph, found))
+    joined = {ref for step in trial.steps for part in step.parts for ref in part.outputs}
+    return _cut(graph, [c for c in found if any(not joined.isdisjoint(s.outputs) for s in c.slices)])
+
+
+class _Candidate(NamedTuple):
+    """A product with a kernel, and the steps that slice its channels."""
+
+    step: Step
+    slices: list[Step]
+
+
+def _candidates(graph: Graph) -> list[_Candidate]:
+    readers = graph.consumers()
+    found = []
+    for step in graph.steps:
+        plain = step.kind == "ops.Matmul" and step.linear is not None and not (step.before or step.after)
+        if not plain or step.constant[:1] != (1,) or len(step.inputs[1].shape) != 2:
+            continue
+        ref, width = step.outputs[0], step.outputs[0].shape[-1]
+        slices = readers.get(ref, [])
+        biased = step.addend is None or (step.addend.shape == (width,) and not step.addend.batched)
+        if biased and ref not in graph.outputs and slices and all(_slices_channels(s) for s in slices):
+            found.append(_Candidate(step, slices))
+    return found
+
+
+def _slices_channels(step: Step) -> bool:
+    """Whether a step cuts the last of two axes, [B, F], and nothing else."""
+    if len(step.inputs) != 1 or len(step.inputs[0].shape) != 1:
+        return False
+    if step.kind == "ops.Split":
+        return step.op.axis in (1, -1)
+    key = step.args[1] if step.kind == "ops.GetItem" and len(step.args) == 2 else None
+    return isinstance(key, tuple) and len(key) == 2 and key[0] == slice(None) and isinstance(key[1], slice)
+
+
+def _cut(graph: Graph, candidates: list[_Candidate]) -> Graph:
+    graph = graph.copy()
+    for step, slices in candidates:
+        position, made = graph.steps.index(step), list[Step]()
+        for cut in slices:
+            kernels = _sliced(graph, cut, step.inputs[1], made)
+            biases = [None] * len(kernels) if step.addend is None else _sliced(graph, cut, step.addend, made)
+            for kernel, bias, output in zip(kernels, biases, cut.outputs, strict=True):
+                args = (step.inputs[0], kernel)
+                made.append(dataclasses.replace(step, args=args, kwargs={}, addend=bias, outputs=(output,)))
+            graph.rewrites.append((cut.order, cut.path, cut.operation, f"the kernel of {step.path} in parts"))
+        graph.steps[position : position + 1] = made
+        graph.steps = [other for other in graph.steps if other not in slices]
+    return graph
+
+
+def _sliced(graph: Graph, cut: Step, constant: Ref, made: list[Step]) -> list[Ref]:
+    """The slices of a kernel [C, F] or bias [F] that give those of the output; adds the step that cuts it."""
+    rows = constant.shape[:-1]
+    outputs = tuple(Ref((*rows, *ref.shape), constant.dtype, batched=False) for ref in cut.outputs)
+    op, args = cut.op, (constant, (*[slice(None)] * len(rows), cut.args[-1][-1]) if cut.kind == "ops.GetItem" else None)
+    if cut.kind == "ops.Split":
+        op, args = type(cut.op)(cut.op.indices_or_sections, axis=-1), (constant,)
+    made.append(Step(op, args, {}, outputs, cut.path, cut.order, cut.within, constant=(0,), held=(0,)))
+    graph.constants.update(outputs)
+    return list(outputs)
 
 
 def join_sums(graph: Graph) -> Graph:
@@ -123,4 +196,4 @@ def _shared(nested: Iterable[tuple]) -> tuple:
 
 
 # For the bodies of loops, ahead of the passes that read the tensors that are left (`canonize.mark_bounds`).
-PASSES = (join_sums,)
+PASSES = (cut_kernels, join_sums)

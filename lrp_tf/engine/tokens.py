@@ -44,7 +44,7 @@ def tokens_of(graph: Graph) -> tuple[Found, dict[Ref, np.ndarray]]:
     inputs: dict[Ref, np.ndarray] = {}
     for ref in graph.inputs:
         sequence = len(ref.shape) == 2 or (len(ref.shape) == 1 and tf.as_dtype(ref.dtype).is_integer)
-        if sequence and ref.shape[0]:
+        if sequence and ref.shape[0] and ref.batched:  # a loop also reads the kernels of its cell
             inputs[ref] = np.arange(ref.shape[0])
             found[ref] = (Tokens(ref, (1,), inputs[ref]),)
     for step in graph.steps:

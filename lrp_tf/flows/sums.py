@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable
 
@@ -212,12 +213,13 @@ class Contraction(Share):
 
 
 GATES = ("held", "share", "activated")
+BY_VALUE = ("proportional", "absolute")  # of products alone
 
 
-def check_gates(gates: str) -> None:
-    """Raise ValueError unless `gates` is one of `GATES`."""
-    if gates not in GATES:
-        raise ValueError(f"gates expects one of {GATES}. Received: {gates!r}")
+def check_gates(gates: str, known: tuple[str, ...] = GATES) -> None:
+    """Raise ValueError unless `gates` is one of those that are known."""
+    if gates not in known:
+        raise ValueError(f"gates expects one of {known}. Received: {gates!r}")
 
 
 def factors(step: Step, gates: str) -> tuple[int, ...]:
@@ -225,12 +227,14 @@ def factors(step: Step, gates: str) -> tuple[int, ...]:
 
     Args:
         gates: "held": a gate is held (in [0, 1] by a sigmoid or softmax, or a scale by rsqrt or reciprocal).
-            "share": it shares like any signal; what only weighs is held (scales, masks, the function f in x f(x)).
+            "share", "proportional", "absolute": it shares as a signal does; what only weighs is held (scales, masks,
+            the function f in x f(x)).
             "activated": gates are held, what only weighs, and what an activation function gave, as in silu(g) u.
     """
-    weights = {"held": [step.gates], "share": [step.scales], "activated": [step.activated, step.gates, step.scales]}
-    for first in range(len(weights[gates])):  # where nothing else is left, what an activation gave is a signal
-        held = {i for positions in weights[gates][first:] for i in positions}
+    known = {"held": [step.gates], "activated": [step.activated, step.gates, step.scales]}
+    weights = known.get(gates, [step.scales])
+    for first in range(len(weights)):  # where nothing else is left, what an activation gave is a signal
+        held = {i for positions in weights[first:] for i in positions}
         if others := tuple(i for i in step.signals if i not in held):
             return others
     return tuple(step.signals)
@@ -252,21 +256,57 @@ class Product(Flow):
 
     Args:
         gates: which factors are held and leave all to the other ones, see `factors`: by default gates, in [0, 1] by a
-            sigmoid or softmax.
+            sigmoid or softmax, as in LRP-all of Arras et al. 2019. With "share" (LRP-half) a gate g and its signal v
+            get half each; with "proportional" (LRP-prop) R_g = g R / s(g + v), and with "absolute" (LRP-abs)
+            R_g = |g| R / s(|g| + |v|), and likewise for v.
+        stabilizer: epsilon of s(z) = z + epsilon sign(z) for the last two, a number >= 0 or `Relative`.
     """
 
     gates: str = "held"
+    stabilizer: float | Relative = 1e-6
     transparent = True
     at_zero = ZeroInput.MOVES
 
     def __post_init__(self) -> None:
-        check_gates(self.gates)
+        check_gates(self.gates, (*GATES, *BY_VALUE))
+        check_stabilizer(self.stabilizer)
+
+    @property
+    def divides(self) -> bool:  # type: ignore[override]
+        """|g| + |v| does not cancel."""
+        return self.gates == "proportional"
+
+    def with_stabilizer(self, stabilizer: float | Relative) -> Flow:
+        return super().with_stabilizer(stabilizer) if self.gates in BY_VALUE else self
 
     def enters(self, step: Step) -> tuple[int, ...]:
-        return factors(step, self.gates)
+        """None, if gates are held and what they weigh is a constant of each sample, such as a state to begin with."""
+        found = factors(step, self.gates)
+        held = self.gates == "held" and set(found) <= set(step.gates)
+        weighed = set(step.constant) - {*step.scales, *step.gates}
+        return () if held and any(step.inputs[i].batched for i in weighed) else found
 
     def backward(self, step: Step, saved: Kept) -> Propagate:
-        return shared_equally(step, saved[0], step.signals)
+        signals = step.signals
+        by_value = self.gates in BY_VALUE and len(signals) > 1 and not set(signals).isdisjoint(step.gates)
+        return self._by_value(step, saved) if by_value else shared_equally(step, saved[0], signals)
+
+    def _by_value(self, step: Step, saved: Kept) -> Propagate:
+        inputs, (y,) = saved
+        signals = step.signals
+        values = [aligned(step, inputs[i], y.shape.rank) for i in signals]
+        values = [tf.abs(v) for v in values] if self.gates == "absolute" else values
+        total = functools.reduce(lambda a, b: a + b, values)
+        epsilon = offset(total, self.stabilizer, step.outputs[0].axis)
+
+        def propagate(relevances: list[tf.Tensor], account: Account | None) -> list[tf.Tensor | None]:
+            g = ratio(relevances[0], total + epsilon, self.stabilizer)
+            if account is not None:
+                book_division(account, relevances[0], g, total + epsilon, epsilon, self.stabilizer)
+            found = [unbroadcast(step, v * g, inputs[i]) for i, v in zip(signals, values, strict=True)]
+            return scatter(step, signals, found)
+
+        return propagate
 
     def interval(self, step: Step, intervals: list[Interval]) -> Interval:
         low, high = 1.0, 1.0

@@ -259,3 +259,11 @@ def test_cells_have_one_linear_step(name):
     (body,) = [body_of(s) for s in canonize(graph, graph.outputs).steps if body_of(s) is not None]
     linear = [s for s in body.steps if s.linear is not None]
     assert [[len(part.inputs) for part in s.parts] for s in linear] == expected
+
+
+def test_tables_say_which_steps_were_summed():
+    x, h = keras.Input((5,)), keras.Input((4,))
+    y = kl.Add(name="sum")([kl.Dense(3, name="one")(x), kl.Dense(3, name="two")(h)])
+    graph = trace(keras.Model([x, h], y))
+    found = canonize(graph, graph.outputs, passes=JOINING).rewrites
+    assert [(path, what) for _, path, _, what in found] == [("two", "summed with one"), ("sum", "the sum of one")]

@@ -66,27 +66,31 @@ def _slices_channels(step: Step) -> bool:
 def _cut(graph: Graph, candidates: list[_Candidate]) -> Graph:
     graph = graph.copy()
     for step, slices in candidates:
-        position, made = graph.steps.index(step), list[Step]()
+        made, parts = list[Step](), list[Step]()
         for cut in slices:
-            kernels = _sliced(graph, cut, step.inputs[1], made)
-            biases = [None] * len(kernels) if step.addend is None else _sliced(graph, cut, step.addend, made)
+            kernels = _sliced(graph, cut, step.inputs[1], "kernel", made)
+            biases = [None] * len(kernels) if step.addend is None else _sliced(graph, cut, step.addend, "bias", made)
             for kernel, bias, output in zip(kernels, biases, cut.outputs, strict=True):
-                args = (step.inputs[0], kernel)
-                made.append(dataclasses.replace(step, args=args, kwargs={}, addend=bias, outputs=(output,)))
+                path, args = f"{step.path}:{len(parts)}", (step.inputs[0], kernel)
+                part = dataclasses.replace(step, args=args, kwargs={}, addend=bias, outputs=(output,), path=path)
+                parts.append(part)
             graph.rewrites.append((cut.order, cut.path, cut.operation, f"the kernel of {step.path} in parts"))
-        graph.steps[position : position + 1] = made
+        position = graph.steps.index(step)
+        graph.steps[position : position + 1] = [*made, *parts]
         graph.steps = [other for other in graph.steps if other not in slices]
     return graph
 
 
-def _sliced(graph: Graph, cut: Step, constant: Ref, made: list[Step]) -> list[Ref]:
+def _sliced(graph: Graph, cut: Step, constant: Ref, name: str, made: list[Step]) -> list[Ref]:
     """The slices of a kernel [C, F] or bias [F] that give those of the output; adds the step that cuts it."""
     rows = constant.shape[:-1]
     outputs = tuple(Ref((*rows, *ref.shape), constant.dtype, batched=False) for ref in cut.outputs)
-    op, args = cut.op, (constant, (*[slice(None)] * len(rows), cut.args[-1][-1]) if cut.kind == "ops.GetItem" else None)
     if cut.kind == "ops.Split":
-        op, args = type(cut.op)(cut.op.indices_or_sections, axis=-1), (constant,)
-    made.append(Step(op, args, {}, outputs, cut.path, cut.order, cut.within, constant=(0,), held=(0,)))
+        op, args = type(cut.op)(cut.op.indices_or_sections, axis=-1), tuple[Ref | tuple, ...]([constant])
+    else:
+        op, args = cut.op, (constant, (*[slice(None)] * len(rows), cut.args[1][1]))
+    path = f"{cut.path}:{name}"
+    made.append(Step(op, args, {}, outputs, path, cut.order, cut.within, constant=(0,), held=(0,)))
     graph.constants.update(outputs)
     return list(outputs)
 
@@ -107,7 +111,7 @@ def join_sums(graph: Graph) -> Graph:
         if step in gone:
             continue
         leaves = _leaves(graph, step, makers, readers) if step.kind in _SUMS else None
-        parts = [leaf for leaf in leaves or () if isinstance(leaf, Step)]
+        parts = sorted((leaf for leaf in leaves or () if isinstance(leaf, Step)), key=graph.steps.index)
         if leaves is None or len(parts) < 2:
             found.append(step)
             continue
@@ -116,8 +120,7 @@ def join_sums(graph: Graph) -> Graph:
         found.append(joint)
         gone.update(parts, sums)
         for other in (*parts, *sums):
-            first = other is parts[0]
-            if not first:
+            if other is not parts[0]:
                 what = f"summed with {joint.path}" if other in parts else f"the sum of {joint.path}"
                 graph.rewrites.append((other.order, other.path, other.operation, what))
             if other is not step:
@@ -166,7 +169,6 @@ def _sums(step: Step, makers: dict[Ref, Step], constants: set[Ref]) -> list[Step
 
 def _joint(graph: Graph, add: Step, parts: list[Step], biases: list[Ref]) -> Step:
     """The step that computes the sum of linear steps and biases."""
-    parts = sorted(parts, key=graph.steps.index)
     inputs = [ref for part in parts for ref in part.inputs] + biases
     constant = tuple(i for i, ref in enumerate(inputs) if ref in graph.constants)
     return dataclasses.replace(

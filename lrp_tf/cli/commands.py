@@ -7,14 +7,18 @@ import contextlib
 import dataclasses
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import cv2
 import keras
 import numpy as np
 
 from lrp_tf import composites, heatmap
+from lrp_tf.arrays.form import array_form
+from lrp_tf.arrays.run import ArrayGallery
+from lrp_tf.arrays.stream import ArrayStream
 from lrp_tf.cli import given
 from lrp_tf.cli.messages import message_of, with_options
 from lrp_tf.cli.options import Written
@@ -38,6 +42,8 @@ _EACH = 25  # With at most this many images, each gets a line on the console.
 def explain_command(options: argparse.Namespace) -> int:
     """Explain images with a saved model."""
     model = given.load_model(options)
+    if given.takes_arrays(model, options, options.images or options.target):
+        return explain_arrays(model, options)
     preprocessing = given.preprocessing_of(options, model)
     return explain_images(model, options, preprocessing, given.classes_of(options), given.identity_of(options.model))
 
@@ -69,6 +75,8 @@ def check_command(options: argparse.Namespace) -> int:
 def _fed(options: argparse.Namespace) -> tuple[Explainer, np.ndarray]:
     """The explainer of a command that takes one image, and that image as fed to the model, [1, ...]."""
     model = given.load_model(options)
+    if given.takes_arrays(model, options, [options.image]):
+        return _fed_array(model, options)
     preprocessing = given.preprocessing_of(options, model)
     explainer = given.explainer_of(model, options, given.bounds_of(options, model, preprocessing))
     form = form_of(explainer, options.size)
@@ -80,6 +88,18 @@ def _fed(options: argparse.Namespace) -> tuple[Explainer, np.ndarray]:
     x = preprocessing(form.arrange(pixels)[None])
     say(f"fed to the model: {x.min():.4g} to {x.max():.4g} (--preprocess {preprocessing.name})")
     return explainer, form.order(x)
+
+
+def _fed_array(model: keras.Model, options: argparse.Namespace) -> tuple[Explainer, np.ndarray]:
+    """The same for an array."""
+    preprocessing = given.array_preprocessing(options)
+    explainer = given.explainer_of(model, options, {})
+    stream = ArrayStream(array_form(explainer.graph), preprocessing, 1, message_of)
+    for x, _ in stream.batches([options.image]):
+        say(f"fed to the model: {x.min():.4g} to {x.max():.4g} (--preprocess {preprocessing.name})")
+        return explainer, x
+    ((_, reason),) = stream.failures()
+    raise LoadError(f"{options.image}: {reason}")
 
 
 def export_command(options: argparse.Namespace) -> int:
@@ -142,33 +162,61 @@ def explain_images(
     """
     files = given.files_of(options)
     explainer = given.explainer_of(model, options, given.bounds_of(options, model, preprocessing))
+    more = {"size": options.size, "how": options.resize, "max_pixels": options.max_pixels}
+    return _explain(Gallery, explainer, options, files, preprocessing, classes, identity, "image", more)
+
+
+def explain_arrays(model: keras.Model, options: argparse.Namespace) -> int:
+    """Explain the arrays of the command line: signals, videos; returns the exit code."""
+    given.check_array_options(options)
+    files, preprocessing = given.files_of(options, arrays=True), given.array_preprocessing(options)
+    explainer, classes = given.explainer_of(model, options, {}), given.classes_of(options)
+    identity = given.identity_of(options.model)
+    return _explain(ArrayGallery, explainer, options, files, preprocessing, classes, identity, "array", {})
+
+
+def _explain(
+    kind: type[Gallery],
+    explainer: Explainer,
+    options: argparse.Namespace,
+    files: list[tuple[str, str]],
+    preprocessing: loading.Preprocessing,
+    classes: loading.Classes,
+    identity: object,
+    unit: str,
+    more: Mapping[str, Any],
+) -> int:
+    """Explain files of one kind.
+
+    Args:
+        unit: what one is called.
+        more: attributes of that kind of gallery.
+    """
     look = given.look_of(options)
     chosen = given.chosen_targets(options, explainer, classes)
     contrast = given.chosen_contrast(options, explainer, classes, chosen)
-    job = Gallery(
+    job = kind(
         explainer=explainer,
         preprocessing=preprocessing,
         out=options.out,
         classes=classes,
         targets=tuple(chosen),
         contrast=contrast,
-        size=options.size,
-        how=options.resize,
         batch=options.batch,
-        max_pixels=options.max_pixels,
         look=look,
         save_relevance=options.save_relevance,
         settings=_settings(options, explainer, identity, preprocessing, chosen, look) | {"contrast": contrast},
         describe=message_of,
+        **more,
     )
-    say(f"{printable(model.name)}, composite {explainer.composite.name}, {len(files)} image(s)")
+    say(f"{printable(explainer.model.name)}, composite {explainer.composite.name}, {len(files)} {unit}(s)")
     if not classes.names:
         say("The names of the classes are not known, numbers are shown instead (--classes FILE).")
     if look.scale == "run":
         say("--scale run: all relevance is computed twice, first for the scale, then for the pictures.")
     began = time.perf_counter()
-    outcome = _run(job, files, options)
-    _tell(outcome, time.perf_counter() - began, options.out, preprocessing)
+    outcome = _run(job, files, options, f"{unit}s")
+    _tell(outcome, time.perf_counter() - began, options.out, preprocessing, f"{unit}s")
     return SOME_FAILED if outcome.failed or outcome.absurd else 0
 
 
@@ -191,10 +239,10 @@ def _settings(
     }
 
 
-def _run(job: Gallery, files: list[tuple[str, str]], options: argparse.Namespace) -> Outcome:
+def _run(job: Gallery, files: list[tuple[str, str]], options: argparse.Namespace, unit: str) -> Outcome:
     """Run the job with a progress bar."""
     passes = 2 if job.look.scale == "run" else 1
-    with ProgressBar(passes * len(files)) as bar, warnings.catch_warnings(), _single_threaded_opencv():
+    with ProgressBar(passes * len(files), unit) as bar, warnings.catch_warnings(), _single_threaded_opencv():
         warnings.simplefilter("ignore", RelevanceWarning)  # the bar shows one for each map
         return job.run(
             files,
@@ -218,10 +266,10 @@ def _single_threaded_opencv() -> Iterator[None]:
         cv2.setNumThreads(before)
 
 
-def _tell(outcome: Outcome, seconds: float, out: Path, preprocessing: loading.Preprocessing) -> None:
+def _tell(outcome: Outcome, seconds: float, out: Path, preprocessing: loading.Preprocessing, unit: str) -> None:
     """Say what became of the files."""
     say(
-        f"{outcome.done} explained in {seconds:.1f} s ({outcome.done / seconds:.2f} images/s), "
+        f"{outcome.done} explained in {seconds:.1f} s ({outcome.done / seconds:.2f} {unit}/s), "
         f"{outcome.failed} failed, {outcome.skipped} finished before. Results in {out}"
     )
     if outcome.scale is not None:

@@ -13,6 +13,7 @@ import keras
 import numpy as np
 
 from lrp_tf import composites, rules
+from lrp_tf.arrays import files as array_files
 from lrp_tf.cli.options import FOR_TRANSFORMERS, PRESETS, NamedPreset, RelativeFactor, Written
 from lrp_tf.engine import contrast as contrasts
 from lrp_tf.engine import targets
@@ -38,10 +39,45 @@ def look_of(options: argparse.Namespace) -> Look:
     return look
 
 
-def files_of(options: argparse.Namespace) -> list[tuple[str, str]]:
-    """The images, as `images.find` gives them; what it leaves out is told."""
+def files_of(options: argparse.Namespace, *, arrays: bool = False) -> list[tuple[str, str]]:
+    """The images, or arrays, as `images.find` gives them; what it leaves out is told."""
     skipped = lambda path, reason: say(f"skipped: {path!a}: {reason}", error=True)  # noqa: E731
-    return list(images.find(image_names(options), skipped=skipped))
+    suffixes, what = (array_files.SUFFIXES, "array") if arrays else (images.SUFFIXES, "image")
+    return list(images.find(image_names(options), skipped=skipped, suffixes=suffixes, what=what))
+
+
+def takes_arrays(model: keras.Model, options: argparse.Namespace, names: Sequence[str]) -> bool:
+    """Whether arrays are explained and no photographs: files are such, or the model takes nothing like a photograph."""
+    if any(Path(name).suffix.lower() in array_files.SUFFIXES for name in names):
+        return True
+    inputs = list(getattr(model, "inputs", None) or [])
+    return len(inputs) == 1 and len(inputs[0].shape) != 4
+
+
+def array_preprocessing(options: argparse.Namespace) -> loading.Preprocessing:
+    """What arrays go through; without `--preprocess` they are fed as they are."""
+    return loading.get_preprocessing(options.preprocess or "none")
+
+
+def check_array_options(options: argparse.Namespace) -> None:
+    """Refuse options of photographs.
+
+    Raises:
+        LoadError: one was given.
+    """
+    defaults = {"style": "side-by-side", "size": None, "resize": "squash", "smooth": None}
+    for name, default in defaults.items():
+        if getattr(options, name) != default:
+            raise LoadError(
+                f"--{name} is an option of photographs. Expected files of arrays without it: signals are drawn as "
+                "lines, planes and videos beside their relevance"
+            )
+    if needs_bounds(options):
+        name, _ = options.composite
+        raise LoadError(
+            f"{name} needs the lowest and highest value of the input, which arrays do not tell. Remedy: --composite "
+            f"{name}:low=-1,high=1 with the values of your data"
+        )
 
 
 def image_names(options: argparse.Namespace) -> list[str]:

@@ -83,7 +83,7 @@ def _draw(
         (found,) = way([path])
         if isinstance(found, Failed):
             raise _FileError(found.reason)
-        shown = found.photograph.shown
+        shown = found.shown.shown
         paint = look.paint(first_stride(explainers[name]))
         maps = [fit.restore(paint.values(relevance), shown.shape[:2]) for relevance in found.maps]
         rows.append((maps, [printable(name), *found.titles]))

@@ -50,6 +50,9 @@ def find(
     names: Iterable[str | os.PathLike[str]],
     stdin: IO[bytes] | None = None,
     skipped: Callable[[str, str], object] = lambda path, reason: None,
+    *,
+    suffixes: frozenset[str] = SUFFIXES,
+    what: str = "image",
 ) -> Iterator[tuple[str, str]]:
     """The image files that `names` stand for, in a stable order.
 
@@ -61,6 +64,7 @@ def find(
         stdin: read instead of standard input, binary.
         skipped: called with a path that is left out and the reason: hidden files and folders in a folder, folders
             that match a pattern.
+        suffixes, what: of the files that a folder is searched for, if not images.
 
     Yields:
         (the file, its path relative to the folder that was named): results are named after the second. Files that do
@@ -73,7 +77,7 @@ def find(
         if name == "-" or (name.startswith("@") and not os.path.lexists(name)):
             yield from _listed(name, stdin)
         elif os.path.isdir(name):
-            yield from _in_folder(name, skipped)
+            yield from _in_folder(name, skipped, suffixes, what)
         elif glob.has_magic(name) and not os.path.lexists(name):
             matches = sorted(glob.iglob(name, recursive=True))
             files = [match for match in matches if not os.path.isdir(match)]
@@ -91,7 +95,10 @@ def _as_text(name: str | os.PathLike[str]) -> str:
     return os.fspath(name)
 
 
-def _in_folder(folder: str, skipped: Callable[[str, str], object]) -> Iterator[tuple[str, str]]:
+def _in_folder(
+    folder: str, skipped: Callable[[str, str], object], suffixes: frozenset[str], what: str
+) -> Iterator[tuple[str, str]]:
+    known = suffixes | UNREAD if suffixes is SUFFIXES else suffixes
     empty = True
     locked: list[str] = []  # folders that cannot be listed
     for place, folders, files in os.walk(folder, onerror=lambda error: locked.append(error.filename)):
@@ -100,7 +107,7 @@ def _in_folder(folder: str, skipped: Callable[[str, str], object]) -> Iterator[t
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for file in sorted(files):
             path = os.path.normpath(os.path.join(place, file))
-            if os.path.splitext(file)[1].lower() not in SUFFIXES | UNREAD:
+            if os.path.splitext(file)[1].lower() not in known:
                 continue
             if file.startswith("."):
                 skipped(path, "a hidden file")
@@ -111,7 +118,7 @@ def _in_folder(folder: str, skipped: Callable[[str, str], object]) -> Iterator[t
         empty = False
         yield path, os.path.relpath(path, folder)
     if empty:
-        raise ValueError(f"folder {folder!r} holds no image. Expected files ending in {' '.join(sorted(SUFFIXES))}")
+        raise ValueError(f"folder {folder!r} holds no {what}. Expected files ending in {' '.join(sorted(suffixes))}")
 
 
 def _listed(name: str, stdin: IO[bytes] | None) -> Iterator[tuple[str, str]]:

@@ -15,9 +15,8 @@ from lrp_tf.files.loading import Classes
 from lrp_tf.gallery.ahead import ahead
 from lrp_tf.gallery.draw import where_it_went
 from lrp_tf.gallery.ledger import Row
+from lrp_tf.gallery.medium import Source
 from lrp_tf.gallery.numbers import Numbers
-from lrp_tf.gallery.stream import Photograph, Stream
-from lrp_tf.heatmap.colours import summed
 from lrp_tf.terminal import printable
 
 
@@ -26,14 +25,14 @@ class Explained(NamedTuple):
 
     Attributes:
         number: index of its file in the list.
-        photograph: the image.
+        shown: the image, as its source keeps it for the picture.
         maps: relevance of each target, float32 [k, H, W, C], in the geometry of the model's input.
         rows: for each target the cells of `results.csv` from "top1" on.
         titles: for each target the text above its map.
     """
 
     number: int
-    photograph: Photograph
+    shown: Any
     maps: np.ndarray
     rows: list[Row]
     titles: list[str]
@@ -68,7 +67,7 @@ class Explaining:
         explainer: Explainer,
         wanted: Sequence[str | int],
         classes: Classes,
-        stream: Stream,
+        stream: Source,
         contrast: str | int | None = None,
     ) -> None:
         classes.check(targets.class_count(explainer.graph))
@@ -125,11 +124,11 @@ class Explaining:
         """Relevance as the explainer gives it -> float32 [B, k, H, W, C]."""
         maps = np.asarray(relevance, np.float32)
         maps = maps[:, None] if self.count == 1 else maps
-        return np.moveaxis(maps, 2, -1) if self.stream.form.channels_first else maps
+        return self.stream.channels_last(maps)
 
     def _describe(self, numbers: Numbers, row: int, maps: np.ndarray) -> tuple[list[Row], list[str]]:
         """The rows and titles of one image of a batch."""
-        largest = np.abs(summed(maps)).max((1, 2))
+        largest = self.stream.largest(maps)
         against, rather = "" if self.contrast is None else str(self.contrast), ""
         if self.contrast is not None:
             other = "others" if isinstance(self.contrast, str) else printable(self._label(self.contrast))
@@ -140,7 +139,7 @@ class Explaining:
             rows.append(numbers.cells(row, k, self.classes.name, largest[k], against))
             likely = f", p = {p}" if (p := numbers.chance(row, target, ".3f")) else ""
             shares = map(float, numbers.shares[:5, row, k])
-            went = "ABSURD: no explanation" if numbers.warning(row, k) else where_it_went(*shares)
+            went = "ABSURD: no explanation" if numbers.warning(row, k) else where_it_went(*shares, at=self.stream.at)
             logit = numbers.logits[row, target]
             titles.append(f"{printable(self._label(target))}{rather}{likely}, logit {logit:.2f}\n{went}")
         return rows, titles

@@ -20,13 +20,13 @@ import numpy as np
 from lrp_tf.explainer import Explainer
 from lrp_tf.files import images
 from lrp_tf.files.form import form_of
-from lrp_tf.files.images import Fit
 from lrp_tf.files.loading import Classes, Preprocessing
 from lrp_tf.gallery import ledger
-from lrp_tf.gallery.draw import draw, first_stride, save_array, suffixes
+from lrp_tf.gallery.draw import save_array
 from lrp_tf.gallery.explain import Explained, Explaining, Failed
 from lrp_tf.gallery.ledger import COLUMNS, Item, Record, Row, RunPlan
-from lrp_tf.gallery.stream import Stream
+from lrp_tf.gallery.medium import Medium
+from lrp_tf.gallery.photographs import Photographs
 from lrp_tf.heatmap.look import Look
 from lrp_tf.terminal import printable
 
@@ -77,6 +77,16 @@ class Gallery:
     def __post_init__(self) -> None:
         object.__setattr__(self, "out", Path(self.out))
         self.look.check()
+
+    def medium(self) -> Medium:
+        """How its files are read and drawn.
+
+        Raises:
+            LoadError: the model takes no image or gives no classes.
+        """
+        form = form_of(self.explainer, self.size)
+        how = (self.how, self.preprocessing, self.look, self.batch, self.max_pixels, self.describe)
+        return Photographs(self.explainer, form, *how)
 
     def run(
         self,
@@ -145,27 +155,17 @@ class _Run:
 
     def __init__(self, gallery: Gallery, listener: _Listener) -> None:
         self.gallery, self.listener = gallery, listener
-        form = form_of(gallery.explainer, gallery.size)
-        self.fit = Fit(form.height, form.width, gallery.how)
-        self.stream = Stream(
-            form,
-            self.fit,
-            gallery.preprocessing,
-            gallery.look,
-            gallery.batch,
-            gallery.max_pixels,
-            gallery.describe,
-        )
+        self.medium = gallery.medium()
+        self.stream = self.medium.source()
         self.explaining = Explaining(
             *(gallery.explainer, gallery.targets, gallery.classes, self.stream, gallery.contrast)
         )
-        self.paint = gallery.look.paint(first_stride(gallery.explainer))
         self.scale: float | None = None  # of the whole run
         self.done = self.failed = self.absurd = 0
 
     def run(self, files: Iterable[tuple[str, str]], resume: bool, overwrite: bool) -> Outcome:
         gallery = self.gallery
-        names = suffixes(gallery.look, self.explaining.count, gallery.save_relevance)
+        names = self.medium.suffixes(self.explaining.count, gallery.save_relevance)
         plan = ledger.plan(gallery.out, files, names, gallery.settings, resume=resume, overwrite=overwrite)
         if gallery.look.scale == "run":
             self.listener.progress(plan.skipped)
@@ -198,7 +198,7 @@ class _Run:
             self.listener.progress(len(indices))
             for relevance in maps.reshape(-1, *maps.shape[2:]):
                 if np.isfinite(relevance).all():  # otherwise drawing it fails, with a message
-                    largest = max(largest, float(np.abs(self.paint.values(relevance)).max()))
+                    largest = max(largest, float(np.abs(self.medium.values(relevance)).max()))
         self.listener.progress(len(plan.items) - counted)
         ledger.write_scale(self.gallery.out, plan, largest or 1.0)
         return largest or 1.0
@@ -207,10 +207,10 @@ class _Run:
         """Write all files of one image."""
         base = self.gallery.out / item.base
         base.parent.mkdir(parents=True, exist_ok=True)
-        maps = [self.paint.values(relevance) for relevance in found.maps]
+        maps = [self.medium.values(relevance) for relevance in found.maps]
         if self.gallery.save_relevance:
             save_array(base, found.maps)
-        draw(base, maps, found.titles, found.photograph, look=self.gallery.look, fit=self.fit, run=self.scale)
+        self.medium.draw(base, maps, found.titles, found.shown, self.scale)
 
     def _settle(self, record: Record, item: Item, rows: list[Row], drawn: Future[None]) -> None:
         """Wait until an image is drawn, then record it."""

@@ -16,6 +16,7 @@ from lrp_tf.files.errors import ImageError
 from lrp_tf.files.form import Form
 from lrp_tf.files.images import Fit
 from lrp_tf.files.loading import Preprocessing
+from lrp_tf.heatmap.colours import summed
 from lrp_tf.heatmap.look import Look
 from lrp_tf.heatmap.photographs import scaled
 
@@ -64,6 +65,8 @@ class Stream:
     Attributes:
         low, high: the range of all values that were fed to the model.
     """
+
+    at = "the pixels"
 
     def __init__(
         self,
@@ -126,6 +129,14 @@ class Stream:
         """The photograph of that index, which the stream then no longer keeps."""
         with self._lock:
             return self._photographs.pop(index)
+
+    def channels_last(self, maps: np.ndarray) -> np.ndarray:
+        """Relevance as the explainer gives it, [B, k, ...] -> [B, k, H, W, C]."""
+        return np.moveaxis(maps, 2, -1) if self.form.channels_first else maps
+
+    def largest(self, maps: np.ndarray) -> np.ndarray:
+        """The largest |R| of a pixel, [k], of maps [k, H, W, C]."""
+        return np.abs(summed(maps)).max((1, 2))
 
     def fail(self, index: int, reason: str) -> None:
         """Make a failure of a file that could be read."""

@@ -12,7 +12,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.colors import Colormap
 from numpy.typing import ArrayLike
 
-from lrp_tf.heatmap.colours import RELEVANCE_CMAP, Scale, colour, limits, require_finite
+from lrp_tf.heatmap.colours import Paint, Scale, Show, colour, require_finite
 from lrp_tf.heatmap.files import DPI, empty_figure, require_format, write_figure
 from lrp_tf.heatmap.layout import BAR, LABEL, TITLE, Bar
 from lrp_tf.heatmap.sheets import draw_bar, frame
@@ -32,9 +32,10 @@ def signal(
     names: Sequence[str] | None = None,
     title: str = "",
     scale: Scale = None,
-    cmap: str | Colormap = RELEVANCE_CMAP,
+    cmap: str | Colormap | None = None,
     gamma: float = 1.0,
     symmetric: bool = True,
+    show: Show = "signed",
     colorbar: bool = False,
 ) -> Path:
     """Save a signal, each point in the colour of its relevance, with a strip of the same colours below.
@@ -46,7 +47,7 @@ def signal(
         x: [T] positions of the points, times for instance; None counts from 0.
         names: of the channels.
         title: text above, may have several lines.
-        scale, cmap, gamma, symmetric: see `to_rgb`; one scale for all channels.
+        scale, cmap, gamma, symmetric, show: see `to_rgb`; one scale for all channels.
         colorbar: draw the colours beside their relevance.
 
     Returns:
@@ -62,7 +63,9 @@ def signal(
     names = [""] * channels if names is None else list(names)
     if len(names) != channels:
         raise ValueError(f"Expected a name for each of {channels} channels. Received: {len(names)}")
-    ends = limits(relevance, scale, symmetric)
+    paint = Paint(scale=scale, cmap=cmap, gamma=gamma, symmetric=symmetric, show=show)
+    relevance = np.abs(relevance) if show == "abs" else relevance
+    ends, palette = paint.ends(relevance), paint.palette()
 
     panel, gap = max(80, 240 - 40 * channels), 12
     width = WIDTH + (BAR if colorbar else 0)
@@ -74,12 +77,12 @@ def signal(
     for c in range(channels):
         bottom = 1 - (above + c * (panel + gap) + panel) / height
         axes = drawing.add_axes((LEFT / width, bottom, (WIDTH - LEFT - RIGHT) / width, panel / height))
-        _draw(axes, x, values[:, c], colour(relevance[:, c], ends, cmap, gamma))
+        _draw(axes, x, values[:, c], colour(relevance[:, c], ends, palette, gamma))
         axes.tick_params(labelbottom=c == channels - 1)
         axes.set_ylabel(wrapped(names[c], panel / DPI, LABEL), fontsize=LABEL, **TEXT_STYLE)
     if colorbar:
         box = (WIDTH / width, 1 - (above + panel) / height, 12 / width, panel / height)
-        draw_bar(drawing, Bar(ends, cmap, gamma), box)
+        draw_bar(drawing, Bar(ends, palette, gamma), box)
     return write_figure(path, drawing)
 
 

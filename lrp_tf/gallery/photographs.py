@@ -1,0 +1,52 @@
+"""Photographs: how they are read, and how their relevance is drawn."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from lrp_tf.explainer import Explainer
+from lrp_tf.files.form import Form
+from lrp_tf.files.images import Fit
+from lrp_tf.files.loading import Preprocessing
+from lrp_tf.gallery.draw import draw, first_stride, suffixes
+from lrp_tf.gallery.stream import Photograph, Stream
+from lrp_tf.heatmap.look import Look
+
+
+@dataclasses.dataclass(frozen=True)
+class Photographs:
+    """See `medium.Medium`, and `Gallery` for the attributes."""
+
+    explainer: Explainer
+    form: Form
+    how: str
+    preprocessing: Preprocessing
+    look: Look
+    batch: int
+    max_pixels: int
+    describe: Callable[[Exception], str]
+
+    @property
+    def fit(self) -> Fit:
+        """Brings a photograph to the form of the model's input."""
+        return Fit(self.form.height, self.form.width, self.how)
+
+    def source(self) -> Stream:
+        return Stream(
+            self.form, self.fit, self.preprocessing, self.look, self.batch, self.max_pixels, self.describe
+        )  # fmt: skip
+
+    def suffixes(self, count: int, save_relevance: bool) -> list[str]:
+        return suffixes(self.look, count, save_relevance)
+
+    def values(self, relevance: np.ndarray) -> np.ndarray:
+        return self.look.paint(first_stride(self.explainer)).values(relevance)
+
+    def draw(
+        self, base: Path, maps: Sequence[np.ndarray], titles: Sequence[str], shown: Photograph, run: float | None
+    ) -> None:
+        draw(base, maps, titles, shown, look=self.look, fit=self.fit, run=run)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from lrp_tf.heatmap.look import Look
 from lrp_tf.heatmap.signals import CHANNELS
 
 FRAMES = 12  # of a video; more are left out, evenly
-_ACROSS = 6  # of them beside one another
+_ACROSS = 6  # of them beside one another, at most
 _TILE = 1.6  # inches of one
 
 
@@ -90,10 +91,10 @@ def _planes(path: Path, values: np.ndarray, title: str, array: Array, paint: Pai
     else:
         chosen = _evenly(len(values))
         tiles = [(_picture(shown[t]), _coloured(values[t], paint)) for t in chosen]
-        rows = [tiles[i : i + _ACROSS] for i in range(0, len(tiles), _ACROSS)]
+        across = math.ceil(len(tiles) / math.ceil(len(tiles) / _ACROSS))  # rows of one length, where there are several
+        rows = [tiles[i : i + across] for i in range(0, len(tiles), across)]
         pictures = [[tile[part] for tile in row] for row in rows for part in (0, 1)]
-        names = [f"{chosen[i + j]}" for i in range(0, len(tiles), _ACROSS) for j in range(len(tiles[i : i + _ACROSS]))]
-        title = f"{title}\nframes {', '.join(names)} of {len(values)}, each above its relevance"
+        title = f"{title}\nframes {', '.join(map(str, chosen))} of {len(values)}, each above its relevance"
     video = array.values.ndim == 4
     heatmap.grid(
         path,

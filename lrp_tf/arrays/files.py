@@ -57,9 +57,13 @@ def read(path: str | os.PathLike[str]) -> Array:
 
 def _npy(path: Path) -> Array:
     try:
-        return Array(np.asarray(np.load(path, allow_pickle=False)))
+        found = np.load(path, allow_pickle=False)
     except (ValueError, EOFError) as error:
-        raise ArrayError(f"no array as numpy.save writes it: {error}") from error
+        why = "it holds Python objects" if "pickle" in str(error) else str(error)
+        raise ArrayError(f"no array of numbers as numpy.save writes it: {why}") from error
+    if not isinstance(found, np.ndarray):  # an archive under another name
+        raise ArrayError("expected one array, as numpy.save writes it. Received: an archive of several")
+    return Array(found)
 
 
 def _csv(path: Path) -> Array:

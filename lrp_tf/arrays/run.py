@@ -56,6 +56,11 @@ class ArrayGallery(Gallery):
         ValueError: see `Look.check`.
     """
 
+    @property
+    def at(self) -> str:
+        """Where relevance arrives, in words."""
+        return ArrayStream.at
+
     def medium(self) -> Medium:
         """How its files are read and drawn.
 

@@ -242,7 +242,7 @@ def _settings(
 def _run(job: Gallery, files: list[tuple[str, str]], options: argparse.Namespace, unit: str) -> Outcome:
     """Run the job with a progress bar."""
     passes = 2 if job.look.scale == "run" else 1
-    with ProgressBar(passes * len(files), unit) as bar, warnings.catch_warnings(), _single_threaded_opencv():
+    with ProgressBar(passes * len(files), unit, job.at) as bar, warnings.catch_warnings(), _single_threaded_opencv():
         warnings.simplefilter("ignore", RelevanceWarning)  # the bar shows one for each map
         return job.run(
             files,

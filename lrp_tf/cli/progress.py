@@ -30,10 +30,11 @@ class ProgressBar:
 
     Args:
         unit: what is counted, if not images.
+        at: where relevance arrives, in words.
     """
 
-    def __init__(self, total: int, unit: str = "images") -> None:
-        self.unit, self.total, self.count, self.told = unit, total, 0, time.perf_counter()
+    def __init__(self, total: int, unit: str = "images", at: str = "the pixels") -> None:
+        self.unit, self.at, self.total, self.count, self.told = unit, at, total, 0, time.perf_counter()
         self.before: int | None = None  # finished by an earlier run, hence not counted as speed
         self.console = _Console()
         columns = [BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[speed]}"), TimeElapsedColumn()]
@@ -78,7 +79,7 @@ class ProgressBar:
             top = f"{name} {float(chance):.3f}" if chance else name
             logit = float(cells["logit"])
             shares = (float(cells[name]) for name in ("sum_of_relevance", "bias", "stabilizer", "other"))
-            went = where_it_went(logit, *shares)
+            went = where_it_went(logit, *shares, at=self.at)
             file = ascii(Path(cells["file"]).name)[1:-1]
             say(f"{file}: {top}; {printable(cells['target_name'])}: logit {logit:.4g}; {went}")
 

@@ -27,6 +27,7 @@ from lrp_tf.gallery.explain import Explained, Explaining, Failed
 from lrp_tf.gallery.ledger import COLUMNS, Item, Record, Row, RunPlan
 from lrp_tf.gallery.medium import Medium
 from lrp_tf.gallery.photographs import Photographs
+from lrp_tf.gallery.stream import Stream
 from lrp_tf.heatmap.look import Look
 from lrp_tf.terminal import printable
 
@@ -77,6 +78,11 @@ class Gallery:
     def __post_init__(self) -> None:
         object.__setattr__(self, "out", Path(self.out))
         self.look.check()
+
+    @property
+    def at(self) -> str:
+        """Where relevance arrives, in words."""
+        return Stream.at
 
     def medium(self) -> Medium:
         """How its files are read and drawn.

@@ -60,12 +60,9 @@ def signal(
     require_format(path)
     relevance, values, x = _checked(relevance, values, x)
     channels = values.shape[1]
-    names = [""] * channels if names is None else list(names)
-    if len(names) != channels:
-        raise ValueError(f"Expected a name for each of {channels} channels. Received: {len(names)}")
-    paint = Paint(scale=scale, cmap=cmap, gamma=gamma, symmetric=symmetric, show=show)
-    relevance = np.abs(relevance) if show == "abs" else relevance
-    ends, palette = paint.ends(relevance), paint.palette()
+    names = _named(names, channels)
+    paint, drawn = Paint(scale, cmap, "sum", gamma, symmetric, show), np.abs(relevance) if show == "abs" else relevance
+    bar = Bar(paint.ends(drawn), paint.palette(), gamma)
 
     panel, gap = max(80, 240 - 40 * channels), 12
     width = WIDTH + (BAR if colorbar else 0)
@@ -77,13 +74,21 @@ def signal(
     for c in range(channels):
         bottom = 1 - (above + c * (panel + gap) + panel) / height
         axes = drawing.add_axes((LEFT / width, bottom, (WIDTH - LEFT - RIGHT) / width, panel / height))
-        _draw(axes, x, values[:, c], colour(relevance[:, c], ends, palette, gamma))
+        _draw(axes, x, values[:, c], colour(drawn[:, c], bar.ends, bar.cmap, gamma))
         axes.tick_params(labelbottom=c == channels - 1)
         axes.set_ylabel(wrapped(names[c], panel / DPI, LABEL), fontsize=LABEL, **TEXT_STYLE)
     if colorbar:
         box = (WIDTH / width, 1 - (above + panel) / height, 12 / width, panel / height)
-        draw_bar(drawing, Bar(ends, palette, gamma), box)
+        draw_bar(drawing, bar, box)
     return write_figure(path, drawing)
+
+
+def _named(names: Sequence[str] | None, channels: int) -> list[str]:
+    """A name for each channel."""
+    found = [""] * channels if names is None else list(names)
+    if len(found) != channels:
+        raise ValueError(f"Expected a name for each of {channels} channels. Received: {len(found)}")
+    return found
 
 
 def _checked(relevance: ArrayLike, values: ArrayLike, x: ArrayLike | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -19,6 +19,8 @@ from lrp_tf.engine import diagnosis
 from lrp_tf.engine.clone import Clone
 from lrp_tf.engine.propagate import Forward
 from lrp_tf.engine.reference import (
+    at_once,
+    forward_values,
     magnitude,
     model_output,
     nan_last,
@@ -137,7 +139,7 @@ def check(clone: Clone, inputs: list[tf.Tensor], logits: tf.Tensor, composite: s
     count = inputs[0].shape[0]
     logits, pair = logits[:count], inputs if _keeps_states(clone.graph) else [_pair(x) for x in inputs]
     try:
-        forward = clone.forward(pair)
+        forward = forward_values(clone, pair)
         found = [
             *_outputs(clone, forward, pair, logits),
             *_backward(clone, forward, pair),
@@ -234,19 +236,26 @@ def _backward(clone: Clone, forward: Forward, pair: list[tf.Tensor]) -> Iterable
     """Propagate relevance that starts at the first sample only: none may reach the second one."""
     logits = clone.output(forward)
     initial = tf.concat([_top(logits[0])[None], tf.zeros_like(logits[1:])], 0)
-    rests: dict[Step, float] = {}
+    steps: list[Step] = []
 
-    def observe(step: Step, arrived: list[tf.Tensor], sent: list[tf.Tensor | None], account: Account) -> None:
-        shares = [float(tf.reduce_sum(share)) for share in account.shares.values()]
-        given = [r for r in sent if r is not None]
-        rest = _sum(arrived) - _sum(given) - sum(shares)
-        size = _sum(map(tf.abs, arrived)) + _sum(map(tf.abs, given)) + sum(map(abs, shares))
-        rests[step] = abs(rest) / size if size else rest
+    def run() -> tuple[list[tf.Tensor], list[tf.Tensor], list[tf.Tensor]]:
+        books: dict[Step, tf.Tensor] = {}
 
-    found, below, _ = clone.propagate(forward, initial, observe=observe)
-    relevances = [found[ref] for ref in clone.graph.inputs]
+        def observe(step: Step, arrived: list[tf.Tensor], sent: list[tf.Tensor | None], account: Account) -> None:
+            given = [r for r in sent if r is not None]
+            parts = [_total(arrived), -_total(given), *(-_total([share]) for share in account.shares.values())]
+            books[step] = tf.stack(
+                [tf.add_n(parts), _total(map(tf.abs, (*arrived, *given))) + _total(map(tf.abs, parts[2:]))]
+            )
+
+        local = forward if tf.executing_eagerly() else clone.forward(pair)
+        found, below, _ = clone.propagate(local, initial, observe=observe)
+        steps[:] = books
+        return [found[ref] for ref in clone.graph.inputs], below, list(books.values())
+
+    relevances, below, books = at_once(clone.graph, run)
     yield _finite(clone, forward, relevances)
-    yield _books(clone, rests)
+    yield _books(clone, {step: _part_of(*book.numpy()) for step, book in zip(steps, books, strict=True)})
     yield _growth([initial], below, relevances)
     yield _samples(clone, forward, pair, relevances)
 
@@ -255,6 +264,14 @@ def _top(logits: tf.Tensor) -> tf.Tensor:
     """The logits of one sample, all but the largest in absolute value set to 0: the sum of several might cancel."""
     flat = tf.reshape(logits, [-1])
     return tf.reshape(tf.one_hot(tf.argmax(tf.abs(flat)), len(flat), dtype=flat.dtype) * flat, tf.shape(logits))
+
+
+def _part_of(rest: float, size: float) -> float:
+    return float(abs(rest) / size if size else rest)
+
+
+def _total(tensors: Iterable[tf.Tensor]) -> tf.Tensor:
+    return tf.add_n([tf.zeros([], tf.float64), *(tf.reduce_sum(tf.cast(t, tf.float64)) for t in tensors)])
 
 
 def _sum(tensors: Iterable[tf.Tensor]) -> float:
@@ -303,7 +320,7 @@ def _growth(initial: list[tf.Tensor], below: list[tf.Tensor], relevances: list[t
 
 def _samples(clone: Clone, forward: Forward, pair: list[tf.Tensor], relevances: list[tf.Tensor]) -> Finding:
     """Whether the values of a sample, and the way of its relevance, depend on that sample alone."""
-    alone, samples = clone.forward([x[:1] for x in pair]), pair[0].shape[0]
+    alone, samples = forward_values(clone, [x[:1] for x in pair]), pair[0].shape[0]
     limit = 1e-6 if clone.graph.dtype == "float64" else 1e-3
     for step in clone.graph.steps:
         for ref in step.outputs:

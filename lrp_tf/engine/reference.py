@@ -6,6 +6,7 @@ import functools
 import inspect
 import math
 import re
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -13,10 +14,35 @@ import numpy as np
 import tensorflow as tf
 from keras import tree
 
-from lrp_tf.core.graph import Graph, Ref
+from lrp_tf.core.graph import Graph, Ref, Step
+from lrp_tf.core.loop import Loop
+from lrp_tf.engine.clone import Clone
+from lrp_tf.engine.propagate import Forward
 from lrp_tf.tracing.symbolic import with_mask
 
 _HALF = ("float16", "bfloat16")
+
+
+def at_once(graph: Graph, function: Callable[[], Any]) -> Any:
+    """The tensors that `function` returns; compiled where the model holds loops, whose time steps would each take as
+    long as a layer otherwise.
+    """
+    loops = any(isinstance(step.op, Loop) for step in graph.steps)
+    return tf.function(function, autograph=False)() if loops else function()
+
+
+def forward_values(clone: Clone, inputs: list[tf.Tensor]) -> Forward:
+    """The values of all tensors; what the backward pass needs beside them only where no loop is compiled."""
+    refs: list[Ref] = []
+    saved: dict[Step, Any] = {}
+
+    def run() -> list[tf.Tensor]:
+        found = clone.forward(inputs)
+        refs[:] = found.values
+        saved.update(found.saved if tf.executing_eagerly() else {})
+        return list(found.values.values())
+
+    return Forward(dict(zip(refs, at_once(clone.graph, run), strict=True)), saved)
 
 
 def model_output(graph: Graph, inputs: list[tf.Tensor]) -> tf.Tensor:
@@ -24,7 +50,7 @@ def model_output(graph: Graph, inputs: list[tf.Tensor]) -> tf.Tensor:
     by_ref = dict(zip(graph.inputs, inputs, strict=True))
     x = tree.map_structure(by_ref.get, graph.input_structure)
     with keras.StatelessScope():
-        return tree.flatten(_called(graph.model, (x,), {}))[graph.output_index]
+        return at_once(graph, lambda: tree.flatten(_called(graph.model, (x,), {}))[graph.output_index])
 
 
 def _called(op: Any, args: tuple, kwargs: dict) -> Any:
@@ -69,7 +95,8 @@ def reference_values(graph: Graph, inputs: list[tf.Tensor]) -> tuple[dict[Ref, t
         args, kwargs = tree.map_structure(given, (call.args, call.kwargs))
         with keras.StatelessScope():
             # Without the masks that Keras attaches: a layer that takes none would complain.
-            outputs = [tf.identity(y) for y in tree.flatten(_called(call.op, args, kwargs)) if _is_tensor(y)]
+            found = at_once(graph, functools.partial(_called, call.op, args, kwargs))
+            outputs = [tf.identity(y) for y in tree.flatten(found) if _is_tensor(y)]
         known = [(values[ref], y) for ref, y in zip(call.outputs, outputs, strict=True) if ref in values]
         off = max((relative_difference(a, b) for a, b in known), default=0.0, key=nan_last)
         if wrong is None and call.followed and not off <= limit:

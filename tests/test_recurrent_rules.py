@@ -21,15 +21,19 @@ RULES: dict[str, tuple[rules.Rule, Rule, dict]] = {
 
 @pytest.mark.usefixtures("mode", "double_precision")
 @pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize("name", ["LSTM", "ConvLSTM1D", "own cell"])
+@pytest.mark.parametrize("name", ["LSTM", "GRU reset before", "ConvLSTM1D", "own cell"])
 def test_every_rule_on_sums_of_linear_steps(name: str, rule: str) -> None:
     instance, formula, options = RULES[rule]
     check_unrolled(CASES[name](), instance, Tape(formula, **options))
 
 
 @pytest.mark.usefixtures("mode", "double_precision")
-@pytest.mark.parametrize("gates", ["share"])
-@pytest.mark.parametrize("name", ["LSTM masked", "LSTM in parts", "GRU reset before, in parts"])
+@pytest.mark.parametrize("gates", ["share", "proportional", "absolute"])
+@pytest.mark.parametrize(
+    "name", ["LSTM masked", "LSTM in parts", "GRU", "GRU reset before", "GRU reset before, in parts"]
+)
 def test_what_gates_take(name: str, gates: str) -> None:
-    composite = composites.Composite([(composites.products(), flows.Product(gates=gates)), (None, rules.Epsilon())])
-    check_unrolled(CASES[name](), composite, Tape(gates=gates), "masked" in name)
+    """With a stabiliser of 0.1, without which LRP-prop grows out of all proportion where g + s is almost 0."""
+    product = flows.Product(gates=gates, stabilizer=0.1)
+    composite = composites.Composite([(composites.products(), product), (None, rules.Epsilon())])
+    check_unrolled(CASES[name](), composite, Tape(gates=gates, products=0.1), "masked" in name)

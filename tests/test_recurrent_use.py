@@ -121,9 +121,9 @@ def test_metrics_judge_recurrent_models(explainer: lrp_tf.Explainer) -> None:
 
 
 def test_composites_as_text_mean_the_same_inside_a_cell(explainer: lrp_tf.Explainer) -> None:
-    low, share = (composites.named("low/.*"), rules.AlphaBeta(2.0, 1.0)), flows.Product(gates="share")
+    low, share = (composites.named("low/.*"), rules.AlphaBeta(2.0, 1.0)), flows.Product(gates="absolute")
     same = composites.Composite([low, (composites.products(), share), (None, rules.Epsilon())])
-    composite = composites.parse('named "low/.*": alphabeta 2 1; products: Product gates=share; all: epsilon')
+    composite = composites.parse('named "low/.*": alphabeta 2 1; products: Product gates=absolute; all: epsilon')
     assert composite == same == composites.parse(str(same))
     found = lrp_tf.Explainer(explainer.model, composite).explain(X, 1)
     close(found.relevance, lrp_tf.Explainer(explainer.model, same)(X, 1), 1e-6)

@@ -230,6 +230,7 @@ CASES: dict[str, Callable[[], Case]] = {
     "GRU": lambda: case(kl.GRU(UNITS)),
     "GRU all steps, no bias": lambda: case(kl.GRU(UNITS, return_sequences=True, use_bias=False)),
     "GRU in parts": lambda: case(kl.GRU(UNITS, recurrent_dropout=0.3)),
+    "GRU reset before": lambda: case(kl.GRU(UNITS, reset_after=False, return_sequences=True)),
     "GRU reset before, in parts": lambda: case(kl.GRU(UNITS, reset_after=False, recurrent_dropout=0.3)),
     "GRU masked, backwards": lambda: case(kl.GRU(UNITS, go_backwards=True, return_state=True), masked=True),
     "stacked": lambda: case(

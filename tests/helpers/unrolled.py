@@ -39,10 +39,11 @@ def relevance_of(values: list[Value], shape: tuple) -> np.ndarray:
 
 def agrees(found: lrp_tf.Explanation, tape: Tape, want: np.ndarray, tolerance: float) -> None:
     np.testing.assert_allclose(found.relevance, want, rtol=0, atol=tolerance * np.abs(want).max())
-    books, scale = found.conservation, np.abs(found.conservation.start.numpy()).max()
+    books = found.conservation
+    scale = max(np.abs(part).max() for part in (books.start, tape.bias, tape.stabilizer, want))
     for share, booked in [(tape.bias, books.bias), (tape.stabilizer + tape.other, books.stabilizer + books.other)]:
-        np.testing.assert_allclose(booked, share, rtol=0, atol=tolerance * max(scale, np.abs(share).max()))
-    assert np.abs(books.unexplained).max() < 1e-12
+        np.testing.assert_allclose(booked, share, rtol=0, atol=tolerance * scale)
+    assert np.abs(books.unexplained * np.abs(books.start)).max() < 1e-12 * scale
 
 
 def check_unrolled(made: Case, composite: object, tape: Tape, masked: bool = False, tolerance: float = 1e-12) -> None:

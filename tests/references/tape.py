@@ -108,13 +108,22 @@ class Tape:
         sums: stabiliser of sums without weights.
         gates: how a product of gate and signal shares: "held" (the signal takes all), "share" (half each),
             "proportional" (g / (g + s)), "absolute" (|g| / (|g| + |s|)) (Arras et al. 2019, section 2.2).
+        products: stabiliser of the last two.
 
     Attributes:
         bias, stabilizer, other: what was absorbed, per sample.
     """
 
-    def __init__(self, rule: Rule = epsilon_rule, epsilon: float = 1e-6, sums: float = 1e-6, gates: str = "held"):
-        self.rule, self.epsilon, self.sums, self.gates = rule, epsilon, sums, gates
+    def __init__(
+        self,
+        rule: Rule = epsilon_rule,
+        epsilon: float = 1e-6,
+        sums: float = 1e-6,
+        gates: str = "held",
+        products: float = 1e-6,
+    ):
+        self.rule, self.epsilon, self.sums = rule, epsilon, sums
+        self.gates, self.products = gates, products
         self.steps: list[Callable[[], None]] = []
         self.bias = self.stabilizer = self.other = np.zeros(())
 
@@ -194,10 +203,10 @@ class Tape:
                 gate.relevance += r / 2
             else:
                 a, b = (np.abs(g), np.abs(s)) if self.gates == "absolute" else (g, s)
-                shared = r / signed(a + b, self.sums)
+                shared = r / signed(a + b, self.products)
                 gate.relevance += a * shared
                 signal.relevance += b * shared
-                self.stabilizer = self.stabilizer + _per_sample(shared * (signed(a + b, self.sums) - a - b))
+                self.stabilizer = self.stabilizer + _per_sample(shared * (signed(a + b, self.products) - a - b))
 
         self.steps.append(back)
         return out

@@ -9,6 +9,7 @@ import lrp_tf
 from lrp_tf import composites, gradients, rules
 from lrp_tf.core.loop import body_of
 from lrp_tf.engine import passes, targets
+from lrp_tf.engine.savings import switched_off
 
 layers = keras.layers
 _CLASSES = 3
@@ -53,6 +54,19 @@ def test_several_targets_are_those_of_each(explainer, x, relevance):
     _close(found.relevance[:, 1], relevance, 1e-6)
     _close(found.layers["lstm"][:, 0], explainer.explain(x, 2, layers=["lstm"]).layers["lstm"], 1e-6)
     assert np.abs(found.conservation.unexplained).max() < 1e-4
+
+
+@pytest.mark.parametrize("samples", [1, 3, 4])
+def test_several_targets_of_few_samples_share_the_loops(explainer, x, samples):
+    """They become samples of one batch, in groups of up to eight."""
+    few, every = x[:samples], np.tile([2, 1, 0], (samples, 1))
+    found, accounts = explainer(few, every), explainer.explain(few, every)
+    for position, target in enumerate(every[0]):
+        _close(found[:, position], explainer(few, int(target)))
+        alone = explainer.explain(few, int(target)).conservation
+        np.testing.assert_allclose(accounts.conservation.bias[:, position], alone.bias, atol=1e-6)
+    with switched_off():
+        _close(lrp_tf.Explainer(explainer.model, "epsilon")(few, every), found)
 
 
 def test_books_close_and_masked_steps_have_exactly_none(explainer, x, relevance):

@@ -60,7 +60,7 @@ class EachTimeStep(Handler):
     handlers: dict[Step, Handler]
 
     def __repr__(self) -> str:
-        return "for each time step:"
+        return "rules for each time step"
 
 
 def body_of(step: Step) -> Graph | None:

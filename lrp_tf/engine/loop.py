@@ -66,7 +66,7 @@ class Recurrence(Handler):
         return any(handler.divides for handler in self.plan.handlers.values())
 
     def __repr__(self) -> str:
-        return "for each time step:"
+        return "rules for each time step"
 
     def enters(self, step: Step) -> tuple[int, ...]:
         """Sequences and states whose entries relevance reaches in the body; neither the mask nor what is captured."""

@@ -19,6 +19,7 @@ from lrp_tf.engine.clone import Clone
 from lrp_tf.engine.explanation import Conservation, conservation
 from lrp_tf.engine.plan import Plan
 from lrp_tf.engine.propagate import Forward, Hook
+from lrp_tf.engine.repeating import repeated
 from lrp_tf.engine.rows import Shares, no_row, row_of
 from lrp_tf.engine.savings import targets as side_by_side
 from lrp_tf.engine.targets import Target
@@ -122,9 +123,12 @@ def plain(clone: Clone, target: Target, request: Request, hook: Hook | None = No
         classes, begin, in_range = initial.initial_relevance(chosen, logits)
         backward = functools.partial(_backward, clone, forward, keep=keep, request=request, hook=hook)
         if target.several:
+            wide = None  # a hook may know the samples of the batch
+            if hook is None:
+                wide = functools.partial(_as_samples, clone, forward, keep=keep, request=request)
             if not clone.recomputes:  # else they would keep what is to be computed again
                 backward = functools.partial(backward, propagators=clone.propagators(forward))
-            back = _each_target(backward, begin, keep, request, clone)
+            back = _each_target(backward, wide, begin, keep, request, clone)
         else:
             back = backward(begin)
         found = Found(relevance=back.relevance, logits=logits, layers=back.layers, steps=back.steps)
@@ -316,8 +320,29 @@ def _padded(relevance: tf.Tensor, steps: list[Step]) -> tf.Tensor:
     return relevance
 
 
+def _as_samples(clone: Clone, forward: Forward, group: tf.Tensor, *, keep: _Kept, request: Request) -> _Back:
+    """`_backward` for several targets [g, B, ...] at once, as [g, B, ...], each as samples of a larger batch."""
+    shape = tf.shape(group)
+    initial = tf.ensure_shape(tf.reshape(group, tf.concat([[-1], shape[2:]], 0)), [None, *group.shape[2:]])
+    wide = repeated(clone.plan, forward, shape[0])
+    found = _backward(clone, wide, initial, keep=keep, request=request)
+
+    def apart(value: tf.Tensor | None) -> tf.Tensor | None:
+        if value is None:
+            return None
+        rows = tf.reshape(value, tf.concat([shape[:1], [-1], tf.shape(value)[1:]], 0))
+        return tf.ensure_shape(rows, [None, None, *value.shape[1:]])
+
+    return tf.nest.map_structure(apart, found)
+
+
 def _each_target(
-    backward: Callable[[tf.Tensor], _Back], initial: tf.Tensor, keep: _Kept, request: Request, clone: Clone
+    backward: Callable[[tf.Tensor], _Back],
+    wide: Callable[[tf.Tensor], _Back] | None,
+    initial: tf.Tensor,
+    keep: _Kept,
+    request: Request,
+    clone: Clone,
 ) -> _Back:
     """`backward` for each target of `initial` [k, B, ...], as [B, k, ...]; the forward pass is shared."""
     dtype = tf.as_dtype(clone.graph.dtype)
@@ -330,12 +355,15 @@ def _each_target(
     )
     signature = {name: part for name, part in whole._asdict().items() if part is not None}  # tf.map_fn takes no None
 
-    def run(one: tf.Tensor) -> dict[str, object]:
-        found = backward(one)._asdict()
+    def run(one: tf.Tensor, way: Callable[[tf.Tensor], _Back] = backward) -> dict[str, object]:
+        found = way(one)._asdict()
         return {name: found[name] for name in signature}
 
-    if side_by_side.vectorizes(clone.graph):
+    alike = side_by_side.vectorizes(clone.graph)
+    if alike and not side_by_side.loops(clone.graph):
         found = side_by_side.in_groups(run, initial, signature)
+    elif alike and wide is not None and not (request.steps or clone.recomputes):  # rows are sums over samples
+        found = side_by_side.in_groups(run, initial, signature, functools.partial(run, way=wide))
     else:
         found = tf.map_fn(run, initial, fn_output_signature=signature)
     steps = tf.reduce_sum(found.pop("steps"), axis=0) if request.steps else None

@@ -1,11 +1,13 @@
 """What LRP of recurrent layers costs: of the plain gradient of the same Keras model, by the number of time steps.
 
     python benchmarks/recurrent_speed.py --json recurrent_speed.json
-    python benchmarks/recurrent_speed.py --nets lstm --steps 100 --composite "all: gamma 0.25" --memory
+    python benchmarks/recurrent_speed.py --nets lstm --steps 100 --composite "all: gamma 0.25"
+    python benchmarks/recurrent_speed.py --memory --nets lstm --steps 100 500 --batch 64 --width 256
 
 Gradient and relevance are compiled, forward and backward, and take turns in one process; the ratio is the median of
 pairs, by the clock and by CPU time, which other processes disturb less. The first call is that of a new Explainer,
-which traces and optimises, beside the gradient's. --memory says what TensorFlow holds at most during a call.
+which traces and optimises, beside the gradient's. --memory measures something else: by how much the resident set of a
+process grows at most, from the model that is built to the end of two calls; each way in a process of its own.
 """
 
 from __future__ import annotations
@@ -13,6 +15,9 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +26,6 @@ from typing import Any
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import keras
-import memory
 import models
 import numpy as np
 import tensorflow as tf
@@ -38,6 +42,11 @@ NETS: dict[str, Callable[[int], list[keras.Layer]]] = {
     "bidirectional": lambda width: [kl.Bidirectional(kl.LSTM(width))],
     "stacked": lambda width: [kl.LSTM(width, return_sequences=True), kl.Dropout(0.2), kl.LSTM(width)],
     "convlstm": lambda width: [kl.ConvLSTM2D(max(1, width // 8), 3, padding="same"), kl.Flatten()],
+}
+
+WAYS: dict[str, Callable[[keras.Model, str], Callable]] = {
+    "relevance": lambda model, composite: lrp_tf.Explainer(model, composite, check=False),
+    "gradient": lambda model, composite: models.gradient(model),
 }
 
 
@@ -71,7 +80,7 @@ def measured(name: str, steps: int, options: argparse.Namespace) -> dict[str, An
         timing.seconds(gradient, x), timing.seconds(explainer, x)
     pairs = [(spent(gradient, x), spent(explainer, x)) for _ in range(options.runs)]
     by_clock, by_cpu = ([[a[i] for a, _ in pairs], [b[i] for _, b in pairs]] for i in range(2))
-    row = {
+    return {
         "net": name,
         "steps": steps,
         **timing.ratio(*by_clock),
@@ -79,11 +88,43 @@ def measured(name: str, steps: int, options: argparse.Namespace) -> dict[str, An
         "gradient ms": 1000 * float(np.median(by_clock[0])),
         "explainer s": made,
         "first call s": first,
-        "gradient's first call s": gradient_first,
+        "gradient first call s": gradient_first,
     }
-    if options.memory:
-        row |= {"MiB": memory.growth(explainer, x), "gradient MiB": memory.growth(gradient, x)}
+
+
+def peaks(name: str, steps: int, options: argparse.Namespace) -> dict[str, Any]:
+    """MiB of each way, in a process of its own, and what the states of all time steps take."""
+    sizes = ("width", "channels", "batch", "composite")
+    given = [part for size in sizes for part in (f"--{size}", str(getattr(options, size)))]
+    row: dict[str, Any] = {"net": name, "steps": steps}
+    for way in WAYS:
+        command = [sys.executable, __file__, "--nets", name, "--steps", str(steps), *given, "--only", way]
+        found = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+        row[f"{way} MiB"] = float(found.stdout.splitlines()[-1])
+    units = sum(
+        s.shape[-1] for layer in net(name, steps, options.width, options.channels).layers for s in _states(layer)
+    )
+    row["states MiB"] = steps * options.batch * units * 4 / 2**20
+    print(f"| {' | '.join([name, str(steps), *(f'{row[c]:.0f}' for c in list(row)[2:])])} |", flush=True)
     return row
+
+
+def _states(layer: keras.Layer) -> list[tf.Tensor]:
+    """The initial states of a recurrent layer without axes of space."""
+    if isinstance(layer, kl.Bidirectional):
+        return _states(layer.forward_layer) + _states(layer.backward_layer)
+    return layer.get_initial_state(1) if isinstance(layer, (kl.LSTM, kl.GRU, kl.SimpleRNN)) else []
+
+
+def peak(options: argparse.Namespace) -> float:
+    """MiB by which this process grows at most, from a built model to the end of two calls of one way."""
+    model = net(options.nets[0], options.steps[0], options.width, options.channels)
+    x = tf.random.stateless_normal([options.batch, *model.input_shape[1:]], seed=(1, 2))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    function = WAYS[options.only](model, options.composite)
+    for _ in range(2):
+        np.asarray(function(x))
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
 
 
 def show(row: dict[str, Any]) -> None:
@@ -92,7 +133,7 @@ def show(row: dict[str, Any]) -> None:
     cells = [row["net"], str(row["steps"]), f"{row['ratio']:.2f} ({row['low']:.2f} to {row['high']:.2f})"]
     cells += [f"{cpu['ratio']:.2f} ({cpu['low']:.2f} to {cpu['high']:.2f})", f"{row['ms']:.1f}"]
     cells += [f"{row['gradient ms']:.1f}", f"{row['explainer s']:.2f} + {row['first call s']:.2f}"]
-    cells += [f"{row[name]:.2f}" for name in ("gradient's first call s", "MiB", "gradient MiB") if name in row]
+    cells.append(f"{row['gradient first call s']:.2f}")
     print(f"| {' | '.join(cells)} |", flush=True)
 
 
@@ -107,19 +148,27 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=15)
     parser.add_argument("--memory", action="store_true")
     parser.add_argument("--json", type=Path, metavar="FILE")
+    parser.add_argument("--only", choices=WAYS, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.only:
+        print(peak(options))
+        return
     models.gradient(net("lstm", 4, 4, 1))(tf.ones((1, 4, 1)))  # what TensorFlow does once only
     columns = ["net", "steps", "of the gradient, by the clock", "CPU time", "ms", "gradient's ms"]
     columns += ["explainer + first call, s", "gradient's first call, s"]
-    columns += ["MiB", "gradient's MiB"] if options.memory else []
+    if options.memory:
+        columns = ["net", "steps", "relevance, MiB", "gradient, MiB", "states, MiB"]
     print(f"| {' | '.join(columns)} |\n|---|{'---:|' * (len(columns) - 1)}", flush=True)
     rows = []
     for name in options.nets:
         for steps in options.steps:
-            rows.append(measured(name, steps, options))
-            show(rows[-1])
+            if options.memory:
+                rows.append(peaks(name, steps, options))
+            else:
+                rows.append(measured(name, steps, options))
+                show(rows[-1])
     if options.json:
-        given = {name: value for name, value in vars(options).items() if name != "json"}
+        given = {name: value for name, value in vars(options).items() if name not in ("json", "only")}
         options.json.write_text(json.dumps(given | {"rows": rows}, indent=1), encoding="utf-8")
 
 

@@ -32,6 +32,7 @@ PAGES = [
     "docs/gradients.md",
     "docs/text.md",
     "docs/attention.md",
+    "docs/recurrent.md",
 ]
 
 

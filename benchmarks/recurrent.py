@@ -34,16 +34,14 @@ from lrp_tf import composites, flows, gradients, heatmap, rules
 # (x, target [B]) -> relevance [B, LENGTH] of tokens, [B, LENGTH, channels] of signals.
 Explain = Callable[[np.ndarray, np.ndarray], np.ndarray]
 GATES = ("held", "share", "proportional", "absolute")
-GAMMAS = (0.25, 1.0)
+EPSILONS, GAMMAS = (0.001, 0.01), (0.25, 1.0)
 BATCH = 100
 
 
 def lrp(model: keras.Model) -> dict[str, lrp_tf.Explainer]:
-    """Explainers: every rule of products, a larger epsilon, and Gamma on the linear steps."""
-    found = {
-        "LRP": lrp_tf.Explainer(model, "epsilon"),
-        "LRP, ε 0.001": lrp_tf.Explainer(model, "epsilon", epsilon=1e-3),
-    }
+    """Explainers: every rule of products, larger epsilons, and Gamma on the linear steps."""
+    found = {"LRP": lrp_tf.Explainer(model, "epsilon")}
+    found |= {f"LRP, ε {e:g}": lrp_tf.Explainer(model, "epsilon", epsilon=e) for e in EPSILONS}
     for gates in GATES[1:]:
         entries = [(composites.products(), flows.Product(gates=gates)), (None, rules.Epsilon())]
         found[f"LRP, gates {gates}"] = lrp_tf.Explainer(model, composites.Composite(entries))

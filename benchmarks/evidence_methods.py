@@ -112,8 +112,8 @@ def precision(relevance: np.ndarray, evidence: np.ndarray) -> float:
 
 
 def show(title: str, rows: dict[str, dict[str, float]]) -> None:
-    """Print a table in Markdown."""
-    columns = list(next(iter(rows.values())))
+    """Print a table in Markdown; what a row lacks is empty."""
+    columns = list(dict.fromkeys(column for row in rows.values() for column in row))
     print(f"\n{title}\n\n| | {' | '.join(columns)} |\n|---|{'---:|' * len(columns)}")
     for name, row in rows.items():
         print(f"| {name} | {' | '.join(f'{row[c]:.3f}' if c in row else '' for c in columns)} |", flush=True)

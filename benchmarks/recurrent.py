@@ -106,15 +106,28 @@ def measured(name: str, layer: str, options: argparse.Namespace) -> tuple[dict, 
     rows, maps, explainers = {}, {}, lrp(model)
     every = {method: _parts(explainer) for method, explainer in explainers.items()} | others(model, task, options.seed)
     for method, explain in every.items():
-        maps[method] = relevance = explain(x, label)
+        rows[method], relevance = {}, finite(explain, x, label)
+        if relevance is None:
+            continue
+        maps[method] = relevance
         size = np.abs(relevance if relevance.ndim == evidence.ndim else relevance.sum(-1))
         rows[method] = {"R": precision(relevance, evidence), "|R|": precision(size, evidence)}
     seconds = time.perf_counter() - began
     methods.show(f"{name}, {layer}: {accuracy:.2%} of test sequences right, {len(x)} explained, {seconds:.0f} s", rows)
-    shares = {method: books(explainer, x[:BATCH], label[:BATCH]) for method, explainer in explainers.items()}
+    shares = {method: books(explainers[method], x[:BATCH], label[:BATCH]) for method in explainers if method in maps}
     methods.show("What became of the score: medians of its parts", shares)
     figures = {"accuracy": accuracy, "samples": len(x), "seconds": seconds, "methods": rows, "shares": shares}
     return figures, maps | {"x": x, "label": label, "evidence": evidence}
+
+
+def finite(explain: Explain, x: np.ndarray, label: np.ndarray) -> np.ndarray | None:
+    """Relevance; None where it grew out of all numbers, which an Explainer refuses to return."""
+    try:
+        return explain(x, label)
+    except ValueError as error:
+        if "NaN or Inf" not in str(error):
+            raise
+        return None
 
 
 def books(explainer: lrp_tf.Explainer, x: np.ndarray, label: np.ndarray) -> dict[str, float]:
@@ -147,12 +160,10 @@ def trained(name: str, layer: str, options: argparse.Namespace) -> tuple[keras.M
 
 
 def overview(found: dict[str, dict], column: str) -> None:
-    """One table of all nets: methods by rows, nets by columns."""
-    names = [name for name, row in next(iter(found.values())).items() if column in row]
-    rows = {name: {net: rows[name][column] for net, rows in found.items()} for name in names}
-    methods.show(
-        f"By {column}", {name: row | {"mean": float(np.mean(list(row.values())))} for name, row in rows.items()}
-    )
+    """One table of all nets: methods by rows, nets by columns. A cell is empty where relevance became NaN or Inf."""
+    names = dict.fromkeys(name for rows in found.values() for name in rows)
+    table = {name: {net: rows[name][column] for net, rows in found.items() if rows.get(name)} for name in names}
+    methods.show(f"All nets by {column}", {name: row for name, row in table.items() if row})
 
 
 def draw(path: Path, maps: dict[str, np.ndarray], n: int = 0) -> None:

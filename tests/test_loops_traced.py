@@ -330,6 +330,14 @@ def test_check_of_a_model_that_keeps_states_takes_the_whole_batch(size: int) -> 
     assert found["output"].told
 
 
+def test_check_of_long_sequences_compiles_them() -> None:
+    x = keras.Input((17, 2))
+    model = randomized(keras.Model(x, kl.Dense(2)(kl.RNN(Decay())(x))))
+    found = lrp_tf.Explainer(model, lrp_tf.rules.Epsilon(), check=False).check(values(2, 17, 2), print_fn=None)
+    assert found, found
+    assert found["books"].measured > 0  # relevance was propagated
+
+
 def test_cells_of_the_user_alone_ask_for_a_check() -> None:
     asks = lambda layer: concerns(trace(ending(layer), flows.keeps))  # noqa: E731
     of_keras = (

@@ -24,11 +24,16 @@ _HALF = ("float16", "bfloat16")
 
 
 def at_once(graph: Graph, function: Callable[[], Any]) -> Any:
-    """The tensors that `function` returns; compiled where the model holds loops, whose time steps would each take as
-    long as a layer otherwise.
+    """The tensors that `function` returns; compiled where the model holds long loops, whose time steps would each take
+    as long as a layer otherwise.
     """
-    loops = any(isinstance(step.op, Loop) for step in graph.steps)
-    return tf.function(function, autograph=False)() if loops else function()
+    lengths = [step.args[0][0].shape[0] for step in graph.steps if isinstance(step.op, Loop)]
+    if all(length is not None and length <= _FEW for length in lengths):
+        return function()
+    return tf.function(function, autograph=False).get_concrete_function()()
+
+
+_FEW = 16  # time steps that take less than it takes to compile them
 
 
 def forward_values(clone: Clone, inputs: list[tf.Tensor]) -> Forward:

@@ -159,7 +159,7 @@ class OwnCell(keras.Layer):
         return self.out(h) + self.skip(x), [h]
 
 
-def own_cell() -> Case:
+def own_cell(masked: bool = False) -> Case:
     cell = OwnCell()
     layer = kl.RNN(cell, return_sequences=True)
 
@@ -171,9 +171,45 @@ def own_cell() -> Case:
         return tape.add(y, tape.linear([Part(x, cell.skip.get_weights()[0])])), [h]
 
     def unrolled(tape: Tape, xs: list[Value], mask: np.ndarray) -> Value:
-        return tape.concatenate(recur(tape, at_step, xs, zeros(tape, len(mask), layer, 1))[0])
+        return tape.concatenate(recur(tape, at_step, xs, zeros(tape, len(mask), layer, 1), mask if masked else None)[0])
 
-    return Case(_built(lambda x: kl.Flatten()(layer(x)), (5, 3), False), unrolled)
+    return Case(_built(lambda x: flattened(layer(x)), (5, 3), masked), unrolled)
+
+
+class Scanned(keras.Layer):
+    """ops.scan of h' = tanh(h U + b + x W + c), y = 2 h', from a state that the first time step gives."""
+
+    def __init__(self, reverse: bool) -> None:
+        super().__init__()
+        self.reverse = reverse
+        self.start, self.of_h, self.of_x = kl.Dense(UNITS), kl.Dense(UNITS), kl.Dense(UNITS)
+
+    def build(self, shape: tuple) -> None:
+        for layer, size in ((self.start, shape[-1]), (self.of_h, UNITS), (self.of_x, shape[-1])):
+            layer.build((None, size))
+
+    def call(self, x: keras.KerasTensor) -> keras.KerasTensor:
+        def step(h: keras.KerasTensor, x: keras.KerasTensor) -> tuple:
+            new = ops.tanh(self.of_h(h) + self.of_x(x))
+            return new, 2.0 * new
+
+        last, ys = ops.scan(step, self.start(x[:, 0]), ops.transpose(x, (1, 0, 2)), reverse=self.reverse)
+        return ops.concatenate([flattened(ops.transpose(ys, (1, 0, 2))), last], -1)
+
+
+def scanned(reverse: bool) -> Case:
+    """What a scan stacks, in the order of time whichever way it runs, and the last state."""
+    layer = Scanned(reverse)
+
+    def unrolled(tape: Tape, xs: list[Value], mask: np.ndarray) -> Value:
+        (w0, b0), (u, b), (w, c) = (part.get_weights() for part in (layer.start, layer.of_h, layer.of_x))
+        h, ys = tape.linear([Part(xs[0], w0)], b0), []
+        for x in reversed(xs) if reverse else xs:
+            h = tape.activate(tape.linear([Part(h, u), Part(x, w)], b + c), "tanh")
+            ys.append(tape.scale(h, 2.0))
+        return tape.concatenate([*(reversed(ys) if reverse else ys), h])
+
+    return Case(_built(layer, (4, 3), False), unrolled)
 
 
 def in_time() -> Case:
@@ -236,7 +272,13 @@ CASES: dict[str, Callable[[], Case]] = {
     "stacked": lambda: case(
         kl.RNN(kl.StackedRNNCells([kl.LSTMCell(UNITS), kl.GRUCell(3), kl.SimpleRNNCell(2)]), return_sequences=True)
     ),
+    "stacked, masked": lambda: case(
+        kl.RNN([kl.GRUCell(UNITS), kl.LSTMCell(3)], return_sequences=True, return_state=True), masked=True
+    ),
     "own cell": own_cell,
+    "own cell, masked": lambda: own_cell(masked=True),
+    "scan": lambda: scanned(False),
+    "scan in reverse": lambda: scanned(True),
     "ConvLSTM1D": lambda: case(kl.ConvLSTM1D(2, 3, strides=2, padding="same"), (3, 5, 2)),
     "ConvLSTM2D": lambda: case(kl.ConvLSTM2D(2, 2, return_sequences=True), (3, 4, 3, 2)),
     "ConvLSTM2D dilated": lambda: case(kl.ConvLSTM2D(2, 2, dilation_rate=2, return_state=True), (3, 4, 4, 1)),

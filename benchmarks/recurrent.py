@@ -85,7 +85,7 @@ def _parts(method: Callable) -> Explain:
 def chance(x: np.ndarray, seed: int) -> np.ndarray:
     """Random numbers, which know that the steps of the gap hold no evidence."""
     drawn = np.random.default_rng(seed).random(x.shape)
-    drawn[:, nets.LENGTH - nets.GAP :] -= 1
+    drawn[:, nets.LENGTH - nets.GAP :] = 0
     return drawn
 
 

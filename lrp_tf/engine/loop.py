@@ -29,12 +29,14 @@ class Given(NamedTuple):
         states: ahead of the first time step, [B, ...] each.
         mask: [T, B] booleans; None: every time step counts.
         captured: what the body reads of the graph around it.
+        constants: what the body computes of it alone.
     """
 
     sequences: list[tf.Tensor]
     states: list[tf.Tensor]
     mask: tf.Tensor | None
     captured: list[tf.Tensor]
+    constants: dict[Ref, tf.Tensor]
 
     @property
     def length(self) -> tf.Tensor:
@@ -83,7 +85,9 @@ class Recurrence(Handler):
         last = [self._zeros(ref, given) for ref in new_outputs] if self._keeps_last(given) else []
 
         def run(i: tf.Tensor, states: list, last: list, kept: list, made: list) -> tuple:
-            outputs, new = self._values(propagation.forward(self.plan, self.entries(given, i, states)))
+            outputs, new = self._values(
+                propagation.forward(self.plan, self.entries(given, i, states), known=given.constants)
+            )
             if given.mask is not None:
                 before = [tf.zeros_like(y) for y in outputs] if loop.zeros_where_masked else last
                 outputs = [_where(given.mask[i], y, other) for y, other in zip(outputs, before, strict=True)]
@@ -106,7 +110,10 @@ class Recurrence(Handler):
         states = [next(supply) for _ in range(loop.states)]
         masked = len(inputs) > loop.sequences + loop.states + len(self._captured)
         mask = self._in_order(next(supply)) if masked else None
-        return Given(sequences, states, mask, list(supply))
+        captured = list(supply)
+        inner = self.plan.graph.inputs
+        known = dict(zip(inner[len(inner) - len(captured) :], captured, strict=True))
+        return Given(sequences, states, mask, captured, propagation.constants_of(self.plan, known))
 
     def _in_order(self, sequence: tf.Tensor) -> tf.Tensor:
         """[B, T, ...] -> [T, B, ...], in the order of the run."""
@@ -133,7 +140,7 @@ class Recurrence(Handler):
         if None not in ref.shape:
             zeros = tf.zeros(tf.concat([samples, ref.shape], 0), self._dtype)
             return tf.ensure_shape(zeros, _whole(ref))
-        first = propagation.forward(self.plan, self.entries(given, tf.constant(0), given.states))
+        first = propagation.forward(self.plan, self.entries(given, tf.constant(0), given.states), known=given.constants)
         return tf.zeros_like(first.values[ref])
 
     @property
@@ -235,7 +242,9 @@ class _Reverse(Propagator):
         starts: dict[Ref, tf.Tensor] = {}
         for ref, r in zip(plan.graph.outputs, [*outputs, *states], strict=True):
             starts[ref] = starts[ref] + r if ref in starts else r
-        forward = propagation.forward(plan, self.handler.entries(given, i, [s[i] for s in self.saved.states]))
+        forward = propagation.forward(
+            plan, self.handler.entries(given, i, [s[i] for s in self.saved.states]), known=given.constants
+        )
         found = propagation.propagate(
             plan,
             forward,

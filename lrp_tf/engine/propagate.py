@@ -54,17 +54,21 @@ class Propagated(NamedTuple):
     given_back: tf.Tensor | None = None
 
 
-def forward(plan: Plan, inputs: Iterable[tf.Tensor], *, lean: bool = False) -> Forward:
+def forward(
+    plan: Plan, inputs: Iterable[tf.Tensor], *, lean: bool = False, known: Mapping[Ref, tf.Tensor] | None = None
+) -> Forward:
     """Run all steps on the flat `inputs`, [B, ...] each.
 
     Args:
         lean: give only what `propagate` and `Clone.finish` need of a plan with several segments. Where TensorFlow runs
             step by step, nothing else is then kept; in a graph it makes no difference.
+        known: tensors that need not be computed, see `constants_of`.
     """
     graph, values, saved = plan.graph, dict[Ref, tf.Tensor](), dict[Step, Any]()
     for ref, x in zip(graph.inputs, inputs, strict=True):
         # identity: two refs must never share a tensor.
         values[ref] = tf.identity(tf.cast(x, graph.dtype) if x.dtype.is_floating else x)
+    values.update(known or {})
     needed = _needed(plan) if lean else set()
     for segment in plan.segments:
         found = _run(plan, segment.steps, values)
@@ -73,6 +77,17 @@ def forward(plan: Plan, inputs: Iterable[tf.Tensor], *, lean: bool = False) -> F
         else:
             values = {ref: value for ref, value in found.values.items() if ref in needed}
     return Forward(values, saved)
+
+
+def constants_of(plan: Plan, captured: Mapping[Ref, tf.Tensor]) -> dict[Ref, tf.Tensor]:
+    """What the steps compute from these constants alone, once for all time steps of a loop."""
+    steps, found = list[Step](), set(captured)
+    for step in plan.graph.steps:
+        if step.inputs and found.issuperset(step.inputs):
+            steps.append(step)
+            found.update(step.outputs)
+    values = _run(plan, steps, captured).values
+    return {ref: value for ref, value in values.items() if ref not in captured}
 
 
 def _needed(plan: Plan) -> set[Ref]:
@@ -87,6 +102,8 @@ def _run(plan: Plan, steps: Iterable[Step], known: Mapping[Ref, tf.Tensor]) -> F
     graph, values, saved = plan.graph, dict(known), dict[Step, Any]()
     read: list[tf.Tensor] = []  # by linear steps
     for step in steps:
+        if step.outputs and all(ref in values for ref in step.outputs):
+            continue
         tensors = [values[ref] for ref in step.inputs]
         folded = step.linear is not None and bool(step.before or step.after)
         # The shape: TensorFlow would not fuse a ReLU with its convolution if other operations waited for the ReLU.

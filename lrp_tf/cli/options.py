@@ -156,12 +156,15 @@ def add_preprocessing(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--classes", type=Path, metavar="FILE", help="class names: JSON, or one per line")
 
 
-def add_rule_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--composite", type=composite, default="epsilon_plus_flat",
+def add_rule_options(
+    parser: argparse.ArgumentParser, default: str | None = "epsilon_plus_flat", told: str = ""
+) -> None:
+    """`default` of --composite; None: the command chooses, as `told`."""
+    parser.add_argument("--composite", type=composite, default=default,
                         metavar="NAME[:OPTION=VALUE,...]|TEXT|FILE.toml",
                         help=f"{', '.join(PRESETS)}; with options as in epsilon_gamma_box:gamma=0.5,low=-1,high=1; or "
                         'entries of your own, as in "first: flat; Conv2D: gamma 0.25; Dense: epsilon", or a file with '
-                        "them (docs/composites.md); default: %(default)s")  # fmt: skip
+                        f"them (docs/composites.md); default: {told or default}")  # fmt: skip
     add_rule_settings(parser)
 
 

@@ -15,9 +15,10 @@ import numpy as np
 
 from lrp_tf.cli import given
 from lrp_tf.cli.messages import message_of
-from lrp_tf.cli.options import Written
+from lrp_tf.cli.options import NamedPreset, Written
 from lrp_tf.cli.progress import ProgressBar
 from lrp_tf.core.graph import Graph
+from lrp_tf.core.loop import Loop
 from lrp_tf.engine.contrast import KINDS
 from lrp_tf.engine.diagnosis import ADVICE, RelevanceWarning
 from lrp_tf.explainer import Explainer
@@ -136,7 +137,22 @@ def _tokenizer(options: argparse.Namespace, model: keras.Model) -> tuple[Tokeniz
 
 
 def _explainer(options: argparse.Namespace, model: keras.Model) -> Explainer:
-    """The explainer, of a model whose open lengths are those of `--sizes`."""
+    """The explainer, of a model whose open lengths are those of `--sizes`; writes the default into `options.composite`.
+
+    attn_lrp shares half and half between a gate and its signal. From time step to time step of a recurrent layer these
+    halves multiply, and relevance grows without bound, so that its gates are held (Arras et al. 2019).
+    """
+    if options.composite is not None:
+        return _explainer_of(options, model)
+    options.composite = NamedPreset("attn_lrp", {})
+    explainer = _explainer_of(options, model)
+    if any(isinstance(step.op, Loop) for step in explainer.graph.steps):
+        options.composite = NamedPreset("cp_lrp", {})
+        explainer = _explainer_of(options, model)
+    return explainer
+
+
+def _explainer_of(options: argparse.Namespace, model: keras.Model) -> Explainer:
     inputs = getattr(model, "inputs", None) or ()
     open_ones = [tensor.name for tensor in inputs if tuple(tensor.shape[1:]) == (None,)]
     sizes = dict.fromkeys(open_ones, (options.sizes,)) if options.sizes else {}

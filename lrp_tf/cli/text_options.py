@@ -24,8 +24,9 @@ def add_explain_text(parser: argparse.ArgumentParser) -> None:
                         "ones cut; default: each text has its own length")  # fmt: skip
     parser.add_argument("--pad", type=int, metavar="ID", help="of padding; default: as the tokenizer says, or 0")
     parser.add_argument("--classes", type=Path, metavar="FILE", help="class names: JSON, or one per line")
-    options.add_rule_options(parser)
-    parser.set_defaults(composite="attn_lrp")
+    options.add_rule_options(
+        parser, None, "attn_lrp; for a model with recurrent layers cp_lrp, which holds their gates"
+    )
     parser.add_argument("--target", action="append", metavar="top1|topK:N|CLASS|TOKEN",
                         help="a class to explain, by number or name; of a language model a token, by number or as text"
                         "; may be repeated; default: top1")  # fmt: skip

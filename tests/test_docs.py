@@ -33,6 +33,7 @@ PAGES = [
     "docs/text.md",
     "docs/attention.md",
     "docs/recurrent.md",
+    "docs/signals.md",
 ]
 
 

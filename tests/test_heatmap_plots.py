@@ -59,6 +59,19 @@ def test_strip_below_is_to_rgb(tmp_path: Path) -> None:
     np.testing.assert_allclose(row[places.astype(int)], want, atol=2)
 
 
+def test_long_signals_are_grey_where_nothing_is_relevant(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A white line with edges would be hidden by them; full colour stays as it is."""
+    figures = drawn(monkeypatch, signals)
+    relevance = np.zeros(signals.DENSE)
+    relevance[10] = 1.0
+    heatmap.signal("s.png", relevance, np.sin(np.arange(len(relevance))), cmap="bwr")
+    axes = figures[0].axes[0]
+    found = axes.collections[0].get_colors()
+    np.testing.assert_allclose(found[0, :3], 160 / 255)
+    np.testing.assert_allclose(found[10, :3], [1, 0, 0])
+    assert len(axes.lines) == 1  # that of zero
+
+
 def test_signal_has_a_panel_for_each_channel(monkeypatch: pytest.MonkeyPatch) -> None:
     figures = drawn(monkeypatch, signals)
     values = np.stack([TIME] * 3, axis=-1)

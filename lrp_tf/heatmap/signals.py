@@ -21,6 +21,7 @@ from lrp_tf.heatmap.texts import TEXT_STYLE, wrapped
 CHANNELS = 16
 WIDTH, LEFT, RIGHT = 900, 70, 20
 STRIP = 0.08  # of the height of a panel
+DENSE = 800  # From this many points on, the grey edges of the line would cover one another, and the line with them.
 
 
 def signal(
@@ -114,17 +115,29 @@ def _checked(relevance: ArrayLike, values: ArrayLike, x: ArrayLike | None) -> tu
     return relevance, values, x
 
 
+def _on_grey(colours: np.ndarray) -> np.ndarray:
+    """RGB [T, 3] with grey in place of white."""
+    shown = 1 - colours.min(axis=-1, keepdims=True) / 255.0
+    return shown * colours + (1 - shown) * 160
+
+
 def _draw(axes: Axes, x: np.ndarray, y: np.ndarray, colours: np.ndarray) -> None:
     """One panel. Each point colours the line half-way to its neighbours."""
     points = np.stack([x, y], axis=-1)
     middles = (points[1:] + points[:-1]) / 2
     before, after = np.concatenate([points[:1], middles]), np.concatenate([middles, points[-1:]])
     if len(x) > 1:
-        # The grey edge keeps a white line on white visible.
-        axes.plot(x, y, color="0.55", linewidth=4, solid_joinstyle="round", zorder=2)
+        dense = len(x) >= DENSE
+        if not dense:  # The grey edge keeps a white line on white visible.
+            axes.plot(x, y, color="0.55", linewidth=4, solid_joinstyle="round", zorder=2)
         segments = np.stack([before, points, after], axis=1)
         lines = LineCollection(
-            list(segments), colors=colours / 255.0, linewidths=2.4, capstyle="round", joinstyle="round", zorder=3
+            list(segments),
+            colors=(_on_grey(colours) if dense else colours) / 255.0,
+            linewidths=1.2 if dense else 2.4,
+            capstyle="round",
+            joinstyle="round",
+            zorder=3,
         )
         axes.add_collection(lines)
     else:

@@ -151,6 +151,17 @@ def test_signals_and_videos(lrp, tmp_path, model, files):
         assert (tmp_path / f"results/{row['result']}.png").stat().st_size > 2000
 
 
+@pytest.mark.parametrize("command", ["evaluate", "grid"])
+def test_commands_of_photographs_say_what_takes_arrays(lrp, tmp_path, command):
+    given(tmp_path)
+    gru().save("m.keras")
+    code, _, err = lrp(command, "m.keras", "s.npy")
+    assert code == 2
+    assert f"{command} takes photographs alone" in err
+    assert "(None, 20, 2)" in err
+    assert "lrp-tf explain" in err
+
+
 @pytest.mark.parametrize(
     ("model", "arguments"),
     [

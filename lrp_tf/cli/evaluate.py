@@ -46,6 +46,7 @@ def evaluate_command(options: argparse.Namespace) -> int:
     if metrics is None:
         return 0
     model = given.load_model(options)
+    given.refuse_arrays(model, options)
     explainers = _Explainers(model, options)
     if options.reference is not None and options.reference not in explainers.methods:
         raise LoadError(f"--reference expects one of {list(explainers.methods)}. Received: {options.reference}")

@@ -54,6 +54,21 @@ def takes_arrays(model: keras.Model, options: argparse.Namespace, names: Sequenc
     return len(inputs) == 1 and len(inputs[0].shape) != 4
 
 
+def refuse_arrays(model: keras.Model, options: argparse.Namespace) -> None:
+    """For commands that take photographs alone.
+
+    Raises:
+        LoadError: arrays were given, or the model takes such.
+    """
+    if takes_arrays(model, options, options.images):
+        shape = tuple(model.inputs[0].shape) if getattr(model, "inputs", None) else "not known"
+        raise LoadError(
+            f"{options.command} takes photographs alone. Expected image files, and a model of pictures. Received: "
+            f"{', '.join(map(repr, options.images[:3]))}, and a model whose input is {shape}. Remedy: lrp-tf explain "
+            "for arrays; lrp_tf.evaluate judges their explanations from Python (docs/evaluation.md)"
+        )
+
+
 def array_preprocessing(options: argparse.Namespace) -> loading.Preprocessing:
     """What arrays go through; without `--preprocess` they are fed as they are."""
     return loading.get_preprocessing(options.preprocess or "none")

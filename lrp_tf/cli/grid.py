@@ -27,6 +27,7 @@ def grid_command(options: argparse.Namespace) -> int:
     look = _look(options)
     files = dict(given.files_of(options))
     model = given.load_model(options)
+    given.refuse_arrays(model, options)
     preprocessing, classes = given.preprocessing_of(options, model), given.classes_of(options)
     explainers = given.explainers_of(model, options, preprocessing)
     first = next(iter(explainers.values()))

@@ -59,6 +59,7 @@ def test_precision_of_entries_or_of_time_steps(bench):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::lrp_tf.engine.diagnosis.RelevanceWarning")  # of rules that share with gates
 @pytest.mark.parametrize("layer", ["lstm", "gru"])
 def test_relevance_of_a_trained_net_lies_on_the_evidence(bench, layer):
     options = bench.recurrent.parser().parse_args(["--samples", "100"])

@@ -83,7 +83,7 @@ def _lines(path: Path, values: np.ndarray, title: str, array: Array, paint: Pain
 
 def _planes(path: Path, values: np.ndarray, title: str, array: Array, paint: Paint, look: Look) -> None:
     """An array beside its relevance: [T, C] with the time to the right, [H, W, C], or frames [T, H, W, C]."""
-    shown = _bytes(array.values)
+    shown, labels = _bytes(array.values), None
     if array.values.ndim == 2:
         pictures = [[_grey(shown.T), _coloured(values.T, paint)]]
     elif array.values.ndim == 3:
@@ -94,11 +94,14 @@ def _planes(path: Path, values: np.ndarray, title: str, array: Array, paint: Pai
         across = math.ceil(len(tiles) / math.ceil(len(tiles) / _ACROSS))  # rows of one length, where there are several
         rows = [tiles[i : i + across] for i in range(0, len(tiles), across)]
         pictures = [[tile[part] for tile in row] for row in rows for part in (0, 1)]
-        title = f"{title}\nframes {', '.join(map(str, chosen))} of {len(values)}, each above its relevance"
+        title = f"{title}\n{len(chosen)} of {len(values)} frames, each above its relevance"
+        named = [[f"frame {t}" for t in chosen[i : i + across]] for i in range(0, len(tiles), across)]
+        labels = [label for row in named for label in (*row, *[""] * len(row))]
     video = array.values.ndim == 4
     heatmap.grid(
         path,
         pictures,
+        labels=labels,
         suptitle=title,
         tile_inches=_TILE if video else 3.2,
         bars=_bars(pictures, values, paint, look, video),

@@ -45,10 +45,14 @@ class Given(NamedTuple):
 
 
 class Run(NamedTuple):
-    """What the forward loop keeps: the states ahead of each time step, [T, B, ...]."""
+    """What the forward loop keeps.
+
+    Attributes:
+        states: ahead of each time step, arrays of [B, ...]. Stacked, they would be kept a second time.
+    """
 
     given: Given
-    states: list[tf.Tensor]
+    states: list[tf.TensorArray]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -80,7 +84,7 @@ class Recurrence(Handler):
     def forward(self, step: Step, inputs: list[tf.Tensor]) -> tuple[list[tf.Tensor], Run]:
         loop, given = self.loop, self._given(step, inputs)
         length, new_outputs = given.length, self._refs_of_outputs()
-        kept = [tf.TensorArray(s.dtype, length, element_shape=s.shape) for s in given.states]
+        kept = [tf.TensorArray(s.dtype, length, element_shape=s.shape, clear_after_read=False) for s in given.states]
         made = [tf.TensorArray(self._dtype, length, element_shape=_whole(ref)) for ref in new_outputs]
         last = [self._zeros(ref, given) for ref in new_outputs] if self._keeps_last(given) else []
 
@@ -101,7 +105,7 @@ class Recurrence(Handler):
         start = (tf.constant(0), given.states, last, kept, made if loop.stacked else [])
         _, states, last, kept, made = tf.while_loop(lambda i, *_: i < length, run, start)
         outputs = [_samples_first(array.stack()) for array in made] if loop.stacked else last
-        return [*outputs, *(states if loop.returns_states else [])], Run(given, [array.stack() for array in kept])
+        return [*outputs, *(states if loop.returns_states else [])], Run(given, kept)
 
     def _given(self, step: Step, inputs: list[tf.Tensor]) -> Given:
         loop = self.loop
@@ -243,7 +247,7 @@ class _Reverse(Propagator):
         for ref, r in zip(plan.graph.outputs, [*outputs, *states], strict=True):
             starts[ref] = starts[ref] + r if ref in starts else r
         forward = propagation.forward(
-            plan, self.handler.entries(given, i, [s[i] for s in self.saved.states]), known=given.constants
+            plan, self.handler.entries(given, i, [s.read(i) for s in self.saved.states]), known=given.constants
         )
         found = propagation.propagate(
             plan,

@@ -42,7 +42,13 @@ def _repeated_run(run: Run, times: tf.Tensor) -> Run:
         states=[_tiled(s, 0, times) for s in run.given.states],
         mask=None if run.given.mask is None else _tiled(run.given.mask, 1, times),
     )
-    return Run(given, [_tiled(s, 1, times) for s in run.states])
+    return Run(given, [_repeated_array(states, times) for states in run.states])
+
+
+def _repeated_array(states: tf.TensorArray, times: tf.Tensor) -> tf.TensorArray:
+    tiled = _tiled(states.stack(), 1, times)
+    array = tf.TensorArray(tiled.dtype, tf.shape(tiled)[0], element_shape=tiled.shape[1:], clear_after_read=False)
+    return array.unstack(tiled)
 
 
 def _tiled(value: tf.Tensor, axis: int, times: tf.Tensor) -> tf.Tensor:

@@ -146,7 +146,10 @@ def test_relevance_of_a_run_is_that_of_the_explainer(tmp_path):
     explainer = lrp_tf.Explainer(model, "epsilon")
     for name, values in x.items():
         expected = explainer(values[None], target="topK:2")[0]
-        np.testing.assert_allclose(np.load(tmp_path / "out" / f"{name}.npy"), expected, atol=1e-6)
+        # Several targets of a recurrent model are samples of one batch, whose logits round apart from those of one
+        # sample: where a logit is small, its map is off by the same factor.
+        found = np.load(tmp_path / "out" / f"{name}.npy")
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
         assert (tmp_path / "out" / f"{name}.2.png").exists()
     rows = table(tmp_path / "out" / "results.csv")
     largest = np.abs(np.load(tmp_path / "out" / "s2.npy")).max(axis=(1, 2))
@@ -243,7 +246,7 @@ def test_the_command_explains_arrays(lrp, tmp_path):
     assert [row["file"] for row in table(tmp_path / "results" / "failures.csv")] == ["in/c.npy"]
     code, out, _ = lrp("report", "signals.keras", "in/b.csv", "--composite", "epsilon")
     assert code == 0
-    assert "for each time step:" in out
+    assert "rules for each time step" in out
     assert lrp("check", "signals.keras", "in/a.npy", "--composite", "epsilon")[0] == 0
 
 

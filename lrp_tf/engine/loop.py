@@ -27,7 +27,7 @@ class Given(NamedTuple):
     Attributes:
         sequences: one entry of each is read by each time step.
         states: ahead of the first time step, [B, ...] each.
-        mask: [T, B] booleans; None: every time step counts.
+        mask: [B, T] booleans; None: every time step counts. Not transposed: oneDNN complains of booleans on some CPUs.
         captured: what the body reads of the graph around it.
         constants: what the body computes of it alone.
     """
@@ -94,8 +94,8 @@ class Recurrence(Handler):
             )
             if given.mask is not None:
                 before = [tf.zeros_like(y) for y in outputs] if loop.zeros_where_masked else last
-                outputs = [_where(given.mask[i], y, other) for y, other in zip(outputs, before, strict=True)]
-                new = [_where(given.mask[i], s, other) for s, other in zip(new, states, strict=True)]
+                outputs = [_where(given.mask[:, i], y, other) for y, other in zip(outputs, before, strict=True)]
+                new = [_where(given.mask[:, i], s, other) for s, other in zip(new, states, strict=True)]
             kept = [array.write(i, s) for array, s in zip(kept, states, strict=True)]
             made = [array.write(i, y) for array, y in zip(made, outputs, strict=True)] if loop.stacked else made
             new = [tf.ensure_shape(s, old.shape) for s, old in zip(new, states, strict=True)]
@@ -113,7 +113,8 @@ class Recurrence(Handler):
         sequences = [self._in_order(next(supply)) for _ in range(loop.sequences)]
         states = [next(supply) for _ in range(loop.states)]
         masked = len(inputs) > loop.sequences + loop.states + len(self._captured)
-        mask = self._in_order(next(supply)) if masked else None
+        mask = next(supply) if masked else None
+        mask = tf.reverse(mask, [1]) if mask is not None and loop.backwards else mask
         captured = list(supply)
         inner = self.plan.graph.inputs
         known = dict(zip(inner[len(inner) - len(captured) :], captured, strict=True))
@@ -235,7 +236,7 @@ class _Reverse(Propagator):
         kept = [tf.zeros_like(r) for r in carried.outputs]
         states, passed = carried.states, [tf.zeros([], plan.graph.dtype)] * len(carried.states)
         if given.mask is not None:
-            live = given.mask[i]
+            live = given.mask[:, i]
             rest = [_where(live, tf.zeros_like(r), r) for r in outputs]
             if self._hands_on:
                 kept = rest

@@ -40,7 +40,7 @@ def _repeated_run(run: Run, times: tf.Tensor) -> Run:
     given = run.given._replace(
         sequences=[_tiled(x, 1, times) for x in run.given.sequences],
         states=[_tiled(s, 0, times) for s in run.given.states],
-        mask=None if run.given.mask is None else _tiled(run.given.mask, 1, times),
+        mask=None if run.given.mask is None else _tiled(run.given.mask, 0, times),
     )
     return Run(given, [_repeated_array(states, times) for states in run.states])
 

@@ -146,10 +146,8 @@ def test_relevance_of_a_run_is_that_of_the_explainer(tmp_path):
     explainer = lrp_tf.Explainer(model, "epsilon")
     for name, values in x.items():
         expected = explainer(values[None], target="topK:2")[0]
-        # Several targets of a recurrent model are samples of one batch, whose logits round apart from those of one
-        # sample: where a logit is small, its map is off by the same factor.
         found = np.load(tmp_path / "out" / f"{name}.npy")
-        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
         assert (tmp_path / "out" / f"{name}.2.png").exists()
     rows = table(tmp_path / "out" / "results.csv")
     largest = np.abs(np.load(tmp_path / "out" / "s2.npy")).max(axis=(1, 2))

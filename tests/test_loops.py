@@ -4,6 +4,8 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from helpers.checking import randomize
+from keras import layers as kl
 
 import lrp_tf
 from lrp_tf import composites, gradients, rules
@@ -228,3 +230,13 @@ def test_the_forward_loop_keeps_the_states_alone(explainer, x):
     ]
     expected = [step.op.states + (len(body_of(step).outputs) - step.op.states) * step.op.stacked for step in loops]
     assert sorted(writes) == sorted(expected)
+
+
+def test_several_targets_of_one_sample_equal_one_target():
+    """Even where a state nearly cancels: what is computed again must be what was kept."""
+    model = randomize(keras.Sequential([keras.Input((None, 2)), kl.LSTM(4), kl.Dense(3, activation="softmax")]))
+    explainer, rng = lrp_tf.Explainer(model, "epsilon"), np.random.default_rng(5)
+    for x in rng.normal(size=(30, 1, 5, 2)).astype("float32"):
+        for k, both in enumerate(np.asarray(explainer(x, target=[[0, 1]]))[0]):
+            alone = np.asarray(explainer(x, target=[k]))[0]
+            np.testing.assert_allclose(both, alone, rtol=0, atol=1e-5 * np.abs(alone).max())

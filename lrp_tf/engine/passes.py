@@ -19,7 +19,6 @@ from lrp_tf.engine.clone import Clone
 from lrp_tf.engine.explanation import Conservation, conservation
 from lrp_tf.engine.plan import Plan
 from lrp_tf.engine.propagate import Forward, Hook
-from lrp_tf.engine.repeating import repeated
 from lrp_tf.engine.rows import Shares, no_row, row_of
 from lrp_tf.engine.savings import targets as side_by_side
 from lrp_tf.engine.targets import Target
@@ -123,12 +122,11 @@ def plain(clone: Clone, target: Target, request: Request, hook: Hook | None = No
         classes, begin, in_range = initial.initial_relevance(chosen, logits)
         backward = functools.partial(_backward, clone, forward, keep=keep, request=request, hook=hook)
         if target.several:
-            wide = None  # a hook may know the samples of the batch
-            if hook is None:
-                wide = functools.partial(_as_samples, clone, forward, keep=keep, request=request)
+            scores = target.kind in ("output", "weights")
+            wide = functools.partial(_as_samples, clone, inputs, logits, keep=keep, request=request, scores=scores)
             if not clone.recomputes:  # else they would keep what is to be computed again
                 backward = functools.partial(backward, propagators=clone.propagators(forward))
-            back = _each_target(backward, wide, begin, keep, request, clone)
+            back = _each_target(backward, wide if hook is None else None, begin, keep, request, clone)
         else:
             back = backward(begin)
         found = Found(relevance=back.relevance, logits=logits, layers=back.layers, steps=back.steps)
@@ -320,11 +318,33 @@ def _padded(relevance: tf.Tensor, steps: list[Step]) -> tf.Tensor:
     return relevance
 
 
-def _as_samples(clone: Clone, forward: Forward, group: tf.Tensor, *, keep: _Kept, request: Request) -> _Back:
-    """`_backward` for several targets [g, B, ...] at once, as [g, B, ...], each as samples of a larger batch."""
+def _as_samples(
+    clone: Clone,
+    inputs: Sequence[tf.Tensor],
+    logits: tf.Tensor,
+    group: tf.Tensor,
+    *,
+    keep: _Kept,
+    request: Request,
+    scores: bool,
+) -> _Back:
+    """`_backward` for several targets [g, B, ...] at once, as [g, B, ...], each as samples of a larger batch.
+
+    So does the forward pass: a larger batch rounds in another way. Where contributions to a state cancel, relevance
+    would be off by a factor if the state that was kept were not the one that is computed again.
+
+    Args:
+        logits: the pre-softmax values of `inputs`, which are flat.
+        scores: `group` holds these values, and here relevance starts at those of the larger batch.
+    """
     shape = tf.shape(group)
     initial = tf.ensure_shape(tf.reshape(group, tf.concat([[-1], shape[2:]], 0)), [None, *group.shape[2:]])
-    wide = repeated(clone.plan, forward, shape[0])
+    wide = clone.forward([_times(x, shape[0]) for x in inputs])
+    if scores:
+        before = _times(logits, shape[0])
+        known = (before != 0) & tf.math.is_finite(before) & (initial != 0)
+        ratio = clone.output(wide) / tf.where(known, before, tf.ones_like(before))
+        initial = tf.where(known, initial * ratio, initial)
     found = _backward(clone, wide, initial, keep=keep, request=request)
 
     def apart(value: tf.Tensor | None) -> tf.Tensor | None:
@@ -334,6 +354,11 @@ def _as_samples(clone: Clone, forward: Forward, group: tf.Tensor, *, keep: _Kept
         return tf.ensure_shape(rows, [None, None, *value.shape[1:]])
 
     return tf.nest.map_structure(apart, found)
+
+
+def _times(value: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
+    """All samples once, then all again, `count` times over."""
+    return tf.ensure_shape(tf.tile(value, [count, *[1] * (value.shape.rank - 1)]), [None, *value.shape[1:]])
 
 
 def _each_target(

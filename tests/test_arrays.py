@@ -1,5 +1,6 @@
 """`lrp-tf explain` of arrays: signals as lines, planes and videos beside their relevance; `lrp_tf.arrays`."""
 
+import dataclasses
 import os
 import re
 import subprocess
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 from helpers import REPOSITORY
 from helpers.checking import raises, randomize
-from helpers.pictures import rgb, table
+from helpers.pictures import photos, rgb, table
 from keras import layers as kl
 
 import lrp_tf
@@ -52,6 +53,7 @@ def videos():
         ("header.csv", "time (s);x\n1;2.5\n3;4e-3\n", (2, 2), ("time (s)", "x")),
         ("tabs.tsv", "a\tb\tc\n1\t2\t3\n\n4\t5\t6\n", (2, 3), ("a", "b", "c")),
         ("column.csv", "\ufeffvolt\n1\n2\n-3\n", (3, 1), ("volt",)),
+        ("aligned.csv", "1.0   2.0\n3.5  -4.0\n", (2, 2), ()),
         ("quoted.csv", '"a, b","c"\n1,2\n3,4\n', (2, 2), ("a, b", "c")),
     ],
 )
@@ -72,6 +74,8 @@ def test_tables_of_numbers(tmp_path, name, content, shape, names):
         ("empty.csv", b"", ["no rows"]),
         ("names.csv", b"a,b,c\n1,2\n3,4\n", ["3 names", "2 columns"]),
         ("nan.csv", b"1,nan\n2,3\n", ["1 NaN or Inf among 4"]),
+        ("quote.csv", b'1,2\n"' + b"3,4\n" * 50_000, ["no table of numbers"]),
+        ("cut.npy", b"PK\x03\x04" + bytes(40), ["no array of numbers"]),
         ("no.npy", b"something else", ["no array of numbers"]),
         ("no.npy", b"", ["no array of numbers"]),
         ("no.mat", b"", ["no array", ".csv .npy"]),
@@ -105,6 +109,9 @@ def test_shapes_that_fit_and_shapes_that_do_not():
         assert form.fit(np.ones(given, "int16")).shape == (8, 1)
     assert ArrayForm((8,), "int32").fit(np.ones((8, 1))).dtype == np.int32
     assert ArrayForm((None, 2), "float32").fit(np.ones((5, 2))).shape == (5, 2)
+    for dtype, value in (("int32", 1.7), ("float32", 1e39), ("uint8", -1)):
+        with refused(ArrayError, dtype, f"cannot hold {value}"):
+            ArrayForm((3,), dtype).fit(np.array([1, value, 2]))
     for given in ((7, 1), (1, 8, 1), (8, 2)):
         with refused(ArrayError, "(8, 1)", "one sample", str(given)):
             form.fit(np.ones(given))
@@ -171,6 +178,8 @@ def test_preprocessing_acts_on_arrays_and_leaves_token_ids_whole(tmp_path):
     stack = [keras.Input((6,), dtype="int32"), kl.Embedding(9, 4, mask_zero=True), kl.GRU(3), kl.Dense(2)]
     ids = written(tmp_path, ids=np.array([3, 4, 8, 1, 0, 0]))
     job = gallery(randomize(keras.Sequential(stack)), tmp_path / "ids", save_relevance=True)
+    with refused(LoadError, "whole numbers (int32)", "`preprocess` none"):
+        dataclasses.replace(job, preprocessing=get_preprocessing("scale:1/50")).run(ids)
     assert job.run(ids).done == 1
     relevance = np.load(tmp_path / "ids" / "ids.npy")
     assert (relevance[4:] == 0).all()  # padding
@@ -248,6 +257,22 @@ def test_the_command_explains_arrays(lrp, tmp_path):
     assert lrp("check", "signals.keras", "in/a.npy", "--composite", "epsilon")[0] == 0
 
 
+def test_folders_and_lists_are_what_they_hold(lrp, tmp_path):
+    """A model of rank 4 may take photographs or arrays: files tell, not the name of a list."""
+    stack = [keras.Input((6, 6, 3)), kl.Flatten(), kl.Dense(2)]
+    randomize(keras.Sequential(stack)).save("planes.keras")
+    (tmp_path / "arrays").mkdir()
+    np.save("arrays/a.npy", RNG.random((6, 6, 3)))
+    code, out, err = lrp("explain", "planes.keras", "arrays")
+    assert code == 0, err
+    assert "1 array(s)" in out
+    photos(tmp_path / "pictures", 1)
+    (tmp_path / "list.csv").write_text("pictures/photo0.png\n")
+    code, out, err = lrp("explain", "planes.keras", "@list.csv", "--preprocess", "scale:1/255", "--out", "second")
+    assert code == 0, err
+    assert "1 image(s)" in out
+
+
 def test_options_of_photographs_are_refused(lrp, tmp_path):
     signals().save("signals.keras")
     np.save("a.npy", RNG.normal(size=(8, 2)))
@@ -255,6 +280,8 @@ def test_options_of_photographs_are_refused(lrp, tmp_path):
         code, _, err = lrp("explain", "signals.keras", "a.npy", *options)
         assert code == 2
         assert f"{options[0]} is an option of photographs" in err
+    for command in ("report", "check"):
+        assert "--size is an option" in lrp(command, "signals.keras", "a.npy", "--size", "8x8")[2]
     code, _, err = lrp("explain", "signals.keras", "a.npy", "--composite", "epsilon_gamma_box")
     assert code == 2
     assert "epsilon_gamma_box:low=-1,high=1" in err
@@ -266,6 +293,7 @@ def test_options_of_photographs_are_refused(lrp, tmp_path):
     assert "holds no array" in err
 
 
+@pytest.mark.slow
 def test_a_video_as_users_run_it(tmp_path):
     """As a process of its own: CNN in TimeDistributed, then an LSTM."""
     videos().save(tmp_path / "videos.keras")

@@ -96,11 +96,19 @@ def test_open_sizes_ask_for_one(lrp, tmp_path):
 
 def test_models_that_take_no_image_are_refused(lrp, tmp_path):
     photos(tmp_path / "in", 1)
+    inputs = keras.Input((5, 5, 2))  # no photograph has two channels
+    keras.Model(inputs, kl.Dense(3)(kl.Flatten()(inputs))).save("two.keras")
+    code, _, err = lrp("explain", "two.keras", "in", "--preprocess", "none")
+    assert code == 2
+    assert "Expected a model of images with 1 or 3 channels" in err
     inputs = keras.Input((5,))
     keras.Model(inputs, kl.Dense(3)(inputs)).save("vector.keras")
     code, _, err = lrp("explain", "vector.keras", "in", "--preprocess", "none")
     assert code == 2
-    assert "Expected a model of one image" in err
+    assert "holds no array" in err
+    code, _, err = lrp("explain", "vector.keras", "in/photo0.png", "--preprocess", "none")
+    assert code == 1
+    assert "no array that can be read" in err
 
 
 @pytest.mark.parametrize("suffix", ["keras", "h5"])

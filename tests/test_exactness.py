@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 from helpers.exactness import QUICK, RULES, SIGNS, check, gradient_of_clone, layer_and_data, matrix
+from helpers.thinning import thinned
 
 import lrp_tf
 
@@ -19,9 +20,7 @@ def test_compiled_equals_eager(name: str, rule: str) -> None:
     np.testing.assert_allclose(found, want, rtol=0, atol=1e-11 * np.abs(want).max())
 
 
-@pytest.mark.parametrize("sign", SIGNS)
-@pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize("name", QUICK)
+@pytest.mark.parametrize(("name", "rule", "sign"), thinned(list(QUICK), list(RULES), list(SIGNS)))
 def test_rule_float64(name: str, rule: str, sign: str) -> None:
     check(name, rule, sign, "positive", "float64")
 
@@ -45,8 +44,7 @@ def test_rule_everywhere(name: str, rule: str, sign: str, bias: str, dtype: str,
     check(name, rule, sign, bias, dtype, savings)
 
 
-@pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize("name", QUICK)
+@pytest.mark.parametrize(("name", "rule"), thinned(list(QUICK), list(RULES)))
 def test_sign_knowledge_changes_nothing(name: str, rule: str) -> None:
     """The shorter forms for x >= 0 give what the long ones give."""
     model, layer, x, start = layer_and_data(name, "nonnegative", "negative", "float64")

@@ -58,9 +58,8 @@ def test_several_targets_are_those_of_each(explainer, x, relevance):
     assert np.abs(found.conservation.unexplained).max() < 1e-4
 
 
-@pytest.mark.parametrize("samples", [1, 3, 4])
-def test_several_targets_of_few_samples_share_the_loops(explainer, x, samples):
-    """They become samples of one batch, in groups of up to eight."""
+@pytest.mark.parametrize("samples", [1, pytest.param(4, marks=pytest.mark.slow)])
+def test_several_targets_have_the_books_of_each(explainer, x, samples):
     few, every = x[:samples], np.tile([2, 1, 0], (samples, 1))
     found, accounts = explainer(few, every), explainer.explain(few, every)
     for position, target in enumerate(every[0]):
@@ -240,3 +239,39 @@ def test_several_targets_of_one_sample_equal_one_target():
         for k, both in enumerate(np.asarray(explainer(x, target=[[0, 1]]))[0]):
             alone = np.asarray(explainer(x, target=[k]))[0]
             np.testing.assert_allclose(both, alone, rtol=0, atol=1e-5 * np.abs(alone).max())
+
+
+def test_several_targets_of_a_layer_that_keeps_its_states():
+    """Each sample goes on with its own states, whatever the number of targets, and in a smaller batch too."""
+    inputs = keras.Input(batch_shape=(4, 5, 3))
+    model = randomize(keras.Model(inputs, kl.Dense(3)(kl.LSTM(4, stateful=True)(inputs))))
+    x = np.random.default_rng(2).normal(size=(4, 5, 3)).astype("float32")
+    model(x)
+    explainer = lrp_tf.Explainer(model, "epsilon")
+    for samples in (4, 2, 1):
+        found = explainer(x[:samples], np.tile([0, 2], (samples, 1)))
+        for k, target in enumerate((0, 2)):
+            _close(found[:, k], explainer(x, target)[:samples])
+
+
+def test_a_state_may_be_a_whole_number():
+    """A cell that counts its steps and scales by the count; the count is a state without relevance."""
+
+    @keras.saving.register_keras_serializable("tests")
+    class Counting(kl.Layer):
+        state_size, output_size = (3, 1), 3
+
+        def get_initial_state(self, batch_size=None):
+            return [keras.ops.zeros((batch_size, 3)), keras.ops.zeros((batch_size, 1), "int32")]
+
+        def call(self, x, states):
+            h = 0.5 * states[0] + x * keras.ops.cast(states[1] + 1, "float32")
+            return h, [h, states[1] + 1]
+
+    model = keras.Sequential([keras.Input((4, 3)), kl.RNN(Counting())])
+    x = np.random.default_rng(1).normal(size=(2, 4, 3)).astype("float32")
+    found = lrp_tf.Explainer(model, "epsilon")(x, 1)
+    weights = 0.5 ** np.arange(3, -1, -1) * np.arange(1, 5)
+    expected = np.zeros_like(x)
+    expected[..., 1] = x[..., 1] * weights
+    _close(found, expected, 1e-4)

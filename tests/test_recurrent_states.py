@@ -76,7 +76,7 @@ def test_padding_changes_nothing(layer: str) -> None:
 
 
 @pytest.mark.usefixtures("mode", "double_precision")
-def test_a_sample_that_is_masked_altogether_has_norelevance_of() -> None:
+def test_a_sample_that_is_masked_altogether_has_no_relevance() -> None:
     x = keras.Input((5, 3))
     model = randomized(keras.Model(x, kl.Dense(3)(kl.LSTM(UNITS, return_sequences=False)(kl.Masking()(x)))))
     array = inputs_of((5, 3))[0]

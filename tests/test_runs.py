@@ -242,7 +242,7 @@ def test_the_commands_of_the_readme_can_be_repeated(lrp, saved, tmp_path):
     photos(tmp_path / "photos", 1)
     shutil.copy(saved, "model.keras")
     readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-    (line,) = re.findall(r"^    lrp-tf (explain .*)$", readme, re.MULTILINE)
+    (line,) = re.findall(r"^    lrp-tf (explain .* photos/ .*)$", readme, re.MULTILINE)
     for _ in range(2):
         code, _, err = lrp(*shlex.split(line, comments=True))
         assert code == 0, err

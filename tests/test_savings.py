@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from helpers.checking import close, images, randomize
+from helpers.thinning import thinned
 from keras import layers as kl
 
 import lrp_tf
@@ -174,9 +175,10 @@ def unbalanced(kernel, kind, floatx):
     return model
 
 
-@pytest.mark.parametrize("kind", ["dense", "convolution", "depthwise", "no ReLU"])
-@pytest.mark.parametrize("kernel", KERNELS)
-@pytest.mark.parametrize("nonnegative", [True, False])
+@pytest.mark.parametrize(
+    ("kind", "kernel", "nonnegative"),
+    thinned(["dense", "convolution", "depthwise", "no ReLU"], list(KERNELS), [True, False]),
+)
 def test_small_parts_of_alphabeta_do_not_cancel(kind, kernel, nonnegative):
     """Of z+ and z- one follows from z where that is exact; the reference computes both in double precision."""
     rule = rules.AlphaBeta(2, 1) if nonnegative else rules.AlphaBeta(3, 2, zero_bias=True)
@@ -218,8 +220,7 @@ def composite_of(preset):
     return composites.get(preset, **({"low": -5.0, "high": 5.0} if composites.needs_bounds(preset) else {}))
 
 
-@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
-@pytest.mark.parametrize("preset", composites.PRESETS)
+@pytest.mark.parametrize(("preset", "order"), thinned(list(composites.PRESETS), [(0, 1), (1, 0)]))
 def test_the_summand_that_is_not_kept(preset, order):
     """Behind a ReLU a summand is the sum less the other: for the sum's own shares and for the rule that made it."""
     model, values, composite = residual(order), images(dtype="float32"), composite_of(preset)
@@ -305,9 +306,11 @@ def test_a_summand_that_others_read_is_kept():
     assert [step.marks.recomputed_summand for step in explainer.graph.steps if step.name.startswith("add")] == [None]
 
 
-@pytest.mark.parametrize("build", [network, residual])
 @pytest.mark.parametrize(
-    "composite", [*composites.PRESETS, rules.Gamma(), rules.Gamma(3.0), rules.AlphaBeta(), rules.Zero()]
+    ("composite", "build"),
+    thinned(
+        [*composites.PRESETS, rules.Gamma(), rules.Gamma(3.0), rules.AlphaBeta(), rules.Zero()], [network, residual]
+    ),
 )
 def test_the_compiled_function_computes_what_its_operations_do(composite, build):
     """TensorFlow's optimiser takes max(w, 1.25 w) for a leaky ReLU, say, in float32 and nowhere else."""

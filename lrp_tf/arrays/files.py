@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -57,25 +58,22 @@ def read(path: str | os.PathLike[str]) -> Array:
 
 def _npy(path: Path) -> Array:
     try:
-        found = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError) as error:
+        with open(path, "rb") as file:  # NumPy leaves it open where the archive is damaged
+            found = np.load(file, allow_pickle=False)
+            if not isinstance(found, np.ndarray):  # an archive under another name
+                raise ArrayError("expected one array, as numpy.save writes it. Received: an archive of several")
+    except ArrayError:
+        raise
+    except (ValueError, EOFError, zipfile.BadZipFile) as error:
         why = "it holds Python objects" if "pickle" in str(error) else str(error)
         raise ArrayError(f"no array of numbers as numpy.save writes it: {why}") from error
-    if not isinstance(found, np.ndarray):  # an archive under another name
-        raise ArrayError("expected one array, as numpy.save writes it. Received: an archive of several")
     return Array(found)
 
 
 def _csv(path: Path) -> Array:
     """A row for each time step, a column for each channel; a first row without numbers holds the channels' names."""
     text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
-    try:
-        dialect: type[csv.Dialect] = csv.Sniffer().sniff(text[:65536], ",;\t ")
-    except csv.Error:  # a single column
-        dialect = csv.excel
-    rows = [
-        [cell.strip() for cell in row] for row in csv.reader(text.splitlines(), dialect) if any(map(str.strip, row))
-    ]
+    rows = [row for row in _cells([line for line in text.splitlines() if line.strip()]) if any(row)]
     names = tuple(rows.pop(0)) if rows and not any(map(_is_number, rows[0])) else ()
     if not rows:
         raise ArrayError("it holds no rows of numbers")
@@ -88,6 +86,19 @@ def _csv(path: Path) -> Array:
     if names and len(names) != width:
         raise ArrayError(f"{len(names)} names above {width} columns. Expected a name for each column")
     return Array(np.array([[float(cell) for cell in row] for row in rows]), names)
+
+
+def _cells(lines: list[str]) -> list[list[str]]:
+    """The cells of each line: by tabs, semicolons or commas, else by blanks, of which several may align columns."""
+    delimiter = next((mark for mark in "\t;," if lines and mark in lines[0]), None)
+    if delimiter is None:
+        by_blanks = [line.split() for line in lines]
+        single = all(len(cells) == 1 for cells in by_blanks[1:])  # its name may hold blanks
+        return [[line.strip()] for line in lines] if single else by_blanks
+    try:
+        return [[cell.strip() for cell in row] for row in csv.reader(lines, delimiter=delimiter)]
+    except csv.Error as error:
+        raise ArrayError(f"no table of numbers: {error}") from error
 
 
 def _is_number(cell: str) -> bool:

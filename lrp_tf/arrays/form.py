@@ -25,9 +25,17 @@ class ArrayForm(NamedTuple):
         """
         for found in (values, values[..., None], values[..., 0] if values.shape[-1] == 1 else values):
             if self._matches(found.shape):
-                return found.astype(self.dtype)
+                return self._cast(found)
         shape = "(" + ", ".join("any" if size is None else str(size) for size in self.shape) + ")"
         raise ArrayError(f"the model takes arrays of shape {shape}, one sample in each file. Received: {values.shape}")
+
+    def _cast(self, values: np.ndarray) -> np.ndarray:
+        with np.errstate(over="ignore", invalid="ignore"):
+            found = values.astype(self.dtype)
+        lost = ~np.isfinite(found) if np.issubdtype(found.dtype, np.floating) else found != values
+        if lost.any():
+            raise ArrayError(f"the model takes {self.dtype}, which cannot hold {values[lost].flat[0]}")
+        return found
 
     def _matches(self, shape: tuple[int, ...]) -> bool:
         return len(shape) == len(self.shape) and all(

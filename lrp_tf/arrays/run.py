@@ -7,11 +7,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+import tensorflow as tf
 
 from lrp_tf.arrays.draw import draw, suffixes, values_of
 from lrp_tf.arrays.files import Array
 from lrp_tf.arrays.form import ArrayForm, array_form
 from lrp_tf.arrays.stream import ArrayStream
+from lrp_tf.files.errors import LoadError
 from lrp_tf.files.loading import Preprocessing
 from lrp_tf.gallery.medium import Medium
 from lrp_tf.gallery.run import Gallery
@@ -65,7 +67,10 @@ class ArrayGallery(Gallery):
         """How its files are read and drawn.
 
         Raises:
-            LoadError: the model takes several inputs, or gives no classes.
+            LoadError: the model takes several inputs, gives no classes, or takes whole numbers and there is a
+            preprocessing.
         """
         form = array_form(self.explainer.graph)
+        if self.preprocessing.name != "none" and not tf.as_dtype(form.dtype).is_floating:
+            raise LoadError(f"The model takes whole numbers ({form.dtype}). Expected `preprocess` none", "preprocess")
         return Arrays(form, self.preprocessing, self.look, self.batch, self.describe)

@@ -60,7 +60,7 @@ class ArrayStream:
 
     def _together(self, waiting: list[tuple[int, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
         x = np.stack([values for _, values in waiting])
-        if self.preprocessing.name != "none":  # which leaves token ids whole
+        if np.issubdtype(x.dtype, np.floating):  # token ids stay as they are
             x = self.preprocessing(x).astype(x.dtype)
         self.low, self.high = min(self.low, float(x.min())), max(self.high, float(x.max()))
         return x, np.array([index for index, _ in waiting])

@@ -42,7 +42,7 @@ _EACH = 25  # With at most this many images, each gets a line on the console.
 def explain_command(options: argparse.Namespace) -> int:
     """Explain images with a saved model."""
     model = given.load_model(options)
-    if given.takes_arrays(model, options, options.images or options.target):
+    if given.takes_arrays(model, options.images or options.target):
         return explain_arrays(model, options)
     preprocessing = given.preprocessing_of(options, model)
     return explain_images(model, options, preprocessing, given.classes_of(options), given.identity_of(options.model))
@@ -75,7 +75,7 @@ def check_command(options: argparse.Namespace) -> int:
 def _fed(options: argparse.Namespace) -> tuple[Explainer, np.ndarray]:
     """The explainer of a command that takes one image, and that image as fed to the model, [1, ...]."""
     model = given.load_model(options)
-    if given.takes_arrays(model, options, [options.image]):
+    if given.takes_arrays(model, [options.image]):
         return _fed_array(model, options)
     preprocessing = given.preprocessing_of(options, model)
     explainer = given.explainer_of(model, options, given.bounds_of(options, model, preprocessing))
@@ -92,6 +92,7 @@ def _fed(options: argparse.Namespace) -> tuple[Explainer, np.ndarray]:
 
 def _fed_array(model: keras.Model, options: argparse.Namespace) -> tuple[Explainer, np.ndarray]:
     """The same for an array."""
+    given.check_array_options(options)
     preprocessing = given.array_preprocessing(options)
     explainer = given.explainer_of(model, options, {})
     stream = ArrayStream(array_form(explainer.graph), preprocessing, 1, message_of)

@@ -46,9 +46,9 @@ def files_of(options: argparse.Namespace, *, arrays: bool = False) -> list[tuple
     return list(images.find(image_names(options), skipped=skipped, suffixes=suffixes, what=what))
 
 
-def takes_arrays(model: keras.Model, options: argparse.Namespace, names: Sequence[str]) -> bool:
+def takes_arrays(model: keras.Model, names: Sequence[str]) -> bool:
     """Whether arrays are explained and no photographs: files are such, or the model takes nothing like a photograph."""
-    if any(Path(name).suffix.lower() in array_files.SUFFIXES for name in names):
+    if any(_holds_arrays(name) for name in names):
         return True
     inputs = list(getattr(model, "inputs", None) or [])
     return len(inputs) == 1 and len(inputs[0].shape) != 4
@@ -60,13 +60,22 @@ def refuse_arrays(model: keras.Model, options: argparse.Namespace) -> None:
     Raises:
         LoadError: arrays were given, or the model takes such.
     """
-    if takes_arrays(model, options, options.images):
+    if takes_arrays(model, options.images):
         shape = tuple(model.inputs[0].shape) if getattr(model, "inputs", None) else "not known"
         raise LoadError(
             f"{options.command} takes photographs alone. Expected image files, and a model of pictures. Received: "
             f"{', '.join(map(repr, options.images[:3]))}, and a model whose input is {shape}. Remedy: lrp-tf explain "
             "for arrays; lrp_tf.evaluate judges their explanations from Python (docs/evaluation.md)"
         )
+
+
+def _holds_arrays(name: str) -> bool:
+    """Whether a name stands for arrays: a file, or a folder whose first known file is one."""
+    if os.path.isdir(name):
+        known = array_files.SUFFIXES | images.SUFFIXES
+        suffixes = (Path(file).suffix.lower() for _, _, files in os.walk(name) for file in sorted(files))
+        return next((suffix for suffix in suffixes if suffix in known), "") in array_files.SUFFIXES
+    return not name.startswith("@") and Path(name).suffix.lower() in array_files.SUFFIXES
 
 
 def array_preprocessing(options: argparse.Namespace) -> loading.Preprocessing:
@@ -82,7 +91,7 @@ def check_array_options(options: argparse.Namespace) -> None:
     """
     defaults = {"style": "side-by-side", "size": None, "resize": "squash", "smooth": None}
     for name, default in defaults.items():
-        if getattr(options, name) != default:
+        if getattr(options, name, default) != default:
             raise LoadError(
                 f"--{name} is an option of photographs. Expected files of arrays without it: signals are drawn as "
                 "lines, planes and videos beside their relevance"

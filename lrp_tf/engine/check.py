@@ -29,6 +29,7 @@ from lrp_tf.engine.reference import (
     relative_difference,
     tolerance,
 )
+from lrp_tf.engine.rows import total_of
 from lrp_tf.engine.tables import Table
 
 
@@ -124,7 +125,7 @@ def _is_known(cls: type) -> bool:
 
 def _is_registered(step: Step) -> bool:
     """Whether a step is a layer that the user wrote."""
-    return type(step.op).__module__.split(".")[0] not in ("keras", "lrp_tf")
+    return any(type(part.op).__module__.split(".")[0] not in ("keras", "lrp_tf") for part in step.parts or (step,))
 
 
 def check(clone: Clone, inputs: list[tf.Tensor], logits: tf.Tensor, composite: str) -> Check:
@@ -243,9 +244,9 @@ def _backward(clone: Clone, forward: Forward, pair: list[tf.Tensor]) -> Iterable
 
         def observe(step: Step, arrived: list[tf.Tensor], sent: list[tf.Tensor | None], account: Account) -> None:
             given = [r for r in sent if r is not None]
-            parts = [_total(arrived), -_total(given), *(-_total([share]) for share in account.shares.values())]
+            parts = [total_of(arrived), -total_of(given), *(-total_of([share]) for share in account.shares.values())]
             books[step] = tf.stack(
-                [tf.add_n(parts), _total(map(tf.abs, (*arrived, *given))) + _total(map(tf.abs, parts[2:]))]
+                [tf.add_n(parts), total_of(map(tf.abs, (*arrived, *given))) + total_of(map(tf.abs, parts[2:]))]
             )
 
         local = forward if tf.executing_eagerly() else clone.forward(pair)
@@ -268,10 +269,6 @@ def _top(logits: tf.Tensor) -> tf.Tensor:
 
 def _part_of(rest: float, size: float) -> float:
     return float(abs(rest) / size if size else rest)
-
-
-def _total(tensors: Iterable[tf.Tensor]) -> tf.Tensor:
-    return tf.add_n([tf.zeros([], tf.float64), *(tf.reduce_sum(tf.cast(t, tf.float64)) for t in tensors)])
 
 
 def _sum(tensors: Iterable[tf.Tensor]) -> float:
@@ -342,7 +339,7 @@ def _samples(clone: Clone, forward: Forward, pair: list[tf.Tensor], relevances: 
 def _linearity(steps: list[Step], forward: Forward, dtype: str) -> Iterable[Finding]:
     """Whether `forward` of a layer that the user registered is linear in x and in w."""
     found: dict[str, float] = {}
-    for step in steps:
+    for step in [part for whole in steps for part in whole.parts or (whole,)]:
         if step.linear is None or step.linear.kernel is None or not _is_registered(step) or not step.signals:
             continue
         ref = step.inputs[step.signals[0]]  # in the body of a loop no value is kept

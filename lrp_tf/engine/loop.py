@@ -85,7 +85,7 @@ class Recurrence(Handler):
         loop, given = self.loop, self._given(step, inputs)
         length, new_outputs = given.length, self._refs_of_outputs()
         kept = [tf.TensorArray(s.dtype, length, element_shape=s.shape, clear_after_read=False) for s in given.states]
-        made = [tf.TensorArray(self._dtype, length, element_shape=_whole(ref)) for ref in new_outputs]
+        made = [tf.TensorArray(self._dtype_of(ref), length, element_shape=_whole(ref)) for ref in new_outputs]
         last = [self._zeros(ref, given) for ref in new_outputs] if self._keeps_last(given) else []
 
         def run(i: tf.Tensor, states: list, last: list, kept: list, made: list) -> tuple:
@@ -143,7 +143,7 @@ class Recurrence(Handler):
         """What stands for the output ahead of the first time step: zeros."""
         samples = tf.shape(given.sequences[0])[1:2]
         if None not in ref.shape:
-            zeros = tf.zeros(tf.concat([samples, ref.shape], 0), self._dtype)
+            zeros = tf.zeros(tf.concat([samples, ref.shape], 0), self._dtype_of(ref))
             return tf.ensure_shape(zeros, _whole(ref))
         first = propagation.forward(self.plan, self.entries(given, tf.constant(0), given.states), known=given.constants)
         return tf.zeros_like(first.values[ref])
@@ -155,6 +155,11 @@ class Recurrence(Handler):
     @property
     def _dtype(self) -> tf.DType:
         return tf.as_dtype(self.plan.graph.dtype)
+
+    def _dtype_of(self, ref: Ref) -> tf.DType:
+        """What the values of a tensor are computed in."""
+        own = tf.as_dtype(ref.dtype)
+        return self._dtype if own.is_floating else own
 
     def _refs_of_outputs(self) -> list[Ref]:
         graph = self.plan.graph
@@ -209,7 +214,9 @@ class _Reverse(Propagator):
             outputs = [tf.zeros_like(r[0]) for r in stacked]
         begin = _Carried(
             outputs=outputs,
-            states=arrived[count:] if loop.returns_states else [tf.zeros_like(s) for s in given.states],
+            states=arrived[count:]
+            if loop.returns_states
+            else [tf.zeros_like(s, plan.graph.dtype) for s in given.states],
             shares=[] if account is None else [tf.zeros([len(Account.NAMES), self._samples(arrived)], account.dtype)],
             rows=[] if account is None or account.rows is None else [tf.stack([no_row()] * len(plan.every_step()))],
             sequences=[

@@ -122,11 +122,9 @@ def plain(clone: Clone, target: Target, request: Request, hook: Hook | None = No
         classes, begin, in_range = initial.initial_relevance(chosen, logits)
         backward = functools.partial(_backward, clone, forward, keep=keep, request=request, hook=hook)
         if target.several:
-            scores = target.kind in ("output", "weights")
-            wide = functools.partial(_as_samples, clone, inputs, logits, keep=keep, request=request, scores=scores)
             if not clone.recomputes:  # else they would keep what is to be computed again
                 backward = functools.partial(backward, propagators=clone.propagators(forward))
-            back = _each_target(backward, wide if hook is None else None, begin, keep, request, clone)
+            back = _each_target(backward, begin, keep, request, clone)
         else:
             back = backward(begin)
         found = Found(relevance=back.relevance, logits=logits, layers=back.layers, steps=back.steps)
@@ -318,56 +316,8 @@ def _padded(relevance: tf.Tensor, steps: list[Step]) -> tf.Tensor:
     return relevance
 
 
-def _as_samples(
-    clone: Clone,
-    inputs: Sequence[tf.Tensor],
-    logits: tf.Tensor,
-    group: tf.Tensor,
-    *,
-    keep: _Kept,
-    request: Request,
-    scores: bool,
-) -> _Back:
-    """`_backward` for several targets [g, B, ...] at once, as [g, B, ...], each as samples of a larger batch.
-
-    So does the forward pass: a larger batch rounds in another way. Where contributions to a state cancel, relevance
-    would be off by a factor if the state that was kept were not the one that is computed again.
-
-    Args:
-        logits: the pre-softmax values of `inputs`, which are flat.
-        scores: `group` holds these values, and here relevance starts at those of the larger batch.
-    """
-    shape = tf.shape(group)
-    initial = tf.ensure_shape(tf.reshape(group, tf.concat([[-1], shape[2:]], 0)), [None, *group.shape[2:]])
-    wide = clone.forward([_times(x, shape[0]) for x in inputs])
-    if scores:
-        before = _times(logits, shape[0])
-        known = (before != 0) & tf.math.is_finite(before) & (initial != 0)
-        ratio = clone.output(wide) / tf.where(known, before, tf.ones_like(before))
-        initial = tf.where(known, initial * ratio, initial)
-    found = _backward(clone, wide, initial, keep=keep, request=request)
-
-    def apart(value: tf.Tensor | None) -> tf.Tensor | None:
-        if value is None:
-            return None
-        rows = tf.reshape(value, tf.concat([shape[:1], [-1], tf.shape(value)[1:]], 0))
-        return tf.ensure_shape(rows, [None, None, *value.shape[1:]])
-
-    return tf.nest.map_structure(apart, found)
-
-
-def _times(value: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
-    """All samples once, then all again, `count` times over."""
-    return tf.ensure_shape(tf.tile(value, [count, *[1] * (value.shape.rank - 1)]), [None, *value.shape[1:]])
-
-
 def _each_target(
-    backward: Callable[[tf.Tensor], _Back],
-    wide: Callable[[tf.Tensor], _Back] | None,
-    initial: tf.Tensor,
-    keep: _Kept,
-    request: Request,
-    clone: Clone,
+    backward: Callable[[tf.Tensor], _Back], initial: tf.Tensor, keep: _Kept, request: Request, clone: Clone
 ) -> _Back:
     """`backward` for each target of `initial` [k, B, ...], as [B, k, ...]; the forward pass is shared."""
     dtype = tf.as_dtype(clone.graph.dtype)
@@ -380,15 +330,12 @@ def _each_target(
     )
     signature = {name: part for name, part in whole._asdict().items() if part is not None}  # tf.map_fn takes no None
 
-    def run(one: tf.Tensor, way: Callable[[tf.Tensor], _Back] = backward) -> dict[str, object]:
-        found = way(one)._asdict()
+    def run(one: tf.Tensor) -> dict[str, object]:
+        found = backward(one)._asdict()
         return {name: found[name] for name in signature}
 
-    alike = side_by_side.vectorizes(clone.graph)
-    if alike and not side_by_side.loops(clone.graph):
+    if side_by_side.vectorizes(clone.graph):
         found = side_by_side.in_groups(run, initial, signature)
-    elif alike and wide is not None and not (request.steps or clone.recomputes):  # rows are sums over samples
-        found = side_by_side.in_groups(run, initial, signature, functools.partial(run, way=wide))
     else:
         found = tf.map_fn(run, initial, fn_output_signature=signature)
     steps = tf.reduce_sum(found.pop("steps"), axis=0) if request.steps else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -83,10 +83,11 @@ def row_of(
     absorbed = {name: tf.reduce_sum(account.shares.get(name, tf.zeros([], tf.float64))) for name in Account.NAMES}
     known = [values[ref] for ref in step.outputs if values[ref].dtype.is_floating]
     bad = [tf.reduce_sum(tf.cast(~tf.math.is_finite(r), tf.float64)) for r in (*sent, *known)]
-    return StepRow(_total(arrived), _total(sent), **absorbed, bad=tf.add_n([tf.zeros([], tf.float64), *bad]))
+    return StepRow(total_of(arrived), total_of(sent), **absorbed, bad=tf.add_n([tf.zeros([], tf.float64), *bad]))
 
 
-def _total(tensors: list[tf.Tensor]) -> tf.Tensor:
+def total_of(tensors: Iterable[tf.Tensor]) -> tf.Tensor:
+    """The sum of all entries, float64."""
     return tf.add_n([tf.zeros([], tf.float64), *[tf.reduce_sum(tf.cast(t, tf.float64)) for t in tensors]])
 
 

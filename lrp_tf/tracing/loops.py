@@ -219,9 +219,15 @@ def close(
         layers=found.layers,
         calls=found.calls,
         followed=found.followed,
-        constants={constant.ref for constant in constants},
+        # No relevance belongs to a state that is a whole number, such as a counter.
+        constants={constant.ref for constant in constants}
+        | {s for s in states if not tf.as_dtype(s.dtype).is_floating},
     )
     return [tracer.constant(constant.value) for constant in constants], body
+
+
+def _is_floating(ref: Ref) -> bool:
+    return tf.as_dtype(ref.dtype).is_floating
 
 
 def run(

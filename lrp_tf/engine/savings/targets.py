@@ -19,20 +19,18 @@ _AT_ONCE = 8
 
 
 def vectorizes(graph: Graph) -> bool:
-    """Whether targets go side by side: with savings, where TensorFlow compiles its functions."""
+    """Whether targets go side by side: with savings, where TensorFlow compiles its functions and loops over no time.
+
+    TensorFlow cannot vectorize such a loop. Nor can targets become samples of it: a larger batch rounds in another way,
+    and where contributions to a state cancel, what is computed again must have the bits of what was kept.
+    """
+    if any(body_of(step) is not None for step in graph.steps):
+        return False
     return any(step.marks.savings for step in graph.steps) and not tf.config.functions_run_eagerly()
 
 
-def loops(graph: Graph) -> bool:
-    """Whether there is a loop over time, which TensorFlow cannot vectorize: targets then become samples."""
-    return any(body_of(step) is not None for step in graph.steps)
-
-
 def in_groups(
-    function: Callable[[tf.Tensor], Mapping[str, Nested]],
-    initial: tf.Tensor,
-    signature: Mapping[str, Signature],
-    at_once: Callable[[tf.Tensor], Mapping[str, Nested]] | None = None,
+    function: Callable[[tf.Tensor], Mapping[str, Nested]], initial: tf.Tensor, signature: Mapping[str, Signature]
 ) -> dict[str, Nested]:
     """`tf.map_fn` of a function over the targets, several targets at a time.
 
@@ -40,7 +38,6 @@ def in_groups(
         function: of one target [B, ...]; it runs operations of TensorFlow alone.
         initial: [k, B, ...].
         signature: dtypes of the tensors that the function returns.
-        at_once: the same for a group of targets [g, B, ...]; None: TensorFlow vectorizes the function.
 
     Returns:
         What the function returns for each target, stacked along a new first axis, [k, ...].
@@ -52,8 +49,6 @@ def in_groups(
     grouped = tf.gather(initial, tf.reshape(rows, tf.stack([groups, size])))
 
     def run(group: tf.Tensor) -> dict[str, Nested]:
-        if at_once is not None:
-            return dict(at_once(group))
         # An operation that cannot be vectorized runs in a loop of its own; TensorFlow need not warn about that.
         return dict(tf.vectorized_map(function, group, fallback_to_while_loop=True, warn=False))
 

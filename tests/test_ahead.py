@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from lrp_tf.gallery.ahead import ahead
+from lrp_tf.gallery.ahead import ahead, in_parallel
 
 
 def workers() -> list[threading.Thread]:
@@ -81,3 +81,37 @@ def test_one_works_ahead_of_another_and_both_end() -> None:
     assert len(workers()) == 2
     reader.close()
     assert not workers()
+
+
+def readers() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name.startswith("in_parallel")]
+
+
+def test_files_read_in_parallel_come_in_order() -> None:
+    def slower_at_first(i: int) -> int | None:
+        time.sleep(0.002 * (i % 3 == 0))
+        return i or None
+
+    assert list(in_parallel(slower_at_first, range(50), 3)) == [None, *range(1, 50)]
+    assert list(in_parallel(slower_at_first, [], 3)) == []
+    assert not readers()
+
+
+def test_no_more_is_read_than_there_are_threads_and_the_reader_ends_it() -> None:
+    begun: list[int] = []
+    reader = in_parallel(begun.append, range(1000), 4)
+    next(reader)
+    time.sleep(0.05)
+    assert sorted(begun) == [0, 1, 2, 3, 4]
+    reader.close()
+    assert not readers()
+    assert len(begun) == 5
+
+
+def test_an_error_of_one_file_comes_in_its_place() -> None:
+    reader = in_parallel(lambda i: 1 // (2 - i), range(5), 2)
+    assert next(reader) == 0
+    assert next(reader) == 1
+    with pytest.raises(ZeroDivisionError):
+        next(reader)
+    assert not readers()

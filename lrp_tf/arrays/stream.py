@@ -1,26 +1,24 @@
-"""Files of arrays -> batches for the network."""
+"""Array files -> what the network takes."""
 
 from __future__ import annotations
 
-import collections
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 
 import numpy as np
 
 from lrp_tf.arrays.files import Array, ArrayError, read
 from lrp_tf.arrays.form import ArrayForm
 from lrp_tf.files.loading import Preprocessing
+from lrp_tf.gallery.medium import Source
 
 
-class ArrayStream:
-    """Reads arrays and prepares them for the network; see `gallery.medium.Source`.
+class ArrayStream(Source[Array]):
+    """Reads arrays and prepares them for the network. They are kept as the model takes them, but not preprocessed.
 
     Args:
         form: the model's input.
         preprocessing: of a batch [B, ...].
-        batch: arrays in a batch. A batch ends earlier where the next array has another shape.
-        describe: an error as the reason of a failure.
+        batch, describe: see `Source`. A batch ends earlier where the next array has another shape.
     """
 
     at = "the input"
@@ -28,57 +26,24 @@ class ArrayStream:
     def __init__(
         self, form: ArrayForm, preprocessing: Preprocessing, batch: int, describe: Callable[[Exception], str] = str
     ) -> None:
-        self.form, self.preprocessing, self.batch, self.describe = form, preprocessing, batch, describe
-        self.low, self.high = np.inf, -np.inf
-        self._arrays: dict[int, Array] = {}
-        self._lock = threading.Lock()
-        self._failures: collections.deque[tuple[int, str]] = collections.deque()
+        super().__init__(batch, describe)
+        self.form, self.preprocessing = form, preprocessing
 
-    def batches(self, paths: Sequence[str]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Batches in the order of `paths`, without the files that cannot be read.
+    def read(self, index: int, path: str) -> np.ndarray | None:
+        """The array as the model takes it, not preprocessed."""
+        try:
+            array = read(path)
+            values = self.form.fit(array.values)
+        except ArrayError as error:
+            self.unreadable(index, error)
+            return None
+        self.keep(index, array._replace(values=values))
+        return values
 
-        Yields:
-            (the model's input [B, ...], the indices [B] into `paths`).
-        """
-        self._failures.clear()  # those of an earlier pass over the same files are found again
-        waiting: list[tuple[int, np.ndarray]] = []
-        for index, path in enumerate(paths):
-            try:
-                array = read(path)
-                values = self.form.fit(array.values)
-            except ArrayError as error:
-                self._failures.append((index, self.describe(error)))
-                continue
-            with self._lock:
-                self._arrays[index] = array._replace(values=values)
-            if waiting and (len(waiting) == self.batch or waiting[0][1].shape != values.shape):
-                yield self._together(waiting)
-                waiting = []
-            waiting.append((index, values))
-        if waiting:
-            yield self._together(waiting)
-
-    def _together(self, waiting: list[tuple[int, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
-        x = np.stack([values for _, values in waiting])
-        if np.issubdtype(x.dtype, np.floating):  # token ids stay as they are
-            x = self.preprocessing(x).astype(x.dtype)
-        self.low, self.high = min(self.low, float(x.min())), max(self.high, float(x.max()))
-        return x, np.array([index for index, _ in waiting])
-
-    def take(self, index: int) -> Array:
-        """The array of that index, as the model takes it but not preprocessed, which the stream then forgets."""
-        with self._lock:
-            return self._arrays.pop(index)
-
-    def fail(self, index: int, reason: str) -> None:
-        """Make a failure of a file that could be read."""
-        self.take(index)
-        self._failures.append((index, reason))
-
-    def failures(self) -> Iterator[tuple[int, str]]:
-        """(index, reason) of each file that failed since the last call."""
-        while self._failures:
-            yield self._failures.popleft()
+    def prepared(self, values: np.ndarray) -> np.ndarray:
+        """Preprocessed, unless they are token ids."""
+        floating = np.issubdtype(values.dtype, np.floating)
+        return self.preprocessing(values).astype(values.dtype) if floating else values
 
     def channels_last(self, maps: np.ndarray) -> np.ndarray:
         """Relevance as it is: arrays are drawn as the model takes them."""

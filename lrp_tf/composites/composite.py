@@ -16,7 +16,7 @@ from lrp_tf.composites import words
 from lrp_tf.composites.match import Match, Predicate, linear_steps
 from lrp_tf.core import protocol, unsupported
 from lrp_tf.core.graph import Graph, Step, UnsupportedLayerError
-from lrp_tf.core.loop import EachTimeStep, body_of
+from lrp_tf.core.loop import EachTimeStep, body_of, steps_within
 from lrp_tf.core.numerics import check_stabilizer
 from lrp_tf.core.operations import function_name
 from lrp_tf.rules.together import Together
@@ -187,17 +187,7 @@ class Composite:
 
 def _with_bodies(graph: Graph) -> Graph:
     """The graph with the steps of its loops' bodies ahead of the loops, so that matchers find them."""
-    if not any(body_of(step) for step in graph.steps):
-        return graph
-
-    def spread(steps: Iterable[Step]) -> list[Step]:
-        found: list[Step] = []
-        for step in steps:
-            body = body_of(step)
-            found += [*spread(body.steps), step] if body is not None else [step]
-        return found
-
-    return dataclasses.replace(graph, steps=spread(graph.steps))
+    return dataclasses.replace(graph, steps=list(steps_within(graph, bodies_first=True)))
 
 
 def _same(one: Entry, other: Entry) -> bool:

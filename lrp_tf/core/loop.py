@@ -79,9 +79,9 @@ def read_by_kernels(graph: Graph) -> set[Ref]:
     return found
 
 
-def steps_within(graph: Graph) -> Iterator[Step]:
-    """The steps of a graph in order, those of a body behind the step that holds it."""
+def steps_within(graph: Graph, *, bodies_first: bool = False) -> Iterator[Step]:
+    """The steps of a graph in order, those of a body behind the step that holds it, or ahead of it."""
     for step in graph.steps:
-        yield step
-        if (body := body_of(step)) is not None:
-            yield from steps_within(body)
+        body = body_of(step)
+        within = [] if body is None else steps_within(body, bodies_first=bodies_first)
+        yield from (*within, step) if bodies_first else (step, *within)

@@ -1,13 +1,16 @@
-"""An iterator that works ahead of its reader, in a thread of its own."""
+"""Iterators that work ahead of their reader, in threads of their own."""
 
 from __future__ import annotations
 
+import collections
 import queue
 import threading
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple, TypeVar
 
 T = TypeVar("T")
+U = TypeVar("U")
 
 
 class _End(NamedTuple):
@@ -54,3 +57,22 @@ def ahead(items: Iterable[T], count: int = 1) -> Iterator[T]:
         while not found.empty():  # A put that waits for room ends; at most one more follows.
             found.get()
         worker.join()
+
+
+def in_parallel(function: Callable[[T], U], items: Iterable[T], threads: int) -> Generator[U, None, None]:
+    """`function` of each item, in their order. As many as there are threads are computed ahead.
+
+    Raises:
+        BaseException: what `function` raises, in its place.
+    """
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="in_parallel")
+    pending: collections.deque[Future[U]] = collections.deque()
+    try:
+        for item in items:
+            pending.append(pool.submit(function, item))
+            if len(pending) > threads:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)

@@ -67,7 +67,7 @@ class Explaining:
         explainer: Explainer,
         wanted: Sequence[str | int],
         classes: Classes,
-        stream: Source,
+        stream: Source[Any],
         contrast: str | int | None = None,
     ) -> None:
         classes.check(targets.class_count(explainer.graph))

@@ -1,21 +1,18 @@
-"""Image files -> batches for the network, decoded in parallel and ahead of it."""
+"""Image files -> what the network takes, and what is drawn beside its relevance."""
 
 from __future__ import annotations
 
-import collections
-import os
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-import tensorflow as tf
 
 from lrp_tf.files import images
 from lrp_tf.files.errors import ImageError
 from lrp_tf.files.form import Form
 from lrp_tf.files.images import Fit
 from lrp_tf.files.loading import Preprocessing
+from lrp_tf.gallery.medium import Source
 from lrp_tf.heatmap.colours import summed
 from lrp_tf.heatmap.look import Look
 from lrp_tf.heatmap.photographs import scaled
@@ -50,7 +47,7 @@ class Photograph(NamedTuple):
         return images.read(self.path, self.max_pixels) if self.whole is None else self.whole
 
 
-class Stream:
+class Stream(Source[Photograph]):
     """Reads image files and prepares them for the network.
 
     Args:
@@ -61,9 +58,6 @@ class Stream:
         batch: images in a batch.
         max_pixels: larger files are failures.
         describe: an error as the reason of a failure.
-
-    Attributes:
-        low, high: the range of all values that were fed to the model.
     """
 
     at = "the pixels"
@@ -78,57 +72,28 @@ class Stream:
         max_pixels: int,
         describe: Callable[[Exception], str] = str,
     ) -> None:
+        super().__init__(batch, describe)
         self.form, self.fit, self.preprocessing, self.look = form, fit, preprocessing, look
-        self.batch, self.max_pixels, self.describe = batch, max_pixels, describe
-        self.low, self.high = np.inf, -np.inf
-        self._photographs: dict[int, Photograph] = {}
-        self._lock = threading.Lock()
-        self._failures: collections.deque[tuple[int, str]] = collections.deque()
+        self.max_pixels = max_pixels
 
-    def batches(self, paths: Sequence[str]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Batches in the order of `paths`, without the files that cannot be read.
-
-        Yields:
-            (the model's input float32 [B, H, W, C] or [B, C, H, W], the indices [B] into `paths`).
-        """
-        self._failures.clear()  # those of an earlier pass over the same files are found again
-        shape = (self.form.height, self.form.width, self.form.channels)
-
-        def read(index: np.ndarray) -> tuple[np.ndarray, bool]:
-            return self._read(int(index), paths[int(index)])
-
-        def load(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-            pixels, fine = tf.numpy_function(read, [index], (tf.uint8, tf.bool))
-            return tf.ensure_shape(pixels, shape), tf.ensure_shape(fine, []), index
-
-        ahead = min(os.cpu_count() or 1, 16)
-        dataset = tf.data.Dataset.range(len(paths)).map(load, num_parallel_calls=ahead, deterministic=True)
-        dataset = dataset.filter(lambda pixels, fine, index: fine).batch(self.batch)
-        for pixels, _, indices in dataset.as_numpy_iterator():
-            x = self.preprocessing(pixels)
-            self.low, self.high = min(self.low, x.min()), max(self.high, x.max())
-            yield self.form.order(x), indices
-
-    def _read(self, index: int, path: str) -> tuple[np.ndarray, bool]:
-        """The pixels in the model's form, and whether the file could be read."""
+    def read(self, index: int, path: str) -> np.ndarray | None:
+        """The pixels in the model's form."""
         try:
             image = images.read(path, self.max_pixels)
         except ImageError as error:
-            self._failures.append((index, self.describe(error)))
-            return np.zeros((self.form.height, self.form.width, self.form.channels), np.uint8), False
+            self.unreadable(index, error)
+            return None
         height, width = image.shape[:2]
         factor = self.look.shown / max(height, width)
         shown = (max(round(height * factor), 1), max(round(width * factor), 1)) if factor < 1 else (height, width)
         keep = "overlay" in self.look.styles and height * width <= _KEPT
-        photograph = Photograph(path, (height, width), scaled(image, shown), image if keep else None, self.max_pixels)
-        with self._lock:
-            self._photographs[index] = photograph
-        return self.form.arrange(self.fit.apply(image)), True
+        whole = image if keep else None
+        self.keep(index, Photograph(path, (height, width), scaled(image, shown), whole, self.max_pixels))
+        return self.form.arrange(self.fit.apply(image))
 
-    def take(self, index: int) -> Photograph:
-        """The photograph of that index, which the stream then no longer keeps."""
-        with self._lock:
-            return self._photographs.pop(index)
+    def prepared(self, values: np.ndarray) -> np.ndarray:
+        """float32 [B, H, W, C] or [B, C, H, W]."""
+        return self.form.order(self.preprocessing(values))
 
     def channels_last(self, maps: np.ndarray) -> np.ndarray:
         """Relevance as the explainer gives it, [B, k, ...] -> [B, k, H, W, C]."""
@@ -137,13 +102,3 @@ class Stream:
     def largest(self, maps: np.ndarray) -> np.ndarray:
         """The largest |R| of a pixel, [k], of maps [k, H, W, C]."""
         return np.abs(summed(maps)).max((1, 2))
-
-    def fail(self, index: int, reason: str) -> None:
-        """Make a failure of a file that could be read."""
-        self.take(index)
-        self._failures.append((index, reason))
-
-    def failures(self) -> Iterator[tuple[int, str]]:
-        """(index, reason) of each file that failed since the last call."""
-        while self._failures:
-            yield self._failures.popleft()

@@ -49,15 +49,25 @@ def _texts(rng: np.random.Generator, n: int, places: int, width: int = 1) -> Mad
     return tokens, np.zeros((n, LENGTH), bool), 1 + slots * width
 
 
-def occurrence(rng: np.random.Generator, n: int) -> Made:
-    """Three words of the class, of four each, and one of another class: evidence are the three."""
-    tokens, evidence, places = _texts(rng, n, 4)
+def occurring(rng: np.random.Generator, text: Made) -> Made:
+    """Three words of the class, of four each, and one of another class: evidence are the three.
+
+    Args:
+        text: neutral words, no evidence, and four places of one word in each.
+    """
+    tokens, evidence, places = text
+    n = len(tokens)
     rows, label = np.arange(n), rng.integers(0, 4, n)
     rival = (label + rng.integers(1, 4, n)) % 4
     for k in range(4):
         tokens[rows, places[:, k]] = POLAR[4 * (label if k < 3 else rival) + rng.integers(0, 4, n)]
         evidence[rows, places[:, k]] = k < 3
     return tokens, label, evidence
+
+
+def occurrence(rng: np.random.Generator, n: int) -> Made:
+    """See `occurring`."""
+    return occurring(rng, _texts(rng, n, 4))
 
 
 def pair(rng: np.random.Generator, n: int) -> Made:
@@ -98,15 +108,25 @@ def _polar(rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray, np
     return tokens, good ^ negated, evidence, places
 
 
-def lookup(rng: np.random.Generator, n: int) -> Made:
-    """The class is the one of 8 values that follows KEY; three other values follow neutral words. Evidence are both."""
-    tokens, evidence, places = _texts(rng, n, 4, width=2)
+def looked_up(rng: np.random.Generator, text: Made, kinds: int) -> Made:
+    """The class is the one of `kinds` values that follows KEY; others follow neutral words. Evidence are both.
+
+    Args:
+        text: neutral words, no evidence, and places of two words in each.
+    """
+    tokens, evidence, places = text
+    n, count = places.shape
     rows = np.arange(n)
-    values = rng.permuted(np.tile(np.arange(8), (n, 1)), axis=1)[:, :4]
+    values = rng.permuted(np.tile(np.arange(kinds), (n, 1)), axis=1)[:, :count]
     tokens[rows[:, None], places + 1] = POLAR[values]
     tokens[rows, places[:, 0]] = KEY
     evidence[rows, places[:, 0]] = evidence[rows, places[:, 0] + 1] = True
     return tokens, values[:, 0], evidence
+
+
+def lookup(rng: np.random.Generator, n: int) -> Made:
+    """See `looked_up`: 8 values, three of which follow neutral words."""
+    return looked_up(rng, _texts(rng, n, 4, width=2), 8)
 
 
 TASKS = {

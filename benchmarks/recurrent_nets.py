@@ -7,15 +7,13 @@ from collections.abc import Callable
 
 import keras
 import numpy as np
+from evidence_nets import NEUTRAL, POLAR, Made, looked_up, occurring
 from keras import layers as kl
 
 LENGTH, GAP = 60, 30  # time steps, and how many of them lie behind the last evidence at least
-VOCABULARY, NEUTRAL, KEY = 48, 24, 2  # words from NEUTRAL on decide nothing
-POLAR = np.arange(8, 24)
+VOCABULARY = 48  # words from NEUTRAL on decide nothing
 CHANNELS, WIDE = 3, 3  # of signals, and how many steps a bump takes
 OPEN = 3.0  # sigmoid(3) ** 30 = 0.23
-
-Made = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,14 +42,8 @@ def _words(rng: np.random.Generator, n: int, places: int, width: int = 1) -> Mad
 
 
 def occurrence(rng: np.random.Generator, n: int) -> Made:
-    """Three words of the class, of four each, and one of another class: evidence are the three."""
-    tokens, evidence, places = _words(rng, n, 4)
-    rows, label = np.arange(n), rng.integers(0, 4, n)
-    rival = (label + rng.integers(1, 4, n)) % 4
-    for k in range(4):
-        tokens[rows, places[:, k]] = POLAR[4 * (label if k < 3 else rival) + rng.integers(0, 4, n)]
-        evidence[rows, places[:, k]] = k < 3
-    return tokens, label, evidence
+    """See `occurring`."""
+    return occurring(rng, _words(rng, n, 4))
 
 
 def order(rng: np.random.Generator, n: int) -> Made:
@@ -68,14 +60,8 @@ def order(rng: np.random.Generator, n: int) -> Made:
 
 
 def lookup(rng: np.random.Generator, n: int) -> Made:
-    """The class is the one of 4 values that follows KEY; another value follows a neutral word. Evidence are both."""
-    tokens, evidence, places = _words(rng, n, 2, width=2)
-    rows = np.arange(n)
-    values = rng.permuted(np.tile(np.arange(4), (n, 1)), axis=1)[:, :2]
-    tokens[rows[:, None], places + 1] = POLAR[values]
-    tokens[rows, places[:, 0]] = KEY
-    evidence[rows, places[:, 0]] = evidence[rows, places[:, 0] + 1] = True
-    return tokens, values[:, 0], evidence
+    """See `looked_up`: 4 values, one of which follows a neutral word."""
+    return looked_up(rng, _words(rng, n, 2, width=2), 4)
 
 
 def bump(rng: np.random.Generator, n: int) -> Made:

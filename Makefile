@@ -28,8 +28,8 @@ demo-photos: $(VENV)/.photos
 test: $(VENV)/.test
 	$(RUN) -m pytest -n 2 --dist loadscope -m "not slow"
 
-# With KerasHub, whose models a test follows.
-test-slow: $(VENV)/.test $(VENV)/.hub
+# With KerasHub, whose models a test follows, and a browser for pages.
+test-slow: $(VENV)/.test $(VENV)/.hub $(VENV)/.docs $(VENV)/.browser
 	$(RUN) -m pytest -n 2 --dist loadscope --no-loadscope-reorder -m slow
 
 # Every model of keras.applications under every preset: forty minutes on two cores.

@@ -48,12 +48,25 @@ HUB = ["keras-hub>=0.32"]
 SERVING = ["tensorflow-serving-api>=2.20"]
 # Tokenizers of `lrp-tf explain-text`; functions of one's own need neither.
 TEXT = ["tokenizers>=0.20", "sentencepiece>=0.2"]
+# NIfTI files.
+VOLUMES = ["nibabel>=5.2"]
+# WAV, FLAC and Ogg files.
+AUDIO = ["soundfile>=0.12"]
+# Films are written as H.264, which players and browsers show; OpenCV's wheel has no encoder for it.
+VIDEO = ["av>=13"]
+# The site, and the notebook that a test runs.
+DOCS = ["mkdocs-material>=9.6", "mkdocstrings[python]>=0.29", "nbclient>=0.10", "ipykernel>=6.29"]
+# It drives a Chromium that is installed already.
+BROWSER = ["playwright>=1.48"]
 TEST = [
     *MNIST,
     *SERVING,
     *HEIF,
     *EVALUATE,
     *TEXT,
+    *VOLUMES,
+    *AUDIO,
+    *VIDEO,
     "pytest>=8.3",
     "pytest-xdist>=3.7",
     "hypothesis>=6.100",
@@ -84,6 +97,7 @@ setup(
         "pillow>=10.3",
         "h5py>=3.10",
         "filelock>=3.20.4",
+        "jinja2>=3.1",
     ],
     extras_require={
         "mnist": MNIST,
@@ -93,6 +107,11 @@ setup(
         "evaluate": EVALUATE,
         "hub": HUB,
         "text": TEXT,
+        "volumes": VOLUMES,
+        "audio": AUDIO,
+        "video": VIDEO,
+        "docs": DOCS,
+        "browser": BROWSER,
         "test": TEST,
     },
     entry_points={"console_scripts": ["lrp-tf = lrp_tf.cli:main"]},

@@ -64,7 +64,7 @@ def table(stdout: str) -> np.ndarray:
     return np.array(rows, float)
 
 
-@pytest.mark.parametrize("composite", ["epsilon_plus", "tutorial"])
+@pytest.mark.parametrize("composite", [pytest.param("epsilon_plus", marks=pytest.mark.slow), "tutorial"])
 def test_lrp_driver(trained: tuple[Path, str, float], tmp_path: Path, composite: str) -> None:
     finished = run("lrp.py", "--model", trained[0], "--dataset", "digits", "--out", tmp_path, "--composite", composite)
     assert finished.returncode == 0, finished.stderr
@@ -100,6 +100,7 @@ def test_lrp_driver_options(trained: tuple[Path, str, float], tmp_path: Path) ->
     assert all(cv2.imread(str(tmp_path / name)) is not None for name in names)
 
 
+@pytest.mark.slow
 def test_lrp_driver_remarks_on_data_of_another_kind(trained: tuple[Path, str, float], tmp_path: Path) -> None:
     digits = data.load("digits")
     arrays = {"x_train": digits.x_train, "x_test": digits.x_test}
@@ -114,9 +115,14 @@ def test_lrp_driver_remarks_on_data_of_another_kind(trained: tuple[Path, str, fl
     ("arguments", "message"),
     [
         (["--model", "nowhere.keras"], "nowhere.keras"),
-        (["--model", "{model}", "--composite", "epsilon_pluss"], "Did you mean 'epsilon_plus'"),
-        (["--model", "{model}", "--digits", "10"], "10"),
-        (["--model", "{text}"], "cannot be read"),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in (
+                (["--model", "{model}", "--composite", "epsilon_pluss"], "Did you mean 'epsilon_plus'"),
+                (["--model", "{model}", "--digits", "10"], "10"),
+                (["--model", "{text}"], "cannot be read"),
+            )
+        ),
     ],
 )
 def test_lrp_driver_mistakes(trained: tuple[Path, str, float], tmp_path: Path, arguments: list, message: str) -> None:

@@ -31,6 +31,7 @@ def unreachable(monkeypatch: pytest.MonkeyPatch) -> None:
     cut_off(monkeypatch)
 
 
+@pytest.mark.slow
 def test_training_from_another_folder(tmp_path: Path):
     """A file sorted by class is learned in two epochs, so it was shuffled; and nothing but the model is left behind."""
     file = npz(tmp_path / "bars.npz")
@@ -57,6 +58,7 @@ def test_training_from_another_folder(tmp_path: Path):
     assert (probabilities.argmax(axis=1) == data.load(file).y_test).mean() == pytest.approx(float(accuracy[1]))
 
 
+@pytest.mark.slow
 def test_seed_decides(train: ModuleType, tmp_path: Path):
     file = npz(tmp_path / "bars.npz", train=64, test=10)
 

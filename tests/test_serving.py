@@ -45,7 +45,7 @@ MODELS = {
     "resnet50": (lambda: application("ResNet50", 224), "resnet50"),
     "mobilenet224": (lambda: application("MobileNet", 224), "mobilenet"),
 }
-SLOW = ("vgg16", "resnet50", "mobilenet224")
+SLOW = ("vgg16", "resnet50", "mobilenet224", "mobilenet", "resnet")
 
 
 def same(found, explanation):

@@ -54,6 +54,8 @@ VOLUMES = ["nibabel>=5.2"]
 AUDIO = ["soundfile>=0.12"]
 # Films are written as H.264, which players and browsers show; OpenCV's wheel has no encoder for it.
 VIDEO = ["av>=13"]
+# tf.summary does not work without it.
+TENSORBOARD = ["tensorboard>=2.18"]
 # The site, and the notebook that a test runs.
 DOCS = ["mkdocs-material>=9.6", "mkdocstrings[python]>=0.29", "nbclient>=0.10", "ipykernel>=6.29"]
 # It drives a Chromium that is installed already.
@@ -67,6 +69,7 @@ TEST = [
     *VOLUMES,
     *AUDIO,
     *VIDEO,
+    *TENSORBOARD,
     "pytest>=8.3",
     "pytest-xdist>=3.7",
     "hypothesis>=6.100",
@@ -110,6 +113,7 @@ setup(
         "volumes": VOLUMES,
         "audio": AUDIO,
         "video": VIDEO,
+        "tensorboard": TENSORBOARD,
         "docs": DOCS,
         "browser": BROWSER,
         "test": TEST,

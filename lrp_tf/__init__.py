@@ -9,7 +9,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lrp_tf import composites, evaluate, flows, gradients, heatmap, linear, rules
+    from lrp_tf import callbacks, composites, evaluate, flows, gradients, heatmap, linear, rules
     from lrp_tf.core.graph import UnsupportedLayerError
     from lrp_tf.engine import canonize
     from lrp_tf.engine.check import Check, CheckError, CheckWarning
@@ -30,6 +30,7 @@ __all__ = [
     "RelevanceWarning",
     "SaveError",
     "UnsupportedLayerError",
+    "callbacks",
     "canonize",
     "clone_with_rules",
     "composites",

@@ -34,6 +34,7 @@ PAGES = [
     "docs/attention.md",
     "docs/recurrent.md",
     "docs/signals.md",
+    "docs/callbacks.md",
 ]
 
 

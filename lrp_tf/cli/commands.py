@@ -206,6 +206,8 @@ def _explain(
         batch=options.batch,
         look=look,
         save_relevance=options.save_relevance,
+        layers=tuple(options.layers),
+        save_layers=options.save_layers,
         settings=_settings(options, explainer, identity, preprocessing, chosen, look) | {"contrast": contrast},
         describe=message_of,
         **more,
@@ -230,8 +232,21 @@ def _settings(
     look: Look,
 ) -> dict[str, object]:
     """What has to be the same when a run is resumed."""
-    kept = ("zero_bias", "relevance_filter", "fast", "output", "resize", "size", "save_relevance")
+    kept = (
+        "zero_bias",
+        "relevance_filter",
+        "fast",
+        "output",
+        "resize",
+        "size",
+        "save_relevance",
+        "layers",
+        "save_layers",
+    )
     return {name: getattr(options, name, None) for name in kept} | {
+        # None where they are not given: a run of an earlier version, which did not know them, can be resumed.
+        "layers": options.layers or None,
+        "save_layers": options.save_layers or None,
         "composite": str(explainer.composite if isinstance(options.composite, Written) else options.composite),
         "model": identity,
         "preprocess": preprocessing.name,

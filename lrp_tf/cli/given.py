@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import glob
 import importlib
 import os
 import sys
@@ -107,9 +108,11 @@ def check_array_options(options: argparse.Namespace) -> None:
 def image_names(options: argparse.Namespace) -> list[str]:
     """The images. In `--target topK:3 cat.jpg` argparse takes the file for a target; here it becomes an image."""
     names = list(options.images)
-    if not names:
-        while len(options.target) > 1 and _is_file(options.target[-1]):
-            names.insert(0, options.target.pop())
+    for taken, is_file in ((options.target, _is_file), (getattr(options, "layers", []), _is_there)):
+        if names:
+            break
+        while len(taken) > 1 and is_file(taken[-1]):
+            names.insert(0, taken.pop())
     if not names:
         raise LoadError("expected IMAGE: a file, a folder, a glob pattern, - or @list.txt")
     return names
@@ -117,6 +120,11 @@ def image_names(options: argparse.Namespace) -> list[str]:
 
 def _is_file(text: str) -> bool:
     return text == "-" or text.startswith("@") or os.path.lexists(text) or any(c in text for c in "*?[")
+
+
+def _is_there(text: str) -> bool:
+    """Whether a text stands for files and cannot be a regular expression of a layer that looks like a pattern."""
+    return text == "-" or text.startswith("@") or os.path.lexists(text) or bool(glob.glob(text))
 
 
 def chosen_targets(options: argparse.Namespace, explainer: Explainer, classes: loading.Classes) -> list[str | int]:

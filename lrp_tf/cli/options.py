@@ -208,6 +208,9 @@ def add_picture_options(parser: argparse.ArgumentParser, out: Path) -> None:
     add_colours(parser)
     add_display(parser)
     parser.add_argument("--save-relevance", action="store_true", help="write .npy files, too")
+    parser.add_argument("--layers", nargs="+", default=[], metavar="NAME",
+                        help="sums of layers' relevance in layers.csv, by name or regular expression")  # fmt: skip
+    parser.add_argument("--save-layers", action="store_true", help="write their maps to .layers.npz files, too")
 
 
 def add_output(parser: argparse.ArgumentParser, out: Path, batch: int = 8, what: str = "images") -> None:

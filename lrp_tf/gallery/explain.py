@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, cast
 
@@ -14,6 +15,7 @@ from lrp_tf.explainer import Explainer, Explanation
 from lrp_tf.files.loading import Classes
 from lrp_tf.gallery.ahead import ahead
 from lrp_tf.gallery.draw import where_it_went
+from lrp_tf.gallery.layers import BatchLayers, OfLayers
 from lrp_tf.gallery.ledger import Row
 from lrp_tf.gallery.medium import Source
 from lrp_tf.gallery.numbers import Numbers
@@ -29,6 +31,7 @@ class Explained(NamedTuple):
         maps: relevance of each target, float32 [k, H, W, C], in the geometry of the model's input.
         rows: for each target the cells of `results.csv` from "top1" on.
         titles: for each target the text above its map.
+        layers: of the layers that were asked for; None if none was.
     """
 
     number: int
@@ -36,6 +39,7 @@ class Explained(NamedTuple):
     maps: np.ndarray
     rows: list[Row]
     titles: list[str]
+    layers: OfLayers | None = None
 
 
 class Failed(NamedTuple):
@@ -53,6 +57,7 @@ class Explaining:
         classes: names of the classes.
         stream: gives the batches.
         contrast: what the targets are set against, as for the Explainer.
+        layers: whose relevance is wanted, too, by name. keep_layers: their maps, not only sums.
 
     Attributes:
         count: number of targets of an image.
@@ -69,10 +74,12 @@ class Explaining:
         classes: Classes,
         stream: Source[Any],
         contrast: str | int | None = None,
+        layers: Sequence[str] = (),
+        keep_layers: bool = False,
     ) -> None:
         classes.check(targets.class_count(explainer.graph))
         self.explainer, self.wanted, self.classes, self.stream = explainer, wanted, classes, stream
-        self.contrast = contrast
+        self.contrast, self.layers, self.keep_layers = contrast, tuple(layers), keep_layers
         self.count = len(targets.ranked(wanted, explainer.graph))
 
     def relevance(self, paths: Sequence[str]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -88,9 +95,12 @@ class Explaining:
         for explanation, indices in self._results(paths, full=True):
             yield from self._failures()
             numbers, maps = Numbers(explanation, stripped), self._channels_last(explanation.relevance)
+            layers = BatchLayers(explanation.layers, self.count > 1)
             for row, index in enumerate(map(int, indices)):
                 rows, titles = self._describe(numbers, row, maps[row])
-                yield Explained(index, self.stream.take(index), maps[row], rows, titles)
+                starts = numbers.shares[0, row].tolist()
+                of_layers = layers.sample(row, starts, self.keep_layers) if self.layers else None
+                yield Explained(index, self.stream.take(index), maps[row], rows, titles, of_layers)
         yield from self._failures()
 
     def _failures(self) -> Iterator[Failed]:
@@ -98,7 +108,8 @@ class Explaining:
 
     def _results(self, paths: Sequence[str], full: bool) -> Iterator[tuple[Explanation | tf.Tensor, np.ndarray]]:
         """(relevance or `Explanation`, indices) of each batch."""
-        return ahead(self._explained(paths, self.explainer.explain if full else self.explainer))
+        whole = functools.partial(self.explainer.explain, layers=self.layers)
+        return ahead(self._explained(paths, whole if full else self.explainer))
 
     def _explained(self, paths: Sequence[str], explain: Callable) -> Iterator[tuple[Any, np.ndarray]]:
         def found(x: tf.Tensor) -> Explanation | tf.Tensor:

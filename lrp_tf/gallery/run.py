@@ -8,6 +8,7 @@ does not grow with the list. Every picture appears whole or not at all, and its 
 from __future__ import annotations
 
 import collections
+import contextlib
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,11 +20,13 @@ import numpy as np
 
 from lrp_tf.explainer import Explainer
 from lrp_tf.files import images
+from lrp_tf.files.errors import LoadError
 from lrp_tf.files.form import form_of
 from lrp_tf.files.loading import Classes, Preprocessing
-from lrp_tf.gallery import ledger
+from lrp_tf.gallery import layers, ledger
 from lrp_tf.gallery.draw import save_array
 from lrp_tf.gallery.explain import Explained, Explaining, Failed
+from lrp_tf.gallery.layers import LayerTable
 from lrp_tf.gallery.ledger import COLUMNS, Item, Record, Row, RunPlan
 from lrp_tf.gallery.medium import Medium
 from lrp_tf.gallery.photographs import Photographs
@@ -31,7 +34,7 @@ from lrp_tf.gallery.stream import Stream
 from lrp_tf.heatmap.look import Look
 from lrp_tf.terminal import printable
 
-_NAME, _WARNING = COLUMNS.index("target_name"), COLUMNS.index("warning")
+_TARGET, _NAME, _WARNING = (COLUMNS.index(name) for name in ("target", "target_name", "warning"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,12 +55,14 @@ class Gallery:
         max_pixels: larger files are failures.
         look: how relevance is drawn.
         save_relevance: `.npy` files too: float32 [H, W, C] of the model's input, [k, H, W, C] for k targets.
+        layers: whose relevance is summed in `layers.csv`: names, paths, or regular expressions that match one of these.
+        save_layers: `.layers.npz` files too: an array of relevance for each of `layers`.
         settings: have to be the same when a run is resumed; written to `settings.json`.
         describe: an error as the reason of a failure, for the table and for `tell`. A command line puts its options in
             place of the arguments that the message names.
 
     Raises:
-        ValueError: see `Look.check`.
+        ValueError: see `Look.check`; a layer that the model does not have; `save_layers` without `layers`.
     """
 
     explainer: Explainer
@@ -72,12 +77,17 @@ class Gallery:
     max_pixels: int = images.MAX_PIXELS
     look: Look = Look()
     save_relevance: bool = False
+    layers: tuple[str, ...] = ()
+    save_layers: bool = False
     settings: Mapping[str, object] = dataclasses.field(default_factory=dict)
     describe: Callable[[Exception], str] = str
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "out", Path(self.out))
         self.look.check()
+        if self.save_layers and not self.layers:
+            raise LoadError("`save_layers` needs the names of some layers. Remedy: `layers`", ("save_layers", "layers"))
+        object.__setattr__(self, "layers", layers.chosen(self.explainer.graph, self.layers))
 
     @property
     def at(self) -> str:
@@ -164,28 +174,35 @@ class _Run:
         self.medium = gallery.medium()
         self.stream = self.medium.source()
         self.explaining = Explaining(
-            *(gallery.explainer, gallery.targets, gallery.classes, self.stream, gallery.contrast)
+            *(gallery.explainer, gallery.targets, gallery.classes, self.stream, gallery.contrast),
+            *(gallery.layers, gallery.save_layers),
         )
         self.scale: float | None = None  # of the whole run
         self.done = self.failed = self.absurd = 0
+        self.of_layers: LayerTable | None = None
+
+    def _layers(self, plan: RunPlan) -> contextlib.AbstractContextManager:
+        """The table of layers, if some were asked for, open."""
+        self.of_layers = LayerTable(self.gallery.out, plan.finished) if self.gallery.layers else None
+        return self.of_layers or contextlib.nullcontext()
 
     def run(self, files: Iterable[tuple[str, str]], resume: bool, overwrite: bool) -> Outcome:
         gallery = self.gallery
         names = self.medium.suffixes(self.explaining.count, gallery.save_relevance)
+        names += [layers.SUFFIX] if gallery.save_layers else []
         plan = ledger.plan(gallery.out, files, names, gallery.settings, resume=resume, overwrite=overwrite)
         if gallery.look.scale == "run":
             self.listener.progress(plan.skipped)
             self.scale = self._scale_of_run(plan)
-        with Record(gallery.out, append=resume) as record, ThreadPoolExecutor(2) as painters:
+        with Record(gallery.out, append=resume) as record, self._layers(plan), ThreadPoolExecutor(2) as painters:
             self.listener.progress(plan.skipped)
-            pending: collections.deque[tuple[Item, list[Row], Future[None]]] = collections.deque()
+            pending: collections.deque[tuple[Item, Explained, Future[None]]] = collections.deque()
             for found in self.explaining([item.path for item in plan.items]):
                 item = plan.items[found.number]
                 if isinstance(found, Failed):
                     self._fail(record, item, found.reason)
                     continue
-                rows = [(item.path, item.base, *row) for row in found.rows]
-                pending.append((item, rows, painters.submit(self._draw, item, found)))
+                pending.append((item, found, painters.submit(self._draw, item, found)))
                 while len(pending) > 2 * gallery.batch:
                     self._settle(record, *pending.popleft())
             while pending:
@@ -216,15 +233,20 @@ class _Run:
         maps = [self.medium.values(relevance) for relevance in found.maps]
         if self.gallery.save_relevance:
             save_array(base, found.maps)
+        if found.layers is not None and self.gallery.save_layers:
+            found.layers.save(base)
         self.medium.draw(base, maps, found.titles, found.shown, self.scale)
 
-    def _settle(self, record: Record, item: Item, rows: list[Row], drawn: Future[None]) -> None:
+    def _settle(self, record: Record, item: Item, found: Explained, drawn: Future[None]) -> None:
         """Wait until an image is drawn, then record it."""
         try:
             drawn.result()
         except (OSError, ValueError, cv2.error) as error:
             self._fail(record, item, ledger.why_unwritten(error, self.gallery.describe))
             return
+        rows: list[Row] = [(item.path, item.base, *row) for row in found.rows]
+        if self.of_layers is not None and found.layers is not None:
+            self.of_layers.add(item, [(row[_TARGET], row[_NAME]) for row in rows], found.layers)
         record.add(rows)
         self.listener.finished(rows)
         for row in rows:

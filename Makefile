@@ -12,7 +12,7 @@ export PYTHONUNBUFFERED := 1
 # CUDA, XLA and oneDNN greetings say nothing to the reader of a demo.
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: demo demo-photos test test-slow coverage coverage-hub benchmark lint format clean
+.PHONY: demo demo-photos test test-slow coverage coverage-hub benchmark lint format docs dist clean
 
 demo: $(VENV)/.mnist
 	$(RUN) mnist/train.py --dataset digits
@@ -56,6 +56,17 @@ format: $(VENV)/.test
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# The site, site/index.html: opens from disk, and no request leaves it.
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	@echo "Open site/index.html"
+
+# A source archive and a wheel in dist/, as a package index takes them.
+dist: $(VENV)/.dist
+	rm -rf dist
+	$(RUN) -m build --no-isolation
+	$(BIN)/twine check --strict dist/*
+
 # One stamp for each extra; a changed setup.py installs anew.
 $(VENV)/.%: setup.py $(VENV)/pyvenv.cfg
 	$(RUN) -m pip install --quiet --disable-pip-version-check --editable ".[$*]"
@@ -67,4 +78,4 @@ $(VENV)/pyvenv.cfg:
 	"$(PYTHON)" -m venv $(VENV)
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf $(VENV) build dist site *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -58,6 +58,8 @@ VIDEO = ["av>=13"]
 TENSORBOARD = ["tensorboard>=2.18"]
 # The site, and the notebook that a test runs.
 DOCS = ["mkdocs-material>=9.6", "mkdocstrings[python]>=0.29", "nbclient>=0.10", "ipykernel>=6.29"]
+# make dist
+DIST = ["build>=1.2", "twine>=6", "setuptools>=68", "wheel"]
 # It drives a Chromium that is installed already.
 BROWSER = ["playwright>=1.48"]
 TEST = [
@@ -115,6 +117,7 @@ setup(
         "video": VIDEO,
         "tensorboard": TENSORBOARD,
         "docs": DOCS,
+        "dist": DIST,
         "browser": BROWSER,
         "test": TEST,
     },

@@ -68,7 +68,7 @@ class ArrayGallery(Gallery):
 
         Raises:
             LoadError: the model takes several inputs, gives no classes, or takes whole numbers and there is a
-            preprocessing.
+                preprocessing.
         """
         form = array_form(self.explainer.graph)
         if self.preprocessing.name != "none" and not tf.as_dtype(form.dtype).is_floating:

@@ -22,6 +22,9 @@ from lrp_tf.tools import layer_table, metric_table
 PAGES = [
     "README.md",
     "CONTRIBUTING.md",
+    "docs/start.md",
+    "docs/choosing.md",
+    "docs/reading.md",
     "docs/rules.md",
     "docs/composites.md",
     "docs/speed.md",

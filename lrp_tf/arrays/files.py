@@ -7,30 +7,14 @@ import os
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
-from lrp_tf.files.errors import ImageError
+from lrp_tf.arrays import nifti, sound
+from lrp_tf.arrays.sample import Array, ArrayError
 
 # One sample in each file; more entries than this are a mistake, such as a whole data set.
 MAX_ENTRIES = 200_000_000
-
-
-class ArrayError(ImageError):
-    """A file is no readable array; the message is the reason, without the name of the file."""
-
-
-class Array(NamedTuple):
-    """One sample.
-
-    Attributes:
-        values: real numbers or booleans, all finite, of any shape but [].
-        names: of the channels on its last axis, as a header gives them; empty: not known.
-    """
-
-    values: np.ndarray
-    names: tuple[str, ...] = ()
 
 
 def read(path: str | os.PathLike[str]) -> Array:
@@ -38,9 +22,10 @@ def read(path: str | os.PathLike[str]) -> Array:
 
     Raises:
         ArrayError: another kind of file, a file that cannot be read, or what it holds is no array of finite numbers.
+        ExtraError: the package that reads such files is not installed.
     """
-    suffix = Path(path).suffix.lower()
-    if suffix not in READERS:
+    suffix = suffix_of(path)
+    if suffix is None:
         raise ArrayError(f"no array that can be read. Expected a file ending in {' '.join(sorted(READERS))}")
     try:
         found = READERS[suffix](Path(path))
@@ -109,5 +94,13 @@ def _is_number(cell: str) -> bool:
     return True
 
 
+def suffix_of(path: str | os.PathLike[str]) -> str | None:
+    """The suffix that says how a file is read; None: it is no array."""
+    name = os.fspath(path).lower()
+    return next((suffix for suffix in READERS if name.endswith(suffix)), None)
+
+
 READERS: dict[str, Callable[[Path], Array]] = {".npy": _npy, ".csv": _csv, ".tsv": _csv}
+READERS |= {suffix: lambda path: nifti.read(path, MAX_ENTRIES) for suffix in nifti.SUFFIXES}
+READERS |= {suffix: lambda path: sound.read(path, MAX_ENTRIES) for suffix in sound.SUFFIXES}
 SUFFIXES = frozenset(READERS)

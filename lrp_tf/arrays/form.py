@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lrp_tf.arrays.files import ArrayError
+from lrp_tf.arrays.sample import ArrayError
 from lrp_tf.core.graph import Graph, Shape
 from lrp_tf.files.errors import LoadError
 
@@ -17,8 +17,11 @@ class ArrayForm(NamedTuple):
     shape: Shape
     dtype: str
 
-    def fit(self, values: np.ndarray) -> np.ndarray:
+    def fit(self, values: np.ndarray, told: str = "") -> np.ndarray:
         """The array as the model takes it; a missing or surplus axis of one channel is added or left out.
+
+        Args:
+            told: what the shape of the array means, for the message, see `Array.told`.
 
         Raises:
             ArrayError: another shape.
@@ -27,7 +30,10 @@ class ArrayForm(NamedTuple):
             if self._matches(found.shape):
                 return self._cast(found)
         shape = "(" + ", ".join("any" if size is None else str(size) for size in self.shape) + ")"
-        raise ArrayError(f"the model takes arrays of shape {shape}, one sample in each file. Received: {values.shape}")
+        means = f", {told}; lrp_tf neither cuts nor resamples it" if told else ""
+        raise ArrayError(
+            f"the model takes arrays of shape {shape}, one sample in each file. Received: {values.shape}{means}"
+        )
 
     def _cast(self, values: np.ndarray) -> np.ndarray:
         with np.errstate(over="ignore", invalid="ignore"):

@@ -6,8 +6,10 @@ from collections.abc import Callable
 
 import numpy as np
 
-from lrp_tf.arrays.files import Array, ArrayError, read
+from lrp_tf.arrays.files import read
 from lrp_tf.arrays.form import ArrayForm
+from lrp_tf.arrays.sample import Array, ArrayError
+from lrp_tf.files.errors import ExtraError
 from lrp_tf.files.loading import Preprocessing
 from lrp_tf.gallery.medium import Source
 
@@ -33,8 +35,8 @@ class ArrayStream(Source[Array]):
         """The array as the model takes it, not preprocessed."""
         try:
             array = read(path)
-            values = self.form.fit(array.values)
-        except ArrayError as error:
+            values = self.form.fit(array.values, array.told)
+        except (ArrayError, ExtraError) as error:  # a list may hold files of other kinds, too
             self.unreadable(index, error)
             return None
         self.keep(index, array._replace(values=values))

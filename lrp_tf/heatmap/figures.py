@@ -1,8 +1,9 @@
-"""One relevance map and its image: as a figure, a file, or in a notebook."""
+"""One relevance map, or a volume, and its image: as a figure, a file, or in a notebook."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Literal
@@ -19,6 +20,7 @@ from lrp_tf.heatmap.layout import Bar, Layout, arrange
 from lrp_tf.heatmap.photographs import image_to_rgb, laid_over, resize
 from lrp_tf.heatmap.sheets import figure_of, write_sheet
 from lrp_tf.heatmap.smoothing import Smooth
+from lrp_tf.heatmap.volumes import Axis, Slicing, layout_of, values_of
 
 Style = Literal["side-by-side", "overlay", "heatmap"]
 
@@ -41,14 +43,22 @@ def save(
     style: Style = "side-by-side",
     colorbar: bool = False,
     dpi: float = DPI,
+    axis: Axis | None = None,
+    slices: int | None = None,
+    spacing: Sequence[float] | None = None,
+    affine: ArrayLike | None = None,
 ) -> Path:
     """Save one heatmap as a picture.
+
+        heatmap.save("cat.png", R[0], image=x[0], colorbar=True)
+        heatmap.save("scan.png", R[0], image=x[0], spacing=(3.0, 0.8, 0.8))
 
     Args:
         path: file to write; the suffix names the format (.png, .jpg, .webp, .pdf, .svg, ...). It appears whole or
             not at all.
-        relevance: one sample, [h, w] or [h, w, C].
-        image: what was explained, see `image_to_rgb`. The map is drawn in its geometry.
+        relevance: one sample, [h, w] or [h, w, C]; of a volume [D, H, W, C], or [D, H, W] with an axis.
+        image: what was explained, see `image_to_rgb`. The map is drawn in its geometry. A volume has the shape of its
+            relevance, with or without channels, and is grey between two percentiles of all its voxels.
         title: text above, may have several lines.
         scale, cmap, reduce, gamma, symmetric, show, smooth, stride: see `to_rgb`; cmap of overlays, see `overlay`.
         alpha: see `overlay`.
@@ -58,22 +68,30 @@ def save(
         colorbar: draw the colours beside their relevance; those of an overlay over medium grey.
         dpi: pixels per inch of what is drawn with texts or side by side, 10 to 1200. Pictures that have one pixel
             per pixel keep that.
+        axis: of a volume. None or "mid": three slices through its middle; "peak": through the voxel of the largest
+            |R|; 0, 1 or 2: a montage of slices across that axis. All have one scale and are labelled with their number.
+        slices: of a montage, 12 by default, evenly chosen.
+        spacing: size of a voxel along the three axes, for slices of true proportions; by default that of `affine`,
+            else voxels are cubes.
+        affine: [4, 4] of a NIfTI file, voxels to millimetres: slices are shown as radiologists name them, with the
+            patient's left on the left.
 
     Returns:
         `path`.
 
     Raises:
         ValueError: see `to_rgb`, `image_to_rgb` and `overlay`; an unknown picture format or style, an overlay
-            without image, dpi out of range.
+            without image, dpi out of range; options of volumes that are none, or with a picture.
         OSError: the folder does not exist or cannot be written.
     """
     require_format(path)
     require_dpi(dpi)
     paint = Paint(scale, cmap, reduce, gamma, symmetric, show, smooth, stride)
-    tiles, bar = _tiles(relevance, image, style, paint, alpha)
-    if len(tiles) == 1 and not title and not colorbar:
-        return write_pixels(path, tiles[0])
-    return write_sheet(path, _layout(tiles, title, bar if colorbar else None), dpi)
+    what = (relevance, image, style, paint, alpha, title, colorbar)
+    made = _drawn(*what, axis=axis, slices=slices, spacing=spacing, affine=affine)
+    if len(made.pictures) == 1 and not (title or colorbar or made.pictures[0].label):
+        return write_pixels(path, made.pictures[0].pixels)
+    return write_sheet(path, made, dpi)
 
 
 def figure(
@@ -93,6 +111,10 @@ def figure(
     style: Style = "side-by-side",
     colorbar: bool = False,
     dpi: float = DPI,
+    axis: Axis | None = None,
+    slices: int | None = None,
+    spacing: Sequence[float] | None = None,
+    affine: ArrayLike | None = None,
 ) -> Figure:
     """What `save` draws as a matplotlib figure, made without pyplot.
 
@@ -103,8 +125,9 @@ def figure(
         ValueError: see `save`.
     """
     paint = Paint(scale, cmap, reduce, gamma, symmetric, show, smooth, stride)
-    tiles, bar = _tiles(relevance, image, style, paint, alpha)
-    return figure_of(_layout(tiles, title, bar if colorbar else None), dpi)
+    what = (relevance, image, style, paint, alpha, title, colorbar)
+    made = _drawn(*what, axis=axis, slices=slices, spacing=spacing, affine=affine)
+    return figure_of(made, dpi)
 
 
 def show(
@@ -124,6 +147,10 @@ def show(
     style: Style = "side-by-side",
     colorbar: bool = False,
     dpi: float = DPI,
+    axis: Axis | None = None,
+    slices: int | None = None,
+    spacing: Sequence[float] | None = None,
+    affine: ArrayLike | None = None,
 ) -> None:
     """Display what `save` draws in a Jupyter notebook.
 
@@ -136,9 +163,9 @@ def show(
     """
     display = _notebook()
     paint = Paint(scale, cmap, reduce, gamma, symmetric, show, smooth, stride)
-    tiles, bar = _tiles(relevance, image, style, paint, alpha)
-    made = composed(_layout(tiles, title, bar if colorbar else None), dpi)
-    display.display(display.Image(data=encode(made, ".png")))
+    what = (relevance, image, style, paint, alpha, title, colorbar)
+    made = _drawn(*what, axis=axis, slices=slices, spacing=spacing, affine=affine)
+    display.display(display.Image(data=encode(composed(made, dpi), ".png")))
 
 
 def _notebook() -> ModuleType:
@@ -162,14 +189,49 @@ def _notebook() -> ModuleType:
     return IPython.display
 
 
-def _tiles(
-    relevance: ArrayLike, image: ArrayLike | None, style: str, paint: Paint, alpha: float
-) -> tuple[list[np.ndarray], Bar]:
-    """The pictures of that style, and the colour bar of the relevance in them."""
+def _drawn(
+    relevance: ArrayLike,
+    image: ArrayLike | None,
+    style: str,
+    paint: Paint,
+    alpha: float,
+    title: str,
+    colorbar: bool,
+    *,
+    axis: Axis | None,
+    slices: int | None,
+    spacing: Sequence[float] | None,
+    affine: ArrayLike | None,
+) -> Layout:
+    """The sheet of a picture or of a volume."""
     if style not in ("side-by-side", "overlay", "heatmap"):
         raise ValueError(f'Expected style="side-by-side", "overlay" or "heatmap". Received: {style!r}')
     if style == "overlay" and image is None:
         raise ValueError('Expected an image for style="overlay". Received: None. Remedy: image=x[0] or style="heatmap"')
+    shape = np.shape(relevance)
+    if len(shape) == 4 or axis is not None:
+        if axis is None and shape[0] == 1:
+            raise ValueError(
+                f"Expected relevance of one sample, [h, w, C] or a volume [D, H, W, C]. Received: shape {shape}, which "
+                "looks like a batch. Remedy: pass R[0], or axis for a volume of a single slice"
+            )
+        slicing = Slicing("mid" if axis is None else axis, slices, spacing, affine)
+        volume = values_of(relevance, paint)
+        return layout_of(volume, image, slicing, paint, style=style, alpha=alpha, title=title, colorbar=colorbar)
+    for name, value in {"slices": slices, "spacing": spacing, "affine": affine}.items():
+        if value is not None:
+            raise ValueError(
+                f"Expected {name} with a volume, [D, H, W, C] or [D, H, W] and an axis. Received: {name} and relevance "
+                f'of shape {shape}. Remedy: axis="mid", or no {name}'
+            )
+    tiles, bar = _tiles(relevance, image, style, paint, alpha)
+    return _layout(tiles, title, bar if colorbar else None)
+
+
+def _tiles(
+    relevance: ArrayLike, image: ArrayLike | None, style: str, paint: Paint, alpha: float
+) -> tuple[list[np.ndarray], Bar]:
+    """The pictures of that style, and the colour bar of the relevance in them."""
     values = paint.values(relevance)
     photo = None if image is None else image_to_rgb(image)
     if photo is not None:

@@ -116,8 +116,13 @@ def arrange(
     tile_inches: float = 2.0,
     bar: Bar | None = None,
     bars: Sequence[Bar | None] | None = None,
+    bar_row: int = 0,
+    one_scale: bool = False,
 ) -> Layout:
-    """The layout of `grid`, with a colour bar beside the first row if `bar` is given.
+    """The layout of `grid`, with a colour bar beside the row `bar_row` if `bar` is given.
+
+    Args:
+        one_scale: a pixel is equally large in all pictures; the longest side of all is `tile_inches`.
 
     Raises:
         ValueError: see `grid`.
@@ -126,7 +131,8 @@ def arrange(
     columns = max((len(row) for row in rows), default=0)
     _check(pictures, len(rows), titles, tile_inches)
     tile = max(1, round(tile_inches * DPI))
-    sizes = [(0, 0) if picture is None else _size(picture, tile) for picture in pictures]
+    longest = max(_longest(picture) for picture in pictures if picture is not None) if one_scale else None
+    sizes = [(0, 0) if picture is None else _size(picture, tile, longest) for picture in pictures]
     cell_height, cell_width = (max(side) for side in zip(*sizes, strict=True))
     if bar:
         cell_height = max(cell_height, SHORTEST_BAR)
@@ -160,7 +166,8 @@ def arrange(
             made.pictures.append(Picture(np.asarray(picture), Box(left, down, wide, tall), label))
     if bar:
         # A little shorter than the cell: the numbers at its ends extend beyond it.
-        made.bars.append(PlacedBar(bar, Box(inside, head + above + 4, 12, cell_height - 8), lying=False))
+        top = head + bar_row * row_height + above
+        made.bars.append(PlacedBar(bar, Box(inside, top + 4, 12, cell_height - 8), lying=False))
     if suptitle:
         made.texts.append(Text(suptitle, HEAD, made.width / 2, 8, "top"))
     return made
@@ -192,14 +199,19 @@ def _lines(text: str) -> int:
     return text.count("\n") + 1 if text else 0
 
 
-def _size(picture: ArrayLike, tile: int) -> tuple[int, int]:
-    """(height, width) of the picture on the sheet."""
+def _longest(picture: ArrayLike) -> int:
+    """The longer side of a picture, in its pixels."""
+    return max(np.shape(picture)[:2], default=1)
+
+
+def _size(picture: ArrayLike, tile: int, longest: int | None = None) -> tuple[int, int]:
+    """(height, width) of the picture on the sheet, on which `longest` pixels, its own longer side, become a tile."""
     pixels = np.asarray(picture)
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[-1] != 3 or not pixels.size:
         raise ValueError(
             f"Expected pictures uint8 [H, W, 3]. Received: {pixels.dtype} {pixels.shape}. "
             "Remedy: to_rgb(R[0]) for relevance, image_to_rgb(x[0]) for images."
         )
-    longest = max(pixels.shape[:2])
+    longest = longest or _longest(pixels)
     height, width = (max(round(side / longest * tile), round(NARROWEST * tile), 1) for side in pixels.shape[:2])
     return height, width

@@ -65,3 +65,27 @@ def smooth(relevance: ArrayLike, sigma: float) -> np.ndarray:
     # With a sigma of twice the size, a mirrored map is its mean to four digits; a larger one only takes longer.
     y, x = (min(sigma, 2.0 * size) for size in values.shape)
     return cv2.GaussianBlur(values, (0, 0), sigmaX=x, sigmaY=y, borderType=cv2.BORDER_REFLECT)
+
+
+def smooth_volume(relevance: ArrayLike, sigma: float) -> np.ndarray:
+    """`smooth` of a volume, along all three axes.
+
+    Args:
+        relevance: [d, h, w], any real dtype.
+        sigma: the standard deviation in voxels; 0 changes nothing.
+
+    Returns:
+        float64 [d, h, w], a new array.
+
+    Raises:
+        ValueError: sigma below 0 or not finite.
+    """
+    values, sigma = np.array(relevance, dtype=np.float64), sigma_of(sigma, None)
+    for axis in range(3 if sigma else 0):
+        ahead = np.moveaxis(values, axis, 0)
+        rows = np.ascontiguousarray(ahead).reshape(len(ahead), -1)
+        reach = min(sigma, 2.0 * len(ahead))
+        size = 2 * round(4 * reach) + 1  # of the kernel, as OpenCV chooses it for floats
+        rows = cv2.sepFilter2D(rows, -1, np.ones(1), cv2.getGaussianKernel(size, reach), borderType=cv2.BORDER_REFLECT)
+        values = np.moveaxis(rows.reshape(ahead.shape), 0, axis)
+    return np.ascontiguousarray(values)

@@ -1,0 +1,52 @@
+"""Sound files: WAV, FLAC and Ogg."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import ModuleType
+
+from lrp_tf.arrays.sample import Array, ArrayError
+from lrp_tf.files.errors import ExtraError
+
+SUFFIXES = (".wav", ".flac", ".ogg")
+
+
+def soundfile() -> ModuleType:
+    """The module soundfile.
+
+    Raises:
+        ExtraError: it is not installed.
+    """
+    try:
+        import soundfile
+    except (ImportError, OSError) as error:  # OSError: the package without the library that it binds
+        raise ExtraError(
+            "Expected soundfile, which reads WAV, FLAC and Ogg files. Received: it is not installed. Remedy: pip "
+            "install 'lrp_tf[audio]'"
+        ) from error
+    return soundfile
+
+
+def read(path: Path, limit: int) -> Array:
+    """Sound as float32, [T] of one channel, [T, C] of several. Whole numbers in the file become -1..1.
+
+    Args:
+        limit: a file of more numbers is refused before they are read.
+
+    Raises:
+        ArrayError: a damaged file, or too long. ExtraError: soundfile is missing. OSError: it cannot be opened.
+    """
+    sound = soundfile()
+    with open(path, "rb") as file:  # its own open does not take every name
+        try:
+            with sound.SoundFile(file) as source:
+                if source.frames * source.channels > limit:
+                    raise ArrayError(f"expected one sample in each file. Received: {source.frames} samples of sound")
+                values, rate, promised = source.read(dtype="float32"), source.samplerate, source.frames
+        except (sound.SoundFileError, RuntimeError, ValueError, TypeError) as error:
+            if isinstance(error, ArrayError):
+                raise
+            raise ArrayError(f"no sound that can be read: {error}") from error
+    if len(values) < promised:
+        raise ArrayError(f"a damaged file: it names {promised} samples of sound and holds {len(values)}")
+    return Array(values, rate=float(rate))

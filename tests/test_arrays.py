@@ -78,7 +78,7 @@ def test_tables_of_numbers(tmp_path, name, content, shape, names):
         ("cut.npy", b"PK\x03\x04" + bytes(40), ["no array of numbers"]),
         ("no.npy", b"something else", ["no array of numbers"]),
         ("no.npy", b"", ["no array of numbers"]),
-        ("no.mat", b"", ["no array", ".csv .npy"]),
+        ("no.mat", b"", ["no array", ".csv .flac .nii"]),
     ],
 )
 def test_files_that_hold_no_array_say_why(tmp_path, name, content, words):

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from lrp_tf import heatmap
-from lrp_tf.arrays.files import Array
+from lrp_tf.arrays.sample import Array
 from lrp_tf.heatmap.colours import Paint, summed
 from lrp_tf.heatmap.look import Look
 from lrp_tf.heatmap.signals import CHANNELS
@@ -66,11 +66,14 @@ def draw(
 
 
 def _lines(path: Path, values: np.ndarray, title: str, array: Array, paint: Paint, look: Look) -> None:
+    where = None if array.rate is None else np.arange(len(array.values)) / array.rate
     names = array.names if len(array.names) == np.atleast_2d(array.values.T).shape[0] else None
     heatmap.signal(
         path,
         values,
         array.values,
+        x=where,
+        unit="" if array.rate is None else f"seconds ({array.rate:g} Hz)",
         names=names,
         title=title,
         scale=paint.scale,

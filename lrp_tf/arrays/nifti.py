@@ -70,7 +70,14 @@ def read(path: Path, limit: int) -> Array:
 
 
 def write(path: Path, relevance: np.ndarray, space: Space | None) -> None:
-    """Write relevance [D, H, W] as float32 to a file .nii.gz, with the affine of the scan; without one, voxels are cubes of 1 mm."""
+    """Write relevance [D, H, W] as float32 to a file .nii.gz, which opens over the scan in a viewer.
+
+    Args:
+        space: of the scan; None: voxels are cubes of 1 mm.
+
+    Raises:
+        ExtraError: nibabel is missing. OSError: the folder cannot be written.
+    """
     nib = nibabel()
     affine, header = (np.eye(4), None) if space is None else space
     kept = None if header is None else header.copy()

@@ -38,6 +38,8 @@ def read(path: Path, limit: int) -> Array:
     """
     sound = soundfile()
     with open(path, "rb") as file:  # its own open does not take every name
+        _require_whole(file.read(12), path.stat().st_size)
+        file.seek(0)
         try:
             with sound.SoundFile(file) as source:
                 if source.frames * source.channels > limit:
@@ -46,7 +48,21 @@ def read(path: Path, limit: int) -> Array:
         except (sound.SoundFileError, RuntimeError, ValueError, TypeError) as error:
             if isinstance(error, ArrayError):
                 raise
-            raise ArrayError(f"no sound that can be read: {error}") from error
+            raise ArrayError(f"no sound that can be read: {getattr(error, 'error_string', error)}") from error
     if len(values) < promised:
-        raise ArrayError(f"a damaged file: it names {promised} samples of sound and holds {len(values)}")
+        raise ArrayError(f"the file is cut: it names {promised} samples of sound and holds {len(values)}")
     return Array(values, rate=float(rate))
+
+
+def _require_whole(head: bytes, size: int) -> None:
+    """Refuse a WAV file that is shorter than it says: libsndfile gives what is left of it without a word.
+
+    Raises:
+        ArrayError: it is.
+    """
+    if head[:4] != b"RIFF" or head[8:12] != b"WAVE":
+        return
+    named = int.from_bytes(head[4:8], "little") + 8
+    # Programs that write into a pipe do not know the length, and write 0 or the largest number.
+    if 8 < named < 0xFFFF_FF00 and named > size + 1:  # the padding of the last chunk may be missing
+        raise ArrayError(f"the file is cut: it names {named} bytes and holds {size}")

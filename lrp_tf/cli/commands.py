@@ -19,7 +19,7 @@ from lrp_tf import composites, heatmap
 from lrp_tf.arrays.form import array_form
 from lrp_tf.arrays.run import ArrayGallery
 from lrp_tf.arrays.stream import ArrayStream
-from lrp_tf.cli import given
+from lrp_tf.cli import given, volumes
 from lrp_tf.cli.messages import message_of, with_options
 from lrp_tf.cli.options import Written
 from lrp_tf.cli.progress import ProgressBar
@@ -169,11 +169,14 @@ def explain_images(
 
 def explain_arrays(model: keras.Model, options: argparse.Namespace) -> int:
     """Explain the arrays of the command line: signals, videos; returns the exit code."""
-    given.check_array_options(options)
     files, preprocessing = given.files_of(options, arrays=True), given.array_preprocessing(options)
+    slicing = volumes.slicing_of(options, files)
+    given.check_array_options(options, volumes=slicing is not None)
     explainer, classes = given.explainer_of(model, options, {}), given.classes_of(options)
     identity = given.identity_of(options.model)
-    return _explain(ArrayGallery, explainer, options, files, preprocessing, classes, identity, "array", {})
+    return _explain(
+        ArrayGallery, explainer, options, files, preprocessing, classes, identity, "array", {"slicing": slicing}
+    )
 
 
 def _explain(
@@ -242,6 +245,7 @@ def _settings(
         "save_relevance",
         "layers",
         "save_layers",
+        *("axis", "slices", "spacing"),
     )
     return {name: getattr(options, name, None) for name in kept} | {
         # None where they are not given: a run of an earlier version, which did not know them, can be resumed.

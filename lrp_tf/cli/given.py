@@ -73,10 +73,14 @@ def refuse_arrays(model: keras.Model, options: argparse.Namespace) -> None:
 def _holds_arrays(name: str) -> bool:
     """Whether a name stands for arrays: a file, or a folder whose first known file is one."""
     if os.path.isdir(name):
-        known = array_files.SUFFIXES | images.SUFFIXES
-        suffixes = (Path(file).suffix.lower() for _, _, files in os.walk(name) for file in sorted(files))
-        return next((suffix for suffix in suffixes if suffix in known), "") in array_files.SUFFIXES
-    return not name.startswith("@") and Path(name).suffix.lower() in array_files.SUFFIXES
+        for _, _, files in os.walk(name):
+            for file in sorted(files):
+                if array_files.suffix_of(file) is not None:
+                    return True
+                if Path(file).suffix.lower() in images.SUFFIXES:
+                    return False
+        return False
+    return not name.startswith("@") and array_files.suffix_of(name) is not None
 
 
 def array_preprocessing(options: argparse.Namespace) -> loading.Preprocessing:
@@ -84,18 +88,22 @@ def array_preprocessing(options: argparse.Namespace) -> loading.Preprocessing:
     return loading.get_preprocessing(options.preprocess or "none")
 
 
-def check_array_options(options: argparse.Namespace) -> None:
+def check_array_options(options: argparse.Namespace, *, volumes: bool = False) -> None:
     """Refuse options of photographs.
+
+    Args:
+        volumes: they are drawn as slices, which have styles and may be smoothed.
 
     Raises:
         LoadError: one was given.
     """
-    defaults = {"style": "side-by-side", "size": None, "resize": "squash", "smooth": None}
+    defaults: dict[str, object] = {"size": None, "resize": "squash"}
+    defaults |= {} if volumes else {"style": "side-by-side", "smooth": None}
     for name, default in defaults.items():
         if getattr(options, name, default) != default:
             raise LoadError(
-                f"--{name} is an option of photographs. Expected files of arrays without it: signals are drawn as "
-                "lines, planes and videos beside their relevance"
+                f"--{name} is an option of photographs{'' if name in ('size', 'resize') else ' and volumes'}. Expected "
+                "files of arrays without it: signals are drawn as lines, planes and videos beside their relevance"
             )
     if needs_bounds(options):
         name, _ = options.composite

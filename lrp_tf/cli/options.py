@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import lrp_tf
+from lrp_tf.cli.volume_options import add_volume_options
 
 # The modules that define these names need TensorFlow or matplotlib; a test compares both.
 PRESETS = (
@@ -88,6 +89,7 @@ def parser(more: Commands = MappingProxyType({})) -> argparse.ArgumentParser:
     add_preprocessing(explain)
     add_rule_options(explain)
     add_picture_options(explain, Path("results"))
+    add_volume_options(explain)
 
     summary = commands.add_parser("summary", help="table of a model: layer, operation, rule")
     add_model_options(summary)

@@ -107,7 +107,7 @@ def _in_folder(
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for file in sorted(files):
             path = os.path.normpath(os.path.join(place, file))
-            if os.path.splitext(file)[1].lower() not in known:
+            if not file.lower().endswith(tuple(known)):
                 continue
             if file.startswith("."):
                 skipped(path, "a hidden file")

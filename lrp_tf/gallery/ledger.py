@@ -86,6 +86,7 @@ class Names:
     def new(self, path: str, relative: str) -> str:
         """A name for the results of the file `path`, from its path `relative` to the folder that was named."""
         stem = os.path.splitext(relative)[0]
+        stem = stem[:-4] if relative.lower().endswith(".nii.gz") else stem
         digest = hashlib.sha1(os.fsencode(path)).hexdigest()[:8]
         folder, _, last = stem.rpartition(os.sep)
         prefix = f"{folder}{os.sep}" if folder else ""

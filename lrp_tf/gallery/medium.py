@@ -125,6 +125,9 @@ class Medium(Protocol):
     def values(self, relevance: np.ndarray) -> np.ndarray:
         """What is drawn of the relevance of one target."""
 
+    def save(self, base: Path, maps: np.ndarray, shown: Any) -> None:
+        """Write the relevance of all targets, as the model's input has it, [k, ...]; `base`, `shown`: see `draw`."""
+
     def draw(
         self, base: Path, maps: Sequence[np.ndarray], titles: Sequence[str], shown: Any, run: float | None
     ) -> None:

@@ -12,7 +12,7 @@ from lrp_tf.explainer import Explainer
 from lrp_tf.files.form import Form
 from lrp_tf.files.images import Fit
 from lrp_tf.files.loading import Preprocessing
-from lrp_tf.gallery.draw import draw, first_stride, suffixes
+from lrp_tf.gallery.draw import draw, first_stride, save_array, suffixes
 from lrp_tf.gallery.stream import Photograph, Stream
 from lrp_tf.heatmap.look import Look
 
@@ -45,6 +45,9 @@ class Photographs:
 
     def values(self, relevance: np.ndarray) -> np.ndarray:
         return self.look.paint(first_stride(self.explainer)).values(relevance)
+
+    def save(self, base: Path, maps: np.ndarray, shown: Photograph) -> None:
+        save_array(base, maps)
 
     def draw(
         self, base: Path, maps: Sequence[np.ndarray], titles: Sequence[str], shown: Photograph, run: float | None

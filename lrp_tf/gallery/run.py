@@ -24,7 +24,6 @@ from lrp_tf.files.errors import LoadError
 from lrp_tf.files.form import form_of
 from lrp_tf.files.loading import Classes, Preprocessing
 from lrp_tf.gallery import layers, ledger
-from lrp_tf.gallery.draw import save_array
 from lrp_tf.gallery.explain import Explained, Explaining, Failed
 from lrp_tf.gallery.layers import LayerTable
 from lrp_tf.gallery.ledger import COLUMNS, Item, Record, Row, RunPlan
@@ -232,7 +231,7 @@ class _Run:
         base.parent.mkdir(parents=True, exist_ok=True)
         maps = [self.medium.values(relevance) for relevance in found.maps]
         if self.gallery.save_relevance:
-            save_array(base, found.maps)
+            self.medium.save(base, found.maps, found.shown)
         if found.layers is not None and self.gallery.save_layers:
             found.layers.save(base)
         self.medium.draw(base, maps, found.titles, found.shown, self.scale)

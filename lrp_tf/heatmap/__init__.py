@@ -13,6 +13,7 @@ from lrp_tf.heatmap.signals import signal
 from lrp_tf.heatmap.smoothing import smooth
 from lrp_tf.heatmap.tables import table
 from lrp_tf.heatmap.text import Page, text
+from lrp_tf.heatmap.volumes import Slicing
 from lrp_tf.heatmap.words import Word, words
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "RELEVANCE_CMAP",
     "Bar",
     "Page",
+    "Slicing",
     "Word",
     "atomic",
     "figure",

@@ -57,8 +57,7 @@ def save(
         path: file to write; the suffix names the format (.png, .jpg, .webp, .pdf, .svg, ...). It appears whole or
             not at all.
         relevance: one sample, [h, w] or [h, w, C]; of a volume [D, H, W, C], or [D, H, W] with an axis.
-        image: what was explained, see `image_to_rgb`. The map is drawn in its geometry. A volume has the shape of its
-            relevance, with or without channels, and is grey between two percentiles of all its voxels.
+        image: what was explained, see `image_to_rgb`; the map is drawn in its geometry. Of a volume, of that shape.
         title: text above, may have several lines.
         scale, cmap, reduce, gamma, symmetric, show, smooth, stride: see `to_rgb`; cmap of overlays, see `overlay`.
         alpha: see `overlay`.
@@ -68,27 +67,21 @@ def save(
         colorbar: draw the colours beside their relevance; those of an overlay over medium grey.
         dpi: pixels per inch of what is drawn with texts or side by side, 10 to 1200. Pictures that have one pixel
             per pixel keep that.
-        axis: of a volume. None or "mid": three slices through its middle; "peak": through the voxel of the largest
-            |R|; 0, 1 or 2: a montage of slices across that axis. All have one scale and are labelled with their number.
-        slices: of a montage, 12 by default, evenly chosen.
-        spacing: size of a voxel along the three axes, for slices of true proportions; by default that of `affine`,
-            else voxels are cubes.
-        affine: [4, 4] of a NIfTI file, voxels to millimetres: slices are shown as radiologists name them, with the
-            patient's left on the left.
+        axis, slices, spacing, affine: of a volume, which slices are drawn and in which proportions, see `Slicing`;
+            by default three through its middle.
 
     Returns:
         `path`.
 
     Raises:
-        ValueError: see `to_rgb`, `image_to_rgb` and `overlay`; an unknown picture format or style, an overlay
-            without image, dpi out of range; options of volumes that are none, or with a picture.
+        ValueError: see `to_rgb`, `image_to_rgb`, `overlay` and `Slicing`; an unknown format or style, dpi out of range,
+            an overlay without image, options of volumes with a picture.
         OSError: the folder does not exist or cannot be written.
     """
     require_format(path)
     require_dpi(dpi)
     paint = Paint(scale, cmap, reduce, gamma, symmetric, show, smooth, stride)
-    what = (relevance, image, style, paint, alpha, title, colorbar)
-    made = _drawn(*what, axis=axis, slices=slices, spacing=spacing, affine=affine)
+    made = _drawn(relevance, image, style, paint, alpha, title, colorbar, axis, slices, spacing, affine)
     if len(made.pictures) == 1 and not (title or colorbar or made.pictures[0].label):
         return write_pixels(path, made.pictures[0].pixels)
     return write_sheet(path, made, dpi)
@@ -125,8 +118,7 @@ def figure(
         ValueError: see `save`.
     """
     paint = Paint(scale, cmap, reduce, gamma, symmetric, show, smooth, stride)
-    what = (relevance, image, style, paint, alpha, title, colorbar)
-    made = _drawn(*what, axis=axis, slices=slices, spacing=spacing, affine=affine)
+    made = _drawn(relevance, image, style, paint, alpha, title, colorbar, axis, slices, spacing, affine)
     return figure_of(made, dpi)
 
 
@@ -163,8 +155,7 @@ def show(
     """
     display = _notebook()
     paint = Paint(scale, cmap, reduce, gamma, symmetric, show, smooth, stride)
-    what = (relevance, image, style, paint, alpha, title, colorbar)
-    made = _drawn(*what, axis=axis, slices=slices, spacing=spacing, affine=affine)
+    made = _drawn(relevance, image, style, paint, alpha, title, colorbar, axis, slices, spacing, affine)
     display.display(display.Image(data=encode(composed(made, dpi), ".png")))
 
 
@@ -197,7 +188,6 @@ def _drawn(
     alpha: float,
     title: str,
     colorbar: bool,
-    *,
     axis: Axis | None,
     slices: int | None,
     spacing: Sequence[float] | None,

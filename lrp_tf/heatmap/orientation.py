@@ -57,9 +57,8 @@ def views_of(affine: ArrayLike | None) -> tuple[View, View, View]:
 def _axes(affine: np.ndarray) -> tuple[list[int], list[bool]]:
     """For each axis of the array the nearest axis of the world, and whether it runs backwards."""
     directions = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
-    fits = {order: sum(abs(directions[world, axis]) for axis, world in enumerate(order))
-            for order in itertools.permutations(range(3))}  # fmt: skip
-    worlds = list(max(fits, key=lambda order: fits[order]))
+    together = lambda order: sum(abs(directions[world, axis]) for axis, world in enumerate(order))  # noqa: E731
+    worlds = list(max(itertools.permutations(range(3)), key=together))
     return worlds, [bool(directions[world, axis] < 0) for axis, world in enumerate(worlds)]
 
 
@@ -82,7 +81,8 @@ def spacing_of(spacing: Sequence[float] | None, affine: ArrayLike | None) -> tup
         found = np.asarray(spacing, np.float64)
         if found.shape != (3,) or not np.isfinite(found).all() or not (found > 0).all():
             raise ValueError(
-                f"Expected spacing as three positive numbers, the size of a voxel along each axis. Received: {spacing!r}"
+                "Expected spacing as three positive numbers, the size of a voxel along each axis. "
+                f"Received: {spacing!r}"
             )
     first, second, third = map(float, found)
     return first, second, third

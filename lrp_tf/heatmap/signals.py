@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.collections import LineCollection
+from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.colors import Colormap
 from numpy.typing import ArrayLike
 
@@ -22,6 +23,8 @@ CHANNELS = 16
 WIDTH, LEFT, RIGHT = 900, 70, 20
 STRIP = 0.08  # of the height of a panel
 DENSE = 800  # From this many points on, the grey edges of the line would cover one another, and the line with them.
+COLUMNS = WIDTH - LEFT - RIGHT  # pixels of a panel from left to right
+LONG = 4 * COLUMNS  # From this many points on, a column of pixels shows the range of several points.
 
 
 def signal(
@@ -38,18 +41,21 @@ def signal(
     symmetric: bool = True,
     show: Show = "signed",
     colorbar: bool = False,
+    unit: str = "",
 ) -> Path:
     """Save a signal, each point in the colour of its relevance, with a strip of the same colours below.
 
     Args:
         path: file to write, see `save`.
         relevance: one sample, [T] or [T, C].
-        values: the signal, of the same shape; each channel has its panel, up to 16.
+        values: the signal, of the same shape; each channel has its panel, up to 16. Of a long one, a column of pixels
+            shows the smallest and the largest value there, in the colour of the largest |R|.
         x: [T] positions of the points, times for instance; None counts from 0.
         names: of the channels.
         title: text above, may have several lines.
         scale, cmap, gamma, symmetric, show: see `to_rgb`; one scale for all channels.
         colorbar: draw the colours beside their relevance.
+        unit: of x, written below the axis: "seconds".
 
     Returns:
         `path`.
@@ -69,15 +75,21 @@ def signal(
     width = WIDTH + (BAR if colorbar else 0)
     title = wrapped(title, (WIDTH - 40) / DPI, TITLE)
     above = 12 + (19 * (title.count("\n") + 1) if title else 0)
-    height = above + channels * (panel + gap) + 30
+    height = above + channels * (panel + gap) + 30 + (12 if unit else 0)
     drawing = empty_figure(width, height)
     drawing.text(WIDTH / 2 / width, 1 - 8 / height, title, ha="center", va="top", fontsize=TITLE, **TEXT_STYLE)
     for c in range(channels):
         bottom = 1 - (above + c * (panel + gap) + panel) / height
         axes = drawing.add_axes((LEFT / width, bottom, (WIDTH - LEFT - RIGHT) / width, panel / height))
-        _draw(axes, x, values[:, c], colour(drawn[:, c], bar.ends, bar.cmap, gamma))
+        paint_of = functools.partial(colour, ends=bar.ends, cmap=bar.cmap, gamma=gamma)
+        if len(x) >= LONG:
+            _draw_long(axes, x, values[:, c], drawn[:, c], paint_of)
+        else:
+            _draw(axes, x, values[:, c], paint_of(drawn[:, c]))
+        _fit(axes, values[:, c])
         axes.tick_params(labelbottom=c == channels - 1)
         axes.set_ylabel(wrapped(names[c], panel / DPI, LABEL), fontsize=LABEL, **TEXT_STYLE)
+    axes.set_xlabel(unit, fontsize=LABEL, labelpad=2, **TEXT_STYLE)
     if colorbar:
         box = (WIDTH / width, 1 - (above + panel) / height, 12 / width, panel / height)
         draw_bar(drawing, bar, box)
@@ -142,14 +154,39 @@ def _draw(axes: Axes, x: np.ndarray, y: np.ndarray, colours: np.ndarray) -> None
         axes.add_collection(lines)
     else:
         axes.scatter(x, y, s=60, c=colours / 255.0, edgecolors="0.55", zorder=3)
-    # A strip repeats the colours, which are hard to see where the line is steep or dense.
-    edges = np.append(before[:, 0], after[-1, 0])
+    _strip(axes, np.append(before[:, 0], after[-1, 0]), colours)
+
+
+def _draw_long(
+    axes: Axes, x: np.ndarray, y: np.ndarray, relevance: np.ndarray, paint_of: Callable[[np.ndarray], np.ndarray]
+) -> None:
+    """One panel of many points: for each column of pixels a box from the smallest to the largest value there."""
+    starts = np.linspace(0, len(x), COLUMNS + 1).astype(int)[:-1]
+    low, high = np.minimum.reduceat(y, starts), np.maximum.reduceat(y, starts)
+    most, least = np.maximum.reduceat(relevance, starts), np.minimum.reduceat(relevance, starts)
+    colours = paint_of(np.where(most >= -least, most, least))
+    # A column reaches to the first point of the next, as the line would.
+    following = np.append(starts[1:], len(x) - 1)
+    low, high = np.minimum(low, y[following]), np.maximum(high, y[following])
+    left, right = x[starts], x[following]
+    boxes = np.stack([np.stack([left, low], -1), np.stack([left, high], -1), np.stack([right, high], -1),
+                      np.stack([right, low], -1)], axis=1)  # fmt: skip
+    edges = _on_grey(colours) / 255.0
+    axes.add_collection(PolyCollection(list(boxes), facecolors=edges, edgecolors=edges, linewidths=0.8, zorder=3))
+    _strip(axes, np.append(left, right[-1]), colours)
+
+
+def _strip(axes: Axes, edges: np.ndarray, colours: np.ndarray) -> None:
+    """Repeats the colours, which are hard to see where the line is steep or dense."""
     if (np.diff(edges) > 0).all():
         axes.pcolormesh(edges, [0, STRIP], colours[None] / 255.0, transform=axes.get_xaxis_transform(), zorder=4)
+
+
+def _fit(axes: Axes, y: np.ndarray) -> None:
+    """The range of a panel, with room for the strip, which lies on the axis, below the line."""
     axes.axhline(0, color="0.88", linewidth=0.8, zorder=1)
     low, high = y.min(), y.max()
     room = 0.08 * (high - low) or 0.1 * abs(high) or 1.0
-    # The strip lies on the axis, below the line.
     axes.set_ylim(low - room - STRIP * (high - low + 2 * room), high + room)
     axes.margins(x=0)
     frame(axes)

@@ -80,12 +80,14 @@ def smooth_volume(relevance: ArrayLike, sigma: float) -> np.ndarray:
     Raises:
         ValueError: sigma below 0 or not finite.
     """
-    values, sigma = np.array(relevance, dtype=np.float64), sigma_of(sigma, None)
+    values: np.ndarray = np.array(relevance, dtype=np.float64)
+    sigma = sigma_of(sigma, None)
     for axis in range(3 if sigma else 0):
         ahead = np.moveaxis(values, axis, 0)
         rows = np.ascontiguousarray(ahead).reshape(len(ahead), -1)
         reach = min(sigma, 2.0 * len(ahead))
         size = 2 * round(4 * reach) + 1  # of the kernel, as OpenCV chooses it for floats
-        rows = cv2.sepFilter2D(rows, -1, np.ones(1), cv2.getGaussianKernel(size, reach), borderType=cv2.BORDER_REFLECT)
-        values = np.moveaxis(rows.reshape(ahead.shape), 0, axis)
+        kernel = cv2.getGaussianKernel(size, reach)
+        blurred = np.asarray(cv2.sepFilter2D(rows, -1, np.ones(1), kernel, borderType=cv2.BORDER_REFLECT))
+        values = np.moveaxis(blurred.reshape(ahead.shape), 0, axis)
     return np.ascontiguousarray(values)

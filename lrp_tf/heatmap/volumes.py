@@ -32,7 +32,7 @@ class Place(NamedTuple):
     """A slice: the axis that it is taken across, and its number."""
 
     axis: int
-    index: int
+    number: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,11 +100,11 @@ class Slicing:
 
     def slice_of(self, volume: np.ndarray, place: Place) -> np.ndarray:
         """One slice of a volume [D, H, W] or [D, H, W, C], as it lies on the page."""
-        flat = np.take(volume, place.index, axis=place.axis)
+        flat = np.take(volume, place.number, axis=place.axis)
         return self.views[place.axis].applied(flat)
 
     def proportioned(self, pixels: np.ndarray, place: Place, shape: tuple[int, ...]) -> np.ndarray:
-        """A slice [h, w, 3] of a volume of that shape in true proportions, all slices on one scale; voxels stay sharp."""
+        """A slice [h, w, 3] of a volume of that shape in true proportions, all on one scale; voxels stay sharp."""
         first, second = (step for axis, step in enumerate(self.steps) if axis != place.axis)
         down, right = (second, first) if self.views[place.axis].turned else (first, second)
         longest = max(step * size for step, size in zip(self.steps, shape, strict=True))
@@ -115,7 +115,7 @@ class Slicing:
     def label(self, place: Place) -> str:
         """What is written below a slice."""
         view = self.views[place.axis]
-        what = f"slice {place.index}" if self.montage else f"axis {place.axis}, slice {place.index}"
+        what = f"slice {place.number}" if self.montage else f"axis {place.axis}, slice {place.number}"
         named = f"{view.name}, {what}" if view.name and not self.montage else what
         return f"{view.sides[0]}   {named}   {view.sides[1]}" if view.sides else named
 

@@ -37,6 +37,7 @@ PAGES = [
     "docs/attention.md",
     "docs/recurrent.md",
     "docs/signals.md",
+    "docs/volumes.md",
     "docs/callbacks.md",
 ]
 

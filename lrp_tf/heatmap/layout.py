@@ -119,10 +119,7 @@ def arrange(
     bar_row: int = 0,
     one_scale: bool = False,
 ) -> Layout:
-    """The layout of `grid`, with a colour bar beside the row `bar_row` if `bar` is given.
-
-    Args:
-        one_scale: a pixel is equally large in all pictures; the longest side of all is `tile_inches`.
+    """The layout of `grid`, with `bar` beside the row `bar_row`; `one_scale`: a pixel is equally large in all pictures.
 
     Raises:
         ValueError: see `grid`.
@@ -131,8 +128,7 @@ def arrange(
     columns = max((len(row) for row in rows), default=0)
     _check(pictures, len(rows), titles, tile_inches)
     tile = max(1, round(tile_inches * DPI))
-    longest = max(_longest(picture) for picture in pictures if picture is not None) if one_scale else None
-    sizes = [(0, 0) if picture is None else _size(picture, tile, longest) for picture in pictures]
+    sizes = _sizes(pictures, tile, one_scale)
     cell_height, cell_width = (max(side) for side in zip(*sizes, strict=True))
     if bar:
         cell_height = max(cell_height, SHORTEST_BAR)
@@ -197,6 +193,12 @@ def _check(pictures: list[np.ndarray | None], rows: int, titles: Sequence[object
 
 def _lines(text: str) -> int:
     return text.count("\n") + 1 if text else 0
+
+
+def _sizes(pictures: list[np.ndarray | None], tile: int, one_scale: bool) -> list[tuple[int, int]]:
+    """(height, width) of each picture on the sheet; (0, 0) for a gap."""
+    longest = max(_longest(picture) for picture in pictures if picture is not None) if one_scale else None
+    return [(0, 0) if picture is None else _size(picture, tile, longest) for picture in pictures]
 
 
 def _longest(picture: ArrayLike) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.colors import Colormap
 from numpy.typing import ArrayLike
 
-from lrp_tf.heatmap.colours import Paint, Scale, Show, colour, require_finite
+from lrp_tf.heatmap.colours import Paint, Scale, Show, require_finite
 from lrp_tf.heatmap.files import DPI, empty_figure, require_format, write_figure
 from lrp_tf.heatmap.layout import BAR, LABEL, TITLE, Bar
 from lrp_tf.heatmap.sheets import draw_bar, frame
@@ -50,12 +49,11 @@ def signal(
         relevance: one sample, [T] or [T, C].
         values: the signal, of the same shape; each channel has its panel, up to 16. Of a long one, a column of pixels
             shows the smallest and the largest value there, in the colour of the largest |R|.
-        x: [T] positions of the points, times for instance; None counts from 0.
+        x, unit: [T] positions of the points, None counts from 0; what they are, written below: "seconds".
         names: of the channels.
         title: text above, may have several lines.
         scale, cmap, gamma, symmetric, show: see `to_rgb`; one scale for all channels.
         colorbar: draw the colours beside their relevance.
-        unit: of x, written below the axis: "seconds".
 
     Returns:
         `path`.
@@ -81,18 +79,12 @@ def signal(
     for c in range(channels):
         bottom = 1 - (above + c * (panel + gap) + panel) / height
         axes = drawing.add_axes((LEFT / width, bottom, (WIDTH - LEFT - RIGHT) / width, panel / height))
-        paint_of = functools.partial(colour, ends=bar.ends, cmap=bar.cmap, gamma=gamma)
-        if len(x) >= LONG:
-            _draw_long(axes, x, values[:, c], drawn[:, c], paint_of)
-        else:
-            _draw(axes, x, values[:, c], paint_of(drawn[:, c]))
-        _fit(axes, values[:, c])
+        _panel(axes, x, values[:, c], drawn[:, c], bar)
         axes.tick_params(labelbottom=c == channels - 1)
         axes.set_ylabel(wrapped(names[c], panel / DPI, LABEL), fontsize=LABEL, **TEXT_STYLE)
     axes.set_xlabel(unit, fontsize=LABEL, labelpad=2, **TEXT_STYLE)
     if colorbar:
-        box = (WIDTH / width, 1 - (above + panel) / height, 12 / width, panel / height)
-        draw_bar(drawing, bar, box)
+        draw_bar(drawing, bar, (WIDTH / width, 1 - (above + panel) / height, 12 / width, panel / height))
     return write_figure(path, drawing)
 
 
@@ -127,6 +119,21 @@ def _checked(relevance: ArrayLike, values: ArrayLike, x: ArrayLike | None) -> tu
     return relevance, values, x
 
 
+def _panel(axes: Axes, x: np.ndarray, y: np.ndarray, relevance: np.ndarray, bar: Bar) -> None:
+    """One channel."""
+    if len(x) >= LONG:
+        _draw_long(axes, x, y, relevance, bar.of)
+    else:
+        _draw(axes, x, y, bar.of(relevance))
+    axes.axhline(0, color="0.88", linewidth=0.8, zorder=1)
+    low, high = y.min(), y.max()
+    room = 0.08 * (high - low) or 0.1 * abs(high) or 1.0
+    # The strip lies on the axis, below the line.
+    axes.set_ylim(low - room - STRIP * (high - low + 2 * room), high + room)
+    axes.margins(x=0)
+    frame(axes)
+
+
 def _on_grey(colours: np.ndarray) -> np.ndarray:
     """RGB [T, 3] with grey in place of white."""
     shown = 1 - colours.min(axis=-1, keepdims=True) / 255.0
@@ -134,7 +141,7 @@ def _on_grey(colours: np.ndarray) -> np.ndarray:
 
 
 def _draw(axes: Axes, x: np.ndarray, y: np.ndarray, colours: np.ndarray) -> None:
-    """One panel. Each point colours the line half-way to its neighbours."""
+    """A line. Each point colours the line half-way to its neighbours."""
     points = np.stack([x, y], axis=-1)
     middles = (points[1:] + points[:-1]) / 2
     before, after = np.concatenate([points[:1], middles]), np.concatenate([middles, points[-1:]])
@@ -160,7 +167,7 @@ def _draw(axes: Axes, x: np.ndarray, y: np.ndarray, colours: np.ndarray) -> None
 def _draw_long(
     axes: Axes, x: np.ndarray, y: np.ndarray, relevance: np.ndarray, paint_of: Callable[[np.ndarray], np.ndarray]
 ) -> None:
-    """One panel of many points: for each column of pixels a box from the smallest to the largest value there."""
+    """Many points: for each column of pixels a box from the smallest to the largest value there."""
     starts = np.linspace(0, len(x), COLUMNS + 1).astype(int)[:-1]
     low, high = np.minimum.reduceat(y, starts), np.maximum.reduceat(y, starts)
     most, least = np.maximum.reduceat(relevance, starts), np.minimum.reduceat(relevance, starts)
@@ -180,13 +187,3 @@ def _strip(axes: Axes, edges: np.ndarray, colours: np.ndarray) -> None:
     """Repeats the colours, which are hard to see where the line is steep or dense."""
     if (np.diff(edges) > 0).all():
         axes.pcolormesh(edges, [0, STRIP], colours[None] / 255.0, transform=axes.get_xaxis_transform(), zorder=4)
-
-
-def _fit(axes: Axes, y: np.ndarray) -> None:
-    """The range of a panel, with room for the strip, which lies on the axis, below the line."""
-    axes.axhline(0, color="0.88", linewidth=0.8, zorder=1)
-    low, high = y.min(), y.max()
-    room = 0.08 * (high - low) or 0.1 * abs(high) or 1.0
-    axes.set_ylim(low - room - STRIP * (high - low + 2 * room), high + room)
-    axes.margins(x=0)
-    frame(axes)

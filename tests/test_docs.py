@@ -38,6 +38,7 @@ PAGES = [
     "docs/recurrent.md",
     "docs/signals.md",
     "docs/volumes.md",
+    "docs/tables.md",
     "docs/callbacks.md",
 ]
 

@@ -129,6 +129,19 @@ def test_bars_are_red_for_and_blue_against(tmp_path: Path) -> None:
     assert np.nonzero(red)[0].mean() < np.nonzero(blue)[0].mean()  # the larger above
 
 
+def test_mean_relevance_of_many_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of [N, F] the mean |R|: signs cancel nothing, and bars are neither red nor blue."""
+    relevance = np.array([[1.0, -3.0, 0.0], [-1.0, -1.0, 0.5]])
+    picture = read(heatmap.table(tmp_path / "t.png", relevance, ["a", "b", "c"]))
+    assert not (np.abs(redness(picture)) > 80).any()
+    figures = drawn(monkeypatch, tables)
+    heatmap.table("t.png", relevance, ["a", "b", "c"], top=2)
+    axes: Axes = figures[0].axes[0]
+    assert [t.get_text() for t in axes.get_yticklabels()] == ["b", "a"]
+    assert [t.get_text() for t in axes.texts] == ["2", "1"]
+    assert "1 more features, sum 0.25" in [t.get_text() for t in figures[0].texts]
+
+
 def test_tables_of_any_numbers_and_names(tmp_path: Path) -> None:
     heatmap.table(tmp_path / "t.png", np.zeros(3))
     heatmap.table(tmp_path / "t.png", [1e-320, -1e300], ["a\nb", "long " * 90])
@@ -138,7 +151,10 @@ def test_tables_of_any_numbers_and_names(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("relevance", "more", "message"),
     [
-        (np.zeros((1, 3)), {}, r"R\[0\]"),
+        (np.zeros((1, 3, 2)), {}, r"\[N, F\]"),
+        (np.zeros((0, 3)), {}, r"\(0, 3\)"),
+        (np.zeros((1, 3)), {"values": [1, 2, 3]}, r"R\[0\] and x\[0\]"),
+        (np.zeros((1, 3)), {"names": ["a"]}, "3 names"),
         ([np.inf], {}, "finite"),
         ([1.0, 2.0], {"names": ["a"]}, "2 names"),
         ([1.0, 2.0], {"values": [1, 2, 3]}, "2 values"),

@@ -19,7 +19,7 @@ from lrp_tf import composites, heatmap
 from lrp_tf.arrays.form import array_form
 from lrp_tf.arrays.run import ArrayGallery
 from lrp_tf.arrays.stream import ArrayStream
-from lrp_tf.cli import given, volumes
+from lrp_tf.cli import given, tables, volumes
 from lrp_tf.cli.messages import message_of, with_options
 from lrp_tf.cli.options import Written
 from lrp_tf.cli.progress import ProgressBar
@@ -33,6 +33,7 @@ from lrp_tf.gallery import ledger
 from lrp_tf.gallery.run import Gallery, Outcome
 from lrp_tf.heatmap.look import Look
 from lrp_tf.serving import saved_model
+from lrp_tf.tables.run import TableGallery
 from lrp_tf.terminal import printable, say
 
 SOME_FAILED = 1
@@ -91,7 +92,10 @@ def _fed(options: argparse.Namespace) -> tuple[Explainer, np.ndarray]:
 
 
 def _fed_array(model: keras.Model, options: argparse.Namespace) -> tuple[Explainer, np.ndarray]:
-    """The same for an array."""
+    """The same for an array, or a row of a table."""
+    if tables.takes_tables(model, [tables.split_row(options.image)[0]]):
+        return tables.fed_row(model, options)
+    tables.refuse_table_options(options)
     given.check_array_options(options)
     preprocessing = given.array_preprocessing(options)
     explainer = given.explainer_of(model, options, {})
@@ -161,6 +165,7 @@ def explain_images(
     Args:
         identity: distinguishes the model from others, for `--resume`.
     """
+    tables.refuse_table_options(options)
     files = given.files_of(options)
     explainer = given.explainer_of(model, options, given.bounds_of(options, model, preprocessing))
     more = {"size": options.size, "how": options.resize, "max_pixels": options.max_pixels}
@@ -168,8 +173,11 @@ def explain_images(
 
 
 def explain_arrays(model: keras.Model, options: argparse.Namespace) -> int:
-    """Explain the arrays of the command line: signals, videos; returns the exit code."""
+    """Explain the arrays of the command line: signals, videos, or tables; returns the exit code."""
     files, preprocessing = given.files_of(options, arrays=True), given.array_preprocessing(options)
+    if tables.takes_tables(model, [path for path, _ in files]):
+        return explain_tables(model, options, files)
+    tables.refuse_table_options(options)
     slicing = volumes.slicing_of(options, files)
     given.check_array_options(options, volumes=slicing is not None)
     explainer, classes = given.explainer_of(model, options, {}), given.classes_of(options)
@@ -177,6 +185,16 @@ def explain_arrays(model: keras.Model, options: argparse.Namespace) -> int:
     return _explain(
         ArrayGallery, explainer, options, files, preprocessing, classes, identity, "array", {"slicing": slicing}
     )
+
+
+def explain_tables(model: keras.Model, options: argparse.Namespace, files: list[tuple[str, str]]) -> int:
+    """Explain every row of the tables in `files`; returns the exit code."""
+    tables.check_table_options(options)
+    preprocessing, explainer = given.array_preprocessing(options), given.explainer_of(model, options, {})
+    classes, identity = given.classes_of(options), given.identity_of(options.model)
+    rows, more = tables.tables_of(options, explainer, files)
+    options = tables.with_batch(options)
+    return _explain(TableGallery, explainer, options, rows, preprocessing, classes, identity, "row", more)
 
 
 def _explain(
@@ -235,18 +253,8 @@ def _settings(
     look: Look,
 ) -> dict[str, object]:
     """What has to be the same when a run is resumed."""
-    kept = (
-        "zero_bias",
-        "relevance_filter",
-        "fast",
-        "output",
-        "resize",
-        "size",
-        "save_relevance",
-        "layers",
-        "save_layers",
-        *("axis", "slices", "spacing"),
-    )
+    kept: tuple[str, ...] = ("zero_bias", "relevance_filter", "fast", "output", "resize", "size", "save_relevance")
+    kept += ("axis", "slices", "spacing", "columns", "drop", "id")
     return {name: getattr(options, name, None) for name in kept} | {
         # None where they are not given: a run of an earlier version, which did not know them, can be resumed.
         "layers": options.layers or None,

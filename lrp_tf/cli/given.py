@@ -116,10 +116,9 @@ def check_array_options(options: argparse.Namespace, *, volumes: bool = False) -
 def image_names(options: argparse.Namespace) -> list[str]:
     """The images. In `--target topK:3 cat.jpg` argparse takes the file for a target; here it becomes an image."""
     names = list(options.images)
-    for taken, is_file in ((options.target, _is_file), (getattr(options, "layers", []), _is_there)):
-        if names:
-            break
-        while len(taken) > 1 and is_file(taken[-1]):
+    for greedy, is_file in (("target", _is_file), ("layers", _is_there), ("columns", _is_there), ("drop", _is_there)):
+        taken = getattr(options, greedy, None) or []
+        while not options.images and len(taken) > 1 and is_file(taken[-1]):
             names.insert(0, taken.pop())
     if not names:
         raise LoadError("expected IMAGE: a file, a folder, a glob pattern, - or @list.txt")

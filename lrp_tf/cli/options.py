@@ -90,6 +90,9 @@ def parser(more: Commands = MappingProxyType({})) -> argparse.ArgumentParser:
     add_rule_options(explain)
     add_picture_options(explain, Path("results"))
     add_volume_options(explain)
+    add_columns(explain)
+    explain.add_argument("--rows", type=_count_or_none, metavar="N",
+                         help="of a table: how many rows get a picture, the first ones; default: 20")  # fmt: skip
 
     summary = commands.add_parser("summary", help="table of a model: layer, operation, rule")
     add_model_options(summary)
@@ -101,6 +104,7 @@ def parser(more: Commands = MappingProxyType({})) -> argparse.ArgumentParser:
     add_preprocessing(report)
     add_rule_options(report)
     add_fit(report)
+    add_columns(report)
     add_target(report)
 
     check = commands.add_parser(
@@ -111,6 +115,7 @@ def parser(more: Commands = MappingProxyType({})) -> argparse.ArgumentParser:
     add_preprocessing(check)
     add_rule_options(check)
     add_fit(check)
+    add_columns(check)
 
     export = commands.add_parser("export", help="a SavedModel for TensorFlow Serving that explains what it predicts")
     add_model_options(export)
@@ -192,6 +197,15 @@ def add_contrast(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--contrast", metavar="softmax|mean|CLASS",
                         help="explain a class rather than the others: weighted by their probabilities, all alike, or "
                         "one class by number or name")  # fmt: skip
+
+
+def add_columns(parser: argparse.ArgumentParser) -> None:
+    tables = parser.add_argument_group(
+        "tables", "a CSV file with a header, whose rows are the samples (docs/tables.md)"
+    )
+    tables.add_argument("--columns", nargs="+", action="extend", metavar="NAME", help="the features, in their order")
+    tables.add_argument("--drop", nargs="+", action="extend", metavar="NAME", help="columns that are no features")
+    tables.add_argument("--id", metavar="NAME", help="the column with the names of the rows")
 
 
 def add_fit(parser: argparse.ArgumentParser) -> None:
@@ -363,6 +377,10 @@ def _count(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"expected at least 1, received {text}")
     return number
+
+
+def _count_or_none(text: str) -> int:
+    return int(text) and _count(text)
 
 
 def _size(text: str) -> tuple[int, int]:

@@ -140,10 +140,7 @@ class Explaining:
     def _describe(self, numbers: Numbers, row: int, maps: np.ndarray) -> tuple[list[Row], list[str]]:
         """The rows and titles of one image of a batch."""
         largest = self.stream.largest(maps)
-        against, rather = "" if self.contrast is None else str(self.contrast), ""
-        if self.contrast is not None:
-            other = "others" if isinstance(self.contrast, str) else printable(self._label(self.contrast))
-            rather = f" rather than {other}"
+        against = "" if self.contrast is None else str(self.contrast)
         rows: list[Row] = []
         titles: list[str] = []
         for k, target in enumerate(numbers.targets(row)):
@@ -152,8 +149,15 @@ class Explaining:
             shares = map(float, numbers.shares[:5, row, k])
             went = "ABSURD: no explanation" if numbers.warning(row, k) else where_it_went(*shares, at=self.stream.at)
             logit = numbers.logits[row, target]
-            titles.append(f"{printable(self._label(target))}{rather}{likely}, logit {logit:.2f}\n{went}")
+            titles.append(f"{printable(self._label(target))}{self.rather}{likely}, logit {logit:.2f}\n{went}")
         return rows, titles
+
+    @property
+    def rather(self) -> str:
+        """What the targets are set against, in titles: " rather than others"; "" for nothing."""
+        if self.contrast is None:
+            return ""
+        return f" rather than {'others' if isinstance(self.contrast, str) else printable(self._label(self.contrast))}"
 
     def _label(self, index: int) -> str:
         """The name of a class in titles."""

@@ -163,6 +163,7 @@ def plan(
     resume: bool,
     overwrite: bool,
     kept: Iterable[str] | None = None,
+    whole: Callable[[str], bool] = lambda path: True,
 ) -> RunPlan:
     """Compare what is asked for with what an earlier run left in `out`, and make `out` ready.
 
@@ -171,11 +172,12 @@ def plan(
         suffixes: of the files that each item will have.
         settings: have to be the same when a run is resumed.
         kept: files that no result may replace, if they lie in `out`; None: those to explain.
+        whole: whether all else that belongs to a finished file is there.
 
     Raises:
         LoadError: results of an earlier run, and neither `resume` nor `overwrite`; other settings than its.
     """
-    finished = _finished(out, suffixes, settings, resume, overwrite)
+    finished = _finished(out, suffixes, settings, resume, overwrite, whole)
     for leftover in out.rglob(f".tmp-{'[0-9a-f]' * 16}*"):
         leftover.unlink(missing_ok=True)
     names = Names(suffixes)
@@ -190,7 +192,12 @@ def plan(
 
 
 def _finished(
-    out: Path, suffixes: Sequence[str], settings: Mapping[str, object], resume: bool, overwrite: bool
+    out: Path,
+    suffixes: Sequence[str],
+    settings: Mapping[str, object],
+    resume: bool,
+    overwrite: bool,
+    whole: Callable[[str], bool],
 ) -> dict[str, str]:
     """file -> base of its results, of the run to resume; rows without their files are removed from its table."""
     settings = json.loads(json.dumps(settings))  # as they come back from the file
@@ -215,7 +222,7 @@ def _finished(
     rows = complete_rows(out / RESULTS, len(COLUMNS))
     finished = {from_cell(row[0], PATH): from_cell(row[1], PATH) for row in rows[1:]}
     for file, base in list(finished.items()):
-        if not all((out / (base + suffix)).exists() for suffix in suffixes):
+        if not (whole(file) and all((out / (base + suffix)).exists() for suffix in suffixes)):
             del finished[file]
     kept = [row for row in rows[1:] if from_cell(row[0], PATH) in finished]
     write_text(out / RESULTS, to_csv([COLUMNS, *kept]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lrp_tf.atomic import atomic
+from lrp_tf.heatmap.beeswarm import beeswarm
 from lrp_tf.heatmap.colours import MAGNITUDE_CMAP, PALETTES, RELEVANCE_CMAP, reduce_channels, to_rgb
 from lrp_tf.heatmap.figures import figure, save, show
 from lrp_tf.heatmap.layout import Bar
@@ -25,6 +26,7 @@ __all__ = [
     "Slicing",
     "Word",
     "atomic",
+    "beeswarm",
     "figure",
     "grid",
     "image_to_rgb",

@@ -16,7 +16,7 @@ from lrp_tf.heatmap.layout import LABEL, TITLE, number
 from lrp_tf.heatmap.sheets import frame
 from lrp_tf.heatmap.texts import TEXT_STYLE, drawable, width, wrapped
 
-FOR, AGAINST = "#b2182b", "#2166ac"
+FOR, AGAINST, MEAN = "#b2182b", "#2166ac", "#762a83"
 BARS, NUMBERS, ROW = 420, 70, 22  # pixels: the bars, the numbers at either side of them, the height of one
 LONGEST = 60  # letters of a name
 
@@ -32,11 +32,14 @@ def table(
 ) -> Path:
     """Save the relevance of features as bars, the largest |R| first: red speaks for the target, blue against it.
 
+        heatmap.table("patient.png", R[0], ["age", "dose"], values=x[0])   # one sample
+        heatmap.table("patients.png", R, ["age", "dose"])                  # mean |R| of all samples, purple
+
     Args:
         path: file to write, see `save`.
-        relevance: one sample, [F].
+        relevance: one sample, [F]; or [N, F], whose mean |R| is drawn.
         names: of the features; None numbers them from 0.
-        values: [F], of the features, written after their names.
+        values: [F], of the features of one sample, written after their names.
         title: text above, may have several lines.
         top: how many features to draw; a line below gives the sum of the others.
 
@@ -50,13 +53,16 @@ def table(
     require_format(path)
     relevance = np.asarray(relevance, dtype=np.float64)
     _check(relevance, names, values, top)
+    several = relevance.ndim == 2
+    relevance = np.abs(relevance).mean(axis=0) if several else relevance
+    written = number if several else signed
     order = np.argsort(-np.abs(relevance), kind="stable")
     order, rest = order[:top], order[top:]
-    features = [_feature(i, names, values) for i in order]
+    features = [feature(i, names, values) for i in order]
     left = round(max(width(text, LABEL) for text in features) * DPI) + 20
     wide = left + NUMBERS + BARS + NUMBERS
     title = wrapped(title, (wide - 20) / DPI, TITLE)
-    note = f"{len(rest)} more features, sum {_signed(relevance[rest].sum())}" if len(rest) else ""
+    note = f"{len(rest)} more features, sum {written(relevance[rest].sum())}" if len(rest) else ""
     above, below = 10 + (19 * (title.count("\n") + 1) if title else 0), 26 if note else 10
     tall = above + ROW * len(order) + below
 
@@ -65,38 +71,44 @@ def table(
     drawing.text(0.5, 6 / tall, note, ha="center", va="bottom", fontsize=LABEL, **TEXT_STYLE)
     share = (BARS + 2 * NUMBERS) / wide
     axes = drawing.add_axes((left / wide, below / tall, share, ROW * len(order) / tall))
-    _draw(axes, relevance[order], features)
+    colours = [MEAN if several else FOR if value > 0 else AGAINST for value in relevance[order]]
+    _draw(axes, relevance[order], features, colours, [written(value) for value in relevance[order]])
     return write_figure(path, drawing)
 
 
 def _check(relevance: np.ndarray, names: Sequence[str] | None, values: Sequence[object] | None, top: int) -> None:
     """Raise ValueError for what `table` refuses."""
-    if relevance.ndim != 1 or not relevance.size:
+    if relevance.ndim not in (1, 2) or not relevance.size:
         raise ValueError(
-            f"Expected the relevance of one sample's features, [F]. Received: shape {relevance.shape}. "
-            "Remedy: pass R[0] for the first sample of a batch."
+            "Expected the relevance of one sample's features, [F], or of several samples, [N, F]. Received: shape "
+            f"{relevance.shape}"
+        )
+    if relevance.ndim == 2 and values is not None:
+        raise ValueError(
+            "Expected values beside the relevance of one sample alone, [F]. Received: relevance of shape "
+            f"{relevance.shape}. Remedy: pass R[0] and x[0], or see beeswarm"
         )
     require_finite(relevance, "relevance")
     if top < 1:
         raise ValueError(f"Expected top of at least 1. Received: {top!r}")
     for what, given in (("names", names), ("values", values)):
-        if given is not None and len(given) != len(relevance):
-            raise ValueError(f"Expected {len(relevance)} {what}, one for each feature. Received: {len(given)}")
+        if given is not None and len(given) != relevance.shape[-1]:
+            raise ValueError(f"Expected {relevance.shape[-1]} {what}, one for each feature. Received: {len(given)}")
 
 
-def _draw(axes: Axes, bars: np.ndarray, features: list[str]) -> None:
+def _draw(axes: Axes, bars: np.ndarray, features: list[str], colours: list[str], numbers: list[str]) -> None:
     """The bars [F] with their numbers, and the features as labels."""
     # Lengths as shares of the largest: matplotlib has no axis for 1e-320.
     lengths = bars / (np.abs(bars).max() or 1.0)
     rows = np.arange(len(bars))
-    axes.barh(rows, lengths, height=0.7, color=[FOR if value > 0 else AGAINST for value in bars])
+    axes.barh(rows, lengths, height=0.7, color=colours)
     low, high = min(lengths.min(), 0.0), max(lengths.max(), 0.0)
     room = ((high - low) or 1.0) * NUMBERS / BARS
-    axes.set_xlim(low - room, high + room)
+    axes.set_xlim(low - room * (low < 0), high + room * (high > 0 or low == 0))
     axes.set_ylim(len(bars) - 0.5, -0.5)
     for row, (length, value) in enumerate(zip(lengths, bars, strict=True)):
         axes.annotate(
-            _signed(value),
+            numbers[row],
             (length, row),
             (4 if value >= 0 else -4, 0),
             textcoords="offset points",
@@ -114,7 +126,7 @@ def _draw(axes: Axes, bars: np.ndarray, features: list[str]) -> None:
         spine.set_visible(False)
 
 
-def _feature(index: int, names: Sequence[str] | None, values: Sequence[object] | None) -> str:
+def feature(index: int, names: Sequence[str] | None, values: Sequence[object] | None) -> str:
     """The name and value of a feature on one line."""
     text = f"feature {index}" if names is None else str(names[index])
     if values is not None:
@@ -124,5 +136,6 @@ def _feature(index: int, names: Sequence[str] | None, values: Sequence[object] |
     return text if len(text) <= LONGEST else text[: LONGEST - 3] + "..."
 
 
-def _signed(value: float) -> str:
+def signed(value: float) -> str:
+    """The number with its sign."""
     return ("+" if value > 0 else "") + number(value)

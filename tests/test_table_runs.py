@@ -1,0 +1,421 @@
+"""`lrp-tf explain` of tables: pictures of rows and of the whole, results that survive a kill; `report` of a row."""
+
+import csv
+import os
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+from helpers import REPOSITORY
+from helpers.pictures import rgb, table
+from keras import layers as kl
+
+import lrp_tf
+from lrp_tf import tables
+from lrp_tf.files.errors import LoadError
+from lrp_tf.files.loading import Classes, get_preprocessing
+from lrp_tf.tables.store import Store
+
+NAMES = ("age", "dose", "weight")
+KERNEL = np.array([[-0.1, 0.1], [-2.0, 2.0], [0.05, -0.05]], "float32")  # "dose" decides
+
+
+def patients(name="patients"):
+    """A linear model, whose relevance under Epsilon is x * w."""
+    model = keras.Sequential([keras.Input((3,)), kl.Dense(2, activation="softmax", name="logits")], name=name)
+    model.layers[-1].set_weights([KERNEL, np.zeros(2, "float32")])
+    return model
+
+
+def values(count=6, seed=0):
+    return np.random.default_rng(seed).normal(size=(count, 3)).round(4)
+
+
+def written(path, rows, *, header=NAMES, more=(), ahead=()):
+    """A CSV file; `more`: a column behind the others, `ahead`: one before them."""
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        lines = [[*map(str, header)], *([f"{value:g}" for value in row] for row in rows)]
+        for column, place in ((ahead, 0), (more, len(header))):
+            for line, cell in zip(lines, column, strict=False):
+                line.insert(place + (place > 0 and bool(ahead)), cell)
+        csv.writer(file).writerows(lines)
+    return path
+
+
+def gallery(out, *found, **options):
+    explainer = lrp_tf.Explainer(patients(), "epsilon")
+    return tables.TableGallery(explainer, get_preprocessing("none"), out, tables=found, **options)
+
+
+def relevance_of(path):
+    """Keys, targets and relevance in a file of relevance."""
+    rows = table(path)
+    return [row["file"] for row in rows], [row["target"] for row in rows], [[float(r[n]) for n in NAMES] for r in rows]
+
+
+# --- runs --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("targets", "contrast", "batch"), [((1,), None, 4), (("topK:2",), None, 256), ((1, 0), None, 1), ((1,), 0, 3)]
+)
+def test_relevance_of_all_rows_is_that_of_the_explainer(tmp_path, targets, contrast, batch):
+    x = values(9)
+    found = tables.read(written(tmp_path / "patients.csv", x), 3)
+    out = tmp_path / "out"
+    job = gallery(out, found, targets=targets, contrast=contrast, batch=batch, rows=2, save_relevance=True)
+    done = job.run()
+    assert (done.done, done.failed, done.skipped) == (9, 0, 0)
+    assert (done.low, done.high) == pytest.approx((x.min(), x.max()))
+    target = targets[0] if len(targets) == 1 else np.tile(targets, (9, 1))
+    expected = np.asarray(job.explainer(x.astype("float32"), target=target, contrast=contrast))
+    keys, _, relevance = relevance_of(out / "patients.relevance.csv")
+    np.testing.assert_array_equal(np.array(relevance, "float32").reshape(expected.shape), expected)
+    np.testing.assert_array_equal(np.load(out / "patients.relevance.npy"), expected)
+    several = expected.ndim == 3
+    assert keys == [f"{tmp_path}/patients.csv:{i + 1}" for i in range(9) for _ in range(1 + several)]
+    numbers = (".1", ".2") if several else ("",)
+    assert {path.name for path in (out / "patients").iterdir()} == {f"{i}{n}.png" for i in (1, 2) for n in numbers}
+    wholes = {f"patients.{what}{n}.png" for what in ("mean", "beeswarm") for n in numbers}
+    assert wholes == {path.name for path in out.glob("*.png")}
+    rows = table(out / "results.csv")
+    assert [row["file"] for row in rows] == keys
+    assert [row["result"] for row in rows[: 2 * len(numbers)]] == [f"patients/{i}" for i in (1, 2) for _ in numbers]
+    assert {row["result"] for row in rows[2 * len(numbers) :]} == {""}
+    largest = np.abs(expected).max(axis=-1).ravel()
+    assert [float(row["largest_relevance"]) for row in rows] == pytest.approx(largest, rel=1e-5)
+
+
+def dots(picture):
+    """Where the dots of high and of low values are, left of the bar of colours."""
+    picture = picture[:, :-90].astype(int)
+    return (picture[..., 0] > 200) & (picture[..., 2] < 130), (picture[..., 2] > 200) & (picture[..., 0] < 80)
+
+
+def test_pictures_show_the_planted_feature(tmp_path):
+    """It is the first of each picture; high values speak for the class, to the right."""
+    x = values(60)
+    found = tables.read(written(tmp_path / "p.csv", x), 3)
+    gallery(tmp_path / "out", found, targets=(1,), rows=60).run()
+    high, low = dots(rgb(tmp_path / "out/p.beeswarm.png"))
+    rows = np.nonzero((high | low).any(axis=1))[0]
+    first = slice(rows[0], rows[0] + (rows[-1] - rows[0]) // 3)
+    assert np.nonzero(high[first])[1].mean() > np.nonzero(low[first])[1].mean() + 200
+    bars = rgb(tmp_path / "out/p.mean.png").astype(int)
+    purple = (np.abs(bars - [0x76, 0x2A, 0x83]) < 12).all(axis=-1).sum(axis=1)
+    purple = purple[purple > 0]
+    assert purple[0] == purple.max()
+    assert purple[0] > 8 * np.median(purple[len(purple) // 2 :])
+    for row, picture in ((int(np.argmax(x[:, 1])), "red"), (int(np.argmin(x[:, 1])), "blue")):
+        bars = rgb(tmp_path / f"out/p/{row + 1}.png").astype(int)
+        red, blue = (bars[..., 0] > bars[..., 2] + 80).sum(), (bars[..., 2] > bars[..., 0] + 60).sum()
+        assert (red > 5 * blue) if picture == "red" else (blue > 5 * red)
+
+
+def test_titles_say_what_was_explained(tmp_path, monkeypatch):
+    told = []
+    monkeypatch.setattr(lrp_tf.heatmap, "beeswarm", lambda *a, title, **more: told.append(title))
+    monkeypatch.setattr(lrp_tf.heatmap, "table", lambda *a, title, **more: told.append(title))
+    found = tables.read(written(tmp_path / "p.csv", [[0, 1, 0], [0, -1, 0], [0, 2, 0]]), 3)
+    for options, words in (
+        ({"targets": (1,)}, "p.csv, 3 rows: relevance for sick"),
+        ({"targets": (1,), "contrast": "mean"}, "p.csv, 3 rows: relevance for sick rather than others"),
+        ({}, "p.csv, 3 rows: relevance of each row for its own class: sick (2), well (1)"),
+        ({"classes": Classes()}, "p.csv, 3 rows: relevance of each row for its own class: class 1 (2), class 0 (1)"),
+    ):
+        told.clear()
+        gallery(tmp_path / "out", found, **{"classes": Classes(("well", "sick")), "rows": 1, **options}).run(
+            overwrite=True
+        )
+        assert told[0].startswith("p.csv, row 1\n")
+        assert "of the score arrives at the features" in told[0] or "contrast" in options
+        assert told[1:] == [f"mean |R|\n{words}", words]
+
+
+def test_bad_rows_cost_a_line_each(tmp_path):
+    path = tmp_path / "p.csv"
+    path.write_text(
+        "name,age,dose,weight\nann,1,2,3\nbob,x,2,3\n/c d/../e,4,5,6\nfay,1,2\n\nAnn,1e39,0,0\nlast,7,8,9\n"
+    )
+    told = []
+    done = gallery(tmp_path / "out", tables.read(path, 3), targets=(1,), save_relevance=True).run(tell=told.append)
+    assert (done.done, done.failed) == (3, 3)
+    failures = {row["file"].removeprefix(f"{path}:"): row["reason"] for row in table(tmp_path / "out/failures.csv")}
+    assert failures.keys() == {"bob", "fay", "Ann"}
+    assert "line 3, column 'age': 'x' is no finite number" in failures["bob"]
+    assert "line 5: 3 cells. Expected 4" in failures["fay"]
+    assert "float32, which cannot hold 1e+39" in failures["Ann"]
+    assert len(told) == 3
+    keys, _, relevance = relevance_of(tmp_path / "out/p.relevance.csv")
+    assert keys == [f"{path}:{name}" for name in ("ann", "/c d/../e", "last")]
+    np.testing.assert_allclose(relevance, np.array([[1, 2, 3], [4, 5, 6], [7, 8, 9]]) * KERNEL[:, 1], rtol=1e-6)
+    saved = np.load(tmp_path / "out/p.relevance.npy")
+    assert np.isnan(saved).all(axis=1).tolist() == [False, True, False, True, True, False]
+    pictures = {path.name for path in (tmp_path / "out/p").iterdir()}
+    assert len(pictures) == 3
+    assert {"ann.png", "last.png"} < pictures  # and one whose name climbs to no other folder
+
+
+def test_files_that_are_no_tables_cost_a_line(tmp_path):
+    good = written(tmp_path / "a.csv", values(3))
+    (tmp_path / "b.csv").write_text("1,2,3\n4,5,6\n")
+    (tmp_path / "sub").mkdir()
+    written(tmp_path / "sub/a.csv", values(2))
+    names = [(str(good), "a.csv"), (f"{tmp_path}/b.csv", "b.csv"), (f"{tmp_path}/sub/a.csv", "a.csv")]
+    found = tables.run.read_all(names, 3)
+    done = gallery(tmp_path / "out", *found, targets=(1,)).run()
+    assert (done.done, done.failed) == (5, 1)
+    (failure,) = table(tmp_path / "out/failures.csv")
+    assert failure["file"].endswith("b.csv")
+    assert "no header" in failure["reason"]
+    assert len(list((tmp_path / "out").glob("*.relevance.csv"))) == 2  # two tables of one name
+    assert len(list((tmp_path / "out").glob("a*.beeswarm.png"))) == 2
+    assert not list((tmp_path / "out").glob("b*"))
+
+
+def test_rows_without_any_result_leave_no_pictures(tmp_path):
+    (tmp_path / "p.csv").write_text("a,b,c\n1,2,\n,2,3\n")
+    done = gallery(tmp_path / "out", tables.read(tmp_path / "p.csv", 3)).run()
+    assert (done.done, done.failed) == (0, 2)
+    assert not list((tmp_path / "out").glob("*.png"))
+
+
+def test_nothing_of_the_user_is_replaced(tmp_path):
+    """Results lie beside the table, one of whose rows and another file have the names of results."""
+    rows = values(2)
+    path = written(tmp_path / "p.csv", rows, ahead=["id", "mean", "x"])
+    other = written(tmp_path / "p.relevance.csv", rows)
+    before = path.read_bytes(), other.read_bytes()
+    gallery(tmp_path, tables.read(path, 3), tables.read(other, 3), targets=(1,)).run()
+    assert (path.read_bytes(), other.read_bytes()) == before
+    assert len(list(tmp_path.glob("p-*/mean.png"))) == 1
+    assert len(list(tmp_path.glob("*.beeswarm.png"))) == 2
+
+
+def test_preprocessing_and_whole_numbers(tmp_path):
+    found = tables.read(written(tmp_path / "p.csv", [[2, 4, 0], [0, 2, 1]]), 3)
+    job = gallery(tmp_path / "out", found, targets=(1,))
+    object.__setattr__(job, "preprocessing", get_preprocessing("scale:1/2"))
+    assert job.run().high == 2
+    np.testing.assert_allclose(relevance_of(tmp_path / "out/p.relevance.csv")[2][0], [0.1, 4, 0], rtol=1e-6)
+    stack = [keras.Input((3,), dtype="int32"), kl.Embedding(5, 4), kl.Flatten(), kl.Dense(2)]
+    object.__setattr__(job, "explainer", lrp_tf.Explainer(keras.Sequential(stack), "epsilon"))
+    with pytest.raises(LoadError, match="whole numbers"):
+        job.run(overwrite=True)
+    object.__setattr__(job, "preprocessing", get_preprocessing("none"))
+    assert job.run(overwrite=True).done == 2
+
+
+# --- runs that were killed ---------------------------------------------------------------------
+
+
+def test_a_run_that_was_killed_is_completed(tmp_path):
+    """Cut anywhere, in either table, with pictures missing: --resume leaves what one run would have left."""
+    found = tables.read(written(tmp_path / "p.csv", values(8)), 3)
+    job = gallery(tmp_path / "whole", found, targets=("topK:2",), rows=3, batch=2)
+    job.run()
+    names = ("results.csv", "p.relevance.csv")
+    whole = {name: (tmp_path / "whole" / name).read_bytes() for name in names}
+    for number, (results, stored) in enumerate([(0.4, 0.7), (0.7, 0.4), (0.99, 0.99), (0.02, 0.5), (0.5, 0.0), (1, 1)]):
+        out = tmp_path / f"cut{number}"
+        cut = gallery(out, found, targets=("topK:2",), rows=3, batch=2)
+        cut.run()
+        for name, share in zip(names, (results, stored), strict=True):
+            content = whole[name]
+            (out / name).write_bytes(content[: int(share * len(content))])
+        (out / "p/2.1.png").unlink()
+        (out / "p.mean.1.png").unlink()
+        done = cut.run(resume=True)
+        assert done.done + done.skipped == 8
+        assert done.done >= 1  # row 2
+        for name in names:
+            assert sorted((out / name).read_bytes().split(b"\r\n")) == sorted(whole[name].split(b"\r\n")), number
+        assert (out / "p/2.1.png").exists()
+        for picture in ("p.mean.1.png", "p.beeswarm.2.png"):
+            assert (out / picture).read_bytes() == (tmp_path / "whole" / picture).read_bytes()
+
+
+def test_resume_tries_failures_again_and_sees_changed_rows(tmp_path):
+    path = tmp_path / "p.csv"
+    path.write_text("a,b,c\n1,2,3\nx,2,3\n4,5,6\n")
+    assert gallery(tmp_path / "out", tables.read(path, 3), targets=(1,)).run().failed == 1
+    path.write_text("a,b,c\n1,2,3\n7,2,3\n4,5,9\n1,1,1\n")
+    done = gallery(tmp_path / "out", tables.read(path, 3), targets=(1,)).run(resume=True)
+    assert (done.done, done.failed, done.skipped) == (3, 0, 1)  # the first row alone is as it was
+    stored = Store(tmp_path / "out/p.relevance.csv", tables.read(path, 3), 1)
+    places, relevance, _ = stored.read()
+    assert places.tolist() == [0, 1, 2, 3]
+    np.testing.assert_allclose(relevance[:, 0], tables.read(path, 3).values * KERNEL[:, 1], rtol=1e-6)
+    assert [row["file"][-1] for row in table(tmp_path / "out/results.csv")] == ["1", "2", "3", "4"]
+    with pytest.raises(LoadError, match="earlier run"):
+        gallery(tmp_path / "out", tables.read(path, 3)).run()
+    assert gallery(tmp_path / "out", tables.read(path, 3), targets=(1,)).run(overwrite=True).done == 4
+
+
+def test_a_file_of_relevance_with_names_that_mean_something(tmp_path):
+    """Formulas, and the names of our own columns."""
+    names = ("file", "=1+1", "checksum")
+    found = tables.read(written(tmp_path / "p.csv", -values(3), header=names), 3)
+    job = gallery(tmp_path / "out", found, targets=(1,))
+    job.run()
+    with open(tmp_path / "out/p.relevance.csv", newline="", encoding="utf-8") as file:
+        header, *rows = csv.reader(file)
+    assert header[4:] == ["file", "'=1+1", "checksum"]
+    np.testing.assert_allclose(np.array([row[4:] for row in rows], float), found.values * KERNEL[:, 1], rtol=1e-4)
+    assert job.run(resume=True).skipped == 3
+
+
+# --- the command -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def here(lrp, tmp_path):
+    patients().save("model.keras")
+    (tmp_path / "classes.txt").write_text("well\nsick\n")
+    return lrp
+
+
+def test_the_command_explains_tables(here, tmp_path):
+    rows = values(30)
+    written(
+        tmp_path / "p.csv", rows, more=["label", *["sick", "well"] * 15], ahead=["who", *map("p{}".format, range(30))]
+    )
+    common = ("explain", "model.keras", "--composite", "epsilon", "--classes", "classes.txt")
+    code, out, err = here(*common, "--rows", "2", "--target", "sick", "--drop", "label", "p.csv")
+    assert code == 0, err
+    assert "p.csv: the first 2 of 30 rows get a picture (--rows)" in out
+    assert "30 row(s)" in out
+    assert "30 explained" in out
+    assert "p.csv:p3" in [row["file"] for row in table("results/results.csv")]
+    assert sorted(os.listdir("results/p")) == ["p0.png", "p1.png"]
+    np.testing.assert_allclose(relevance_of("results/p.relevance.csv")[2], rows * KERNEL[:, 1], rtol=1e-5, atol=1e-6)
+    code, out, err = here(*common, "p.csv", "--columns", *NAMES, "--id", "who", "--out", "top", "--rows", "0")
+    assert code == 0, err
+    assert "no row gets a picture" in out
+    assert "--target CLASS explains one class" in out
+    assert not os.path.exists("top/p")
+    code, out, err = here(*common, "p.csv", "--out", "bad")
+    assert code == 1
+    assert "5 columns, and the model takes 3 features" in err
+    assert "(--drop)" in err
+    assert "--id" in err
+    code, _, err = here(*common, "p.csv", "--drop", "lable", "--out", "bad")
+    assert code == 1
+    assert "`drop`" not in err
+    assert "--drop: no column has the name 'lable'. Similar names: label" in err
+
+
+def test_each_row_has_a_line_on_the_console(here, tmp_path):
+    written(tmp_path / "p.csv", [[0, 1, 0], [0, -1, 0]])
+    code, out, _ = here("explain", "model.keras", "p.csv", "--classes", "classes.txt", "--format", "svg")
+    assert code == 0
+    assert "p.csv:1: sick 0.982; sick: logit 2; 100 % of the score arrives at the features" in out
+    assert "p.csv:2: well" in out
+    assert (tmp_path / "results/p.beeswarm.svg").exists()
+    code, out, _ = here("explain", "model.keras", "p.csv", "--classes", "classes.txt", "--format", "svg", "--resume")
+    assert code == 0
+    assert "2 finished before" in out
+    code, _, err = here("explain", "model.keras", "p.csv", "--drop", "x", "--format", "svg", "--resume")
+    assert code == 2
+    assert "drop" in err
+
+
+def test_signals_and_tables_go_their_ways(here, tmp_path):
+    (tmp_path / "signal.csv").write_text("volt\n1\n2\n3\n")
+    code, out, err = here("explain", "model.keras", "signal.csv", "--composite", "epsilon")
+    assert code == 0, err
+    assert "1 array(s)" in out
+    np.save("table.npy", values(4))
+    code, out, err = here("explain", "model.keras", "table.npy", "--composite", "epsilon", "--out", "second")
+    assert code == 0, err
+    assert "4 row(s)" in out
+    for options in (["--drop", "a"], ["--columns", "a"], ["--id", "a"], ["--rows", "3"]):
+        code, _, err = here("explain", "model.keras", "signal.csv", *options, "--out", "third")
+        assert code == 2
+        assert f"{options[0]} is an option of tables" in err
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--style", "overlay"], "--style is an option of photographs"),
+        (["--size", "8x8"], "--size is an option"),
+        (["--color-gamma", "0.5"], "--color-gamma is an option"),
+        (["--scale", "run"], "--scale is an option"),
+        (["--show", "abs"], "--show is an option"),
+        (["--colorbar"], "--colorbar is an option"),
+        (["--columns", "age", "--drop", "dose"], "exclude one another"),
+        (["--rows", "-1"], "at least 1"),
+        (["--composite", "epsilon_gamma_box"], "low=-1,high=1"),
+    ],
+)
+def test_options_that_tables_refuse(here, tmp_path, options, words):
+    written(tmp_path / "p.csv", values(2))
+    code, _, err = here("explain", "model.keras", "p.csv", *options)
+    assert code == 2
+    assert words in err
+    assert not os.path.exists("results/results.csv")
+
+
+def test_report_and_check_take_a_row(here, tmp_path):
+    written(tmp_path / "p.csv", [[1, 2, 3], [4, 5, 6], [7, 8, 9]], more=["label", "a", "b", "a"])
+    common = ("--composite", "epsilon", "--drop", "label")
+    code, out, err = here("report", "model.keras", "p.csv", *common, "--target", "1")
+    assert code == 0, err
+    assert "p.csv:1, fed to the model: 1 to 3" in out
+    code, out, _ = here("report", "model.keras", "p.csv:3", *common, "--target", "1")
+    assert "p.csv:3, fed to the model: 7 to 9" in out
+    code, out, err = here("check", "model.keras", "p.csv:2", "--drop", "label")
+    assert code == 0, err
+    assert "p.csv:2" in out
+    for name, more, words in (
+        ("p.csv:9", ["--drop", "label"], "no row 9. Expected 1 to 3"),
+        ("p.csv", [], "4 columns, and the model takes 3 features"),
+        ("p.csv:1", ["--drop", "lable"], "Similar names: label"),
+        ("p.csv", ["--drop", "label", "--size", "8x8"], "--size is an option"),
+        ("q.csv:1", ["--drop", "label"], "a readable CSV file"),
+        ("q.csv", [], "No such file"),
+    ):
+        code, _, err = here("check", "model.keras", name, *more)
+        assert code == 2
+        assert words in err, err
+    (tmp_path / "r.csv").write_text("a,b,c\n1,2,x\n")
+    code, _, err = here("check", "model.keras", "r.csv")
+    assert code == 2
+    assert "r.csv:1: line 2, column 'c'" in err
+
+
+@pytest.mark.slow
+def test_thousands_of_rows_as_users_run_them(tmp_path):
+    """As a process of its own: 5,000 rows of Excel's making, some of them damaged, resumed after a kill."""
+    patients().save(tmp_path / "model.keras")
+    x = np.random.default_rng(1).normal(size=(5000, 3)).round(4)
+    lines = [";".join(f"{value:.4f}".replace(".", ",") for value in row) for row in x]
+    for i in range(0, 5000, 1000):
+        lines[i] = "1,5;#N/A;2"
+    text = "\ufeffage;dose;weight\r\n" + "\r\n".join(lines) + "\r\n"
+    (tmp_path / "p.csv").write_bytes(text.encode())
+    command = [sys.executable, "-m", "lrp_tf", "explain", "model.keras", "p.csv", "--target", "1"]
+    command += ["--composite", "epsilon"]
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    whole = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment)
+    assert whole.returncode == 1, whole.stderr
+    assert "decimal commas" in whole.stdout
+    assert "the first 20 of 5000 rows" in whole.stdout
+    assert "4995 explained" in whole.stdout
+    assert len(table(tmp_path / "results/failures.csv")) == 5
+    keys, _, relevance = relevance_of(tmp_path / "results/p.relevance.csv")
+    assert len(set(keys)) == 4995
+    kept = [i for i in range(5000) if i % 1000]
+    np.testing.assert_allclose(relevance, x[kept] * KERNEL[:, 1], rtol=1e-4, atol=1e-5)
+    assert len(os.listdir(tmp_path / "results/p")) == 19
+    high, low = dots(rgb(tmp_path / "results/p.beeswarm.png"))
+    assert np.nonzero(high[:60])[1].mean() > np.nonzero(low[:60])[1].mean() + 200
+    content = (tmp_path / "results/p.relevance.csv").read_bytes()
+    (tmp_path / "results/p.relevance.csv").write_bytes(content[: len(content) // 2])
+    again = subprocess.run([*command, "--resume"], cwd=tmp_path, capture_output=True, text=True, env=environment)
+    assert again.returncode == 1, again.stderr
+    assert sorted(content.split(b"\r\n")) == sorted((tmp_path / "results/p.relevance.csv").read_bytes().split(b"\r\n"))
+    assert len(table(tmp_path / "results/results.csv")) == 4995

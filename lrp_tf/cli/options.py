@@ -90,9 +90,7 @@ def parser(more: Commands = MappingProxyType({})) -> argparse.ArgumentParser:
     add_rule_options(explain)
     add_picture_options(explain, Path("results"))
     add_volume_options(explain)
-    add_columns(explain)
-    explain.add_argument("--rows", type=_count_or_none, metavar="N",
-                         help="of a table: how many rows get a picture, the first ones; default: 20")  # fmt: skip
+    add_columns(explain, rows=True)
 
     summary = commands.add_parser("summary", help="table of a model: layer, operation, rule")
     add_model_options(summary)
@@ -100,22 +98,20 @@ def parser(more: Commands = MappingProxyType({})) -> argparse.ArgumentParser:
 
     report = commands.add_parser("report", help="table of one image: what each layer received, passed on and absorbed")
     add_model_options(report)
-    report.add_argument("image", metavar="IMAGE")
+    add_image(report)
     add_preprocessing(report)
     add_rule_options(report)
     add_fit(report)
-    add_columns(report)
     add_target(report)
 
     check = commands.add_parser(
         "check", help="whether explanations hold: clone against model, books, samples; exit 0 or 1"
     )
     add_model_options(check)
-    check.add_argument("image", metavar="IMAGE")
+    add_image(check)
     add_preprocessing(check)
     add_rule_options(check)
     add_fit(check)
-    add_columns(check)
 
     export = commands.add_parser("export", help="a SavedModel for TensorFlow Serving that explains what it predicts")
     add_model_options(export)
@@ -199,13 +195,22 @@ def add_contrast(parser: argparse.ArgumentParser) -> None:
                         "one class by number or name")  # fmt: skip
 
 
-def add_columns(parser: argparse.ArgumentParser) -> None:
+def add_image(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("image", metavar="IMAGE", help="file; of a table the first row, or patients.csv:17")
+    add_columns(parser)
+
+
+def add_columns(parser: argparse.ArgumentParser, rows: bool = False) -> None:
+    """The options of tables; `rows`: that of their pictures, too."""
     tables = parser.add_argument_group(
         "tables", "a CSV file with a header, whose rows are the samples (docs/tables.md)"
     )
     tables.add_argument("--columns", nargs="+", action="extend", metavar="NAME", help="the features, in their order")
     tables.add_argument("--drop", nargs="+", action="extend", metavar="NAME", help="columns that are no features")
     tables.add_argument("--id", metavar="NAME", help="the column with the names of the rows")
+    if rows:
+        tables.add_argument("--rows", type=_count_or_none, metavar="N",
+                            help="how many rows get a picture, the first ones; default: 20")  # fmt: skip
 
 
 def add_fit(parser: argparse.ArgumentParser) -> None:

@@ -37,6 +37,9 @@ _OF_PICTURES: dict[str, object] = {
     "colorbar": False,
     "dpi": 100,
     "save_layers": False,
+    "axis": None,
+    "slices": None,
+    "spacing": None,
 }
 _OF_TABLES = ("columns", "drop", "id", "rows")
 

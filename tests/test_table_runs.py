@@ -1,15 +1,12 @@
 """`lrp-tf explain` of tables: pictures of rows and of the whole, results that survive a kill; `report` of a row."""
 
 import csv
-import os
-import subprocess
-import sys
 
 import keras
 import numpy as np
 import pytest
-from helpers import REPOSITORY
 from helpers.pictures import rgb, table
+from helpers.tables import KERNEL, dots, patients, relevance_of, values, written
 from keras import layers as kl
 
 import lrp_tf
@@ -18,41 +15,10 @@ from lrp_tf.files.errors import LoadError
 from lrp_tf.files.loading import Classes, get_preprocessing
 from lrp_tf.tables.store import Store
 
-NAMES = ("age", "dose", "weight")
-KERNEL = np.array([[-0.1, 0.1], [-2.0, 2.0], [0.05, -0.05]], "float32")  # "dose" decides
-
-
-def patients(name="patients"):
-    """A linear model, whose relevance under Epsilon is x * w."""
-    model = keras.Sequential([keras.Input((3,)), kl.Dense(2, activation="softmax", name="logits")], name=name)
-    model.layers[-1].set_weights([KERNEL, np.zeros(2, "float32")])
-    return model
-
-
-def values(count=6, seed=0):
-    return np.random.default_rng(seed).normal(size=(count, 3)).round(4)
-
-
-def written(path, rows, *, header=NAMES, more=(), ahead=()):
-    """A CSV file; `more`: a column behind the others, `ahead`: one before them."""
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        lines = [[*map(str, header)], *([f"{value:g}" for value in row] for row in rows)]
-        for column, place in ((ahead, 0), (more, len(header))):
-            for line, cell in zip(lines, column, strict=False):
-                line.insert(place + (place > 0 and bool(ahead)), cell)
-        csv.writer(file).writerows(lines)
-    return path
-
 
 def gallery(out, *found, **options):
     explainer = lrp_tf.Explainer(patients(), "epsilon")
     return tables.TableGallery(explainer, get_preprocessing("none"), out, tables=found, **options)
-
-
-def relevance_of(path):
-    """Keys, targets and relevance in a file of relevance."""
-    rows = table(path)
-    return [row["file"] for row in rows], [row["target"] for row in rows], [[float(r[n]) for n in NAMES] for r in rows]
 
 
 # --- runs --------------------------------------------------------------------------------------
@@ -86,12 +52,6 @@ def test_relevance_of_all_rows_is_that_of_the_explainer(tmp_path, targets, contr
     assert {row["result"] for row in rows[2 * len(numbers) :]} == {""}
     largest = np.abs(expected).max(axis=-1).ravel()
     assert [float(row["largest_relevance"]) for row in rows] == pytest.approx(largest, rel=1e-5)
-
-
-def dots(picture):
-    """Where the dots of high and of low values are, left of the bar of colours."""
-    picture = picture[:, :-90].astype(int)
-    return (picture[..., 0] > 200) & (picture[..., 2] < 130), (picture[..., 2] > 200) & (picture[..., 0] < 80)
 
 
 def test_pictures_show_the_planted_feature(tmp_path):
@@ -265,157 +225,3 @@ def test_a_file_of_relevance_with_names_that_mean_something(tmp_path):
     assert header[4:] == ["file", "'=1+1", "checksum"]
     np.testing.assert_allclose(np.array([row[4:] for row in rows], float), found.values * KERNEL[:, 1], rtol=1e-4)
     assert job.run(resume=True).skipped == 3
-
-
-# --- the command -------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def here(lrp, tmp_path):
-    patients().save("model.keras")
-    (tmp_path / "classes.txt").write_text("well\nsick\n")
-    return lrp
-
-
-def test_the_command_explains_tables(here, tmp_path):
-    rows = values(30)
-    written(
-        tmp_path / "p.csv", rows, more=["label", *["sick", "well"] * 15], ahead=["who", *map("p{}".format, range(30))]
-    )
-    common = ("explain", "model.keras", "--composite", "epsilon", "--classes", "classes.txt")
-    code, out, err = here(*common, "--rows", "2", "--target", "sick", "--drop", "label", "p.csv")
-    assert code == 0, err
-    assert "p.csv: the first 2 of 30 rows get a picture (--rows)" in out
-    assert "30 row(s)" in out
-    assert "30 explained" in out
-    assert "p.csv:p3" in [row["file"] for row in table("results/results.csv")]
-    assert sorted(os.listdir("results/p")) == ["p0.png", "p1.png"]
-    np.testing.assert_allclose(relevance_of("results/p.relevance.csv")[2], rows * KERNEL[:, 1], rtol=1e-5, atol=1e-6)
-    code, out, err = here(*common, "p.csv", "--columns", *NAMES, "--id", "who", "--out", "top", "--rows", "0")
-    assert code == 0, err
-    assert "no row gets a picture" in out
-    assert "--target CLASS explains one class" in out
-    assert not os.path.exists("top/p")
-    code, out, err = here(*common, "p.csv", "--out", "bad")
-    assert code == 1
-    assert "5 columns, and the model takes 3 features" in err
-    assert "(--drop)" in err
-    assert "--id" in err
-    code, _, err = here(*common, "p.csv", "--drop", "lable", "--out", "bad")
-    assert code == 1
-    assert "`drop`" not in err
-    assert "--drop: no column has the name 'lable'. Similar names: label" in err
-
-
-def test_each_row_has_a_line_on_the_console(here, tmp_path):
-    written(tmp_path / "p.csv", [[0, 1, 0], [0, -1, 0]])
-    code, out, _ = here("explain", "model.keras", "p.csv", "--classes", "classes.txt", "--format", "svg")
-    assert code == 0
-    assert "p.csv:1: sick 0.982; sick: logit 2; 100 % of the score arrives at the features" in out
-    assert "p.csv:2: well" in out
-    assert (tmp_path / "results/p.beeswarm.svg").exists()
-    code, out, _ = here("explain", "model.keras", "p.csv", "--classes", "classes.txt", "--format", "svg", "--resume")
-    assert code == 0
-    assert "2 finished before" in out
-    code, _, err = here("explain", "model.keras", "p.csv", "--drop", "x", "--format", "svg", "--resume")
-    assert code == 2
-    assert "drop" in err
-
-
-def test_signals_and_tables_go_their_ways(here, tmp_path):
-    (tmp_path / "signal.csv").write_text("volt\n1\n2\n3\n")
-    code, out, err = here("explain", "model.keras", "signal.csv", "--composite", "epsilon")
-    assert code == 0, err
-    assert "1 array(s)" in out
-    np.save("table.npy", values(4))
-    code, out, err = here("explain", "model.keras", "table.npy", "--composite", "epsilon", "--out", "second")
-    assert code == 0, err
-    assert "4 row(s)" in out
-    for options in (["--drop", "a"], ["--columns", "a"], ["--id", "a"], ["--rows", "3"]):
-        code, _, err = here("explain", "model.keras", "signal.csv", *options, "--out", "third")
-        assert code == 2
-        assert f"{options[0]} is an option of tables" in err
-
-
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        (["--style", "overlay"], "--style is an option of photographs"),
-        (["--size", "8x8"], "--size is an option"),
-        (["--color-gamma", "0.5"], "--color-gamma is an option"),
-        (["--scale", "run"], "--scale is an option"),
-        (["--show", "abs"], "--show is an option"),
-        (["--colorbar"], "--colorbar is an option"),
-        (["--columns", "age", "--drop", "dose"], "exclude one another"),
-        (["--rows", "-1"], "at least 1"),
-        (["--composite", "epsilon_gamma_box"], "low=-1,high=1"),
-    ],
-)
-def test_options_that_tables_refuse(here, tmp_path, options, words):
-    written(tmp_path / "p.csv", values(2))
-    code, _, err = here("explain", "model.keras", "p.csv", *options)
-    assert code == 2
-    assert words in err
-    assert not os.path.exists("results/results.csv")
-
-
-def test_report_and_check_take_a_row(here, tmp_path):
-    written(tmp_path / "p.csv", [[1, 2, 3], [4, 5, 6], [7, 8, 9]], more=["label", "a", "b", "a"])
-    common = ("--composite", "epsilon", "--drop", "label")
-    code, out, err = here("report", "model.keras", "p.csv", *common, "--target", "1")
-    assert code == 0, err
-    assert "p.csv:1, fed to the model: 1 to 3" in out
-    code, out, _ = here("report", "model.keras", "p.csv:3", *common, "--target", "1")
-    assert "p.csv:3, fed to the model: 7 to 9" in out
-    code, out, err = here("check", "model.keras", "p.csv:2", "--drop", "label")
-    assert code == 0, err
-    assert "p.csv:2" in out
-    for name, more, words in (
-        ("p.csv:9", ["--drop", "label"], "no row 9. Expected 1 to 3"),
-        ("p.csv", [], "4 columns, and the model takes 3 features"),
-        ("p.csv:1", ["--drop", "lable"], "Similar names: label"),
-        ("p.csv", ["--drop", "label", "--size", "8x8"], "--size is an option"),
-        ("q.csv:1", ["--drop", "label"], "a readable CSV file"),
-        ("q.csv", [], "No such file"),
-    ):
-        code, _, err = here("check", "model.keras", name, *more)
-        assert code == 2
-        assert words in err, err
-    (tmp_path / "r.csv").write_text("a,b,c\n1,2,x\n")
-    code, _, err = here("check", "model.keras", "r.csv")
-    assert code == 2
-    assert "r.csv:1: line 2, column 'c'" in err
-
-
-@pytest.mark.slow
-def test_thousands_of_rows_as_users_run_them(tmp_path):
-    """As a process of its own: 5,000 rows of Excel's making, some of them damaged, resumed after a kill."""
-    patients().save(tmp_path / "model.keras")
-    x = np.random.default_rng(1).normal(size=(5000, 3)).round(4)
-    lines = [";".join(f"{value:.4f}".replace(".", ",") for value in row) for row in x]
-    for i in range(0, 5000, 1000):
-        lines[i] = "1,5;#N/A;2"
-    text = "\ufeffage;dose;weight\r\n" + "\r\n".join(lines) + "\r\n"
-    (tmp_path / "p.csv").write_bytes(text.encode())
-    command = [sys.executable, "-m", "lrp_tf", "explain", "model.keras", "p.csv", "--target", "1"]
-    command += ["--composite", "epsilon"]
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    whole = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment)
-    assert whole.returncode == 1, whole.stderr
-    assert "decimal commas" in whole.stdout
-    assert "the first 20 of 5000 rows" in whole.stdout
-    assert "4995 explained" in whole.stdout
-    assert len(table(tmp_path / "results/failures.csv")) == 5
-    keys, _, relevance = relevance_of(tmp_path / "results/p.relevance.csv")
-    assert len(set(keys)) == 4995
-    kept = [i for i in range(5000) if i % 1000]
-    np.testing.assert_allclose(relevance, x[kept] * KERNEL[:, 1], rtol=1e-4, atol=1e-5)
-    assert len(os.listdir(tmp_path / "results/p")) == 19
-    high, low = dots(rgb(tmp_path / "results/p.beeswarm.png"))
-    assert np.nonzero(high[:60])[1].mean() > np.nonzero(low[:60])[1].mean() + 200
-    content = (tmp_path / "results/p.relevance.csv").read_bytes()
-    (tmp_path / "results/p.relevance.csv").write_bytes(content[: len(content) // 2])
-    again = subprocess.run([*command, "--resume"], cwd=tmp_path, capture_output=True, text=True, env=environment)
-    assert again.returncode == 1, again.stderr
-    assert sorted(content.split(b"\r\n")) == sorted((tmp_path / "results/p.relevance.csv").read_bytes().split(b"\r\n"))
-    assert len(table(tmp_path / "results/results.csv")) == 4995

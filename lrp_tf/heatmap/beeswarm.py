@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import Colormap, LinearSegmentedColormap
+from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
@@ -69,30 +70,16 @@ def beeswarm(
     # matplotlib has no axis for 1e-320, hence relevance in units of its power of ten.
     largest = float(np.abs(relevance).max())
     unit = 10.0 ** math.floor(math.log10(largest)) if largest else 1.0
-    relevance = relevance / unit
-    size = np.abs(relevance).mean(axis=0)
+    x = relevance / unit
+    size = np.abs(x).mean(axis=0)
     order = np.argsort(-size, kind="stable")
-    rest, order = order[top:], order[:top]
-    drawn = np.unique(np.linspace(0, len(relevance) - 1, min(len(relevance), DRAWN)).round().astype(int))
-    features = [feature(i, names, None) for i in order]
+    order, rest = order[:top], order[top:]
+    drawn = np.unique(np.linspace(0, len(x) - 1, min(len(x), DRAWN)).round().astype(int))
     notes = [f"{len(rest)} more features, sum of their mean |R| {number(unit * size[rest].sum())}"] if len(rest) else []
-    if len(drawn) < len(relevance):
-        notes.append(f"{len(drawn)} of {len(relevance)} samples are drawn")
-
-    left = round(max(width(text, LABEL) for text in features) * DPI) + 20
-    wide = left + WIDE + BAR
-    title = wrapped(title, (wide - 20) / DPI, TITLE)
-    above, below = 10 + (19 * (title.count("\n") + 1) if title else 0), 48 + (18 if notes else 0)
-    tall = above + ROW * max(len(order), 3) + below  # fewer rows leave no room for the bar of colours
-    drawing = empty_figure(wide, tall)
-    drawing.text(0.5, 1 - 8 / tall, title, ha="center", va="top", fontsize=TITLE, **TEXT_STYLE)
-    drawing.text(0.5, 6 / tall, "; ".join(notes), ha="center", va="bottom", fontsize=LABEL, **TEXT_STYLE)
-    high = (tall - above - below) / tall
-    axes = drawing.add_axes((left / wide, below / tall, WIDE / wide, high))
+    notes += [f"{len(drawn)} of {len(x)} samples are drawn"] if len(drawn) < len(x) else []
     shades = np.stack([_shades(values[:, i])[drawn] for i in order], axis=1)
-    _draw(axes, relevance[np.ix_(drawn, order)], shades, features, unit, cmap)
-    _bar(drawing.add_axes(((left + WIDE + 16) / wide, below / tall, 10 / wide, high)), cmap)
-    return write_figure(path, drawing)
+    features = [feature(i, names, None) for i in order]
+    return write_figure(path, _figure(x[np.ix_(drawn, order)], shades, features, unit, cmap, title, "; ".join(notes)))
 
 
 def placed(x: np.ndarray, diameter: float, height: float) -> np.ndarray | None:
@@ -155,6 +142,24 @@ def _check(relevance: np.ndarray, values: np.ndarray, names: Sequence[str] | Non
         raise ValueError(f"Expected {relevance.shape[1]} names, one for each feature. Received: {len(names)}")
     if top < 1:
         raise ValueError(f"Expected top of at least 1. Received: {top!r}")
+
+
+def _figure(
+    x: np.ndarray, shades: np.ndarray, features: list[str], unit: float, cmap: str | Colormap, title: str, note: str
+) -> Figure:
+    """The dots [N, F] in their rows, the bar of colours, title and note; see `_draw`."""
+    left = round(max(width(text, LABEL) for text in features) * DPI) + 20
+    wide = left + WIDE + BAR
+    title = wrapped(title, (wide - 20) / DPI, TITLE)
+    above, below = 10 + (19 * (title.count("\n") + 1) if title else 0), 48 + (18 if note else 0)
+    tall = above + ROW * max(len(features), 3) + below  # fewer rows leave no room for the bar of colours
+    drawing = empty_figure(wide, tall)
+    drawing.text(0.5, 1 - 8 / tall, title, ha="center", va="top", fontsize=TITLE, **TEXT_STYLE)
+    drawing.text(0.5, 6 / tall, note, ha="center", va="bottom", fontsize=LABEL, **TEXT_STYLE)
+    high = (tall - above - below) / tall
+    _draw(drawing.add_axes((left / wide, below / tall, WIDE / wide, high)), x, shades, features, unit, cmap)
+    _bar(drawing.add_axes(((left + WIDE + 16) / wide, below / tall, 10 / wide, high)), cmap)
+    return drawing
 
 
 def _draw(

@@ -150,7 +150,9 @@ def test_thousands_of_rows_as_users_run_them(tmp_path):
     keys, _, relevance = relevance_of(tmp_path / "results/p.relevance.csv")
     assert len(set(keys)) == 4995
     kept = [i for i in range(5000) if i % 1000]
-    np.testing.assert_allclose(relevance, x[kept] * KERNEL[:, 1], rtol=1e-4, atol=1e-5)
+    logits = (x[kept] @ KERNEL[:, 1])[:, None]
+    shares = logits / (logits + 1e-6 * np.sign(logits))  # the stabiliser takes its share of small logits
+    np.testing.assert_allclose(relevance, x[kept] * KERNEL[:, 1] * shares, rtol=1e-3, atol=1e-5)
     assert len(os.listdir(tmp_path / "results/p")) == 19
     high, low = dots(rgb(tmp_path / "results/p.beeswarm.png"))
     assert np.nonzero(high[:60])[1].mean() > np.nonzero(low[:60])[1].mean() + 200

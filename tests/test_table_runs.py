@@ -12,7 +12,7 @@ from keras import layers as kl
 import lrp_tf
 from lrp_tf import tables
 from lrp_tf.files.errors import LoadError
-from lrp_tf.files.loading import Classes, get_preprocessing
+from lrp_tf.files.loading import Classes, Preprocessing, get_preprocessing
 from lrp_tf.tables.store import Store
 
 
@@ -140,6 +140,31 @@ def test_rows_without_any_result_leave_no_pictures(tmp_path):
     done = gallery(tmp_path / "out", tables.read(tmp_path / "p.csv", 3)).run()
     assert (done.done, done.failed) == (0, 2)
     assert not list((tmp_path / "out").glob("*.png"))
+
+
+@pytest.mark.parametrize("batch", [1, 2, 8])
+def test_numbers_that_overflow_cost_their_row(tmp_path, batch):
+    """In the model, or in a preprocessing: the others of the batch have the relevance that they have alone."""
+    path = written(tmp_path / "p.csv", [[1, 2, 3], [1, 3e38, 1], [4, 5, 6], [-1, 2, 2], [7, 8, 9]])
+    job = gallery(tmp_path / "out", tables.read(path, 3), targets=(1,), batch=batch)
+    object.__setattr__(job, "preprocessing", Preprocessing("roots", lambda x: np.where(x < 0, np.nan, x)))
+    done = job.run()
+    assert (done.done, done.failed) == (3, 2)
+    reasons = {row["file"][-1]: row["reason"] for row in table(tmp_path / "out/failures.csv")}
+    assert "overflow" in reasons["2"]
+    assert "NaN" in reasons["4"]
+    keys, _, relevance = relevance_of(tmp_path / "out/p.relevance.csv")
+    assert [key[-1] for key in keys] == ["1", "3", "5"]
+    np.testing.assert_allclose(relevance, np.array([[1, 2, 3], [4, 5, 6], [7, 8, 9]]) * KERNEL[:, 1], rtol=1e-6)
+
+
+def test_a_model_that_is_broken_ends_the_run(tmp_path):
+    model = patients()
+    model.layers[-1].set_weights([KERNEL * np.nan, np.zeros(2)])
+    job = gallery(tmp_path / "out", tables.read(written(tmp_path / "p.csv", values(3)), 3))
+    object.__setattr__(job, "explainer", lrp_tf.Explainer(model, "epsilon"))
+    with pytest.raises(ValueError, match="finite weights"):
+        job.run()
 
 
 def test_nothing_of_the_user_is_replaced(tmp_path):

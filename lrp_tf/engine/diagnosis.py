@@ -184,6 +184,10 @@ ADVICE = (
 )
 
 
+class InputError(ValueError):
+    """A sample has no relevance because its own numbers are NaN or Inf, or overflow in the model."""
+
+
 def raise_where_it_began(
     clone: Clone, inputs: list[tf.Tensor], initial: tf.Tensor, relevances: list[tf.Tensor]
 ) -> None:
@@ -194,7 +198,7 @@ def raise_where_it_began(
         relevances: what the compiled pass found.
 
     Raises:
-        ValueError: names the input, weight, layer or rule that made the first NaN or Inf.
+        ValueError: names the input, weight, layer or rule that made the first NaN or Inf. InputError: the input did.
     """
     forward = _check_forward(clone, inputs)
     _check_backward(clone, forward, initial)
@@ -217,7 +221,7 @@ def _check_forward(clone: Clone, inputs: list[tf.Tensor]) -> Forward:
     for name, x in zip(clone.graph.input_names, inputs, strict=True):
         if count := _bad(x):
             samples = np.unique(np.argwhere(~np.isfinite(x.numpy()))[:, 0])[:10].tolist()
-            raise ValueError(
+            raise InputError(
                 f"Input {name!r} holds {count} NaN or Inf value(s), in sample(s) {samples}. Expected finite numbers."
             )
     forward = clone.forward(inputs)
@@ -229,7 +233,7 @@ def _check_forward(clone: Clone, inputs: list[tf.Tensor]) -> Forward:
                     "value(s). Expected finite weights. Remedy: load a checkpoint from before training diverged."
                 )
         if any(_bad(forward.values[ref], infinite=_wants_finite(clone, step)) for ref in step.outputs):
-            raise ValueError(
+            raise InputError(
                 f"Layer {step.path!r} ({step.operation}) is the first whose output holds NaN or Inf, with finite "
                 "inputs and weights: its values overflow. Remedy: check the range of the input."
             )

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from lrp_tf.engine import targets
 from lrp_tf.engine.contrast import SameClassError
+from lrp_tf.engine.diagnosis import InputError
 from lrp_tf.explainer import Explainer, Explanation
 from lrp_tf.files.loading import Classes
 from lrp_tf.gallery.ahead import ahead
@@ -119,7 +120,7 @@ class Explaining:
         for x, indices in ahead((tf.convert_to_tensor(x), indices) for x, indices in self.stream.batches(paths)):
             try:
                 yield found(x), indices
-            except SameClassError:  # of one image, which the others must not pay for
+            except (SameClassError, InputError):  # of one image, which the others must not pay for
                 for row, index in enumerate(map(int, indices)):
                     try:
                         alone = found(x[row : row + 1])
@@ -128,6 +129,8 @@ class Explaining:
                         self.stream.fail(
                             index, f"it is seen as {name}, and so nothing speaks for it rather than {name}"
                         )
+                    except InputError as error:
+                        self.stream.fail(index, str(error))
                     else:
                         yield alone, indices[row : row + 1]
 

@@ -71,6 +71,36 @@ def test_a_scan_is_read_as_it_is_stored(tmp_path, name):
     np.testing.assert_array_equal(found.space.affine, AFFINE)
 
 
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [("c8", "complex64"), ([("R", "u1"), ("G", "u1"), ("B", "u1")], "colours")],
+)
+def test_voxels_that_are_no_real_numbers_are_refused(tmp_path, kind, words):
+    nibabel.save(nibabel.Nifti1Image(np.zeros((3, 4, 5), kind), AFFINE), tmp_path / "x.nii")
+    with refused(ArrayError, "real numbers", words):
+        files.read(tmp_path / "x.nii")
+
+
+@pytest.mark.parametrize("kind", ["nifti2", "big"])
+def test_headers_of_other_kinds(tmp_path, kind, capfd):
+    """Relevance is written with the codes and units of the scan; nibabel's remarks stay off the terminal."""
+    voxels = RNG.normal(size=SHAPE).astype("float32")
+    header = nibabel.Nifti2Header() if kind == "nifti2" else nibabel.Nifti1Header(endianness=">")
+    image = (nibabel.Nifti2Image if kind == "nifti2" else nibabel.Nifti1Image)(voxels, AFFINE, header)
+    image.set_sform(AFFINE, 4)
+    image.header.set_xyzt_units("mm", "sec")
+    nibabel.save(image, tmp_path / "x.nii")
+    capfd.readouterr()
+    found = files.read(tmp_path / "x.nii")
+    np.testing.assert_array_equal(found.values, voxels)
+    nifti.write(tmp_path / "r.nii.gz", found.values, found.space)
+    written = nibabel.load(tmp_path / "r.nii.gz")
+    np.testing.assert_array_equal(written.get_fdata(dtype=np.float32), voxels)
+    assert int(written.header["sform_code"]) == 4
+    assert written.header.get_xyzt_units() == ("mm", "sec")
+    assert capfd.readouterr() == ("", "")
+
+
 def damage(path, kind):
     scan(path.with_name("whole.nii"))
     data = bytearray(path.with_name("whole.nii").read_bytes())

@@ -58,6 +58,10 @@ def read(path: Path, limit: int) -> Array:
             image = nib.load(path)
             if math.prod(image.shape) > limit:
                 raise ArrayError(f"expected one sample in each file. Received: a volume of shape {image.shape}")
+            if (
+                kind := image.get_data_dtype()
+            ).kind not in "fiu":  # complex numbers would lose a part, colours have three
+                raise ArrayError(f"expected voxels that are real numbers. Received: {_type_name(kind)}")
             voxels = image.get_fdata(dtype=np.float32, caching="unchanged")
             affine = np.array(image.affine, np.float64)
         except ArrayError:
@@ -85,13 +89,18 @@ def write(path: Path, relevance: np.ndarray, space: Space | None) -> None:
         kept.set_data_dtype(np.float32)
         kept["cal_min"] = kept["cal_max"] = 0  # the window of the scan, not of relevance
         kept["descrip"] = b"relevance, lrp_tf"
-    image = nib.Nifti1Image(np.asarray(relevance, np.float32), affine, kept)
+    with _quiet():  # the header of a NIfTI-2 file becomes one of NIfTI-1
+        image = nib.Nifti1Image(np.asarray(relevance, np.float32), affine, kept)
     data = gzip.compress(image.to_bytes(), compresslevel=1, mtime=0)  # relevance hardly gets smaller at higher levels
     atomic(path, lambda temporary: temporary.write_bytes(data))
 
 
 def _spans(affine: np.ndarray) -> bool:
     return bool(affine.shape == (4, 4) and np.isfinite(affine).all() and np.linalg.matrix_rank(affine[:3, :3]) == 3)
+
+
+def _type_name(kind: np.dtype) -> str:
+    return "colours" if kind.fields else str(kind)
 
 
 def _reason(error: Exception) -> str:

@@ -170,8 +170,7 @@ def _draw_long(
     """Many points: for each column of pixels a box from the smallest to the largest value there."""
     starts = np.linspace(0, len(x), COLUMNS + 1).astype(int)[:-1]
     low, high = np.minimum.reduceat(y, starts), np.maximum.reduceat(y, starts)
-    most, least = np.maximum.reduceat(relevance, starts), np.minimum.reduceat(relevance, starts)
-    colours = paint_of(np.where(most >= -least, most, least))
+    colours = paint_of(strongest(relevance, starts))
     # A column reaches to the first point of the next, as the line would.
     following = np.append(starts[1:], len(x) - 1)
     low, high = np.minimum(low, y[following]), np.maximum(high, y[following])
@@ -181,6 +180,12 @@ def _draw_long(
     edges = _on_grey(colours) / 255.0
     axes.add_collection(PolyCollection(list(boxes), facecolors=edges, edgecolors=edges, linewidths=0.8, zorder=3))
     _strip(axes, np.append(left, right[-1]), colours)
+
+
+def strongest(relevance: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    """Of relevance [T] the entry of the largest |R|, with its sign, in each part that begins at `starts`."""
+    most, least = np.maximum.reduceat(relevance, starts), np.minimum.reduceat(relevance, starts)
+    return np.where(most >= -least, most, least)
 
 
 def _strip(axes: Axes, edges: np.ndarray, colours: np.ndarray) -> None:

@@ -1,6 +1,7 @@
 """Volumes: `heatmap.save` and `figure` draw slices of them; `lrp-tf explain` of scans is in test_scans.py."""
 
 import re
+from types import SimpleNamespace
 
 import nibabel
 import numpy as np
@@ -224,3 +225,14 @@ def test_a_picture_of_three_axes_stays_a_picture(tmp_path):
     relevance = RNG.normal(size=(9, 7, 3))
     heatmap.save(tmp_path / "x.png", relevance)
     np.testing.assert_array_equal(rgb(tmp_path / "x.png"), heatmap.to_rgb(relevance))
+
+
+def test_a_notebook_shows_what_save_writes(tmp_path, monkeypatch):
+    shown = []
+    display = SimpleNamespace(display=shown.append, Image=lambda data: data)
+    monkeypatch.setattr("lrp_tf.heatmap.figures._notebook", lambda: display)
+    options = {"axis": "peak", "spacing": (2, 1, 1), "style": "overlay", "title": "t"}
+    image = RNG.normal(size=SHAPE)
+    heatmap.show(blob(), image, **options)
+    heatmap.save(tmp_path / "x.png", blob(), image=image, **options)
+    assert shown == [(tmp_path / "x.png").read_bytes()]

@@ -9,6 +9,7 @@ import pytest
 from helpers.checking import raises
 from helpers.pictures import rgb
 
+from benchmarks import phantom
 from lrp_tf import heatmap
 from lrp_tf.heatmap.orientation import views_of
 from lrp_tf.heatmap.smoothing import smooth, smooth_volume
@@ -236,3 +237,11 @@ def test_a_notebook_shows_what_save_writes(tmp_path, monkeypatch):
     heatmap.show(blob(), image, **options)
     heatmap.save(tmp_path / "x.png", blob(), image=image, **options)
     assert shown == [(tmp_path / "x.png").read_bytes()]
+
+
+def test_phantoms_have_their_lesion_where_their_class_says():
+    for seed in range(4):
+        voxels, left, lesion = phantom.phantom(seed)
+        place = phantom.AFFINE @ [*np.argwhere(lesion).mean(axis=0), 1]
+        assert (place[0] < 0) == bool(left)
+        assert voxels[lesion].mean() > voxels.mean() + 0.3

@@ -1,15 +1,16 @@
 """Volumes: `heatmap.save` and `figure` draw slices of them; `lrp-tf explain` of scans is in test_scans.py."""
 
+import importlib.util
 import re
 from types import SimpleNamespace
 
 import nibabel
 import numpy as np
 import pytest
+from helpers import REPOSITORY
 from helpers.checking import raises
 from helpers.pictures import rgb
 
-from benchmarks import phantom
 from lrp_tf import heatmap
 from lrp_tf.heatmap.orientation import views_of
 from lrp_tf.heatmap.smoothing import smooth, smooth_volume
@@ -240,6 +241,9 @@ def test_a_notebook_shows_what_save_writes(tmp_path, monkeypatch):
 
 
 def test_phantoms_have_their_lesion_where_their_class_says():
+    spec = importlib.util.spec_from_file_location("phantom", REPOSITORY / "benchmarks/phantom.py")
+    phantom = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(phantom)
     for seed in range(4):
         voxels, left, lesion = phantom.phantom(seed)
         place = phantom.AFFINE @ [*np.argwhere(lesion).mean(axis=0), 1]

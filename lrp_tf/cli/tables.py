@@ -104,7 +104,12 @@ def tables_of(
             first = f"the first {rows} of {len(table.labels)} rows get a picture" if rows else "no row gets a picture"
             say(f"{printable(table.path)}: {first} (--rows); tables and the pictures of the whole hold all")
     if options.target == ["top1"] and any(len(table.labels) > 1 for table in tables):
-        say("Each row is explained for its own top class; --target CLASS explains one class of all rows, as SHAP does.")
+        single = explainer.graph.outputs[0].shape in ((), (1,))
+        say(
+            "Each row is explained for the sign of its output; --target 1 explains the output itself."
+            if single
+            else "Each row is explained for its own class; --target CLASS explains one class of all rows, as SHAP does."
+        )
     return listed(tables), {"tables": tables, "rows": rows}
 
 

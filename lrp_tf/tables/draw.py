@@ -54,7 +54,9 @@ def draw_whole(
         OSError: the folder cannot be written.
     """
     for k, number in enumerate(numbered(relevance.shape[1])):
-        told = f"{Path(table.path).name}, {_rows(len(relevance))}: {_target([names[k] for names in classes])}{rather}"
+        target = f"target {k + 1} of each row" if number else "each row's own class"
+        named = _target([names[k] for names in classes], target)
+        told = f"{Path(table.path).name}, {_rows(len(relevance))}: relevance for {named}{rather}"
         heatmap.table(f"{base}.mean{number}.{form}", relevance[:, k], table.names, title=f"mean |R|\n{told}")
         heatmap.beeswarm(f"{base}.beeswarm{number}.{form}", relevance[:, k], values, names=table.names, title=told)
 
@@ -63,11 +65,10 @@ def _rows(count: int) -> str:
     return f"{count} row{'s' if count != 1 else ''}"
 
 
-def _target(names: Sequence[str]) -> str:
-    """What was explained of the rows, in words."""
+def _target(names: Sequence[str], several: str) -> str:
+    """What was explained of the rows, in words; `several`: what they are, if they differ."""
     counts = collections.Counter(names).most_common()
     if len(counts) == 1:
-        return f"relevance for {counts[0][0]}"
+        return counts[0][0]
     listed = ", ".join(f"{name} ({count})" for name, count in counts[:4])
-    more = f" and {len(counts) - 4} more" if len(counts) > 4 else ""
-    return f"relevance of each row for its own class: {listed}{more}"
+    return f"{several}: {listed}{f' and {len(counts) - 4} more' if len(counts) > 4 else ''}"

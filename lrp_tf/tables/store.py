@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import csv
+import itertools
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from lrp_tf.gallery import ledger
-from lrp_tf.gallery.ledger import PATH, CsvTable, from_cell, to_cell
+from lrp_tf.atomic import atomic
+from lrp_tf.gallery.ledger import PATH, CsvTable, from_cell, to_cell, to_csv
 from lrp_tf.tables.files import Table
 
 _AHEAD = ("file", "target", "target_name", "checksum")
@@ -25,6 +27,7 @@ class Store:
     def __init__(self, path: Path, table: Table, count: int) -> None:
         self.path, self.table, self.count = path, table, count
         self.header = (*_AHEAD, *map(to_cell, table.names))
+        self.places = {table.key(i): i for i in range(len(table.labels))}
         self.file = CsvTable(path, self.header, {}, append=True)
 
     def __enter__(self) -> Store:
@@ -45,39 +48,49 @@ class Store:
 
     def finished(self) -> set[str]:
         """Keys of the rows whose relevance an earlier run wrote, if the table still holds the same numbers there."""
-        return set(self._found())
+        return {key for key, _ in self._found()}
 
-    def keep(self, keys: Mapping[str, object]) -> None:
+    def keep(self, keys: Container[str]) -> None:
         """Leave out all rows but these."""
-        kept = [line for key, lines in self._found().items() if key in keys for line in lines]
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        ledger.write_text(self.path, ledger.to_csv([self.header, *kept]))
+
+        def write(path: Path) -> None:
+            with open(path, "wb") as file:
+                file.write(to_csv([self.header]).encode())
+                for key, lines in self._found():
+                    if key in keys:
+                        file.write(to_csv(lines).encode("utf-8", "surrogateescape"))
+
+        atomic(self.path, write)
 
     def read(self) -> tuple[np.ndarray, np.ndarray, list[list[str]]]:
-        """All that is there, in the order of the table: indices of rows [M], relevance [M, k, F], names of targets."""
-        places = {self.table.key(i): i for i in range(len(self.table.labels))}
-        found = sorted((places[key], lines) for key, lines in self._found().items())
-        relevance = np.array([[line[len(_AHEAD) :] for line in lines] for _, lines in found], np.float64)
-        names = [[from_cell(line[2]) if line[2] != line[1] else f"class {line[1]}" for line in lines]
-                 for _, lines in found]  # fmt: skip
-        return np.array([i for i, _ in found], int), relevance, names
+        """All that is there, in the order of the table.
 
-    def _found(self) -> dict[str, list[list[str]]]:
-        """Key of a row -> its lines, for rows that are there as a whole, unchanged since."""
+        Returns:
+            Indices of rows [M], relevance float32 [M, k, F], and the names of each row's targets [M][k].
+        """
+        relevance = np.full((len(self.table.labels), self.count, len(self.table.names)), np.nan, np.float32)
+        names: dict[int, list[str]] = {}
+        for key, lines in self._found():
+            place = self.places[key]
+            relevance[place] = [list(map(float, line[len(_AHEAD) :])) for line in lines]
+            names[place] = [from_cell(line[2]) if line[2] != line[1] else f"class {line[1]}" for line in lines]
+        found = sorted(names)
+        return np.array(found, int), relevance[found], [names[place] for place in found]
+
+    def _found(self) -> Iterator[tuple[str, list[list[str]]]]:
+        """(key, lines) of each row that is there as a whole, and of which the table has not changed since."""
         if not self.path.exists():
-            return {}
-        lines = ledger.complete_rows(self.path, len(self.header))
-        if not lines or tuple(lines[0]) != self.header:
-            return {}
-        by_key: dict[str, list[list[str]]] = {}
-        for line in lines[1:]:
-            by_key.setdefault(from_cell(line[0], PATH), []).append(line)
-        places = {self.table.key(i): i for i in range(len(self.table.labels))}
-        return {
-            key: rows
-            for key, rows in by_key.items()
-            if key in places and len(rows) == self.count and {row[3] for row in rows} == {self._checksum(places[key])}
-        }
+            return
+        with open(self.path, encoding="utf-8", errors="surrogateescape", newline="") as file:
+            rows = csv.reader(line for line in file if line.endswith(("\n", "\r")))  # the last may have been cut off
+            if tuple(next(rows, ())) != self.header:
+                return
+            for cell, group in itertools.groupby(rows, key=lambda row: row[0] if row else ""):
+                key, lines = from_cell(cell, PATH), list(group)
+                whole = len(lines) == self.count and all(len(line) == len(self.header) for line in lines)
+                if whole and key in self.places and {line[3] for line in lines} == {self._checksum(self.places[key])}:
+                    yield key, lines
 
     def _checksum(self, row: int) -> str:
         """Of the numbers of a row, so that a run that is resumed sees where the table has changed."""

@@ -89,7 +89,7 @@ setup(
     license="MIT",
     license_files=["LICENSE"],
     packages=find_packages(include=["lrp_tf", "lrp_tf.*"]),
-    package_data={"lrp_tf": ["py.typed"]},
+    package_data={"lrp_tf": ["py.typed", "gallery/page/*.html", "gallery/page/*.css", "gallery/page/*.js"]},
     # TensorFlow has no wheels for Python 3.14 yet.
     python_requires=">=3.11,<3.14",
     install_requires=[

@@ -14,7 +14,7 @@ from helpers.pictures import photo, photos
 
 import lrp_tf
 from lrp_tf import composites
-from lrp_tf.cli import options as parse
+from lrp_tf.cli import composite_option as parse
 from lrp_tf.files import images
 
 TEXT = "first: box -2 300; Dense: gamma 0.5; all: epsilon"

@@ -18,7 +18,7 @@ from skimage import data
 
 import lrp_tf
 from lrp_tf.cli import comparing, options
-from lrp_tf.cli.options import NamedPreset, Written
+from lrp_tf.cli.composite_option import NamedPreset, Written
 from lrp_tf.evaluate import baselines
 from lrp_tf.files import images
 

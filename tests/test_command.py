@@ -12,7 +12,7 @@ from helpers.pictures import photos, table
 
 import lrp_tf
 from lrp_tf import cli, composites, heatmap, rules
-from lrp_tf.cli import options
+from lrp_tf.cli import composite_option, options
 from lrp_tf.files import images
 from lrp_tf.heatmap import look
 
@@ -76,14 +76,14 @@ def test_help_and_mistakes_need_no_tensorflow(arguments, code):
 
 
 def test_options_know_the_names_that_their_modules_own():
-    assert tuple(composites.PRESETS) == options.PRESETS
-    assert composites.FOR_TRANSFORMERS == options.FOR_TRANSFORMERS
+    assert tuple(composites.PRESETS) == composite_option.PRESETS
+    assert composites.FOR_TRANSFORMERS == composite_option.FOR_TRANSFORMERS
     assert images.FITS == options.FITS
     assert images.MAX_PIXELS == options.MAX_PIXELS
     assert look.STYLES == options.STYLES
     assert look.FORMATS == options.FORMATS
     assert heatmap.PALETTES == options.PALETTES
-    assert rules.base.WHEN_EMPTY == options.WHEN_EMPTY
+    assert rules.base.WHEN_EMPTY == composite_option.WHEN_EMPTY
 
 
 def test_the_driver_of_vgg_offers_the_nets_that_loading_has():

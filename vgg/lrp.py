@@ -24,7 +24,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description="Heatmaps of what VGG sees: photograph beside relevance.")
+    parser = options.Intermixed(description="Heatmaps of what VGG sees: photograph beside relevance.")
     options.add_images(parser)
     parser.add_argument("--model", choices=["vgg16", "vgg19"], default="vgg16", help="default: vgg16")
     parser.add_argument("--weights", default="imagenet", metavar="imagenet|FILE",
@@ -32,13 +32,13 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--classes", type=Path, metavar="FILE",
                         help="class names: JSON, or one per line; default: ImageNet's")  # fmt: skip
     parser.add_argument("--unsafe", action="store_true", help="run Python code that --weights FILE carries")
-    options.add_rule_options(parser)
+    options.add_rule_options(parser, several=True)
     options.add_picture_options(parser, OUT)
     return parser
 
 
 def explain(chosen: argparse.Namespace) -> int:
-    from lrp_tf.cli import commands  # not before: --help needs no TensorFlow
+    from lrp_tf.cli.explain import explain_images  # not before: --help needs no TensorFlow
     from lrp_tf.files import loading
 
     model = loading.vgg(chosen.model, chosen.weights, unsafe=chosen.unsafe)
@@ -50,7 +50,7 @@ def explain(chosen: argparse.Namespace) -> int:
     # Both were trained on pixels as Caffe has them: BGR, minus the mean colour.
     preprocessing = loading.get_preprocessing(chosen.model)
     identity = [chosen.model, chosen.weights]
-    return commands.explain_images(model, chosen, preprocessing, classes, identity)
+    return explain_images(model, chosen, preprocessing, classes, identity)
 
 
 if __name__ == "__main__":

@@ -86,14 +86,14 @@ def _lines(path: Path, values: np.ndarray, title: str, array: Array, paint: Pain
 
 def _planes(path: Path, values: np.ndarray, title: str, array: Array, paint: Paint, look: Look) -> None:
     """An array beside its relevance: [T, C] with the time to the right, [H, W, C], or frames [T, H, W, C]."""
-    shown, labels = _bytes(array.values), None
+    shown, labels = in_bytes(array.values), None
     if array.values.ndim == 2:
-        pictures = [[_grey(shown.T), _coloured(values.T, paint)]]
+        pictures = [[grey(shown.T), _coloured(values.T, paint)]]
     elif array.values.ndim == 3:
-        pictures = [[_picture(shown), _coloured(values, paint)]]
+        pictures = [[picture_of(shown), _coloured(values, paint)]]
     else:
-        chosen = _evenly(len(values))
-        tiles = [(_picture(shown[t]), _coloured(values[t], paint)) for t in chosen]
+        chosen = chosen_frames(len(values))
+        tiles = [(picture_of(shown[t]), _coloured(values[t], paint)) for t in chosen]
         across = math.ceil(len(tiles) / math.ceil(len(tiles) / _ACROSS))  # rows of one length, where there are several
         rows = [tiles[i : i + across] for i in range(0, len(tiles), across)]
         pictures = [[tile[part] for tile in row] for row in rows for part in (0, 1)]
@@ -128,7 +128,7 @@ def _coloured(values: np.ndarray, paint: Paint) -> np.ndarray:
     return heatmap.to_rgb(values, **dataclasses.asdict(paint))
 
 
-def _bytes(values: np.ndarray) -> np.ndarray:
+def in_bytes(values: np.ndarray) -> np.ndarray:
     """uint8, from the range 0..255 of pixels, 0..1, or the range of the whole array."""
     values = values.astype(np.float64)
     low, high = values.min(), values.max()
@@ -139,15 +139,15 @@ def _bytes(values: np.ndarray) -> np.ndarray:
     return np.rint((values - low) / ((high - low) or 1.0) * 255).astype(np.uint8)
 
 
-def _picture(pixels: np.ndarray) -> np.ndarray:
+def picture_of(pixels: np.ndarray) -> np.ndarray:
     """uint8 [H, W, C] as RGB: colours of three channels, else the mean in grey."""
-    return pixels if pixels.shape[-1] == 3 else _grey(np.rint(pixels.mean(axis=-1)).astype(np.uint8))
+    return pixels if pixels.shape[-1] == 3 else grey(np.rint(pixels.mean(axis=-1)).astype(np.uint8))
 
 
-def _grey(pixels: np.ndarray) -> np.ndarray:
+def grey(pixels: np.ndarray) -> np.ndarray:
     return np.repeat(pixels[..., None], 3, axis=-1)
 
 
-def _evenly(length: int) -> list[int]:
+def chosen_frames(length: int) -> list[int]:
     """The frames that are drawn."""
     return sorted({round(t) for t in np.linspace(0, length - 1, min(length, FRAMES))})

@@ -15,11 +15,13 @@ from lrp_tf.arrays.draw import draw, suffixes, values_of
 from lrp_tf.arrays.form import ArrayForm, array_form
 from lrp_tf.arrays.sample import Array
 from lrp_tf.arrays.stream import ArrayStream
+from lrp_tf.arrays.tiles import tiles
 from lrp_tf.files.errors import LoadError
 from lrp_tf.files.loading import Preprocessing
 from lrp_tf.gallery.draw import first_stride, save_array
 from lrp_tf.gallery.medium import Medium
 from lrp_tf.gallery.run import Gallery, Outcome
+from lrp_tf.gallery.tiles import Tiles
 from lrp_tf.heatmap.look import Look
 from lrp_tf.heatmap.volumes import Slicing
 from lrp_tf.heatmap.volumes import values_of as values_of_volume
@@ -69,6 +71,9 @@ class Arrays:
             draw(base, maps, titles, shown, self.look, run)
         else:
             volumes.draw(base, maps, titles, shown, self.look, self.slicing, run)
+
+    def tiles(self, maps: Sequence[np.ndarray], titles: Sequence[str], shown: Array, run: float | None) -> Tiles:
+        return tiles(maps, shown, self.look, run)
 
 
 @dataclasses.dataclass(frozen=True)

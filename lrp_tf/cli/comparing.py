@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 from lrp_tf.cli import options
-from lrp_tf.cli.options import NamedPreset, Written
+from lrp_tf.cli.composite_option import NamedPreset, Written, composite
 
 # The modules that define these need TensorFlow; a test compares both.
 BASELINES = ("absolute", "sobel", "centre", "random")
@@ -69,7 +69,7 @@ def composite_list(text: str) -> list[NamedPreset | Written]:
             joined[-1] += f",{part}"
         else:
             joined.append(part)
-    return [options.composite(part.strip()) for part in joined if part.strip()]
+    return [composite(part.strip()) for part in joined if part.strip()]
 
 
 def named_list(text: str) -> list[NamedPreset]:

@@ -19,8 +19,8 @@ import numpy as np
 
 from lrp_tf import evaluate, gradients
 from lrp_tf.cli import comparing, given
+from lrp_tf.cli.composite_option import NamedPreset
 from lrp_tf.cli.messages import message_of
-from lrp_tf.cli.options import NamedPreset
 from lrp_tf.cli.progress import ProgressBar
 from lrp_tf.evaluate import baselines
 from lrp_tf.evaluate.protocol import Array, Explain

@@ -15,7 +15,7 @@ import numpy as np
 
 from lrp_tf import composites, rules
 from lrp_tf.arrays import files as array_files
-from lrp_tf.cli.options import FOR_TRANSFORMERS, PRESETS, NamedPreset, RelativeFactor, Written
+from lrp_tf.cli.composite_option import FOR_TRANSFORMERS, PRESETS, NamedPreset, RelativeFactor, Written
 from lrp_tf.engine import contrast as contrasts
 from lrp_tf.engine import targets
 from lrp_tf.engine.contrast import KINDS

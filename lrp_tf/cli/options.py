@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import ast
-import re
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
 import lrp_tf
+from lrp_tf.cli.composite_option import PRESETS, composite, spread
 from lrp_tf.cli.volume_options import add_volume_options
 
 # The modules that define these names need TensorFlow or matplotlib; a test compares both.
-PRESETS = (
-    *("epsilon", "epsilon_plus", "epsilon_plus_flat", "epsilon_alpha2_beta1", "epsilon_alpha2_beta1_flat"),
-    *("epsilon_gamma_box", "tutorial", "attn_lrp", "cp_lrp"),
-)
-FOR_TRANSFORMERS = ("attn_lrp", "cp_lrp")
 FITS = ("squash", "crop", "pad")
 STYLES = ("side-by-side", "overlay", "heatmap")
 FORMATS = ("png", "jpg", "webp", "pdf", "svg")
@@ -39,7 +33,7 @@ PALETTES = (
     "gray",
 )
 MAX_PIXELS = 50_000_000
-WHEN_EMPTY = ("absorb", "magnitude", "uniform")
+DEFAULT = "epsilon_plus_flat"  # of --composite
 
 
 class _Version(argparse.Action):
@@ -52,10 +46,13 @@ class _Version(argparse.Action):
         parser.exit(message=f"{versions}\n")
 
 
-class _Intermixed(argparse.ArgumentParser):
+class Intermixed(argparse.ArgumentParser):
     """Takes images and texts before, between and behind options; argparse takes them in one place alone."""
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        args = sys.argv[1:] if args is None else list(args)
+        if any(action.dest == "composites" and "--composite" in action.option_strings for action in self._actions):
+            args = spread(args)
         found, rest = super().parse_known_args(args, namespace)
         for kind in ("images", "texts"):
             if isinstance(names := getattr(found, kind, None), list):
@@ -81,13 +78,13 @@ def parser(more: Commands = MappingProxyType({})) -> argparse.ArgumentParser:
         "lrp-tf", description="explains what any saved Keras model says of images and texts."
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="of lrp_tf, Keras and TensorFlow")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Intermixed)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Intermixed)
 
     explain = commands.add_parser("explain", help="pictures of what speaks for and against a class in images")
     add_model_options(explain)
     add_images(explain)
     add_preprocessing(explain)
-    add_rule_options(explain)
+    add_rule_options(explain, several=True)
     add_picture_options(explain, Path("results"))
     add_volume_options(explain)
     add_columns(explain, rows=True)
@@ -160,14 +157,21 @@ def add_preprocessing(parser: argparse.ArgumentParser) -> None:
 
 
 def add_rule_options(
-    parser: argparse.ArgumentParser, default: str | None = "epsilon_plus_flat", told: str = ""
+    parser: argparse.ArgumentParser, default: str | None = DEFAULT, told: str = "", *, several: bool = False
 ) -> None:
-    """`default` of --composite; None: the command chooses, as `told`."""
-    parser.add_argument("--composite", type=composite, default=default,
+    """--composite and its kin.
+
+    Args:
+        default: of --composite; None: the command chooses, as `told`.
+        several: --composite takes several, `composites` in the result; None: the default alone.
+    """
+    more = "; several at once: --composite epsilon epsilon_plus" if several else ""
+    how: dict[str, Any] = {"dest": "composites", "action": "append"} if several else {"default": default}
+    parser.add_argument("--composite", type=composite, **how,
                         metavar="NAME[:OPTION=VALUE,...]|TEXT|FILE.toml",
                         help=f"{', '.join(PRESETS)}; with options as in epsilon_gamma_box:gamma=0.5,low=-1,high=1; or "
                         'entries of your own, as in "first: flat; Conv2D: gamma 0.25; Dense: epsilon", or a file with '
-                        f"them (docs/composites.md); default: {told or default}")  # fmt: skip
+                        f"them (docs/composites.md){more}; default: {told or default}")  # fmt: skip
     add_rule_settings(parser)
 
 
@@ -232,6 +236,8 @@ def add_picture_options(parser: argparse.ArgumentParser, out: Path) -> None:
     parser.add_argument("--layers", nargs="+", default=[], metavar="NAME",
                         help="sums of layers' relevance in layers.csv, by name or regular expression")  # fmt: skip
     parser.add_argument("--save-layers", action="store_true", help="write their maps to .layers.npz files, too")
+    parser.add_argument("--gallery", action="store_true",
+                        help="write index.html, too: all pictures under their heatmaps, in a browser")  # fmt: skip
 
 
 def add_output(parser: argparse.ArgumentParser, out: Path, batch: int = 8, what: str = "images") -> None:
@@ -296,85 +302,6 @@ class _Renamed(argparse.Action):
         print(f"{parser.prog}: {name} is now {new}; the old name will be dropped. The gamma of a rule is "
               "--composite NAME:gamma=G", file=sys.stderr)  # fmt: skip
         setattr(chosen, self.dest, value)
-
-
-class NamedPreset(NamedTuple):
-    """A preset's name and its options; `str()` writes them as on the command line, in one order."""
-
-    name: str
-    options: dict[str, object]
-
-    def __str__(self) -> str:
-        listed = ",".join(f"{name}={value}" for name, value in sorted(self.options.items()))
-        return f"{self.name}:{listed}" if listed else self.name
-
-
-class Written(NamedTuple):
-    """A composite that is given by its text, or by the path of a .toml file."""
-
-    text: str
-
-    @property
-    def is_file(self) -> bool:
-        return self.text.endswith(".toml")
-
-
-def composite(text: str) -> NamedPreset | Written:
-    """A preset's name with options, the text of a composite, or the path of a .toml file.
-
-    The first colon is followed by OPTION=VALUE if a preset is named, and by a rule in a text. Text and file are read
-    later, since that needs TensorFlow.
-    """
-    name, colon, rest = text.partition(":")
-    if text.endswith(".toml"):
-        return Written(text)
-    options = re.fullmatch(r"\s*[\w-]+\s*", name) and re.match(r"\s*($|\w+\s*=)", rest)
-    if not colon or name.strip() in PRESETS or options:
-        return preset(text)
-    return Written(text)
-
-
-def preset(text: str) -> NamedPreset:
-    """NAME or NAME:OPTION=VALUE,...: values are numbers, true, false, words, lists as [-1,0,1], or relative(0.25)."""
-    name, _, rest = text.partition(":")
-    try:
-        call = ast.parse(f"preset({rest})", mode="eval").body
-        if not isinstance(call, ast.Call) or call.args:
-            raise ValueError(text)
-        options = {keyword.arg: _value(keyword.value) for keyword in call.keywords if keyword.arg is not None}
-        if len(options) < len(call.keywords):  # **options, or one of them twice
-            raise ValueError(text)
-        return NamedPreset(name, options)
-    except (SyntaxError, ValueError) as error:
-        raise argparse.ArgumentTypeError(
-            "expected NAME or NAME:OPTION=VALUE,OPTION=VALUE, as in epsilon_gamma_box:gamma=0.5,low=-1,high=1; values "
-            f"are numbers, true, false, lists such as [-1,0,1], relative(0.25), or one of {', '.join(WHEN_EMPTY)}. "
-            f"Received: {text!r}"
-        ) from error
-
-
-class RelativeFactor(float):
-    """The factor of a stabiliser that is relative, `rules.Relative`."""
-
-    def __repr__(self) -> str:
-        return f"relative({float(self)!r})"
-
-    __str__ = __repr__
-
-
-def _value(node: ast.expr) -> object:
-    if isinstance(node, ast.Name) and node.id.lower() in ("true", "false"):
-        return node.id.lower() == "true"
-    if isinstance(node, ast.Name) and node.id in WHEN_EMPTY:
-        return node.id
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id.lower() == "relative":
-        (factor,) = node.args
-        return RelativeFactor(ast.literal_eval(factor))
-    value = ast.literal_eval(node)
-    numbers = value if isinstance(value, list) else [value]
-    if not all(isinstance(number, (bool, int, float)) for number in numbers):
-        raise ValueError(value)
-    return value
 
 
 def _count(text: str) -> int:

@@ -14,8 +14,8 @@ import keras
 import numpy as np
 
 from lrp_tf.cli import given
+from lrp_tf.cli.composite_option import NamedPreset, Written
 from lrp_tf.cli.messages import message_of
-from lrp_tf.cli.options import NamedPreset, Written
 from lrp_tf.cli.progress import ProgressBar
 from lrp_tf.core.graph import Graph
 from lrp_tf.core.loop import Loop

@@ -13,6 +13,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import numpy as np
 
 from lrp_tf.gallery.ahead import in_parallel
+from lrp_tf.gallery.tiles import Tiles
 
 Shown = TypeVar("Shown")
 
@@ -138,3 +139,6 @@ class Medium(Protocol):
             maps: of each target, see `values`. shown: see `Source.take`.
             run: the |R| of full colour of the whole run, if there is one.
         """
+
+    def tiles(self, maps: Sequence[np.ndarray], titles: Sequence[str], shown: Any, run: float | None) -> Tiles:
+        """The small pictures of one file, for the page of the run; the arguments are those of `draw`."""

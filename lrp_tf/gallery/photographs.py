@@ -14,7 +14,9 @@ from lrp_tf.files.images import Fit
 from lrp_tf.files.loading import Preprocessing
 from lrp_tf.gallery.draw import draw, first_stride, save_array, suffixes
 from lrp_tf.gallery.stream import Photograph, Stream
+from lrp_tf.gallery.tiles import Tiles, relevance_tile, size_within
 from lrp_tf.heatmap.look import Look
+from lrp_tf.heatmap.photographs import scaled
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,3 +55,11 @@ class Photographs:
         self, base: Path, maps: Sequence[np.ndarray], titles: Sequence[str], shown: Photograph, run: float | None
     ) -> None:
         draw(base, maps, titles, shown, look=self.look, fit=self.fit, run=run)
+
+    def tiles(self, maps: Sequence[np.ndarray], titles: Sequence[str], shown: Photograph, run: float | None) -> Tiles:
+        below = scaled(shown.shown, size_within(*shown.size))
+        # A map of more pixels than the model saw would show nothing more.
+        size = size_within(below.shape[0], below.shape[1], max(self.form.height, self.form.width))
+        scales = self.look.scales(maps, run)
+        drawn = [[relevance_tile(self.fit.restore(m, size), self.look, s)] for m, s in zip(maps, scales, strict=True)]
+        return Tiles([below], drawn)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -28,8 +28,11 @@ from lrp_tf.gallery.explain import Explained, Explaining, Failed
 from lrp_tf.gallery.layers import LayerTable
 from lrp_tf.gallery.ledger import COLUMNS, Item, Record, Row, RunPlan
 from lrp_tf.gallery.medium import Medium
+from lrp_tf.gallery.page import write_page
+from lrp_tf.gallery.page.results import write_about
 from lrp_tf.gallery.photographs import Photographs
 from lrp_tf.gallery.stream import Stream
+from lrp_tf.gallery.tiles import keep, kept, paper
 from lrp_tf.heatmap.look import Look
 from lrp_tf.terminal import printable
 
@@ -56,6 +59,9 @@ class Gallery:
         save_relevance: `.npy` files too: float32 [H, W, C] of the model's input, [k, H, W, C] for k targets.
         layers: whose relevance is summed in `layers.csv`: names, paths, or regular expressions that match one of these.
         save_layers: `.layers.npz` files too: an array of relevance for each of `layers`.
+        page: write `index.html`, a page of all results of `out`, see docs/gallery.md.
+        tiles: keep small pictures for a page over several runs, see `gallery.write_page`; `page` keeps them, too.
+        name: of the composite on the page; None: its own.
         settings: have to be the same when a run is resumed; written to `settings.json`.
         describe: an error as the reason of a failure, for the table and for `tell`. A command line puts its options in
             place of the arguments that the message names.
@@ -78,6 +84,9 @@ class Gallery:
     save_relevance: bool = False
     layers: tuple[str, ...] = ()
     save_layers: bool = False
+    page: bool = False
+    tiles: bool = False
+    name: str | None = None
     settings: Mapping[str, object] = dataclasses.field(default_factory=dict)
     describe: Callable[[Exception], str] = str
 
@@ -133,7 +142,10 @@ class Gallery:
             OSError: the folder cannot be written, or the disk is full.
         """
         with ledger.only_run(self.out):
-            return _Run(self, _Listener(progress, tell, finished, warn)).run(files, resume, overwrite)
+            outcome = _Run(self, _Listener(progress, tell, finished, warn)).run(files, resume, overwrite)
+            if self.page:
+                write_page(self.out)
+            return outcome
 
 
 class Outcome(NamedTuple):
@@ -176,6 +188,7 @@ class _Run:
             *(gallery.explainer, gallery.targets, gallery.classes, self.stream, gallery.contrast),
             *(gallery.layers, gallery.save_layers),
         )
+        self.tiled = gallery.page or gallery.tiles
         self.scale: float | None = None  # of the whole run
         self.done = self.failed = self.absurd = 0
         self.of_layers: LayerTable | None = None
@@ -189,7 +202,12 @@ class _Run:
         gallery = self.gallery
         names = self.medium.suffixes(self.explaining.count, gallery.save_relevance)
         names += [layers.SUFFIX] if gallery.save_layers else []
-        plan = ledger.plan(gallery.out, files, names, gallery.settings, resume=resume, overwrite=overwrite)
+        whole = lambda path: not self.tiled or kept(gallery.out, path) is not None  # noqa: E731
+        plan = ledger.plan(
+            *(gallery.out, files, names, gallery.settings), resume=resume, overwrite=overwrite, whole=whole
+        )
+        if self.tiled:
+            write_about(gallery.out, self._about(names))
         if gallery.look.scale == "run":
             self.listener.progress(plan.skipped)
             self.scale = self._scale_of_run(plan)
@@ -235,6 +253,20 @@ class _Run:
         if found.layers is not None and self.gallery.save_layers:
             found.layers.save(base)
         self.medium.draw(base, maps, found.titles, found.shown, self.scale)
+        if self.tiled:
+            keep(self.gallery.out, item.path, self.medium.tiles(maps, found.titles, found.shown, self.scale))
+
+    def _about(self, suffixes: Sequence[str]) -> dict[str, object]:
+        """What a page says of the run, see `page.results.Results`."""
+        gallery, explainer = self.gallery, self.gallery.explainer
+        return {
+            "composite": gallery.name or explainer.composite.name,
+            "model": explainer.model.name,
+            "at": gallery.at,
+            "paper": paper(gallery.look),
+            "rather": self.explaining.rather,
+            "suffixes": list(suffixes),
+        }
 
     def _settle(self, record: Record, item: Item, found: Explained, drawn: Future[None]) -> None:
         """Wait until an image is drawn, then record it."""

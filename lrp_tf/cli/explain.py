@@ -1,0 +1,292 @@
+"""`lrp-tf explain`: pictures and tables of images and arrays, for one composite or several, and a page over them."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import json
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import keras
+
+from lrp_tf.arrays.run import ArrayGallery
+from lrp_tf.cli import given, tables, volumes
+from lrp_tf.cli.composite_option import Written, composite, folders, name_of
+from lrp_tf.cli.messages import message_of
+from lrp_tf.cli.options import DEFAULT
+from lrp_tf.cli.progress import ProgressBar
+from lrp_tf.engine.diagnosis import ADVICE, RelevanceWarning
+from lrp_tf.explainer import Explainer
+from lrp_tf.files import loading
+from lrp_tf.files.errors import LoadError
+from lrp_tf.gallery import ledger
+from lrp_tf.gallery.page.write import INDEX, write_page
+from lrp_tf.gallery.run import Gallery, Outcome
+from lrp_tf.heatmap.look import Look
+from lrp_tf.tables.run import TableGallery
+from lrp_tf.terminal import printable, say
+
+SOME_FAILED = 1
+COMPOSITES = "composites.json"  # the folders of the composites of a page, below the folder of the page
+_EACH = 25  # With at most this many images, each gets a line on the console.
+
+
+def explain_command(options: argparse.Namespace) -> int:
+    """Explain images with a saved model."""
+    model = given.load_model(options)
+    if given.takes_arrays(model, options.images or options.target):
+        return explain_arrays(model, options)
+    preprocessing = given.preprocessing_of(options, model)
+    return explain_images(model, options, preprocessing, given.classes_of(options), given.identity_of(options.model))
+
+
+class _Task(NamedTuple):
+    """What is explained, whatever the composite.
+
+    Attributes:
+        unit: what one file is called.
+        bounds: low and high of z^B, for options with `composite`.
+        more: attributes of that kind of gallery.
+    """
+
+    kind: type[Gallery]
+    model: keras.Model
+    files: list[tuple[str, str]]
+    preprocessing: loading.Preprocessing
+    classes: loading.Classes
+    identity: object
+    unit: str
+    bounds: Callable[[argparse.Namespace], dict[str, Any]]
+    more: Mapping[str, Any]
+
+
+def explain_images(
+    model: keras.Model,
+    options: argparse.Namespace,
+    preprocessing: loading.Preprocessing,
+    classes: loading.Classes,
+    identity: object,
+) -> int:
+    """Explain the images of the command line; returns the exit code.
+
+    Args:
+        identity: distinguishes the model from others, for `--resume`.
+    """
+    tables.refuse_table_options(options)
+    more = {"size": options.size, "how": options.resize, "max_pixels": options.max_pixels}
+    bounds = lambda one: given.bounds_of(one, model, preprocessing)  # noqa: E731
+    files = given.files_of(options)
+    return _explain(
+        _Task(Gallery, model, files, preprocessing, classes, identity, "image", bounds, more), options
+    )  # fmt: skip
+
+
+def explain_arrays(model: keras.Model, options: argparse.Namespace) -> int:
+    """Explain the arrays of the command line: signals, videos, or tables; returns the exit code."""
+    files, preprocessing = given.files_of(options, arrays=True), given.array_preprocessing(options)
+    if tables.takes_tables(model, [path for path, _ in files]):
+        return explain_tables(model, options, files)
+    tables.refuse_table_options(options)
+    slicing = volumes.slicing_of(options, files)
+    for one in _each(options):
+        given.check_array_options(one, volumes=slicing is not None)
+    classes, identity = given.classes_of(options), given.identity_of(options.model)
+    more, no_bounds = {"slicing": slicing}, lambda one: {}
+    return _explain(
+        _Task(ArrayGallery, model, files, preprocessing, classes, identity, "array", no_bounds, more), options
+    )
+
+
+def explain_tables(model: keras.Model, options: argparse.Namespace, files: list[tuple[str, str]]) -> int:
+    """Explain every row of the tables in `files`; returns the exit code."""
+    each = _each(options)
+    for one in each:
+        tables.check_table_options(one)
+    rows, more = tables.tables_of(options, given.explainer_of(model, each[0], {}), files)
+    preprocessing, no_bounds = given.array_preprocessing(options), lambda one: {}
+    classes, identity = given.classes_of(options), given.identity_of(options.model)
+    task = _Task(TableGallery, model, rows, preprocessing, classes, identity, "row", no_bounds, more)
+    return _explain(task, tables.with_batch(options))
+
+
+def _each(options: argparse.Namespace) -> list[argparse.Namespace]:
+    """The options for each composite: with it as `composite`, and with the folder of its results as `out`.
+
+    Raises:
+        LoadError: one of them twice.
+    """
+    wanted = options.composites or [composite(DEFAULT)]
+    names = [name_of(one) for one in wanted]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise LoadError(f"--composite names {twice[0]} twice. Expected each once")
+    outs = [options.out] if len(wanted) == 1 else [options.out / folder for folder in folders(wanted)]
+    return [
+        argparse.Namespace(**{**vars(options), "composite": one, "out": out})
+        for one, out in zip(wanted, outs, strict=True)
+    ]
+
+
+def _explain(task: _Task, options: argparse.Namespace) -> int:
+    """Explain files of one kind under each composite; returns the exit code."""
+    each = _each(options)
+    # All of them first, so that a mistake in the last one is told before the first one is worked on.
+    explainers = [given.explainer_of(task.model, one, task.bounds(one)) for one in each]
+    jobs = [_job(task, one, explainer, len(each) > 1) for one, explainer in zip(each, explainers, strict=True)]
+    if not task.classes.names:
+        say("The names of the classes are not known, numbers are shown instead (--classes FILE).")
+    if jobs[0].look.scale == "run":
+        say("--scale run: all relevance is computed twice, first for the scale, then for the pictures.")
+    if len(jobs) == 1:
+        failed = _run(task, jobs[0], each[0])
+        _tell_page(options, 1)
+        return SOME_FAILED if failed else 0
+    with ledger.only_run(options.out):
+        _refuse_single(options)
+        failed = sum([_run(task, job, one) for job, one in zip(jobs, each, strict=True)]) > 0
+        if options.gallery:
+            _tell_page(options, len(write_page(options.out, _shown(options, [job.out for job in jobs]))))
+    return SOME_FAILED if failed else 0
+
+
+def _job(task: _Task, options: argparse.Namespace, explainer: Explainer, several: bool) -> Gallery:
+    """The gallery of one composite."""
+    look = given.look_of(options)
+    chosen = given.chosen_targets(options, explainer, task.classes)
+    contrast = given.chosen_contrast(options, explainer, task.classes, chosen)
+    settings = _settings(options, explainer, task.identity, task.preprocessing, chosen, look)
+    return task.kind(
+        explainer=explainer,
+        preprocessing=task.preprocessing,
+        out=options.out,
+        classes=task.classes,
+        targets=tuple(chosen),
+        contrast=contrast,
+        batch=options.batch,
+        look=look,
+        save_relevance=options.save_relevance,
+        layers=tuple(options.layers),
+        save_layers=options.save_layers,
+        page=options.gallery and not several,
+        tiles=options.gallery,
+        name=name_of(options.composite),
+        settings=settings | {"contrast": contrast},
+        describe=message_of,
+        **task.more,
+    )
+
+
+def _run(task: _Task, job: Gallery, options: argparse.Namespace) -> bool:
+    """Explain the files under one composite; returns whether some failed or are absurd."""
+    explainer, unit = job.explainer, task.unit
+    say(f"{printable(explainer.model.name)}, composite {explainer.composite.name}, {len(task.files)} {unit}(s)")
+    began = time.perf_counter()
+    outcome = _with_bar(job, task.files, options, f"{unit}s")
+    _tell(outcome, time.perf_counter() - began, options.out, task.preprocessing, f"{unit}s")
+    return bool(outcome.failed or outcome.absurd)
+
+
+# --- several composites ------------------------------------------------------------------------
+
+
+def _refuse_single(options: argparse.Namespace) -> None:
+    """Refuse a folder that holds the results of one composite.
+
+    Raises:
+        LoadError: it does, and is not to be overwritten.
+    """
+    if ledger.has_rows(options.out / ledger.RESULTS) and not options.overwrite:
+        raise LoadError(
+            f"{options.out} holds the results of a run of one composite. Expected an empty folder, or one of several "
+            "composites. Remedy: another --out, or --overwrite"
+        )
+
+
+def _shown(options: argparse.Namespace, outs: list[Path]) -> list[Path]:
+    """The folders of all composites of the page: with `--resume` those of earlier runs, too; kept for the next one."""
+    kept = options.out / COMPOSITES
+    names = [out.name for out in outs]
+    if options.resume and kept.exists():
+        earlier = [name for name in json.loads(kept.read_bytes()) if (options.out / name / ledger.RESULTS).exists()]
+        names = list(dict.fromkeys([*earlier, *names]))
+    ledger.write_text(kept, json.dumps(names))
+    return [options.out / name for name in names]
+
+
+def _tell_page(options: argparse.Namespace, pages: int) -> None:
+    if options.gallery:
+        say(f"Gallery: {options.out / INDEX}" + (f", {pages} pages" if pages > 1 else ""))
+
+
+# --- one run -----------------------------------------------------------------------------------
+
+
+def _settings(
+    options: argparse.Namespace,
+    explainer: Explainer,
+    identity: object,
+    preprocessing: loading.Preprocessing,
+    chosen: list[str | int],
+    look: Look,
+) -> dict[str, object]:
+    """What has to be the same when a run is resumed."""
+    kept: tuple[str, ...] = ("zero_bias", "relevance_filter", "fast", "output", "resize", "size", "save_relevance")
+    kept += ("axis", "slices", "spacing", "columns", "drop", "id")
+    return {name: getattr(options, name, None) for name in kept} | {
+        # None where they are not given: a run of an earlier version, which did not know them, can be resumed.
+        "layers": options.layers or None,
+        "save_layers": options.save_layers or None,
+        "composite": str(explainer.composite if isinstance(options.composite, Written) else options.composite),
+        "model": identity,
+        "preprocess": preprocessing.name,
+        "target": chosen,
+        "look": dataclasses.asdict(look),
+    }
+
+
+def _with_bar(job: Gallery, files: list[tuple[str, str]], options: argparse.Namespace, unit: str) -> Outcome:
+    """Run the job with a progress bar."""
+    passes = 2 if job.look.scale == "run" else 1
+    with ProgressBar(passes * len(files), unit, job.at) as bar, warnings.catch_warnings(), _single_threaded_opencv():
+        warnings.simplefilter("ignore", RelevanceWarning)  # the bar shows one for each map
+        return job.run(
+            files,
+            resume=options.resume,
+            overwrite=options.overwrite,
+            progress=bar.advance,
+            tell=bar.tell_failure,
+            finished=bar.tell_result if len(files) <= _EACH else lambda rows: None,
+            warn=bar.tell_absurd,
+        )
+
+
+@contextlib.contextmanager
+def _single_threaded_opencv() -> Iterator[None]:
+    """Pictures are drawn beside one another already; more threads would take the cores from the network."""
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(before)
+
+
+def _tell(outcome: Outcome, seconds: float, out: Path, preprocessing: loading.Preprocessing, unit: str) -> None:
+    """Say what became of the files."""
+    say(
+        f"{outcome.done} explained in {seconds:.1f} s ({outcome.done / seconds:.2f} {unit}/s), "
+        f"{outcome.failed} failed, {outcome.skipped} finished before. Results in {out}"
+    )
+    if outcome.scale is not None:
+        say(f"Full colour in every picture: |R| = {outcome.scale:.4g} ({out / ledger.SCALE})")
+    if outcome.done:
+        say(f"Fed to the model: {outcome.low:.4g} to {outcome.high:.4g} (--preprocess {preprocessing.name})")
+    if outcome.failed:
+        say(f"The failures and their reasons are in {out / ledger.FAILURES}", error=True)
+    if outcome.absurd:
+        say(f'{outcome.absurd} map(s) are absurd, see the column "warning". {ADVICE}', error=True)

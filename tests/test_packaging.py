@@ -125,7 +125,9 @@ def test_what_a_package_index_shows(tmp_path: Path, repository: str | None) -> N
 
 def test_wheel_explains_a_model_in_an_empty_environment(source: Path, tmp_path: Path) -> None:
     wheel = built("wheel", source, tmp_path / "dist")
-    assert {Path(n).suffix for n in zipfile.ZipFile(wheel).namelist() if n.startswith("lrp_tf/")} == {".py", ".typed"}
+    assert {Path(n).suffix for n in zipfile.ZipFile(wheel).namelist() if n.startswith("lrp_tf/")} == {
+        *(".py", ".typed", ".html", ".css", ".js")
+    }
 
     environment = tmp_path / "empty"
     venv.create(environment, with_pip=False)

@@ -15,7 +15,7 @@ from lrp_tf.arrays.draw import draw, suffixes, values_of
 from lrp_tf.arrays.form import ArrayForm, array_form
 from lrp_tf.arrays.sample import Array
 from lrp_tf.arrays.stream import ArrayStream
-from lrp_tf.arrays.tiles import tiles
+from lrp_tf.arrays.tiles import tiles, volume_tiles
 from lrp_tf.files.errors import LoadError
 from lrp_tf.files.loading import Preprocessing
 from lrp_tf.gallery.draw import first_stride, save_array
@@ -73,7 +73,9 @@ class Arrays:
             volumes.draw(base, maps, titles, shown, self.look, self.slicing, run)
 
     def tiles(self, maps: Sequence[np.ndarray], titles: Sequence[str], shown: Array, run: float | None) -> Tiles:
-        return tiles(maps, shown, self.look, run)
+        if self.slicing is None:
+            return tiles(maps, shown, self.look, run)
+        return volume_tiles(maps, shown, self.look, self.slicing, run)
 
 
 @dataclasses.dataclass(frozen=True)

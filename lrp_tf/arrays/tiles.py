@@ -10,13 +10,16 @@ import numpy as np
 
 from lrp_tf import heatmap
 from lrp_tf.arrays.draw import chosen_frames, grey, in_bytes, is_signal, picture_of
-from lrp_tf.arrays.files import Array
+from lrp_tf.arrays.sample import Array
+from lrp_tf.arrays.volumes import slicing_for
 from lrp_tf.gallery.tiles import SIDE, Tiles, relevance_tile, size_within
 from lrp_tf.heatmap.look import Look
 from lrp_tf.heatmap.photographs import scaled
+from lrp_tf.heatmap.volumes import Scan, Slicing
 
 _PANEL = 120  # pixels of the height of one channel
 _MARGIN = 6
+_SLICES = 24  # of a volume, at most: each takes as much room as a photograph
 
 
 def tiles(maps: Sequence[np.ndarray], array: Array, look: Look, run: float | None) -> Tiles:
@@ -44,6 +47,32 @@ def tiles(maps: Sequence[np.ndarray], array: Array, look: Look, run: float | Non
         [_within(picture) for picture in below],
         [[relevance_tile(_within(m), look, scale) for m in ms] for ms, scale in zip(planes, scales, strict=True)],
         slices,
+    )
+
+
+def volume_tiles(maps: Sequence[np.ndarray], array: Array, look: Look, slicing: Slicing, run: float | None) -> Tiles:
+    """Slices of a volume across one axis: that of `slicing`, else the one whose slices come first.
+
+    Args:
+        maps: see `arrays.volumes.draw`.
+
+    Raises:
+        ValueError: see `heatmap.volumes.Scan`.
+    """
+    shown = slicing_for(array, slicing)
+    axis = shown.axis if shown.montage else shown.places(maps[0])[0].axis
+    shown = dataclasses.replace(shown, axis=axis, slices=min(shown.slices or _SLICES, _SLICES))
+    shape, places, scales = maps[0].shape, shown.places(maps[0]), look.scales(maps, run)
+    scan = Scan(array.values, shape)
+    slices = [scan.pixels(shown.slice_of(scan.voxels, place)) for place in places]
+    return Tiles(
+        [_within(shown.proportioned(pixels, place, shape)) for pixels, place in zip(slices, places, strict=True)],
+        # A map is stretched to the proportions of what lies below it.
+        [
+            [relevance_tile(_within(shown.slice_of(m, place)), look, scale) for place in places]
+            for m, scale in zip(maps, scales, strict=True)
+        ],
+        [f"axis {axis}, slice {place.number} of {shape[place.axis]}" for place in places],
     )
 
 

@@ -150,7 +150,7 @@ def folders(composites: Sequence[NamedPreset | Written]) -> list[str]:
     for one in composites:
         text = name_of(one)
         slug = re.sub("[^A-Za-z0-9_]+", "-", Path(text).stem if getattr(one, "is_file", False) else text).strip("-")
-        if slug != text or len(slug) > 60:
+        if not slug or slug != text or len(slug) > 60:
             slug = f"{slug[:60].rstrip('-')}-{hashlib.sha1(os.fsencode(text)).hexdigest()[:8]}".lstrip("-")
         names.append(slug)
     return names

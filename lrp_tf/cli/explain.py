@@ -97,9 +97,9 @@ def explain_arrays(model: keras.Model, options: argparse.Namespace) -> int:
     for one in _each(options):
         given.check_array_options(one, volumes=slicing is not None)
     classes, identity = given.classes_of(options), given.identity_of(options.model)
-    more, no_bounds = {"slicing": slicing}, lambda one: {}
+    more = {"slicing": slicing}
     return _explain(
-        _Task(ArrayGallery, model, files, preprocessing, classes, identity, "array", no_bounds, more), options
+        _Task(ArrayGallery, model, files, preprocessing, classes, identity, "array", _no_bounds, more), options
     )
 
 
@@ -109,10 +109,14 @@ def explain_tables(model: keras.Model, options: argparse.Namespace, files: list[
     for one in each:
         tables.check_table_options(one)
     rows, more = tables.tables_of(options, given.explainer_of(model, each[0], {}), files)
-    preprocessing, no_bounds = given.array_preprocessing(options), lambda one: {}
+    preprocessing = given.array_preprocessing(options)
     classes, identity = given.classes_of(options), given.identity_of(options.model)
-    task = _Task(TableGallery, model, rows, preprocessing, classes, identity, "row", no_bounds, more)
+    task = _Task(TableGallery, model, rows, preprocessing, classes, identity, "row", _no_bounds, more)
     return _explain(task, tables.with_batch(options))
+
+
+def _no_bounds(options: argparse.Namespace) -> dict[str, Any]:
+    return {}  # `check_array_options` refuses what needs some
 
 
 def _each(options: argparse.Namespace) -> list[argparse.Namespace]:

@@ -131,8 +131,9 @@ def kept(out: Path, path: str) -> Kept | None:
     try:
         found = Kept(**json.loads((out / f"{place(path)}.json").read_bytes()))
         names = [*found.below, *(name for names in found.maps for name in names)]
-        return found if all((out / name).exists() for name in names) else None
-    except (OSError, ValueError, TypeError):
+        width, height = found.size
+        return found._replace(size=(width, height)) if all((out / name).exists() for name in names) else None
+    except (OSError, ValueError, TypeError):  # no file, or one that is damaged
         return None
 
 
@@ -160,5 +161,6 @@ def _png(picture: np.ndarray) -> bytes:
     table = colours[:, None].view(np.uint8)
     image = Image.fromarray(places.reshape(picture.shape[:2]).astype(np.uint8))
     image.putpalette(table[:, :3].tobytes())
-    image.save(content, "png", transparency=table[:, 3].tobytes())
+    see_through = {"transparency": table[:, 3].tobytes()} if (table[:, 3] < 255).any() else {}
+    image.save(content, "png", **see_through)
     return content.getvalue()

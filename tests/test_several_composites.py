@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
-import sys
 
 import pytest
 from helpers import REPOSITORY
@@ -83,12 +83,11 @@ def test_other_commands_take_one(here):
         options.parser().parse_args(["summary", "net.keras", "--composite", "epsilon", "epsilon_plus"])
 
 
-def test_the_driver_of_vgg_takes_several(here, monkeypatch):
-    monkeypatch.syspath_prepend(str(REPOSITORY / "vgg"))
-    monkeypatch.delitem(sys.modules, "lrp", raising=False)
-    import lrp
-
-    chosen = lrp.make_parser().parse_args(["--composite", "epsilon", "tutorial:low=0,high=1", "photos", "--gallery"])
+def test_the_driver_of_vgg_takes_several(here):
+    spec = importlib.util.spec_from_file_location("vgg_lrp", REPOSITORY / "vgg" / "lrp.py")
+    driver = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(driver)
+    chosen = driver.make_parser().parse_args(["--composite", "epsilon", "tutorial:low=0,high=1", "photos", "--gallery"])
     assert [str(one) for one in chosen.composites] == ["epsilon", "tutorial:high=1,low=0"]
     assert (chosen.images, chosen.gallery) == (["photos"], True)
 

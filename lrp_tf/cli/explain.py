@@ -142,10 +142,6 @@ def _explain(task: _Task, options: argparse.Namespace) -> int:
     # All of them first, so that a mistake in the last one is told before the first one is worked on.
     explainers = [given.explainer_of(task.model, one, task.bounds(one)) for one in each]
     jobs = [_job(task, one, explainer, len(each) > 1) for one, explainer in zip(each, explainers, strict=True)]
-    if not task.classes.names:
-        say("The names of the classes are not known, numbers are shown instead (--classes FILE).")
-    if jobs[0].look.scale == "run":
-        say("--scale run: all relevance is computed twice, first for the scale, then for the pictures.")
     if len(jobs) == 1:
         failed = _run(task, jobs[0], each[0])
         _tell_page(options, 1)
@@ -189,6 +185,10 @@ def _run(task: _Task, job: Gallery, options: argparse.Namespace) -> bool:
     """Explain the files under one composite; returns whether some failed or are absurd."""
     explainer, unit = job.explainer, task.unit
     say(f"{printable(explainer.model.name)}, composite {explainer.composite.name}, {len(task.files)} {unit}(s)")
+    if not task.classes.names:
+        say("The names of the classes are not known, numbers are shown instead (--classes FILE).")
+    if job.look.scale == "run":
+        say("--scale run: all relevance is computed twice, first for the scale, then for the pictures.")
     began = time.perf_counter()
     outcome = _with_bar(job, task.files, options, f"{unit}s")
     _tell(outcome, time.perf_counter() - began, options.out, task.preprocessing, f"{unit}s")

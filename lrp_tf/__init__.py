@@ -9,7 +9,20 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lrp_tf import callbacks, composites, evaluate, flows, gradients, heatmap, linear, rules
+    from lrp_tf import (
+        arrays,
+        callbacks,
+        composites,
+        evaluate,
+        expansions,
+        flows,
+        gallery,
+        gradients,
+        heatmap,
+        linear,
+        rules,
+        texts,
+    )
     from lrp_tf.core.graph import UnsupportedLayerError
     from lrp_tf.engine import canonize
     from lrp_tf.engine.check import Check, CheckError, CheckWarning
@@ -30,17 +43,21 @@ __all__ = [
     "RelevanceWarning",
     "SaveError",
     "UnsupportedLayerError",
+    "arrays",
     "callbacks",
     "canonize",
     "clone_with_rules",
     "composites",
     "evaluate",
+    "expansions",
     "export",
     "flows",
+    "gallery",
     "gradients",
     "heatmap",
     "linear",
     "rules",
+    "texts",
 ]
 
 # Public name -> its module. Imported when first used: TensorFlow takes seconds, and `lrp-tf --help` needs none of it.

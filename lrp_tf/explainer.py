@@ -37,6 +37,9 @@ __all__ = ["Conservation", "Explainer", "Explanation", "clone_with_rules"]
 class Explainer(Compiling):
     """Explains a Keras model by Layer-wise Relevance Propagation (Bach et al. 2015).
 
+        explainer = lrp_tf.Explainer(model, composite="epsilon_plus_flat")
+        R = explainer(x)                 # relevance of each sample's top class, shaped like x
+
     Built once, it follows a model while that trains. Each kind of call is compiled once, for any batch size; after
     `tf.config.run_functions_eagerly(True)` nothing is compiled, as with every tf.function. If a layer changes what it
     computes (`enable_lora`, another `activation`, other variables), the next call builds the explainer anew. Of the
@@ -120,7 +123,12 @@ class Explainer(Compiling):
         return self._chosen["sizes"]
 
     def with_model(self, model: keras.Model) -> Explainer:
-        """The same explainer of another model, such as a copy with other weights."""
+        """The same explainer of another model.
+
+            other = explainer.with_model(keras.models.clone_model(model))
+
+        The other model may be a copy with other weights, for example.
+        """
         return type(self)(model, self.composite, **self._chosen)
 
     # --- files ---------------------------------------------------------------------------------
@@ -149,6 +157,9 @@ class Explainer(Compiling):
     def load(cls, path: str | os.PathLike, model: keras.Model) -> Explainer:
         """The explainer that `save` wrote, of a model of the same structure; its weights may have other values.
 
+            explainer.save("model.lrp")
+            explainer = lrp_tf.Explainer.load("model.lrp", model)
+
         Calls of kinds that were not saved are compiled at their first time, as ever.
 
         Raises:
@@ -173,6 +184,9 @@ class Explainer(Compiling):
         max_batch: int | None = None,
     ) -> Any:
         """Relevance of the inputs for a target.
+
+            R = explainer(x, target=3, contrast="softmax")     # [B, ...]
+            R = explainer(x, target="topK:3")                  # [B, 3, ...]
 
         Args:
             x: a batch, [B, ...], in the structure of the model's inputs; arrays or tensors.
@@ -213,6 +227,9 @@ class Explainer(Compiling):
         max_batch: int | None = None,
     ) -> Explanation:
         """Relevance with output, layers and conservation. See `__call__` for the other arguments and for errors.
+
+            e = explainer.explain(x, layers=["conv2"])
+            e.relevance, e.layers["conv2"], e.conservation.bias
 
         Args:
             layers: names or paths of layers whose output relevance is wanted too.
@@ -287,7 +304,12 @@ class Explainer(Compiling):
             yield (element, found) if with_inputs else found
 
     def summary(self, print_fn: Callable[[str], object] | None = print) -> Table:
-        """The table layer -> operation -> rule, with `fast` also what each computes in; printed by `print_fn`."""
+        """The table layer -> operation -> rule, printed by `print_fn`.
+
+            explainer.summary()
+
+        With `fast` it also says what each step computes in.
+        """
         self.renew()
         return tables.rule_table(self.graph, self.clone.handlers, self.composite.name).show(print_fn)
 
@@ -301,6 +323,8 @@ class Explainer(Compiling):
         print_fn: Callable[[str], object] | None = print,
     ) -> Table:
         """What each step did with its relevance, from the output down, summed over the batch and all targets.
+
+            explainer.report(x, target=3)
 
         Columns: relevance that reached the step's outputs ("relevance out") and that left for its inputs
         ("relevance in"), what bias, stabilizer and other absorbed by their closed forms, what positions took

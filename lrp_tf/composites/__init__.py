@@ -2,23 +2,9 @@
 
 from lrp_tf.composites.bounds import InputZBox
 from lrp_tf.composites.composite import Composite, Handler
+from lrp_tf.composites.convolutional import convolutions, dense_like, first_convolution, first_half_of_convolutions
 from lrp_tf.composites.kinds import contractions, max_pooling, products, quotients
-from lrp_tf.composites.match import (
-    Match,
-    activation,
-    at,
-    convolutions,
-    dense_like,
-    first,
-    first_convolution,
-    first_half_of_convolutions,
-    first_n,
-    last,
-    linear_steps,
-    named,
-    of_type,
-    span,
-)
+from lrp_tf.composites.match import Match, activation, at, first, first_n, last, linear_steps, named, of_type, span
 from lrp_tf.composites.presets import FOR_TRANSFORMERS, PRESETS, get, needs_bounds, register
 from lrp_tf.composites.text import load, parse
 

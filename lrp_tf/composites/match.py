@@ -6,7 +6,6 @@ import dataclasses
 import difflib
 import functools
 import inspect
-import math
 import re
 from collections.abc import Callable, Container, Iterable
 from typing import ParamSpec, Union
@@ -79,7 +78,12 @@ def linear_steps(graph: Graph) -> list[Step]:
 
 @pickled_by_name
 def first() -> Match:
-    """Linear steps that read an input of the model, directly or through scaling, padding, reshaping and dropout."""
+    """Linear steps that read an input of the model.
+
+        composites.Composite([(composites.first(), rules.Flat()), (None, rules.ZPlus())])
+
+    They read it directly, or through scaling, padding, reshaping and dropout.
+    """
 
     def select(graph: Graph) -> list[Step]:
         linear, touched, found = set(linear_steps(graph)), set(graph.inputs), []
@@ -97,7 +101,12 @@ def first() -> Match:
 
 @pickled_by_name
 def last() -> Match:
-    """The linear steps nearest to the output."""
+    """The linear steps nearest to the output.
+
+        composites.Composite([(composites.last(), rules.Zero()), (None, rules.ZPlus())])
+
+    Several, where paths to the output end in linear steps of their own.
+    """
 
     def select(graph: Graph) -> list[Step]:
         linear, wanted, found = set(linear_steps(graph)), set(graph.outputs), []
@@ -116,6 +125,8 @@ def last() -> Match:
 @pickled_by_name
 def at(index: int) -> Match:
     """The linear step with this index, counted from 0 in execution order; -1 is the last one.
+
+        composites.Composite([(composites.at(-1), rules.Epsilon()), (None, rules.ZPlus())])
 
     A composite whose `at` entry matches nothing raises ValueError when it is assigned.
 
@@ -136,6 +147,8 @@ def at(index: int) -> Match:
 def first_n(n: int) -> Match:
     """The first `n` linear steps in execution order; all of them if the model has fewer.
 
+        composites.Composite([(composites.first_n(2), rules.AlphaBeta(2, 1)), (None, rules.Epsilon())])
+
     Raises:
         TypeError: no integer.
         ValueError: less than 1.
@@ -150,6 +163,8 @@ def first_n(n: int) -> Match:
 @pickled_by_name
 def span(begin: End, end: End) -> Match:
     """The linear steps from `begin` to `end`, both included, in execution order.
+
+        composites.Composite([(composites.span("block1_conv", "conv2"), rules.Gamma()), (None, rules.Epsilon())])
 
     Args:
         begin, end: each is one of
@@ -216,6 +231,8 @@ def _positions(graph: Graph, end: End, text: str) -> list[int]:
 def of_type(*classes: type) -> Match:
     """Steps whose layer is an instance of one of `classes`, and the steps that such a layer was expanded into.
 
+        composites.Composite([(composites.of_type(keras.layers.Conv2D), rules.Gamma(0.25)), (None, rules.Epsilon())])
+
     Raises:
         TypeError: no class, or something else than classes.
     """
@@ -229,6 +246,8 @@ def of_type(*classes: type) -> Match:
 @pickled_by_name
 def named(pattern: str) -> Match:
     """Steps whose layer's name or path matches the regular expression from end to end.
+
+        composites.Composite([(composites.named("block1_.*"), rules.Flat()), (None, rules.ZPlus())])
 
     A composite whose `named` entry matches nothing raises ValueError when it is assigned.
 
@@ -264,6 +283,8 @@ def activations() -> list[str]:
 @pickled_by_name
 def activation(name: str) -> Match:
     """Steps whose layer has this built-in activation.
+
+        composites.Composite([(composites.activation("relu"), rules.ZPlus()), (None, rules.Epsilon())])
 
     These are the linear steps that it follows directly, as in `Dense(8, activation="relu")`, `Conv2D -> ReLU` or
     `Conv2D -> BatchNormalization -> ReLU` where the normalisation folds into the convolution, and the steps of the
@@ -309,56 +330,7 @@ def activation(name: str) -> Match:
     return Match(select, f"activation({name!r})", accepts=applies)
 
 
-# --- by what the presets distinguish ------------------------------------------------------------
-
-
-@pickled_by_name
-def dense_like() -> Match:
-    """What the presets treat as Dense.
-
-    Linear steps that are no convolution, the last one whatever its class, and convolutions on a 1x1 map, as MobileNet's
-    classifier is one.
-    """
-
-    def select(graph: Graph) -> list[Step]:
-        found = {s for s in linear_steps(graph) if not s.entry.convolution} | set(last().select(graph))
-        return list(found | {s for s in linear_steps(graph) if _on_single_pixel(s)})
-
-    return Match(select, "dense_like()")
-
-
-def _on_single_pixel(step: Step) -> bool:
-    if not step.entry.convolution:
-        return False
-    shape = list(step.inputs[(step.signals or [0])[0]].shape)
-    del shape[step.entry.channel_axis(step.op) - (1 if step.entry.channel_axis(step.op) > 0 else 0)]
-    return all(size == 1 for size in shape)
-
-
-@pickled_by_name
-def first_convolution() -> Match:
-    """The convolutions among `first()`. A first Dense does not match: Flat on it draws a blank picture."""
-    return Match(lambda graph: [s for s in first().select(graph) if s.entry.convolution], "first_convolution()")
-
-
-@pickled_by_name
-def convolutions() -> Match:
-    """Every convolution, transposed, depthwise and separable ones included."""
-    return Match(_convolutions, "convolutions()")
-
-
-@pickled_by_name
-def first_half_of_convolutions() -> Match:
-    """The first half of the convolutions in execution order; of an odd number, the one in the middle too."""
-    return Match(lambda graph: _half(_convolutions(graph)), "first_half_of_convolutions()")
-
-
-def _convolutions(graph: Graph) -> list[Step]:
-    return [step for step in linear_steps(graph) if step.entry.convolution]
-
-
-def _half(steps: list[Step]) -> list[Step]:
-    return steps[: math.ceil(len(steps) / 2)]
+# --- what `first()` looks through -----------------------------------------------------------------
 
 
 def transparent(step: Step, ended: Container[Ref] = ()) -> bool:

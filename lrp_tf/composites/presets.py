@@ -12,16 +12,9 @@ from typing import Any, TypeVar, overload
 from lrp_tf import flows, rules
 from lrp_tf.composites.bounds import InputZBox
 from lrp_tf.composites.composite import Composite, Entry
+from lrp_tf.composites.convolutional import convolutions, dense_like, first_convolution, first_half_of_convolutions
 from lrp_tf.composites.kinds import contractions, max_pooling, products, quotients
-from lrp_tf.composites.match import (
-    activation,
-    convolutions,
-    dense_like,
-    first,
-    first_convolution,
-    first_half_of_convolutions,
-    last,
-)
+from lrp_tf.composites.match import activation, first, last
 from lrp_tf.rules.boxes import Bound
 
 Stabilizer = float | rules.Relative
@@ -255,6 +248,8 @@ def _required(name: str) -> list[str]:
 
 def get(identifier: str | Composite | rules.Rule, **options: object) -> Composite:
     """A composite from a preset's name, a `Composite`, or one `Rule` for every linear step.
+
+        composites.get("epsilon_gamma_box", low=0.0, high=1.0)
 
     Args:
         identifier: one of `PRESETS`, or an instance; or a gradient to compare with: "gradient", "guided_backprop" or

@@ -63,6 +63,8 @@ def parse(text: str, name: str | None = None) -> Composite:
 def load(path: str | os.PathLike, name: str | None = None) -> Composite:
     """A composite from a file: TOML if its name ends in .toml, else text; see `parse`.
 
+        explainer = lrp_tf.Explainer(model, composites.load("mine.toml"))
+
     Args:
         path: of the file, in UTF-8.
         name: of the composite; None: what the TOML says, or the file's name without ending.

@@ -14,23 +14,9 @@ import numpy as np
 
 from lrp_tf import flows, rules
 from lrp_tf.composites.bounds import InputZBox
+from lrp_tf.composites.convolutional import convolutions, dense_like, first_convolution, first_half_of_convolutions
 from lrp_tf.composites.kinds import contractions, max_pooling, products, quotients
-from lrp_tf.composites.match import (
-    Match,
-    Predicate,
-    activation,
-    at,
-    convolutions,
-    dense_like,
-    first,
-    first_convolution,
-    first_half_of_convolutions,
-    first_n,
-    last,
-    named,
-    of_type,
-    span,
-)
+from lrp_tf.composites.match import Match, Predicate, activation, at, first, first_n, last, named, of_type, span
 
 EVERY = "all"
 PHRASES: dict[str, Callable[[], Match]] = {

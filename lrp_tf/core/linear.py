@@ -55,6 +55,8 @@ _REGISTRY: dict[type | str, LinearLayer] = {}
 def register(layer_class: type, *, kernel: Callable, forward: Callable, **options: Any) -> None:
     """Declare `layer_class` a linear layer: every rule, composite and table then knows it.
 
+        lrp_tf.linear.register(MyDense, kernel=lambda layer: layer.w, forward=lambda layer, x, w: x @ w)
+
     Args:
         layer_class: subclass of keras.Layer. A function in `layer.activation` is split off by itself.
         kernel: layer -> w.

@@ -17,6 +17,8 @@ Number: TypeAlias = float | tf.Tensor
 class Relative:
     """A stabiliser relative to the activations.
 
+        explainer = lrp_tf.Explainer(model, rules.Epsilon(rules.Relative(0.25)))
+
     epsilon = fraction * sqrt(mean(z^2)), with the mean over all entries of the denominator z in one sample. An absolute
     epsilon absorbs the relevance of nets with tiny activations; a relative one does not.
 

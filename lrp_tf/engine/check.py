@@ -75,6 +75,9 @@ class Finding:
 class Check:
     """What `Explainer.check` returns: true when all holds. `str()` draws a table.
 
+        found = explainer.check(x, print_fn=None)
+        print(found)
+
     Attributes:
         title: model and composite.
         findings: see `Finding`.

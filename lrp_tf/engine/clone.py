@@ -244,10 +244,11 @@ def clone_with_rules(
 ) -> Clone:
     """A callable with the pre-softmax values of `model`, whose gradient is the relevance.
 
+        clone = lrp_tf.clone_with_rules(model, "epsilon_plus")
         with tf.GradientTape() as tape:
             tape.watch(x)
             z = clone(x)
-        R = tape.gradient(z, x, output_gradients=R_out)
+        R = tape.gradient(z, x, output_gradients=start)
 
     Args:
         model: a Keras 3 model; it is left untouched and its weights are read at every call.

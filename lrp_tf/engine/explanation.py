@@ -13,6 +13,8 @@ from lrp_tf.engine.rows import Shares
 class Conservation(NamedTuple):
     """Where the start relevance went, per sample: start = relevance + bias + stabilizer + other + positions + the rest.
 
+        share = e.conservation.bias / e.conservation.start      # what biases absorbed of each sample's score
+
     Each is a float64 tensor of shape [B], or [B, k] for k targets.
 
     Attributes:
@@ -54,6 +56,9 @@ def conservation(shares: Shares) -> Conservation:
 @dataclasses.dataclass(frozen=True)
 class Explanation:
     """What `Explainer.explain` returns.
+
+        e = explainer.explain(x)
+        e.relevance, e.logits, e.target
 
     Attributes:
         relevance: as the model's inputs; [B, ...], or [B, k, ...] for k targets. None for an integer input that

@@ -35,7 +35,7 @@ def compare(
 ) -> Comparison:
     """Judge explainers by metrics on the same samples.
 
-        found = compare({"epsilon": Explainer(model, "epsilon"), "edges": "sobel"}, x, labels, metrics=["srg"])
+        found = evaluate.compare({"epsilon": explainer, "edges": "sobel"}, x, target, metrics=["srg"])
         print(found); found.save("results")
 
     Each explainer runs once for each batch, whatever the number of metrics. A sample, explainer or metric that fails is

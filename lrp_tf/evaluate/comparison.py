@@ -15,6 +15,9 @@ from lrp_tf.evaluate.results import Results
 class Comparison(Results):
     """The result of `compare`; `str()` draws its table.
 
+        found = evaluate.compare({"epsilon": explainer, "edges": "sobel"}, x, metrics=["sparseness"])
+        print(found.markdown())
+
     Attributes:
         methods: names of the explainers.
         metrics: name -> metric.

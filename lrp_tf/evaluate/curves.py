@@ -87,7 +87,13 @@ def _area(values: np.ndarray, x: np.ndarray | None) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Perturbation(Mapping[str, Curve]):
-    """Curves of several orders, by name: `found["morf"]`."""
+    """Curves of several orders, by name: `found["morf"]`.
+
+        found = evaluate.perturb(evaluate.Predictor(model), x, R, target, order=["morf", "lerf"])
+        found.srg(), found["morf"].auc()
+
+    `evaluate.perturb` returns it.
+    """
 
     curves: dict[str, Curve]
 

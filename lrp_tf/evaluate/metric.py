@@ -104,6 +104,10 @@ def metric(
 ) -> Callable[[Function], Function]:
     """Declare a metric: `@metric("complexity", better="higher", paper="Chalasani et al. 2020")` above its function.
 
+        @evaluate.metric("complexity", better="lower", paper="none")
+        def largest(case):
+            return np.abs(case.positions).reshape(len(case), -1).max(axis=1)
+
     Raises:
         ValueError: a name that is taken, unknown `better` or `needs`. TypeError: an option that the function does not
             take.
@@ -137,6 +141,8 @@ def get(name: str | Metric, **options: Any) -> Metric:
 
 def names(family: str | None = None) -> list[str]:
     """The names of all metrics, or of those of a family.
+
+        evaluate.names("complexity")
 
     Raises:
         ValueError: an unknown family.

@@ -56,6 +56,8 @@ def find(
 ) -> Iterator[tuple[str, str]]:
     """The image files that `names` stand for, in a stable order.
 
+        files = list(images.find(["photos"]))
+
     Args:
         names: each a file, a folder (all images in it and in its subfolders), a glob pattern (`photos/**/*.jpg`), `-`
             (a list of files on standard input) or `@list.txt` (a list in a file): one name per line, or separated by

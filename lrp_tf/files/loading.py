@@ -31,6 +31,8 @@ _REMEDIES = ("unsafe", "import")  # the options that the remedies in `_why` name
 def load_model(path: str | os.PathLike, *, unsafe: bool = False) -> keras.Model:
     """A saved model, `.keras` or legacy `.h5`, without its optimiser.
 
+        model = loading.load_model("model.keras")
+
     Args:
         unsafe: run Python code that the file carries (Lambda layers). Only for files that you trust.
 
@@ -224,6 +226,8 @@ def load_classes(path: str | os.PathLike) -> Classes:
     """Class names from a file: ImageNet's index `{"0": ["n01440764", "tench"], ...}`, `{"0": "tench", ...}`,
     `{"tench": 0, ...}`, a JSON list, or text with one name per line.
 
+        classes = loading.load_classes("classes.txt")
+
     Raises:
         LoadError: no such file, no name in it, another layout, or gaps in the numbers.
     """
@@ -316,6 +320,8 @@ def applications() -> list[str]:
 
 def get_preprocessing(text: str) -> Preprocessing:
     """NAME of an architecture of keras.applications, `scale:1/255`, `none`, or `module:function`.
+
+        preprocessing = loading.get_preprocessing("mobilenet")
 
     Raises:
         LoadError: none of these; the message lists the choices.

@@ -29,6 +29,10 @@ Kept = tuple[list[tf.Tensor], list[tf.Tensor]]  # what `Flow.forward` saves: inp
 class Flow(Handler):
     """Base class: says how relevance passes a step without a kernel.
 
+        class Halved(flows.Flow):
+            def backward(self, step, saved):
+                return lambda relevances, account=None: [relevances[0] / 2]
+
     A flow of your own defines `backward`, and `enters` where relevance does not enter every signal.
 
     Attributes:
@@ -211,6 +215,8 @@ _ACTIVATIONS: list[Callable] = []
 def register(kind: type | str, flow: Flow, tensors: int | None = None) -> None:
     """Declare how relevance flows through a layer class, or through an operation.
 
+        flows.register(keras.layers.SpatialDropout2D, flows.Identity())
+
     Args:
         kind: subclass of keras.Layer, or "ops.Add" for the operation of keras.ops.add.
         flow: an instance of `Flow`.
@@ -225,7 +231,15 @@ def register(kind: type | str, flow: Flow, tensors: int | None = None) -> None:
 
 
 def register_activation(function: Callable) -> None:
-    """Declare that `function`, as an activation or in a Lambda, is element-wise: relevance passes it unchanged."""
+    """Declare that `function` is element-wise: relevance passes it unchanged.
+
+        def bounded(x):
+            return tf.minimum(tf.nn.relu(x), 4.0)
+
+        flows.register_activation(bounded)
+
+    This holds for it as an activation, and in a Lambda.
+    """
     if not callable(function):
         raise TypeError(f"register_activation expects a function. Received: {function!r}")
     _ACTIVATIONS.append(function)

@@ -261,7 +261,12 @@ MAXIMA = (WinnerTakesAll, GlobalWinnerTakesAll, AdaptiveWinnerTakesAll)
 
 
 class MaxAsAverage(Share):
-    """Max pooling propagated as average pooling of the same windows (the LRP tutorial's choice)."""
+    """Max pooling propagated as average pooling of the same windows.
+
+        composites.Composite([(composites.max_pooling(), flows.MaxAsAverage()), (None, rules.Epsilon())])
+
+    It is the choice of the LRP tutorial.
+    """
 
     def linear_map(self, step: Step, inputs: list[tf.Tensor]) -> Callable[..., tf.Tensor]:
         flow = lookup(step)

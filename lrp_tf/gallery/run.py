@@ -43,6 +43,9 @@ _TARGET, _NAME, _WARNING = (COLUMNS.index(name) for name in ("target", "target_n
 class Gallery:
     """What is done with each image of a list.
 
+        gallery = lrp_tf.gallery.Gallery(explainer, loading.get_preprocessing("none"), Path("results"))
+        outcome = gallery.run(images.find(["photos"]))
+
     Attributes:
         explainer: of a model with one image as input and classes as output.
         preprocessing: from pixels 0..255 to what the model takes.
@@ -150,6 +153,9 @@ class Gallery:
 
 class Outcome(NamedTuple):
     """What became of the files.
+
+        outcome = gallery.run(images.find(["photos"]))
+        print(outcome.done, outcome.failed)
 
     Attributes:
         done, failed: files with and without a result.

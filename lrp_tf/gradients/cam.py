@@ -229,6 +229,8 @@ class GradCAM(Method):
 class GradCAMPlusPlus(GradCAM):
     """Grad-CAM with w_k = sum a_k relu(g_k), a_k = g_k^2 / (2 g_k^2 + g_k^3 sum A_k) (Chattopadhay et al. 2018).
 
+        R = lrp_tf.gradients.GradCAMPlusPlus(model, layer="conv2")(x)
+
     The gradients g are those of the value itself. The paper's exp of it would scale the map of a sample by a constant.
     See `GradCAM` for the arguments.
     """

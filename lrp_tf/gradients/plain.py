@@ -14,7 +14,7 @@ from lrp_tf.gradients.source import of_target
 class Gradient(Method):
     """The gradient of the pre-softmax value of a target by the input (Simonyan et al. 2013), signed.
 
-        R = lrp_tf.gradients.Gradient(model)(x, target=281)
+        R = lrp_tf.gradients.Gradient(model)(x, target=3)
 
     With a contrast it is the gradient of z_t - sum_n w_n z_n, whose weights w are held constant. One forward and one
     backward pass. See `Method` for the arguments.
@@ -38,7 +38,12 @@ class Gradient(Method):
 
 
 class InputTimesGradient(Gradient):
-    """x_i dz_t / dx_i (Shrikumar et al. 2016). Of a net of ReLUs without biases it is LRP-0 (Ancona et al. 2018)."""
+    """x_i dz_t / dx_i (Shrikumar et al. 2016).
+
+        R = lrp_tf.gradients.InputTimesGradient(model)(x)
+
+    Of a net of ReLUs without biases it is LRP-0 (Ancona et al. 2018).
+    """
 
     def finished(self, gradients: list[tf.Tensor], inputs: list[tf.Tensor]) -> list[tf.Tensor]:
         return [g * beside_targets(x, g) for x, g in zip(inputs, gradients, strict=True)]

@@ -64,6 +64,8 @@ DIVERGING |= {"RdYlBu", "RdYlGn", "Spectral", "berlin", "managua", "vanimo"}
 def reduce_channels(relevance: ArrayLike, reduce: Reduce = "sum") -> np.ndarray:
     """Relevance of the pixels of one sample.
 
+        pixels = lrp_tf.heatmap.reduce_channels(R[0])
+
     Args:
         relevance: [H, W, C] or [H, W], any real dtype.
         reduce: over the channels: "sum" (keeps ΣR), "mean", or "absmax", the entry of largest |R| with its sign.
@@ -115,6 +117,8 @@ def to_rgb(
     stride: float | None = None,
 ) -> np.ndarray:
     """Relevance as a picture.
+
+        picture = lrp_tf.heatmap.to_rgb(R[0], scale="99%")
 
     Args:
         relevance: one sample, [H, W] or [H, W, C].

@@ -50,8 +50,8 @@ def save(
 ) -> Path:
     """Save one heatmap as a picture.
 
-        heatmap.save("cat.png", R[0], image=x[0], colorbar=True)
-        heatmap.save("scan.png", R[0], image=x[0], spacing=(3.0, 0.8, 0.8))
+        lrp_tf.heatmap.save("cat.png", R[0], image=x[0], colorbar=True)
+        lrp_tf.heatmap.save("scan.png", R_of_scans[0], image=scans[0], spacing=(3.0, 0.8, 0.8))
 
     Args:
         path: file to write; the suffix names the format (.png, .jpg, .webp, .pdf, .svg, ...). It appears whole or
@@ -111,6 +111,8 @@ def figure(
 ) -> Figure:
     """What `save` draws as a matplotlib figure, made without pyplot.
 
+        lrp_tf.heatmap.figure(R[0], image=x[0], colorbar=True).savefig("why.pdf")
+
     Args:
         relevance, image, ...: see `save`.
 
@@ -145,6 +147,8 @@ def show(
     affine: ArrayLike | None = None,
 ) -> None:
     """Display what `save` draws in a Jupyter notebook.
+
+        lrp_tf.heatmap.show(R[0], image=x[0])
 
     Args:
         relevance, image, ...: see `save`.

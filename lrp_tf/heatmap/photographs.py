@@ -16,6 +16,8 @@ BAND = 256  # Rows at a time: a large photograph takes gigabytes as floats.
 def image_to_rgb(image: ArrayLike) -> np.ndarray:
     """A photograph or digit as a picture.
 
+        picture = lrp_tf.heatmap.image_to_rgb(x[0])
+
     Args:
         image: [H, W], [H, W, 1], [H, W, 3] or [H, W, 4] (RGBA, laid on white); uint8, or other numbers: the range
             0..1 is kept, any other is stretched to it. The opacity of RGBA is 0..1 or 0..255.
@@ -70,6 +72,8 @@ def _opacity(alpha: np.ndarray) -> np.ndarray:
 def resize(relevance: ArrayLike, size: tuple[int, int]) -> np.ndarray:
     """A relevance map in another geometry: bilinear along an axis that grows, averages along one that shrinks.
 
+        large = lrp_tf.heatmap.resize(lrp_tf.heatmap.reduce_channels(R[0]), (224, 224))
+
     Args:
         relevance: [h, w], any real dtype.
         size: (height, width) to make.
@@ -118,6 +122,8 @@ def overlay(
     stride: float | None = None,
 ) -> np.ndarray:
     """Relevance over the photograph in grey; the larger |R|, the more opaque; invisible where R is 0.
+
+        picture = lrp_tf.heatmap.overlay(x[0], R[0], smooth=1.0)
 
     Args:
         image: see `image_to_rgb`.

@@ -31,6 +31,8 @@ def grid(
 ) -> Path:
     """Save RGB pictures in rows. Each keeps its aspect ratio, up to 1:8.
 
+        lrp_tf.heatmap.grid("sheet.png", [[lrp_tf.heatmap.to_rgb(r) for r in R]], suptitle="four digits")
+
     Args:
         path: file to write; it appears whole or not at all.
         rows: rows of uint8 [H, W, 3] pictures (`to_rgb`, `overlay`, `image_to_rgb`); None leaves a gap.

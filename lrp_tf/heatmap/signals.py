@@ -44,6 +44,8 @@ def signal(
 ) -> Path:
     """Save a signal, each point in the colour of its relevance, with a strip of the same colours below.
 
+        lrp_tf.heatmap.signal("ecg.png", R[0], ecg[0], names=["lead I", "lead II"])
+
     Args:
         path: file to write, see `save`.
         relevance: one sample, [T] or [T, C].

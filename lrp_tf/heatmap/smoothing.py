@@ -43,6 +43,8 @@ def _number(value: object) -> bool:
 def smooth(relevance: ArrayLike, sigma: float) -> np.ndarray:
     """Convolve a relevance map with a Gaussian. The map is mirrored at its borders, so that its sum stays.
 
+        smoothed = lrp_tf.heatmap.smooth(lrp_tf.heatmap.reduce_channels(R[0]), sigma=1.5)
+
     Args:
         relevance: [h, w], any real dtype.
         sigma: the standard deviation in pixels of the map; 0 changes nothing.

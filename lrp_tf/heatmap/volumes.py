@@ -39,6 +39,8 @@ class Place(NamedTuple):
 class Slicing:
     """Which slices of a volume are drawn, and in which proportions.
 
+        slicing = lrp_tf.heatmap.volumes.Slicing(axis=0, slices=6, spacing=(3.0, 0.8, 0.8))
+
     Attributes:
         axis: "mid", three slices through the middle; "peak", three through the voxel of the largest |R|; 0, 1 or 2: a
             montage of slices across that axis.

@@ -40,7 +40,12 @@ def _always(default: Any) -> Any:
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Epsilon(Rule):
-    """R_i = x_i sum_j w_ij R_j / s(z_j), with the bias in z (Bach et al. 2015, eq. 58)."""
+    """R_i = x_i sum_j w_ij R_j / s(z_j) (Bach et al. 2015, eq. 58).
+
+        explainer = lrp_tf.Explainer(model, rules.Epsilon(0.01))
+
+    The bias is part of z_j.
+    """
 
     epsilon: float | Relative = _always(1e-6)
     zero_bias: bool = False
@@ -62,7 +67,12 @@ class Epsilon(Rule):
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Zero(Rule):
-    """LRP-0, R_i = x_i sum_j w_ij R_j / s(z_j): Epsilon with nothing but the stabiliser (Montavon et al. 2019)."""
+    """LRP-0, R_i = x_i sum_j w_ij R_j / s(z_j) (Montavon et al. 2019).
+
+        explainer = lrp_tf.Explainer(model, rules.Zero())
+
+    It is Epsilon with nothing but the stabiliser.
+    """
 
     stabilizer: float | Relative = 1e-6
     zero_bias: bool = False
@@ -99,6 +109,8 @@ class AlphaBeta(_WithFallback):
         R_i = alpha (x+ w+ + x- w-) / s(sum ... + b+)  -  beta (x+ w- + x- w+) / s(sum ... + b-)
 
     alpha - beta must be 1, so that relevance is conserved.
+
+        composites.Composite([(composites.convolutions(), rules.AlphaBeta(alpha=2, beta=1)), (None, rules.Epsilon())])
 
     Args:
         when_empty: what becomes of the relevance r_j (alpha R_j or -beta R_j) of an output j whose positive or negative
@@ -142,7 +154,12 @@ class AlphaBeta(_WithFallback):
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class ZPlus(_WithFallback):
-    """AlphaBeta(1, 0): R_i = (x+ w+ + x- w-) / s(sum ... + b+) (Montavon et al. 2017, deep Taylor decomposition)."""
+    """AlphaBeta(1, 0): R_i = (x+ w+ + x- w-) / s(sum ... + b+).
+
+        composites.Composite([(composites.convolutions(), rules.ZPlus()), (None, rules.Epsilon())])
+
+    The rule of deep Taylor decomposition (Montavon et al. 2017).
+    """
 
     stabilizer: float | Relative = 1e-6
     zero_bias: bool = False
@@ -162,6 +179,8 @@ class Gamma(_WithFallback):
         z < 0:  R_i = x+ (w + gamma w-) + x- (w + gamma w+)  over its sum + (b + gamma b-)
 
     The generalised rule of Andeol et al. 2021; for x >= 0 and z > 0 the classic one (Montavon et al. 2019).
+
+        composites.Composite([(composites.convolutions(), rules.Gamma(gamma=0.25)), (None, rules.Epsilon())])
 
     Args:
         when_empty: what becomes of relevance at z = 0, in the words of `AlphaBeta`.
@@ -200,6 +219,8 @@ class Gamma(_WithFallback):
 class Flat(Rule):
     """R_i = sum_j R_j / s(n_j): uniform over the n_j inputs that an output sees (Lapuschkin et al. 2019).
 
+        composites.Composite([(composites.first_convolution(), rules.Flat()), (None, rules.Epsilon())])
+
     The bias takes no part, and padding does not count.
     """
 
@@ -226,7 +247,12 @@ class Magnitude(_WithFallback):
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class WSquare(Rule):
-    """R_i = sum_j w_ij^2 R_j / s(sum_i w_ij^2) (Montavon et al. 2017); no bias, padding does not count."""
+    """R_i = sum_j w_ij^2 R_j / s(sum_i w_ij^2) (Montavon et al. 2017).
+
+        composites.Composite([(composites.first_convolution(), rules.WSquare()), (None, rules.Epsilon())])
+
+    No bias takes part, and padding does not count.
+    """
 
     stabilizer: float | Relative = 1e-6
     shows_kernel = True
@@ -241,7 +267,11 @@ class WSquare(Rule):
 class ZBox(Rule):
     """x w - low w+ - high w- over its sum, for inputs in a box (Montavon et al. 2017); the bias cancels.
 
-        R_i = (x - low) w+ + (x - high) w-  over its sum: both are >= 0 for x in the box, so that nothing cancels
+        R_i = (x - low) w+ + (x - high) w-  over its sum
+
+    Both summands are >= 0 for x in the box, so that nothing cancels.
+
+        composites.Composite([(composites.first(), rules.ZBox(low=0.0, high=1.0)), (None, rules.Epsilon())])
 
     Args:
         low, high: bounds of the step's own input: numbers, one per channel, or arrays shaped as one sample.
@@ -285,7 +315,12 @@ class ZBox(Rule):
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Pass(Rule):
-    """R_i = R_i, only for steps whose input and output have the same shape. It divides by nothing to stabilise."""
+    """R_i = R_i, only for steps whose input and output have the same shape.
+
+        entries = [(composites.of_type(keras.layers.DepthwiseConv2D), rules.Pass()), (None, rules.Epsilon())]
+
+    It divides by nothing that needs a stabiliser.
+    """
 
     stabilizer: float | Relative = 1e-6
 

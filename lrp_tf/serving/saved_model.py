@@ -70,6 +70,8 @@ def export(
 ) -> Exported:
     """Write a SavedModel for TensorFlow Serving: predictions as before, and explanations in signatures of their own.
 
+        lrp_tf.export(explainer, "served/1", preprocess="none", classes=["cat", "dog", "owl"])
+
     docs/serving.md lists the signatures, their inputs and their outputs.
 
     Args:

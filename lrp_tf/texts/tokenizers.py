@@ -103,7 +103,8 @@ class Tokenizer:
 def get_tokenizer(name: str | os.PathLike | Callable) -> Tokenizer:
     """A tokenizer.
 
-        tokenizer = get_tokenizer("tokenizer.json")
+        tokenizer = lrp_tf.texts.get_tokenizer("vocab.txt")
+        tokenizer("a film").tokens
 
     Args:
         name: the path of a Hugging Face tokenizer (.json), of a vocabulary with a token on each line (.txt: WordPiece

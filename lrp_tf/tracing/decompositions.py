@@ -25,6 +25,8 @@ _REGISTRY: dict[type | str, Callable] = {}
 def register(kind: type | str, call: Callable) -> None:
     """Declare what a layer or operation computes, in terms of keras.ops and other layers.
 
+        lrp_tf.expansions.register(MySwish, lambda layer, x: x * keras.ops.sigmoid(x))
+
     Args:
         kind: subclass of keras.Layer, or "ops.Glu" for the operation of keras.ops.glu.
         call: (layer, *args, **kwargs of its call) -> outputs; it runs on symbolic tensors.

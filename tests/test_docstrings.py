@@ -1,0 +1,265 @@
+"""Every public name has an example in its docstring, and the examples run."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import re
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from helpers import REPOSITORY
+from helpers.pictures import photos
+from test_docs import network
+
+import lrp_tf
+from lrp_tf import composites, evaluate, flows, heatmap, rules
+from lrp_tf.core import linear
+from lrp_tf.files import images, loading
+from lrp_tf.tracing import decompositions
+
+# What an example would say nothing about: errors and warnings, what a user gets and never makes, what an operator or
+# a matcher of one's own is written against, and flows, which docs/extending.md has a table of.
+WITHOUT = {
+    *("RelevanceWarning", "CheckError", "CheckWarning", "UnsupportedLayerError", "SaveError"),
+    *("Match", "linear_steps", "Term", "Operator", "LinearLayer"),
+    *("Share", "Affine", "Product", "Quotient", "Contraction", "Winner", "LayerNorm", "GroupNorm", "WinnerTakesAll"),
+}
+# Indented blocks that are no Python: formulas, the grammar of composites and their TOML.
+NO_PYTHON = {"ZBox": 1, "Gamma": 1, "AlphaBeta": 1, "parse": 2}
+METHODS = ("__call__", "with_model", "save", "load", "explain", "map", "summary", "report", "check")
+
+
+def face() -> dict[str, Any]:
+    """The documented names, and the methods of the Explainer."""
+    found: dict[str, Any] = {}
+    for page in sorted((REPOSITORY / "docs/api").glob("*.md")):
+        for path in re.findall(r"^::: (\S+)$", page.read_text(encoding="utf-8"), re.MULTILINE):
+            module, _, name = path.rpartition(".")
+            found[path] = getattr(importlib.import_module(module), name)
+    home = "lrp_tf.explainer.Explainer"
+    return found | {f"{home}.{name}": inspect.getattr_static(lrp_tf.Explainer, name) for name in METHODS}
+
+
+FACE = face()
+
+
+def blocks(documented: Any) -> list[str]:
+    """The indented blocks of a docstring, but for those of sections such as "Args:"."""
+    found: list[list[str]] = []
+    ahead, section = "", False
+    for line in inspect.cleandoc(documented.__doc__ or "").split("\n"):
+        if line.startswith("    "):
+            if not section and not ahead:
+                found.append([])
+            if not section:
+                found[-1].append(line)
+        elif line:
+            section = bool(re.fullmatch(r"[A-Z][a-z]+:", line))
+        elif found and not section:
+            found[-1].append("")  # a blank line within the block, or behind it
+        ahead = line if line.startswith("    ") or not found else ahead if not line else ""
+    return [textwrap.dedent("\n".join(lines)).strip() for lines in found]
+
+
+def is_python(code: str) -> bool:
+    try:
+        ast.parse(code)
+    except SyntaxError:
+        return False
+    return not code.startswith("[[")  # TOML
+
+
+def test_examples_are_found() -> None:
+    def documented() -> None:
+        """Does.
+
+            one = 1
+
+            two = 2
+
+        Text.
+
+            three
+
+        Args:
+            four: 4
+        """
+
+    assert blocks(documented) == ["one = 1\n\ntwo = 2", "three"]
+
+
+def test_every_public_name_is_documented() -> None:
+    """What packages export is on a page, but for what few people need; what pages show is exported."""
+    shown = {path.rpartition(".")[2] for path in FACE}
+    exported = set(lrp_tf.__all__) | {n for m in (composites, rules, heatmap, lrp_tf.gradients) for n in m.__all__}
+    modules = {name for name in exported if isinstance(getattr(lrp_tf, name, None), ModuleType)}
+    few = {"FOR_TRANSFORMERS", "PRESETS", "Handler", "InputZBox", "needs_bounds", "Jacobian", "Magnitude", "Method"}
+    few |= {"negative", "positive", "MAGNITUDE_CMAP", "PALETTES", "RELEVANCE_CMAP", "Bar", "Page", "Word", "words"}
+    few |= {"atomic"}
+    assert exported - modules - shown - few == set()
+    assert few & shown == set()
+
+
+@pytest.mark.parametrize("path", FACE)
+def test_every_public_name_has_an_example(path: str) -> None:
+    name = path.rpartition(".")[2]
+    found = [is_python(block) for block in blocks(FACE[path])]
+    assert found.count(False) == NO_PYTHON.get(name, 0)
+    assert (True in found) is (name not in WITHOUT)
+
+
+# --- what examples speak of ---------------------------------------------------------------------
+
+
+def series(shape: tuple[int, ...]) -> np.ndarray:
+    return np.random.default_rng(1).normal(size=shape).astype("float32")
+
+
+def features(shape: tuple[int, ...], name: str) -> keras.Model:
+    """[B, 28, 28, 1] -> a layer `name` with outputs of a shape -> 10 classes."""
+    kl = keras.layers
+    stack = [kl.Conv2D(2, 2, strides=2), kl.Reshape(shape), kl.Dense(3, activation="relu", name=name), kl.Flatten()]
+    return keras.Sequential([keras.Input((28, 28, 1)), *stack, kl.Dense(10, activation="softmax")])
+
+
+def blocks_of_attention() -> dict:
+    dense = keras.Sequential([keras.layers.Dense(3, name="attention")], name="block_3")
+    stack = [keras.layers.Conv2D(2, 4, strides=4), keras.layers.Reshape((9, 2)), dense, keras.layers.Flatten()]
+    model = keras.Sequential([keras.Input((12, 12, 1)), *stack, keras.layers.Dense(3)])
+    return {"explainer": lrp_tf.Explainer(model, "epsilon")}
+
+
+def texts() -> dict:
+    Path("vocab.txt").write_text("[PAD]\n[UNK]\na\nfilm\n", encoding="utf-8")
+    stack = [keras.layers.Embedding(4, 3), keras.layers.GlobalAveragePooling1D(), keras.layers.Dense(2)]
+    explainer = lrp_tf.Explainer(keras.Sequential([keras.Input((None,), dtype="int32"), *stack]), "epsilon")
+    return {"explainer": explainer, "tokenizer": importlib.import_module("lrp_tf.texts").get_tokenizer("vocab.txt")}
+
+
+def arrays() -> dict:
+    np.save("a.npy", series((20, 2)))
+    stack = [keras.layers.Conv1D(2, 3, activation="relu"), keras.layers.Flatten(), keras.layers.Dense(3)]
+    return {"explainer": lrp_tf.Explainer(keras.Sequential([keras.Input((20, 2)), *stack]))}
+
+
+def colours() -> dict:
+    photos(Path("photos"), 2)
+    stack = [keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(3, activation="softmax")]
+    explainer = lrp_tf.Explainer(keras.Sequential([keras.Input((16, 16, 3)), *stack]), "epsilon")
+    gallery = lrp_tf.gallery.Gallery(explainer, loading.get_preprocessing("none"), Path("before"))
+    return {"explainer": explainer, "gallery": gallery}
+
+
+def notebook(monkeypatch: pytest.MonkeyPatch) -> None:
+    ipython, display = ModuleType("IPython"), ModuleType("IPython.display")
+    ipython.get_ipython, ipython.display = lambda: SimpleNamespace(kernel=1), display
+    display.Image, display.display = lambda data: data, lambda shown: None
+    monkeypatch.setitem(sys.modules, "IPython", ipython)
+    monkeypatch.setitem(sys.modules, "IPython.display", display)
+
+
+def compiled() -> dict:
+    model = network()
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    return {"model": model}
+
+
+class MyDense(keras.layers.Dense):
+    pass
+
+
+class MySwish(keras.layers.Layer):
+    pass
+
+
+SPECIAL: dict[str, Callable[[dict], dict]] = {
+    "clone_with_rules": lambda names: {"x": tf.constant(names["x"]), "start": tf.one_hot(names["target"], 10)},
+    "heatmap.figures.save": lambda names: {"scans": series((1, 8, 9, 10, 1)), "R_of_scans": series((1, 8, 9, 10, 1))},
+    "signal": lambda names: {"R": series((1, 30, 2)), "ecg": series((1, 30, 2))},
+    "table": lambda names: {"R": series((4, 2)), "x": series((4, 2))},
+    "text": lambda names: {"R": series((1, 3))},
+    "patches": lambda names: blocks_of_attention(),
+    "GradCAM": lambda names: {
+        "model": features((14, 14, 2), "block5_conv3"),
+        "vit": features((196, 2), "block_11_norm1"),
+        "x": series((2, 28, 28, 1)),
+    },
+    "Occlusion": lambda names: {"model": features((14, 14, 2), "last"), "x": series((2, 28, 28, 1))},
+    "similarity": lambda names: {"maps": series((2, 12, 12)), "others": series((2, 12, 12))},
+    "Gallery": lambda names: colours(),
+    "Outcome": lambda names: colours(),
+    "ArrayGallery": lambda names: arrays(),
+    "TextGallery": lambda names: texts(),
+    "get_tokenizer": lambda names: texts(),
+    "export": lambda names: colours(),
+    "RelevanceLogger": lambda names: compiled(),
+    "find": lambda names: colours(),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def shared() -> dict:
+    """What most examples speak of: `model`, `x`, `explainer`, `R`, `e` ..."""
+    keras.utils.set_random_seed(0)
+    model = network()
+    x = np.random.default_rng(0).uniform(size=(4, 12, 12, 1)).astype("float32")
+    explainer = lrp_tf.Explainer(model, "epsilon_plus_flat")
+    e = explainer.explain(x)
+    own = {"model": model, "x": x, "x_train": x, "y": np.array([3, 8, 1, 0]), "target": np.array([3, 8, 1, 0])}
+    own |= {"explainer": explainer, "e": e, "R": e.relevance, "relevance": e.relevance}
+    own |= {"predict": evaluate.Predictor(model), "dataset": tf.data.Dataset.from_tensor_slices(x)}
+    modules = {"lrp_tf": lrp_tf, "rules": rules, "composites": composites, "flows": flows, "evaluate": evaluate}
+    modules |= {"heatmap": heatmap, "loading": loading, "images": images, "keras": keras, "np": np, "tf": tf}
+    return own | modules | {"Path": Path, "MyDense": MyDense, "MySwish": MySwish}
+
+
+@pytest.fixture
+def prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A folder with the files that examples name, and registries that forget."""
+    monkeypatch.chdir(tmp_path)
+    for module in (linear, flows.base, decompositions):
+        monkeypatch.setattr(module, "_REGISTRY", dict(module._REGISTRY))
+    monkeypatch.setattr(composites.presets, "PRESETS", dict(composites.PRESETS))
+    metrics = importlib.import_module("lrp_tf.evaluate.metric")
+    monkeypatch.setattr(metrics, "_METRICS", dict(metrics._METRICS))
+    Path("mine.toml").write_text('[[entry]]\nmatch = "all"\nrule = "epsilon"\n', encoding="utf-8")
+    Path("classes.txt").write_text("cat\ndog\n", encoding="utf-8")
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
+
+
+EXAMPLES = [path for path in FACE if any(map(is_python, blocks(FACE[path])))]
+
+
+@pytest.mark.parametrize("path", EXAMPLES)
+def test_examples_run(
+    path: str, shared: dict, prepared: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    name = path.rpartition(".")[2]
+    names = dict(shared)
+    names |= next((make(names) for end, make in SPECIAL.items() if f".{path}".endswith(f".{end}")), {})
+    if name in ("save", "load", "export", "RelevanceLogger"):  # what is written or fitted is compiled
+        tf.config.run_functions_eagerly(False)
+    if name == "load_model":
+        names["model"].save("model.keras")
+    if name == "show":
+        notebook(monkeypatch)
+    for code in filter(is_python, blocks(FACE[path])):
+        tree = ast.parse(code)
+        *_, last = tree.body
+        if isinstance(last, ast.Expr):
+            tree.body[-1] = ast.copy_location(ast.Assign([ast.Name("shown", ast.Store())], last.value), last)
+        exec(compile(ast.fix_missing_locations(tree), path, "exec"), names)
+        if isinstance(shown := names.pop("shown", None), composites.Composite):
+            shown.assign(shared["explainer"].graph)

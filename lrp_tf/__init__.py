@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         heatmap,
         linear,
         rules,
+        tables,
         texts,
     )
     from lrp_tf.core.graph import UnsupportedLayerError
@@ -57,6 +58,7 @@ __all__ = [
     "heatmap",
     "linear",
     "rules",
+    "tables",
     "texts",
 ]
 

@@ -38,7 +38,7 @@ class Explainer(Compiling):
     """Explains a Keras model by Layer-wise Relevance Propagation (Bach et al. 2015).
 
         explainer = lrp_tf.Explainer(model, composite="epsilon_plus_flat")
-        R = explainer(x)                 # relevance of each sample's top class, shaped like x
+        R = explainer(x)    # of each sample's top class, shaped like x
 
     Built once, it follows a model while that trains. Each kind of call is compiled once, for any batch size; after
     `tf.config.run_functions_eagerly(True)` nothing is compiled, as with every tf.function. If a layer changes what it

@@ -7,7 +7,6 @@ import importlib
 import inspect
 import re
 import sys
-import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -25,6 +24,7 @@ import lrp_tf
 from lrp_tf import composites, evaluate, flows, heatmap, rules
 from lrp_tf.core import linear
 from lrp_tf.files import images, loading
+from lrp_tf.tools.examples import examples, fenced
 from lrp_tf.tracing import decompositions
 
 # What an example would say nothing about: errors and warnings, what a user gets and never makes, what an operator or
@@ -34,8 +34,6 @@ WITHOUT = {
     *("Match", "linear_steps", "Term", "Operator", "LinearLayer"),
     *("Share", "Affine", "Product", "Quotient", "Contraction", "Winner", "LayerNorm", "GroupNorm", "WinnerTakesAll"),
 }
-# Indented blocks that are no Python: formulas, the grammar of composites and their TOML.
-NO_PYTHON = {"ZBox": 1, "Gamma": 1, "AlphaBeta": 1, "parse": 2}
 METHODS = ("__call__", "with_model", "save", "load", "explain", "map", "summary", "report", "check")
 
 
@@ -53,49 +51,36 @@ def face() -> dict[str, Any]:
 FACE = face()
 
 
-def blocks(documented: Any) -> list[str]:
-    """The indented blocks of a docstring, but for those of sections such as "Args:"."""
-    found: list[list[str]] = []
-    ahead, section = "", False
-    for line in inspect.cleandoc(documented.__doc__ or "").split("\n"):
-        if line.startswith("    "):
-            if not section and not ahead:
-                found.append([])
-            if not section:
-                found[-1].append(line)
-        elif line:
-            section = bool(re.fullmatch(r"[A-Z][a-z]+:", line))
-        elif found and not section:
-            found[-1].append("")  # a blank line within the block, or behind it
-        ahead = line if line.startswith("    ") or not found else ahead if not line else ""
-    return [textwrap.dedent("\n".join(lines)).strip() for lines in found]
+def examples_of(documented: Any) -> list[str]:
+    return examples(documented.__doc__ or "")
 
 
-def is_python(code: str) -> bool:
-    try:
-        ast.parse(code)
-    except SyntaxError:
-        return False
-    return not code.startswith("[[")  # TOML
+DOCSTRING = '''Does.
+
+        one = 1
+
+        def two():
+            return 2
+
+    Text, whose line
+        is continued.
+
+        R_i = x_i w / (
+
+    Args:
+        three: 3
+
+        four = 4
+    """
+'''
 
 
 def test_examples_are_found() -> None:
-    def documented() -> None:
-        """Does.
-
-            one = 1
-
-            two = 2
-
-        Text.
-
-            three
-
-        Args:
-            four: 4
-        """
-
-    assert blocks(documented) == ["one = 1\n\ntwo = 2", "three"]
+    assert examples(DOCSTRING) == ["one = 1\n\ndef two():\n    return 2"]
+    shown = fenced(DOCSTRING)
+    assert "```python\none = 1\n\ndef two():\n    return 2\n```\n\nText, whose line\n    is continued." in shown
+    assert shown.count("```") == 2
+    assert fenced("Does.\n\nTwice.") == "Does.\n\nTwice."
 
 
 def test_every_public_name_is_documented() -> None:
@@ -113,9 +98,7 @@ def test_every_public_name_is_documented() -> None:
 @pytest.mark.parametrize("path", FACE)
 def test_every_public_name_has_an_example(path: str) -> None:
     name = path.rpartition(".")[2]
-    found = [is_python(block) for block in blocks(FACE[path])]
-    assert found.count(False) == NO_PYTHON.get(name, 0)
-    assert (True in found) is (name not in WITHOUT)
+    assert bool(examples_of(FACE[path])) is (name not in WITHOUT)
 
 
 # --- what examples speak of ---------------------------------------------------------------------
@@ -150,6 +133,19 @@ def arrays() -> dict:
     np.save("a.npy", series((20, 2)))
     stack = [keras.layers.Conv1D(2, 3, activation="relu"), keras.layers.Flatten(), keras.layers.Dense(3)]
     return {"explainer": lrp_tf.Explainer(keras.Sequential([keras.Input((20, 2)), *stack]))}
+
+
+def patients(features: int) -> dict:
+    x = series((4, features))
+    np.savetxt("patients.csv", x, delimiter=",", header=",".join(f"f{i}" for i in range(features)), comments="")
+    model = keras.Sequential([keras.Input((features,)), keras.layers.Dense(3, activation="softmax")])
+    return {"explainer": lrp_tf.Explainer(model, "epsilon"), "x": x}
+
+
+def diagnosed() -> dict:
+    header = ["diagnosis", *(f"f{i}" for i in range(30))]
+    np.savetxt("patients.csv", series((4, 31)), delimiter=",", header=",".join(header), comments="")
+    return {}
 
 
 def colours() -> dict:
@@ -187,6 +183,9 @@ SPECIAL: dict[str, Callable[[dict], dict]] = {
     "heatmap.figures.save": lambda names: {"scans": series((1, 8, 9, 10, 1)), "R_of_scans": series((1, 8, 9, 10, 1))},
     "signal": lambda names: {"R": series((1, 30, 2)), "ecg": series((1, 30, 2))},
     "table": lambda names: {"R": series((4, 2)), "x": series((4, 2))},
+    "beeswarm": lambda names: patients(2),
+    "TableGallery": lambda names: patients(30),
+    "tables.files.read": lambda names: diagnosed(),
     "text": lambda names: {"R": series((1, 3))},
     "patches": lambda names: blocks_of_attention(),
     "GradCAM": lambda names: {
@@ -239,7 +238,7 @@ def prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     tf.config.run_functions_eagerly(False)
 
 
-EXAMPLES = [path for path in FACE if any(map(is_python, blocks(FACE[path])))]
+EXAMPLES = [path for path in FACE if examples_of(FACE[path])]
 
 
 @pytest.mark.parametrize("path", EXAMPLES)
@@ -255,7 +254,7 @@ def test_examples_run(
         names["model"].save("model.keras")
     if name == "show":
         notebook(monkeypatch)
-    for code in filter(is_python, blocks(FACE[path])):
+    for code in examples_of(FACE[path]):
         tree = ast.parse(code)
         *_, last = tree.body
         if isinstance(last, ast.Expr):

@@ -29,7 +29,8 @@ Entry = tuple[Match | Predicate | None, Handler]
 class Composite:
     """An ordered list of (match, rule); the first match wins.
 
-        composites.Composite([(composites.first(), rules.Flat()), (None, rules.Epsilon())])
+        composites.Composite([(composites.first(), rules.Flat()),
+                              (None, rules.Epsilon())])
 
     `str(composite)` is its text, which `composites.parse` reads.
 

@@ -12,7 +12,8 @@ from lrp_tf.core.graph import Graph, Step
 def dense_like() -> Match:
     """What the presets treat as Dense.
 
-        composites.Composite([(composites.dense_like(), rules.Epsilon()), (None, rules.ZPlus())])
+        composites.Composite([(composites.dense_like(), rules.Epsilon()),
+                              (None, rules.ZPlus())])
 
     Linear steps that are no convolution, the last one whatever its class, and convolutions on a 1x1 map, as MobileNet's
     classifier is one.
@@ -37,7 +38,8 @@ def _on_single_pixel(step: Step) -> bool:
 def first_convolution() -> Match:
     """The convolutions among `first()`.
 
-        composites.Composite([(composites.first_convolution(), rules.WSquare()), (None, rules.Epsilon())])
+        composites.Composite([(composites.first_convolution(), rules.WSquare()),
+                              (None, rules.Epsilon())])
 
     A first Dense does not match: Flat on it draws a blank picture.
     """
@@ -48,7 +50,8 @@ def first_convolution() -> Match:
 def convolutions() -> Match:
     """Every convolution.
 
-        composites.Composite([(composites.convolutions(), rules.ZPlus()), (None, rules.Epsilon())])
+        composites.Composite([(composites.convolutions(), rules.ZPlus()),
+                              (None, rules.Epsilon())])
 
     Transposed, depthwise and separable ones are included.
     """
@@ -59,7 +62,8 @@ def convolutions() -> Match:
 def first_half_of_convolutions() -> Match:
     """The first half of the convolutions in execution order.
 
-        composites.Composite([(composites.first_half_of_convolutions(), rules.Gamma()), (None, rules.Epsilon())])
+        composites.Composite([(composites.first_half_of_convolutions(), rules.Gamma()),
+                              (None, rules.Epsilon())])
 
     Of an odd number, the one in the middle too.
     """

@@ -10,7 +10,8 @@ from lrp_tf.composites.match import Match, pickled_by_name
 def max_pooling() -> Match:
     """Max pooling of every kind.
 
-        composites.Composite([(composites.max_pooling(), flows.MaxAsAverage()), (None, rules.Epsilon())])
+        composites.Composite([(composites.max_pooling(), flows.MaxAsAverage()),
+                              (None, rules.Epsilon())])
 
     Layers, global and adaptive ones, and `keras.ops.max`.
     """
@@ -22,7 +23,8 @@ def max_pooling() -> Match:
 def products() -> Match:
     """Element-wise products.
 
-        composites.Composite([(composites.products(), flows.Product(gates="share")), (None, rules.Epsilon())])
+        composites.Composite([(composites.products(), flows.Product(gates="share")),
+                              (None, rules.Epsilon())])
 
     Multiply and `x * y`; those with a constant count, too.
     """
@@ -33,7 +35,8 @@ def products() -> Match:
 def quotients() -> Match:
     """Element-wise quotients.
 
-        composites.Composite([(composites.quotients(), flows.Quotient(gates="held")), (None, rules.Epsilon())])
+        composites.Composite([(composites.quotients(), flows.Quotient(gates="held")),
+                              (None, rules.Epsilon())])
 
     `x / y` and `keras.ops.rsqrt`.
     """
@@ -44,7 +47,8 @@ def quotients() -> Match:
 def contractions() -> Match:
     """Products that sum, of two tensors that depend on the input.
 
-        composites.Composite([(composites.contractions(), flows.Contraction(gates="share")), (None, rules.Epsilon())])
+        composites.Composite([(composites.contractions(), flows.Contraction(gates="share")),
+                              (None, rules.Epsilon())])
 
     matmul, einsum and Dot, as in an attention.
     """

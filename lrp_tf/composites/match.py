@@ -126,7 +126,8 @@ def last() -> Match:
 def at(index: int) -> Match:
     """The linear step with this index, counted from 0 in execution order; -1 is the last one.
 
-        composites.Composite([(composites.at(-1), rules.Epsilon()), (None, rules.ZPlus())])
+        composites.Composite([(composites.at(-1), rules.Epsilon()),
+                              (None, rules.ZPlus())])
 
     A composite whose `at` entry matches nothing raises ValueError when it is assigned.
 
@@ -147,7 +148,8 @@ def at(index: int) -> Match:
 def first_n(n: int) -> Match:
     """The first `n` linear steps in execution order; all of them if the model has fewer.
 
-        composites.Composite([(composites.first_n(2), rules.AlphaBeta(2, 1)), (None, rules.Epsilon())])
+        composites.Composite([(composites.first_n(2), rules.AlphaBeta(2, 1)),
+                              (None, rules.Epsilon())])
 
     Raises:
         TypeError: no integer.
@@ -164,7 +166,8 @@ def first_n(n: int) -> Match:
 def span(begin: End, end: End) -> Match:
     """The linear steps from `begin` to `end`, both included, in execution order.
 
-        composites.Composite([(composites.span("block1_conv", "conv2"), rules.Gamma()), (None, rules.Epsilon())])
+        composites.Composite([(composites.span("block1_conv", "conv2"), rules.Gamma()),
+                              (None, rules.Epsilon())])
 
     Args:
         begin, end: each is one of
@@ -231,7 +234,8 @@ def _positions(graph: Graph, end: End, text: str) -> list[int]:
 def of_type(*classes: type) -> Match:
     """Steps whose layer is an instance of one of `classes`, and the steps that such a layer was expanded into.
 
-        composites.Composite([(composites.of_type(keras.layers.Conv2D), rules.Gamma(0.25)), (None, rules.Epsilon())])
+        composites.Composite([(composites.of_type(keras.layers.Conv2D), rules.Gamma(0.25)),
+                              (None, rules.Epsilon())])
 
     Raises:
         TypeError: no class, or something else than classes.
@@ -247,7 +251,8 @@ def of_type(*classes: type) -> Match:
 def named(pattern: str) -> Match:
     """Steps whose layer's name or path matches the regular expression from end to end.
 
-        composites.Composite([(composites.named("block1_.*"), rules.Flat()), (None, rules.ZPlus())])
+        composites.Composite([(composites.named("block1_.*"), rules.Flat()),
+                              (None, rules.ZPlus())])
 
     A composite whose `named` entry matches nothing raises ValueError when it is assigned.
 
@@ -284,7 +289,8 @@ def activations() -> list[str]:
 def activation(name: str) -> Match:
     """Steps whose layer has this built-in activation.
 
-        composites.Composite([(composites.activation("relu"), rules.ZPlus()), (None, rules.Epsilon())])
+        composites.Composite([(composites.activation("relu"), rules.ZPlus()),
+                              (None, rules.Epsilon())])
 
     These are the linear steps that it follows directly, as in `Dense(8, activation="relu")`, `Conv2D -> ReLU` or
     `Conv2D -> BatchNormalization -> ReLU` where the normalisation folds into the convolution, and the steps of the

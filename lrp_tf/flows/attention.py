@@ -18,7 +18,8 @@ _MASKED = -1e4
 class TaylorSoftmax(Flow):
     """R_i = x_i (R_i - s_i sum_j R_j), with s = softmax(x) (Achtibat et al. 2024, "AttnLRP", proposition 3.1).
 
-        composites.Composite([(composites.activation("softmax"), flows.TaylorSoftmax()), (None, rules.Epsilon())])
+        composites.Composite([(composites.activation("softmax"), flows.TaylorSoftmax()),
+                              (None, rules.Epsilon())])
 
     A Taylor expansion at x: s(x) is its slope times x and a constant, which absorbs its share as a bias does. Scores
     whose s_i is 0, as those of a mask, get nothing; nor do rows that are masked as a whole.

@@ -263,7 +263,8 @@ MAXIMA = (WinnerTakesAll, GlobalWinnerTakesAll, AdaptiveWinnerTakesAll)
 class MaxAsAverage(Share):
     """Max pooling propagated as average pooling of the same windows.
 
-        composites.Composite([(composites.max_pooling(), flows.MaxAsAverage()), (None, rules.Epsilon())])
+        composites.Composite([(composites.max_pooling(), flows.MaxAsAverage()),
+                              (None, rules.Epsilon())])
 
     It is the choice of the LRP tutorial.
     """

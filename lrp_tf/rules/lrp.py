@@ -110,7 +110,8 @@ class AlphaBeta(_WithFallback):
 
     alpha - beta must be 1, so that relevance is conserved.
 
-        composites.Composite([(composites.convolutions(), rules.AlphaBeta(alpha=2, beta=1)), (None, rules.Epsilon())])
+        composites.Composite([(composites.convolutions(), rules.AlphaBeta(alpha=2, beta=1)),
+                              (None, rules.Epsilon())])
 
     Args:
         when_empty: what becomes of the relevance r_j (alpha R_j or -beta R_j) of an output j whose positive or negative
@@ -156,7 +157,8 @@ class AlphaBeta(_WithFallback):
 class ZPlus(_WithFallback):
     """AlphaBeta(1, 0): R_i = (x+ w+ + x- w-) / s(sum ... + b+).
 
-        composites.Composite([(composites.convolutions(), rules.ZPlus()), (None, rules.Epsilon())])
+        composites.Composite([(composites.convolutions(), rules.ZPlus()),
+                              (None, rules.Epsilon())])
 
     The rule of deep Taylor decomposition (Montavon et al. 2017).
     """
@@ -180,7 +182,8 @@ class Gamma(_WithFallback):
 
     The generalised rule of Andeol et al. 2021; for x >= 0 and z > 0 the classic one (Montavon et al. 2019).
 
-        composites.Composite([(composites.convolutions(), rules.Gamma(gamma=0.25)), (None, rules.Epsilon())])
+        composites.Composite([(composites.convolutions(), rules.Gamma(gamma=0.25)),
+                              (None, rules.Epsilon())])
 
     Args:
         when_empty: what becomes of relevance at z = 0, in the words of `AlphaBeta`.
@@ -219,7 +222,8 @@ class Gamma(_WithFallback):
 class Flat(Rule):
     """R_i = sum_j R_j / s(n_j): uniform over the n_j inputs that an output sees (Lapuschkin et al. 2019).
 
-        composites.Composite([(composites.first_convolution(), rules.Flat()), (None, rules.Epsilon())])
+        composites.Composite([(composites.first_convolution(), rules.Flat()),
+                              (None, rules.Epsilon())])
 
     The bias takes no part, and padding does not count.
     """
@@ -249,7 +253,8 @@ class Magnitude(_WithFallback):
 class WSquare(Rule):
     """R_i = sum_j w_ij^2 R_j / s(sum_i w_ij^2) (Montavon et al. 2017).
 
-        composites.Composite([(composites.first_convolution(), rules.WSquare()), (None, rules.Epsilon())])
+        composites.Composite([(composites.first_convolution(), rules.WSquare()),
+                              (None, rules.Epsilon())])
 
     No bias takes part, and padding does not count.
     """
@@ -271,7 +276,8 @@ class ZBox(Rule):
 
     Both summands are >= 0 for x in the box, so that nothing cancels.
 
-        composites.Composite([(composites.first(), rules.ZBox(low=0.0, high=1.0)), (None, rules.Epsilon())])
+        composites.Composite([(composites.first(), rules.ZBox(low=0.0, high=1.0)),
+                              (None, rules.Epsilon())])
 
     Args:
         low, high: bounds of the step's own input: numbers, one per channel, or arrays shaped as one sample.
@@ -317,7 +323,8 @@ class ZBox(Rule):
 class Pass(Rule):
     """R_i = R_i, only for steps whose input and output have the same shape.
 
-        entries = [(composites.of_type(keras.layers.DepthwiseConv2D), rules.Pass()), (None, rules.Epsilon())]
+        entries = [(composites.of_type(keras.layers.DepthwiseConv2D), rules.Pass()),
+                   (None, rules.Epsilon())]
 
     It divides by nothing that needs a stabiliser.
     """

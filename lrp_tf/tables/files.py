@@ -22,6 +22,8 @@ _SHOWN = 6  # names of columns in a message
 class Choice(NamedTuple):
     """Which columns of a file the model takes.
 
+        choice = lrp_tf.tables.Choice(drop=("diagnosis",), id="name")
+
     Attributes:
         columns: their names, in the order of the model's features; empty: all but `drop` and `id`.
         drop: names of columns that the model does not take.
@@ -96,7 +98,7 @@ def is_table(path: str | os.PathLike[str], features: int | None) -> bool:
 def read(path: str | os.PathLike[str], features: int | None = None, choice: Choice = ALL) -> Table:
     """The table in a file.
 
-        table = lrp_tf.tables.read("patients.csv", 30, Choice(drop=("diagnosis",)))
+        table = lrp_tf.tables.read("patients.csv", 30, lrp_tf.tables.Choice(drop=("diagnosis",)))
 
     Args:
         path: `.csv` or `.tsv` with a header, or `.npy` [N, F].

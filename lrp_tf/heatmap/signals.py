@@ -66,11 +66,9 @@ def signal(
     """
     require_format(path)
     relevance, values, x = _checked(relevance, values, x)
-    channels = values.shape[1]
-    names = _named(names, channels)
+    names = _named(names, channels := values.shape[1])
     paint, drawn = Paint(scale, cmap, "sum", gamma, symmetric, show), np.abs(relevance) if show == "abs" else relevance
     bar = Bar(paint.ends(drawn), paint.palette(), gamma)
-
     panel, gap = max(80, 240 - 40 * channels), 12
     width = WIDTH + (BAR if colorbar else 0)
     title = wrapped(title, (WIDTH - 40) / DPI, TITLE)

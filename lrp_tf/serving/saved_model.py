@@ -88,8 +88,7 @@ def export(
         max_pixels: larger pictures are refused before they are decoded.
         top_k: classes of explain_top_k; None leaves it out.
         cmap, gamma, reduce, scale: see `heatmap.to_rgb`.
-        warmup: write a request for each signature, which the server runs before it accepts others. Needs the extra
-            "serving".
+        warmup: write requests that the server runs before it accepts others. Needs the extra "serving".
         print_fn: is called with a line for each part that was left out, with the reason; None for silence.
 
     Raises:

@@ -18,8 +18,11 @@ from keras import layers as kl
 import lrp_tf
 from lrp_tf.arrays import ArrayGallery, files, nifti
 from lrp_tf.arrays.files import ArrayError
+from lrp_tf.arrays.sample import Space
+from lrp_tf.arrays.tiles import volume_tiles
 from lrp_tf.files.errors import ExtraError, LoadError
 from lrp_tf.files.loading import get_preprocessing
+from lrp_tf.heatmap.look import Look
 from lrp_tf.heatmap.volumes import Slicing
 
 RNG = np.random.default_rng(12)
@@ -205,6 +208,20 @@ def test_a_model_without_an_axis_of_channels(tmp_path):
     assert job.run([(str(tmp_path / "a.nii.gz"), "a.nii.gz")]).done == 1
     found = nibabel.load(tmp_path / "out" / "a.relevance.nii.gz").get_fdata()
     np.testing.assert_array_equal(found.astype("float32"), np.load(tmp_path / "out" / "a.npy"))
+
+
+def test_slices_on_the_page_name_the_patients_sides(tmp_path):
+    """The scan and its relevance are the same for all composites, and begin where relevance is."""
+    array = files.Array(RNG.normal(size=SHAPE), space=Space(AFFINE))
+    relevance = np.zeros(SHAPE)
+    relevance[6, 10, 1] = 1.0  # at the patient's right, in front
+    found = volume_tiles([relevance, -relevance], array, Look(), Slicing(), None)
+    assert found.slices[6] == "L · axis 0, slice 6 of 8 · R"
+    assert found.first == 6
+    rows, columns = np.nonzero(found.maps[0][6][..., 3])
+    assert (rows.item(), columns.item()) == (1, 8)
+    assert all(not pictures[i][..., 3].any() for pictures in found.maps for i in range(8) if i != 6)
+    assert found.below[6].shape == (12, 10, 3)
 
 
 def test_volumes_need_a_model_of_volumes(tmp_path):

@@ -14,7 +14,10 @@ from keras import layers as kl
 from lrp_tf import heatmap
 from lrp_tf.arrays import files
 from lrp_tf.arrays.files import ArrayError
+from lrp_tf.arrays.sample import Array
+from lrp_tf.arrays.tiles import tiles
 from lrp_tf.files.errors import ExtraError
+from lrp_tf.heatmap.look import Look
 from lrp_tf.heatmap.signals import LONG
 
 RNG = np.random.default_rng(3)
@@ -135,3 +138,12 @@ def test_long_and_short_drawings_agree_on_where(tmp_path):
     blue = [np.nonzero((p[..., 2] > 60) & (p[..., 0] < 60))[1] for p in (first, second)]
     assert abs(int(blue[0].max()) - int(blue[1].max())) <= 3
     assert abs(int(blue[0].min()) - int(blue[1].min())) <= 3
+
+
+def test_a_single_relevant_point_of_a_long_signal_shows_on_the_page():
+    relevance, values = np.zeros(100_000), RNG.normal(size=100_000)
+    relevance[75_000] = 1.0
+    picture = tiles([relevance], Array(values), Look(), None).maps[0][0]
+    _, columns = red(picture)
+    assert columns.size
+    assert np.abs(columns / picture.shape[1] - 0.75).max() < 0.01

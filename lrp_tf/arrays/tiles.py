@@ -15,7 +15,8 @@ from lrp_tf.arrays.volumes import slicing_for
 from lrp_tf.gallery.tiles import SIDE, Tiles, relevance_tile, size_within
 from lrp_tf.heatmap.look import Look
 from lrp_tf.heatmap.photographs import scaled
-from lrp_tf.heatmap.volumes import Scan, Slicing
+from lrp_tf.heatmap.signals import strongest
+from lrp_tf.heatmap.volumes import Place, Scan, Slicing
 
 _PANEL = 120  # pixels of the height of one channel
 _MARGIN = 6
@@ -53,6 +54,8 @@ def tiles(maps: Sequence[np.ndarray], array: Array, look: Look, run: float | Non
 def volume_tiles(maps: Sequence[np.ndarray], array: Array, look: Look, slicing: Slicing, run: float | None) -> Tiles:
     """Slices of a volume across one axis: that of `slicing`, else the one whose slices come first.
 
+    The one nearest to the largest |R| of the first target is shown first.
+
     Args:
         maps: see `arrays.volumes.draw`.
 
@@ -72,8 +75,24 @@ def volume_tiles(maps: Sequence[np.ndarray], array: Array, look: Look, slicing: 
             [relevance_tile(_within(shown.slice_of(m, place)), look, scale) for place in places]
             for m, scale in zip(maps, scales, strict=True)
         ],
-        [f"axis {axis}, slice {place.number} of {shape[place.axis]}" for place in places],
+        [_named(shown, place, shape[place.axis]) for place in places],
+        _nearest_to_peak(places, maps[0]),
     )
+
+
+def _nearest_to_peak(places: list[Place], values: np.ndarray) -> int:
+    """The index of the place that is nearest to the largest |R|.
+
+    It is not moved there: places are the same for all composites, which share the pictures of the scan.
+    """
+    peak = int(np.unravel_index(int(np.abs(values).argmax()), values.shape)[places[0].axis])
+    return min(range(len(places)), key=lambda i: abs(places[i].number - peak))
+
+
+def _named(slicing: Slicing, place: Place, count: int) -> str:
+    sides = slicing.views[place.axis].sides
+    name = f"axis {place.axis}, slice {place.number} of {count}"
+    return f"{sides[0]} · {name} · {sides[1]}" if sides else name
 
 
 def _within(picture: np.ndarray) -> np.ndarray:
@@ -85,6 +104,8 @@ def _lines(values: np.ndarray, signal: np.ndarray, look: Look, scale: float) -> 
     paint = dataclasses.asdict(dataclasses.replace(look.paint(1), scale=scale, smooth=None))
     panels = []
     for relevance, line in zip(np.atleast_2d(values.T), np.atleast_2d(np.asarray(signal, np.float64).T), strict=True):
+        if len(relevance) > SIDE:  # the mean of a column would hide a single relevant point
+            relevance = strongest(relevance, np.linspace(0, len(relevance), SIDE + 1).astype(int)[:-1])
         strip = scaled(heatmap.to_rgb(relevance[None], **paint), (1, SIDE), growing=cv2.INTER_NEAREST)
         panel = np.ascontiguousarray(np.repeat(strip, _PANEL, axis=0))
         spread = np.ptp(line) or 1.0

@@ -36,11 +36,13 @@ class Tiles(NamedTuple):
         maps: for each target n pictures of its relevance: uint8 [h, w, 4], laid over `below` and stretched to its size;
             or uint8 [h, w, 3] where nothing lies below.
         slices: n names, such as "z = 12" or "frame 3", for a volume or film; none for a single picture.
+        first: which of them is shown first; None: the middle one.
     """
 
     below: Sequence[np.ndarray]
     maps: Sequence[Sequence[np.ndarray]]
     slices: Sequence[str] = ()
+    first: int | None = None
 
 
 def size_within(height: int, width: int, side: int = SIDE) -> tuple[int, int]:
@@ -91,7 +93,7 @@ class Kept(NamedTuple):
 
     Attributes:
         below, maps: paths relative to the folder of the run, see `Tiles`.
-        slices: see `Tiles`.
+        slices, first: see `Tiles`.
         size: (width, height) of the first picture in pixels.
     """
 
@@ -99,6 +101,7 @@ class Kept(NamedTuple):
     maps: list[list[str]]
     slices: list[str]
     size: tuple[int, int]
+    first: int | None = None
 
 
 def place(path: str) -> str:
@@ -121,7 +124,7 @@ def keep(out: Path, path: str, tiles: Tiles) -> None:
         for k, pictures in enumerate(tiles.maps)
     ]
     first = tiles.below[0] if tiles.below else tiles.maps[0][0]
-    kept = Kept(below, maps, list(tiles.slices), (first.shape[1], first.shape[0]))
+    kept = Kept(below, maps, list(tiles.slices), (first.shape[1], first.shape[0]), tiles.first)
     content = json.dumps(kept._asdict()).encode()
     atomic(out / f"{at}.json", lambda temporary: temporary.write_bytes(content))
 

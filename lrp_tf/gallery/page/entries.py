@@ -36,6 +36,7 @@ def entry(file: str, runs: Sequence[tuple[str, Results]], picture: Picture) -> d
             continue
         if "below" not in found:  # the same for all: one model, one picture
             found["top"], found["size"], found["slices"] = _top(rows[0]), tiles.size, tiles.slices
+            found["first"] = tiles.first
             found["below"] = [picture(f"{where}{name}") for name in tiles.below]
         targets = []
         for k, (row, names) in enumerate(zip(rows, tiles.maps, strict=True)):

@@ -24,7 +24,7 @@
       this.item = item;
       this.order = order;
       this.target = 0;
-      this.slice = Math.floor(item.slices.length / 2);
+      this.slice = item.first ?? Math.floor(item.slices.length / 2);
       this.near = false; // of what is seen, so that its pictures are loaded
       const element = (this.element = at("card").content.firstElementChild.cloneNode(true));
       const find = (name) => element.querySelector(name);

@@ -54,6 +54,8 @@ VOLUMES = ["nibabel>=5.2"]
 AUDIO = ["soundfile>=0.12"]
 # Films are written as H.264, which players and browsers show; OpenCV's wheel has no encoder for it.
 VIDEO = ["av>=13"]
+# F1, confusion matrix and the bundled digits of vgg/train.py.
+TRAIN = ["scikit-learn>=1.5"]
 # tf.summary does not work without it.
 TENSORBOARD = ["tensorboard>=2.18"]
 # The site, and the notebook that a test runs.
@@ -115,6 +117,7 @@ setup(
         "volumes": VOLUMES,
         "audio": AUDIO,
         "video": VIDEO,
+        "train": TRAIN,
         "tensorboard": TENSORBOARD,
         "docs": DOCS,
         "dist": DIST,

@@ -55,8 +55,7 @@ def load_weights(model: keras.Model, path: str | os.PathLike, *, unsafe: bool = 
         LoadError: no such file, weights of another architecture, a model with other inputs or outputs.
     """
     path = _file(path, "weights")
-    whole = path.suffix == ".keras" or (_is_hdf5(path) and "model_config" in _attributes(path))
-    if whole:
+    if holds_model(path):
         loaded = load_model(path, unsafe=unsafe)
         for what in ("input_shape", "output_shape"):
             if getattr(loaded, what, None) != getattr(model, what):
@@ -70,6 +69,16 @@ def load_weights(model: keras.Model, path: str | os.PathLike, *, unsafe: bool = 
     except Exception as error:
         raise LoadError(f"{path}: no weights of {model.name}: {_why(error)}", _REMEDIES) from error
     return model
+
+
+def holds_model(path: str | os.PathLike) -> bool:
+    """Whether a file holds a whole model, not its weights alone.
+
+    Raises:
+        LoadError: no such file, or a damaged one.
+    """
+    path = _file(path, "weights")
+    return path.suffix == ".keras" or (_is_hdf5(path) and "model_config" in _attributes(path))
 
 
 def _file(path: str | os.PathLike, what: str) -> Path:

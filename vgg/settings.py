@@ -1,0 +1,169 @@
+"""The options of vgg/train.py; needs no TensorFlow."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+DEPTHS = (11, 13, 16, 19)
+SMALLEST, LARGEST = 32, 1024  # pixels
+OUT = Path(os.path.relpath(Path(__file__).resolve().parent / "logs"))
+RESULTS = ("model.keras", "best.keras", "checkpoint.npz", "history.csv")
+
+
+class Parser(argparse.ArgumentParser):
+    """Prints errors in one line, without the usage, and exits with code 2."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message}\n")
+
+
+def make_parser() -> argparse.ArgumentParser:
+    # Without abbreviations: --compare-precision passes options on by their names.
+    parser = Parser(
+        allow_abbrev=False, description="Trains VGG from scratch; its result is explained by vgg/lrp.py and lrp-tf."
+    )
+    _add_data(parser)
+    _add_network(parser)
+    _add_training(parser)
+    group = parser.add_argument_group("results")
+    group.add_argument("--out", type=Path, metavar="DIR", help="default: vgg/logs/ and the name of the data")
+    group.add_argument("--resume", action="store_true", help="continue the training whose checkpoint is in --out")
+    group.add_argument("--overwrite", action="store_true", help="replace an earlier training in --out")
+    group.add_argument("--log-relevance", type=whole(1), metavar="N",
+                       help="every N epochs, heatmaps and numbers of test pictures in --out/relevance")  # fmt: skip
+    return parser
+
+
+def _add_data(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("data")
+    group.add_argument("--dataset", default="digits", metavar="digits|mnist|cifar10|FOLDER|FILE.npz",
+                       help="FOLDER: one sub folder of pictures for each class; FILE.npz: laid out as Keras' mnist.npz "
+                       "or CIFAR-10; default: scikit-learn's digits")  # fmt: skip
+    group.add_argument("--data-dir", metavar="DIR", help="where tensorflow-datasets keeps MNIST")
+    group.add_argument("--classes", type=Path, metavar="FILE",
+                       help="class names of FILE.npz: JSON, or one per line")  # fmt: skip
+    group.add_argument("--validation-share", type=number(0, 0.5, open_low=True), default=0.1, metavar="S",
+                       help="of the training pictures, to choose the best epoch by; default: 0.1")  # fmt: skip
+    group.add_argument("--augment", nargs="+", choices=["none", "flip", "shift", "crop"], metavar="NAME",
+                       help="flip (mirror), shift (by up to an eighth), crop (and enlarge); none; default: flip shift, "
+                       "for digits shift alone")  # fmt: skip
+
+
+def _add_network(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("network")
+    group.add_argument("--depth", type=int, choices=DEPTHS, default=11, help="layers with weights; default: 11")
+    group.add_argument("--size", type=whole(SMALLEST, LARGEST), default=SMALLEST, metavar="PIXELS",
+                       help="height and width of the pictures; default: 32")  # fmt: skip
+    group.add_argument("--width", type=number(0, 4, open_low=True), default=1.0, metavar="F",
+                       help="factor on the channels and units of the hidden layers; default: 1")  # fmt: skip
+    group.add_argument("--units", type=whole(1), metavar="N",
+                       help="of the two hidden dense layers; default: 4096, below 128 pixels 512")  # fmt: skip
+    group.add_argument("--batch-norm", action="store_true", help="BatchNormalization behind each convolution")
+    group.add_argument("--dropout", type=number(0, 0.95), default=0.5, metavar="RATE",
+                       help="behind the hidden dense layers; default: 0.5")  # fmt: skip
+    group.add_argument("--mixed-precision", nargs="?", const="auto", choices=["auto", "float16", "bfloat16"],
+                       metavar="float16|bfloat16", help="compute in half precision; without a value float16 on a GPU, "
+                       "bfloat16 on a CPU")  # fmt: skip
+    group.add_argument("--compare-precision", action="store_true",
+                       help="train in float32 and in mixed precision, and compare")  # fmt: skip
+
+
+def _add_training(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("training")
+    group.add_argument("--epochs", type=whole(1), metavar="N", help="default: 15 for digits, else 30")
+    group.add_argument("--batch", type=whole(1), metavar="B",
+                       help="pictures of a step; default: 64, of fewer than 5,000 training pictures 32")  # fmt: skip
+    group.add_argument("--optimizer", choices=["sgd", "adam", "adamw"], default="adam",
+                       help="sgd has momentum 0.9; default: adam")  # fmt: skip
+    group.add_argument("--learning-rate", type=number(0, 10, open_low=True), metavar="RATE",
+                       help="its peak; default: 0.05 for sgd, else 0.001, without --batch-norm 0.0005")  # fmt: skip
+    group.add_argument("--schedule", choices=["constant", "cosine", "step"], default="cosine",
+                       help="step: a tenth from half of the epochs on, a hundredth from three quarters on; "
+                       "default: cosine, down to 0")  # fmt: skip
+    group.add_argument("--warm-up", type=number(0, 1000), default=1.0, metavar="EPOCHS",
+                       help="the learning rate rises over so many epochs; default: 1")  # fmt: skip
+    group.add_argument("--weight-decay", type=number(0, 1), metavar="F",
+                       help="of kernels, times the learning rate; default: sgd 0.0005, adamw 0.01, adam 0")  # fmt: skip
+    group.add_argument("--clip-norm", type=number(0, 1e6), default=1.0, metavar="N",
+                       help="gradients are scaled down to this length; 0: not; default: 1")  # fmt: skip
+    group.add_argument("--seed", type=whole(0, 2**31 - 1), default=0, metavar="N", help="default: 0")
+    group.add_argument("--deterministic", action="store_true",
+                       help="the same numbers in every run on the same machine; slower on a GPU")  # fmt: skip
+
+
+def whole(low: int, high: int | None = None) -> Callable[[str], int]:
+    """The type of an option: a whole number from `low` to `high`."""
+    wanted = f"a whole number from {low}" + ("" if high is None else f" to {high}")
+
+    def parse(text: str) -> int:
+        if not (text.isascii() and text.isdecimal() and low <= int(text) and (high is None or int(text) <= high)):
+            raise argparse.ArgumentTypeError(f"expected {wanted}, received {text!r}")
+        return int(text)
+
+    return parse
+
+
+def number(low: float, high: float, *, open_low: bool = False) -> Callable[[str], float]:
+    """The type of an option: a number from `low` to `high`; with `open_low` above `low`."""
+    wanted = f"a number {'above' if open_low else 'from'} {low:g} {'up ' if open_low else ''}to {high:g}"
+
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not low <= value <= high or (open_low and value == low):
+            raise argparse.ArgumentTypeError(f"expected {wanted}, received {text!r}")
+        return value
+
+    return parse
+
+
+def check(arguments: argparse.Namespace) -> None:
+    """Refuse options that contradict one another.
+
+    Raises:
+        ValueError: some do.
+    """
+    if arguments.augment and "none" in arguments.augment and len(arguments.augment) > 1:
+        raise ValueError(f"--augment: expected none alone, or others. Received: {' '.join(arguments.augment)}")
+    if arguments.augment and "flip" in arguments.augment and arguments.dataset in ("digits", "mnist"):
+        raise ValueError("--augment flip: mirrored digits are no digits. Expected shift, crop or none for them")
+    if arguments.resume and arguments.overwrite:
+        raise ValueError("--resume and --overwrite contradict one another. Expected one of them")
+    if arguments.classes and not arguments.dataset.endswith(".npz"):
+        raise ValueError("--classes names the classes of FILE.npz. Expected no such option for other data")
+
+
+def out_of(arguments: argparse.Namespace) -> Path:
+    """The folder of the results: made, and tried, so that a mistake shows before the training, not after it.
+
+    Raises:
+        OSError: the folder cannot be made or written.
+        ValueError: it holds an earlier training, and neither --resume nor --overwrite was given.
+    """
+    name = Path(os.path.expanduser(arguments.dataset)).name.removesuffix(".npz") or "data"
+    out = Path(os.path.expanduser(arguments.out or OUT / name))
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=out).close()
+    except OSError as error:
+        raise OSError(f"--out: expected a folder that can be written, received {out} ({error.strerror})") from error
+    for name in RESULTS:
+        if (out / name).is_dir():
+            raise OSError(f"--out: {out / name} is a folder, which a file of that name cannot replace")
+    there = [name for name in ("checkpoint.npz", "model.keras") if (out / name).exists()]
+    if there and not (arguments.resume or arguments.overwrite or arguments.compare_precision):
+        raise ValueError(
+            f"--out: {out} holds an earlier training ({there[0]}). Remedy: --resume, --overwrite, or another --out"
+        )
+    if arguments.overwrite:
+        for name in RESULTS:
+            (out / name).unlink(missing_ok=True)
+    return out

@@ -373,6 +373,15 @@ def test_best_epoch_is_by_accuracy_then_by_loss():
     assert merit(0.9, 0.1) > merit(0.9, 0.2) > merit(0.9, float("nan"))
 
 
+def test_the_epoch_that_is_kept():
+    values = [(1.0, 0.7, 0.5), (0.5, 0.9, 0.3), (0.2, 0.8, 0.4)]
+    history = [{"loss": a, "val_accuracy": b, "val_loss": c} for a, b, c in values]
+    assert results.chosen(history, "last") is history[2]
+    assert results.chosen(history, "best") is history[1]
+    history[2]["loss"] = float("nan")
+    assert results.chosen(history, "last") is history[1]
+
+
 def test_a_loss_that_is_no_number_ends_the_training(
     trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ):

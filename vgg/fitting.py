@@ -170,7 +170,7 @@ class Keeping(keras.callbacks.Callback):
         self.began = time.perf_counter()
         dropouts = [layer for layer in self.model.layers if isinstance(layer, keras.layers.Dropout) and layer.rate > 0]
         for i, layer in enumerate(dropouts):
-            layer.seed_generator.state.assign([self.seed * 1009 + i, epoch << 20])
+            layer.seed_generator.state.assign([(self.seed + 7919 * i) % 2**31, epoch])
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         assert logs is not None

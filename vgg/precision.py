@@ -14,7 +14,7 @@ import tensorflow as tf
 
 FLOAT32, MIXED = "float32", "mixed"  # sub folders of the results
 TABLE = "precision.csv"
-COLUMNS = ("precision", "accuracy", "macro_f1", "best_epoch", "seconds_per_epoch", "peak_memory_mib")
+COLUMNS = ("precision", "accuracy", "macro_f1", "epoch", "seconds_per_epoch", "peak_memory_mib")
 
 
 def compare(argv: Sequence[str], arguments: argparse.Namespace, out: Path) -> None:

@@ -56,7 +56,7 @@ def write(out: Path, report: dict[str, Any], history: Sequence[dict[str, float]]
     write_table(
         out / "confusion.csv", ["true class", *names], [[n, *row] for n, row in zip(names, matrix, strict=True)]
     )
-    save(curves(history, report["best_epoch"]), out / "curves.png")
+    save(curves(history, report["epoch"]), out / "curves.png")
     save(confusion(matrix, names, report["accuracy"], report["macro_f1"]), out / "confusion.png")
 
 
@@ -76,7 +76,7 @@ def save(figure: Figure, path: Path) -> None:
     atomic(path, lambda temporary: figure.savefig(temporary, dpi=120))
 
 
-def curves(history: Sequence[dict[str, float]], best_epoch: int) -> Figure:
+def curves(history: Sequence[dict[str, float]], kept: int) -> Figure:
     """Loss, accuracy and learning rate over the epochs; a dashed line at the epoch that is kept."""
     epochs = [row["epoch"] for row in history]
     mark = "o" if len(epochs) < 3 else None
@@ -87,7 +87,7 @@ def curves(history: Sequence[dict[str, float]], best_epoch: int) -> Figure:
         else:
             axes.plot(epochs, [row[name] for row in history], label="training", marker=mark)
             axes.plot(epochs, [row[f"val_{name}"] for row in history], label="validation", marker=mark)
-            axes.axvline(best_epoch, color="0.5", linestyle="--", linewidth=1, label=f"kept: epoch {best_epoch}")
+            axes.axvline(kept, color="0.5", linestyle="--", linewidth=1, label=f"kept: epoch {kept}")
             axes.legend()
         axes.set_ylim(bottom=0, top=1.02 if name == "accuracy" else None)
         axes.set_title(name.replace("_", " "))

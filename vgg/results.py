@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -71,25 +70,46 @@ def on_strokes(model: keras.Model, x: np.ndarray) -> dict[str, float]:
     return {"relevance": float(shares.mean()), "area": float(masks.mean())}
 
 
-def finish(images: Images, everything: dict[str, Any], history: list[dict[str, float]], out: Path) -> None:
-    """Judge the best epoch on the test pictures, write all results, and say what to run next."""
-    best: keras.Model = keras.models.load_model(out / fitting.BEST, compile=False)
-    predicted = best.predict(batches.plain(images.x_test), verbose=0).argmax(axis=1)
+def chosen(history: list[dict[str, float]], keep: str) -> dict[str, float]:
+    """The row of the epoch whose weights are kept: "last", if its loss is finite, or "best"."""
+    if keep == "last" and np.isfinite(history[-1]["loss"]):
+        return history[-1]
+    return max(history, key=fitting.merit)
+
+
+def finish(
+    model: keras.Model,
+    images: Images,
+    everything: dict[str, Any],
+    history: list[dict[str, float]],
+    out: Path,
+    *,
+    keep: str,
+) -> None:
+    """Judge the trained network on the test pictures, write all results, and say what to run next.
+
+    Args:
+        model: in the state of the last epoch.
+        keep: "last" or "best": which epoch is judged and becomes model.keras, see `chosen`.
+    """
+    row = chosen(history, keep)
+    kept = fitting.plain(model) if row is history[-1] else keras.models.load_model(out / fitting.BEST, compile=False)
+    predicted = kept.predict(batches.plain(images.x_test), verbose=0).argmax(axis=1)
     seconds = float(np.median([row["seconds"] for row in history[1:] or history]))  # the first one compiles
     report = {
         **reports.metrics(images.y_test, predicted, images.names),
-        "best_epoch": int(max(history, key=fitting.merit)["epoch"]),
+        "epoch": int(row["epoch"]),
         "seconds_per_epoch": seconds,
         "peak_memory_mib": peak_memory(),
-        "parameters": best.count_params(),
+        "parameters": kept.count_params(),
         "settings": everything,
     }
     told = (
         f"test accuracy: {report['accuracy']:.4f}, macro F1: {report['macro_f1']:.4f} on {len(predicted)} pictures, "
-        f"epoch {report['best_epoch']}; {seconds:.1f} s per epoch"
+        f"epoch {report['epoch']}; {seconds:.1f} s per epoch"
     )
     if images.strokes:
-        report["strokes"] = on_strokes(best, images.x_test[:JUDGED])
+        report["strokes"] = on_strokes(kept, images.x_test[:JUDGED])
         told += "\n{relevance:.1%} of |relevance| on the strokes of digits, {area:.1%} of the area".format(
             **report["strokes"]
         )
@@ -97,10 +117,10 @@ def finish(images: Images, everything: dict[str, Any], history: list[dict[str, f
     names = "".join(f"{' '.join(name.split())}\n" for name in images.names)
     atomic(out / CLASSES, lambda path: path.write_text(names, encoding="utf-8"))
     (out / EXAMPLES).mkdir(exist_ok=True)
-    for row in examples(images):
-        pixels = Image.fromarray(images.x_test[row, ..., 0] if images.channels == 1 else images.x_test[row])
-        atomic(out / EXAMPLES / f"class{images.y_test[row]:03d}.png", pixels.save)
-    atomic(out / MODEL, lambda path: shutil.copyfile(out / fitting.BEST, path))
+    for i in examples(images):
+        pixels = Image.fromarray(images.x_test[i, ..., 0] if images.channels == 1 else images.x_test[i])
+        atomic(out / EXAMPLES / f"class{images.y_test[i]:03d}.png", pixels.save)
+    atomic(out / MODEL, kept.save)
     script = Path(os.path.relpath(Path(__file__).resolve().parent / "lrp.py"))
     print(f"{told}\nresults: {out}")
     print(f"next: {command('python', script, out / EXAMPLES, '--weights', out / MODEL, '--classes', out / CLASSES)}")

@@ -33,6 +33,9 @@ def make_parser() -> argparse.ArgumentParser:
     _add_training(parser)
     group = parser.add_argument_group("results")
     group.add_argument("--out", type=Path, metavar="DIR", help="default: vgg/logs/ and the name of the data")
+    group.add_argument("--keep", choices=["last", "best"],
+                       help="the epoch that becomes model.keras; best: by the validation pictures; default: last, with "
+                       "--schedule constant best")  # fmt: skip
     group.add_argument("--resume", action="store_true", help="continue the training whose checkpoint is in --out")
     group.add_argument("--overwrite", action="store_true", help="replace an earlier training in --out")
     group.add_argument("--log-relevance", type=whole(1), metavar="N",
@@ -49,7 +52,7 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--classes", type=Path, metavar="FILE",
                        help="class names of FILE.npz: JSON, or one per line")  # fmt: skip
     group.add_argument("--validation-share", type=number(0, 0.5, open_low=True), default=0.1, metavar="S",
-                       help="of the training pictures, to choose the best epoch by; default: 0.1")  # fmt: skip
+                       help="of the training pictures, for the curves and the best epoch; default: 0.1")  # fmt: skip
     group.add_argument("--augment", nargs="+", choices=["none", "flip", "shift", "crop"], metavar="NAME",
                        help="flip (mirror), shift (by up to an eighth), crop (and enlarge); none; default: flip shift, "
                        "for digits shift alone")  # fmt: skip

@@ -72,7 +72,9 @@ def run(arguments: argparse.Namespace, out: Path) -> None:
         model, images, recipe, everything, out,
         resume=arguments.resume, loss_scale=half == "mixed_float16", callbacks=logs,
     )  # fmt: skip
-    results.finish(images, everything, history, out)
+    # Where the learning rate has fallen, the last epoch is the better bet than the peak of a noisy curve.
+    keep = arguments.keep or ("best" if recipe.schedule == "constant" else "last")
+    results.finish(model, images, everything, history, out, keep=keep)
 
 
 def recipe_of(arguments: argparse.Namespace, images: Images) -> Recipe:

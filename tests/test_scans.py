@@ -216,7 +216,7 @@ def test_slices_on_the_page_name_the_patients_sides(tmp_path):
     relevance = np.zeros(SHAPE)
     relevance[6, 10, 1] = 1.0  # at the patient's right, in front
     found = volume_tiles([relevance, -relevance], array, Look(), Slicing(), None)
-    assert found.slices[6] == "L · axis 0, slice 6 of 8 · R"
+    assert found.slices[6] == "L · axial 6 of 8 · R"
     assert found.first == 6
     rows, columns = np.nonzero(found.maps[0][6][..., 3])
     assert (rows.item(), columns.item()) == (1, 8)

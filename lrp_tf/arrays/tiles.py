@@ -13,9 +13,10 @@ from lrp_tf.arrays.draw import chosen_frames, grey, in_bytes, is_signal, picture
 from lrp_tf.arrays.sample import Array
 from lrp_tf.arrays.volumes import slicing_for
 from lrp_tf.gallery.tiles import SIDE, Tiles, relevance_tile, size_within
+from lrp_tf.heatmap.colours import Paint
 from lrp_tf.heatmap.look import Look
 from lrp_tf.heatmap.photographs import scaled
-from lrp_tf.heatmap.signals import strongest
+from lrp_tf.heatmap.signals import on_grey, strongest
 from lrp_tf.heatmap.volumes import Place, Scan, Slicing
 
 _PANEL = 120  # pixels of the height of one channel
@@ -90,9 +91,10 @@ def _nearest_to_peak(places: list[Place], values: np.ndarray) -> int:
 
 
 def _named(slicing: Slicing, place: Place, count: int) -> str:
-    sides = slicing.views[place.axis].sides
-    name = f"axis {place.axis}, slice {place.number} of {count}"
-    return f"{sides[0]} · {name} · {sides[1]}" if sides else name
+    view = slicing.views[place.axis]
+    if view.sides:
+        return f"{view.sides[0]} · {view.name} {place.number} of {count} · {view.sides[1]}"
+    return f"axis {place.axis}, slice {place.number} of {count}"
 
 
 def _within(picture: np.ndarray) -> np.ndarray:
@@ -100,19 +102,36 @@ def _within(picture: np.ndarray) -> np.ndarray:
 
 
 def _lines(values: np.ndarray, signal: np.ndarray, look: Look, scale: float) -> np.ndarray:
-    """A panel for each channel: the line of the signal over columns in the colours of its relevance."""
-    paint = dataclasses.asdict(dataclasses.replace(look.paint(1), scale=scale, smooth=None))
-    panels = []
-    for relevance, line in zip(np.atleast_2d(values.T), np.atleast_2d(np.asarray(signal, np.float64).T), strict=True):
-        if len(relevance) > SIDE:  # the mean of a column would hide a single relevant point
-            relevance = strongest(relevance, np.linspace(0, len(relevance), SIDE + 1).astype(int)[:-1])
-        strip = scaled(heatmap.to_rgb(relevance[None], **paint), (1, SIDE), growing=cv2.INTER_NEAREST)
-        panel = np.ascontiguousarray(np.repeat(strip, _PANEL, axis=0))
-        spread = np.ptp(line) or 1.0
-        down = _MARGIN + (line.max() - line) / spread * (_PANEL - 2 * _MARGIN)
-        across = (np.arange(len(line)) + 0.5) * (SIDE / len(line)) - 0.5
-        points = np.rint(np.column_stack([across, down]) * 16).astype(np.int32)
-        for width, colour in ((3, (255, 255, 255)), (1, (20, 20, 20))):  # on white, so that no colour hides it
-            cv2.polylines(panel, [points], False, colour, width, cv2.LINE_AA, shift=4)
-        panels.append(panel)
-    return np.concatenate(panels)
+    """A panel for each channel."""
+    paint = dataclasses.replace(look.paint(1), scale=scale, smooth=None)
+    channels = zip(np.atleast_2d(values.T), np.atleast_2d(np.asarray(signal, np.float64).T), strict=True)
+    draw = _envelope if len(values) > 2 * SIDE else _line
+    return np.concatenate([draw(relevance, line, paint) for relevance, line in channels])
+
+
+def _line(relevance: np.ndarray, line: np.ndarray, paint: Paint) -> np.ndarray:
+    """The line of a signal over columns in the colours of its relevance."""
+    colours = heatmap.to_rgb(relevance[None], **dataclasses.asdict(paint))
+    panel = np.ascontiguousarray(np.repeat(scaled(colours, (1, SIDE), growing=cv2.INTER_NEAREST), _PANEL, axis=0))
+    across = (np.arange(len(line)) + 0.5) * (SIDE / len(line)) - 0.5
+    points = np.rint(np.column_stack([across, _down(line, line)]) * 16).astype(np.int32)
+    for width, colour in ((3, (255, 255, 255)), (1, (20, 20, 20))):  # on white, so that no colour hides it
+        cv2.polylines(panel, [points], False, colour, width, cv2.LINE_AA, shift=4)
+    return panel
+
+
+def _envelope(relevance: np.ndarray, line: np.ndarray, paint: Paint) -> np.ndarray:
+    """The range of a long signal in each column, in the colour of the largest |R| there: a line would cover all."""
+    starts = np.linspace(0, len(line), SIDE + 1).astype(int)[:-1]
+    colours = heatmap.to_rgb(strongest(relevance, starts)[None], **dataclasses.asdict(paint))[0]
+    low, high = np.minimum.reduceat(line, starts), np.maximum.reduceat(line, starts)
+    rows = np.arange(_PANEL)[:, None]
+    inside = (rows >= np.floor(_down(high, line))) & (rows <= np.ceil(_down(low, line)))
+    panel = np.where(inside[..., None], on_grey(colours), 255.0)
+    panel[-_MARGIN:] = colours  # the colours alone, where the range is narrow
+    return np.rint(panel).astype(np.uint8)
+
+
+def _down(values: np.ndarray, line: np.ndarray) -> np.ndarray:
+    """Where values of a signal lie in its panel, in pixels from above."""
+    return _MARGIN + (line.max() - values) / (np.ptp(line) or 1.0) * (_PANEL - 3 * _MARGIN)

@@ -134,7 +134,7 @@ def _panel(axes: Axes, x: np.ndarray, y: np.ndarray, relevance: np.ndarray, bar:
     frame(axes)
 
 
-def _on_grey(colours: np.ndarray) -> np.ndarray:
+def on_grey(colours: np.ndarray) -> np.ndarray:
     """RGB [T, 3] with grey in place of white."""
     shown = 1 - colours.min(axis=-1, keepdims=True) / 255.0
     return shown * colours + (1 - shown) * 160
@@ -152,7 +152,7 @@ def _draw(axes: Axes, x: np.ndarray, y: np.ndarray, colours: np.ndarray) -> None
         segments = np.stack([before, points, after], axis=1)
         lines = LineCollection(
             list(segments),
-            colors=(_on_grey(colours) if dense else colours) / 255.0,
+            colors=(on_grey(colours) if dense else colours) / 255.0,
             linewidths=1.2 if dense else 2.4,
             capstyle="round",
             joinstyle="round",
@@ -177,7 +177,7 @@ def _draw_long(
     left, right = x[starts], x[following]
     boxes = np.stack([np.stack([left, low], -1), np.stack([left, high], -1), np.stack([right, high], -1),
                       np.stack([right, low], -1)], axis=1)  # fmt: skip
-    edges = _on_grey(colours) / 255.0
+    edges = on_grey(colours) / 255.0
     axes.add_collection(PolyCollection(list(boxes), facecolors=edges, edgecolors=edges, linewidths=0.8, zorder=3))
     _strip(axes, np.append(left, right[-1]), colours)
 

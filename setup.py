@@ -52,8 +52,8 @@ TEXT = ["tokenizers>=0.20", "sentencepiece>=0.2"]
 VOLUMES = ["nibabel>=5.2"]
 # WAV, FLAC and Ogg files.
 AUDIO = ["soundfile>=0.12"]
-# Films are written as H.264, which players and browsers show; OpenCV's wheel has no encoder for it.
-VIDEO = ["av>=13"]
+# Films are written as H.264, which players and browsers show; OpenCV's wheel has no encoder for it. The live page.
+VIDEO = ["av>=15", "flask>=3.0"]
 # F1, confusion matrix and the bundled digits of vgg/train.py.
 TRAIN = ["scikit-learn>=1.5"]
 # tf.summary does not work without it.

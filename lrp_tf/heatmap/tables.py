@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
 from lrp_tf.heatmap.colours import require_finite
-from lrp_tf.heatmap.files import DPI, empty_figure, require_format, write_figure
+from lrp_tf.heatmap.files import DPI, empty_figure, rendered, require_format, write_figure
 from lrp_tf.heatmap.layout import LABEL, TITLE, number
 from lrp_tf.heatmap.sheets import frame
 from lrp_tf.heatmap.texts import TEXT_STYLE, drawable, width, wrapped
@@ -51,6 +52,24 @@ def table(
         OSError: the folder does not exist or cannot be written.
     """
     require_format(path)
+    return write_figure(path, _figure(relevance, names, values, title, top))
+
+
+def bars(
+    relevance: ArrayLike,
+    names: Sequence[str] | None = None,
+    *,
+    values: Sequence[object] | None = None,
+    title: str = "",
+    top: int = 20,
+) -> np.ndarray:
+    """The picture of `table` as pixels, uint8 [h, w, 3]."""
+    return rendered(_figure(relevance, names, values, title, top))
+
+
+def _figure(
+    relevance: ArrayLike, names: Sequence[str] | None, values: Sequence[object] | None, title: str, top: int
+) -> Figure:
     relevance = np.asarray(relevance, dtype=np.float64)
     _check(relevance, names, values, top)
     several = relevance.ndim == 2
@@ -73,7 +92,7 @@ def table(
     axes = drawing.add_axes((left / wide, below / tall, share, ROW * len(order) / tall))
     colours = [MEAN if several else FOR if value > 0 else AGAINST for value in relevance[order]]
     _draw(axes, relevance[order], features, colours, [written(value) for value in relevance[order]])
-    return write_figure(path, drawing)
+    return drawing
 
 
 def _check(relevance: np.ndarray, names: Sequence[str] | None, values: Sequence[object] | None, top: int) -> None:

@@ -1,6 +1,8 @@
 """`lrp-tf explain` of tables: pictures of rows and of the whole, results that survive a kill; `report` of a row."""
 
 import csv
+import dataclasses
+import os
 
 import keras
 import numpy as np
@@ -238,6 +240,37 @@ def test_resume_tries_failures_again_and_sees_changed_rows(tmp_path):
     with pytest.raises(LoadError, match="earlier run"):
         gallery(tmp_path / "out", tables.read(path, 3)).run()
     assert gallery(tmp_path / "out", tables.read(path, 3), targets=(1,)).run(overwrite=True).done == 4
+
+
+def test_more_pictures_and_fewer_rows_when_resumed(tmp_path):
+    """Rows that get a picture now are explained again; rows that have left the table leave its results."""
+    path = written(tmp_path / "p.csv", values(6))
+    first = gallery(tmp_path / "out", tables.read(path, 3), targets=(1,), rows=1)
+    first.run()
+    done = dataclasses.replace(first, rows=3).run(resume=True)
+    assert (done.done, done.skipped) == (2, 4)
+    assert sorted(os.listdir(tmp_path / "out/p")) == ["1.png", "2.png", "3.png"]
+    written(path, values(6)[:4])
+    done = gallery(tmp_path / "out", tables.read(path, 3), targets=(1,), rows=1).run(resume=True)
+    assert (done.done, done.skipped) == (0, 4)
+    for name in ("results.csv", "p.relevance.csv"):
+        assert sorted(row["file"][-1] for row in table(tmp_path / "out" / name)) == ["1", "2", "3", "4"]
+
+
+def test_layers_of_rows(tmp_path):
+    """Their sums, once for each row and target, through a kill."""
+    found = tables.read(written(tmp_path / "p.csv", values(5)), 3)
+    job = gallery(tmp_path / "out", found, targets=("topK:2",), layers=("logits",), batch=2)
+    job.run()
+    before = (tmp_path / "out/layers.csv").read_bytes()
+    rows = table(tmp_path / "out/layers.csv")
+    assert len(rows) == 10
+    scores = {(row["file"], row["target"]): float(row["logit"]) for row in table(tmp_path / "out/results.csv")}
+    assert {(row["file"], row["target"]): float(row["sum"]) for row in rows} == pytest.approx(scores, rel=1e-5)
+    store = tmp_path / "out/p.relevance.csv"
+    store.write_bytes(store.read_bytes()[:-200])
+    assert job.run(resume=True).done >= 1
+    assert sorted((tmp_path / "out/layers.csv").read_bytes().split(b"\r\n")) == sorted(before.split(b"\r\n"))
 
 
 def test_a_file_of_relevance_with_names_that_mean_something(tmp_path):

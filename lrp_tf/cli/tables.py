@@ -48,7 +48,7 @@ _OF_TABLES = ("columns", "drop", "id", "rows")
 def takes_tables(model: keras.Model, paths: Sequence[str]) -> bool:
     """Whether files are tables: the model takes [F], and the first file has a column for each feature."""
     inputs = list(getattr(model, "inputs", None) or [])
-    if len(inputs) != 1 or len(inputs[0].shape) != 2 or not paths:
+    if len(inputs) != 1 or len(inputs[0].shape) != 2 or inputs[0].dtype == "string" or not paths:
         return False
     return is_table(paths[0], inputs[0].shape[1])
 

@@ -40,7 +40,6 @@ _OF_PICTURES: dict[str, object] = {
     "axis": None,
     "slices": None,
     "spacing": None,
-    "gallery": False,
 }
 _OF_TABLES = ("columns", "drop", "id", "rows")
 

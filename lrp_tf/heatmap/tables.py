@@ -55,21 +55,23 @@ def table(
     return write_figure(path, _figure(relevance, names, values, title, top))
 
 
-def bars(
-    relevance: ArrayLike,
-    names: Sequence[str] | None = None,
-    *,
-    values: Sequence[object] | None = None,
-    title: str = "",
-    top: int = 20,
+def small(
+    relevance: ArrayLike, names: Sequence[str] | None = None, values: Sequence[object] | None = None, top: int = 8
 ) -> np.ndarray:
-    """The picture of `table` as pixels, uint8 [h, w, 3]."""
-    return rendered(_figure(relevance, names, values, title, top))
+    """The picture of `table` as pixels that are legible on a third of its width, uint8 [h, w, 3]."""
+    return rendered(_figure(relevance, names, values, "", top, bars=150, letters=24))
 
 
 def _figure(
-    relevance: ArrayLike, names: Sequence[str] | None, values: Sequence[object] | None, title: str, top: int
+    relevance: ArrayLike,
+    names: Sequence[str] | None,
+    values: Sequence[object] | None,
+    title: str,
+    top: int,
+    bars: int = BARS,
+    letters: int = LONGEST,
 ) -> Figure:
+    """See `table`; `bars`: the pixels of all bars, `letters`: of a name with its value, at most."""
     relevance = np.asarray(relevance, dtype=np.float64)
     _check(relevance, names, values, top)
     several = relevance.ndim == 2
@@ -77,9 +79,9 @@ def _figure(
     written = number if several else signed
     order = np.argsort(-np.abs(relevance), kind="stable")
     order, rest = order[:top], order[top:]
-    features = [feature(i, names, values) for i in order]
+    features = [feature(i, names, values, letters) for i in order]
     left = round(max(width(text, LABEL) for text in features) * DPI) + 20
-    wide = left + NUMBERS + BARS + NUMBERS
+    wide = left + NUMBERS + bars + NUMBERS
     title = wrapped(title, (wide - 20) / DPI, TITLE)
     note = f"{len(rest)} more features, sum {written(relevance[rest].sum())}" if len(rest) else ""
     above, below = 10 + (19 * (title.count("\n") + 1) if title else 0), 26 if note else 10
@@ -88,10 +90,10 @@ def _figure(
     drawing = empty_figure(wide, tall)
     drawing.text(0.5, 1 - 8 / tall, title, ha="center", va="top", fontsize=TITLE, **TEXT_STYLE)
     drawing.text(0.5, 6 / tall, note, ha="center", va="bottom", fontsize=LABEL, **TEXT_STYLE)
-    share = (BARS + 2 * NUMBERS) / wide
+    share = (bars + 2 * NUMBERS) / wide
     axes = drawing.add_axes((left / wide, below / tall, share, ROW * len(order) / tall))
     colours = [MEAN if several else FOR if value > 0 else AGAINST for value in relevance[order]]
-    _draw(axes, relevance[order], features, colours, [written(value) for value in relevance[order]])
+    _draw(axes, relevance[order], features, colours, [written(value) for value in relevance[order]], NUMBERS / bars)
     return drawing
 
 
@@ -115,14 +117,16 @@ def _check(relevance: np.ndarray, names: Sequence[str] | None, values: Sequence[
             raise ValueError(f"Expected {relevance.shape[-1]} {what}, one for each feature. Received: {len(given)}")
 
 
-def _draw(axes: Axes, bars: np.ndarray, features: list[str], colours: list[str], numbers: list[str]) -> None:
-    """The bars [F] with their numbers, and the features as labels."""
+def _draw(
+    axes: Axes, bars: np.ndarray, features: list[str], colours: list[str], numbers: list[str], beside: float
+) -> None:
+    """The bars [F] with their numbers, and the features as labels; `beside`: room for a number, as a share of all."""
     # Lengths as shares of the largest: matplotlib has no axis for 1e-320.
     lengths = bars / (np.abs(bars).max() or 1.0)
     rows = np.arange(len(bars))
     axes.barh(rows, lengths, height=0.7, color=colours)
     low, high = min(lengths.min(), 0.0), max(lengths.max(), 0.0)
-    room = ((high - low) or 1.0) * NUMBERS / BARS
+    room = ((high - low) or 1.0) * beside
     axes.set_xlim(low - room * (low < 0), high + room * (high > 0 or low == 0))
     axes.set_ylim(len(bars) - 0.5, -0.5)
     for row, (length, value) in enumerate(zip(lengths, bars, strict=True)):
@@ -145,14 +149,21 @@ def _draw(axes: Axes, bars: np.ndarray, features: list[str], colours: list[str],
         spine.set_visible(False)
 
 
-def feature(index: int, names: Sequence[str] | None, values: Sequence[object] | None) -> str:
-    """The name and value of a feature on one line."""
-    text = f"feature {index}" if names is None else str(names[index])
+def feature(index: int, names: Sequence[str] | None, values: Sequence[object] | None, letters: int = LONGEST) -> str:
+    """The name and value of a feature on one line; what is too long ends in dots, the name first."""
+    name, value = _line(f"feature {index}" if names is None else names[index]), ""
     if values is not None:
-        value = values[index]
-        text += f" = {value:.4g}" if isinstance(value, float | np.floating) else f" = {value}"
-    text = " ".join(drawable(text).split())
-    return text if len(text) <= LONGEST else text[: LONGEST - 3] + "..."
+        given = values[index]
+        value = " = " + _line(f"{given:.4g}" if isinstance(given, float | np.floating) else given)
+    return _cut(_cut(name, max(letters - len(value), letters // 3)) + value, letters)
+
+
+def _line(text: object) -> str:
+    return " ".join(drawable(text).split())
+
+
+def _cut(text: str, letters: int) -> str:
+    return text if len(text) <= letters else text[: letters - 3] + "..."
 
 
 def signed(value: float) -> str:

@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from lrp_tf import heatmap
+from lrp_tf.gallery.tiles import Tiles
+from lrp_tf.heatmap.tables import small
 from lrp_tf.tables.files import Table
 
 
@@ -31,6 +33,12 @@ def draw_row(base: Path, maps: np.ndarray, titles: Sequence[str], table: Table, 
     for k, number in enumerate(numbered(len(maps))):
         title = f"{name}\n{titles[k]}"
         heatmap.table(f"{base}{number}.{form}", maps[k], table.names, values=list(table.values[row]), title=title)
+
+
+def row_tiles(maps: np.ndarray, table: Table, row: int) -> Tiles:
+    """The bars of one row for the page of a run, [k, F]: its text says the rest."""
+    values = list(table.values[row])
+    return Tiles((), [[small(relevance, table.names, values)] for relevance in maps])
 
 
 def draw_whole(

@@ -19,8 +19,12 @@ from lrp_tf.gallery import ledger
 from lrp_tf.gallery.explain import Explained, Explaining, Failed
 from lrp_tf.gallery.layers import LayerTable
 from lrp_tf.gallery.ledger import COLUMNS, Item, Record, Row
+from lrp_tf.gallery.page import write_page
+from lrp_tf.gallery.page.results import write_about
 from lrp_tf.gallery.run import Gallery, Outcome
-from lrp_tf.tables.draw import draw_row, draw_whole, numbered
+from lrp_tf.gallery.tiles import keep, paper
+from lrp_tf.gallery.tiles import kept as tiles_of
+from lrp_tf.tables.draw import draw_row, draw_whole, numbered, row_tiles
 from lrp_tf.tables.files import ALL, Choice, Table, read
 from lrp_tf.tables.store import Store
 from lrp_tf.tables.stream import RowStream
@@ -82,7 +86,10 @@ class TableGallery(Gallery):
         """
         with ledger.only_run(self.out):
             run = _Run(self, list(listed(self.tables) if files is None else files), progress, tell, finished, warn)
-            return run.run(resume, overwrite)
+            outcome = run.run(resume, overwrite)
+            if self.page:
+                write_page(self.out)
+            return outcome
 
 
 def read_all(
@@ -147,6 +154,8 @@ class _Run:
         )
         self.of_layers: LayerTable | None = None
         self.done = self.failed = self.absurd = 0
+        self.suffixes = [f"{number}.{gallery.look.format}" for number in numbered(self.explaining.count)]
+        self.tiled = gallery.page or gallery.tiles
         self.parts = self._parts()
         self.bases = self._bases()
 
@@ -165,6 +174,8 @@ class _Run:
             kept=kept,
             whole=stored.__contains__,
         )
+        if self.tiled:
+            write_about(gallery.out, self._about())
         for part in self.parts.values():
             part.store.keep(plan.finished)
         with contextlib.ExitStack() as stack:
@@ -195,7 +206,7 @@ class _Run:
 
     def _bases(self) -> dict[str, str]:
         """Key of a row -> the path of its picture below the folder of results, without suffix."""
-        names = ledger.Names([f"{number}.{self.gallery.look.format}" for number in numbered(self.explaining.count)])
+        names = ledger.Names(self.suffixes)
         names.spare(self.gallery.out, [table.path for table in self.gallery.tables])
         found = {}
         for key, (table, row) in self.rows.items():
@@ -211,11 +222,11 @@ class _Run:
         results = self.gallery.out / ledger.RESULTS
         lines = ledger.complete_rows(results, len(COLUMNS))[1:] if results.exists() else []
         counts = collections.Counter(ledger.from_cell(line[0], ledger.PATH) for line in lines)
-        suffixes = [f"{number}.{self.gallery.look.format}" for number in numbered(self.explaining.count)]
 
         def drawn(key: str) -> bool:
             base = self.gallery.out / self.bases[key]
-            return not self._pictured(key) or all(Path(f"{base}{suffix}").exists() for suffix in suffixes)
+            tiles = not self.tiled or tiles_of(self.gallery.out, key) is not None
+            return not self._pictured(key) or (tiles and all(Path(f"{base}{end}").exists() for end in self.suffixes))
 
         stored = {key for part in self.parts.values() for key in part.store.finished()}
         return {key for key in stored if counts[key] == self.explaining.count and drawn(key)}
@@ -236,6 +247,8 @@ class _Run:
             if self._pictured(item.path):
                 titles = found.titles
                 draw_row(self.gallery.out / item.base, found.maps, titles, table, row, self.gallery.look.format)
+                if self.tiled:
+                    keep(self.gallery.out, item.path, row_tiles(found.maps, table, row))
         except (OSError, ValueError) as error:
             self._fail(record, item, ledger.why_unwritten(error, self.gallery.describe))
             return
@@ -252,6 +265,18 @@ class _Run:
                 self.warn(f"{item.path!r}, {printable(cells[_NAME])}: {cells[_WARNING]}")
         self.done += 1
         self.progress(1)
+
+    def _about(self) -> dict[str, object]:
+        """What a page says of the run, see `gallery.page.results.Results`."""
+        gallery, explainer = self.gallery, self.gallery.explainer
+        return {
+            "composite": gallery.name or explainer.composite.name,
+            "model": explainer.model.name,
+            "at": gallery.at,
+            "paper": paper(gallery.look),
+            "rather": self.explaining.rather,
+            "suffixes": self.suffixes,
+        }
 
     def _fail(self, record: Record, item: Item, reason: str) -> None:
         record.fail(item.path, reason)

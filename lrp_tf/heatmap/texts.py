@@ -81,11 +81,13 @@ def wrapped(text: object, inches: float, size: float) -> str:
 
 def _balanced(line: str, letters: int) -> list[str]:
     """As few lines as it takes with that many letters in a line, of about the same length."""
+    line = line.replace(" %", "\N{NO-BREAK SPACE}%")  # a number and its unit stay together
     lines = textwrap.wrap(line, letters)
     for fewer in range(-(-len(line) // max(len(lines), 1)), letters, 4):
         if len(narrower := textwrap.wrap(line, fewer)) == len(lines):
-            return narrower
-    return lines
+            lines = narrower
+            break
+    return [part.replace("\N{NO-BREAK SPACE}%", " %") for part in lines]
 
 
 # --- letters -----------------------------------------------------------------------------------

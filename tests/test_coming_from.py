@@ -34,7 +34,7 @@ def model() -> keras.Model:
 
 def test_every_library_has_rows() -> None:
     assert len(ROWS) > 40
-    for library in ("iNNvestigate", "zennit", "captum", "SHAP", "tf-explain", "Grad-CAM by hand"):
+    for library in ("iNNvestigate", "zennit", "captum", "SHAP", "tf-explain", "tf-keras-vis", "Grad-CAM by hand"):
         section = PAGE.split(f"\n## {library}\n")[1].split("\n## ")[0]
         assert any(f"`{code}`" in section for code in ROWS), library
 

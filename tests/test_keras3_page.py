@@ -18,6 +18,12 @@ def plain() -> keras.Model:
     return keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
 
 
+def nested_output() -> None:
+    base = plain()
+    model = keras.Sequential([keras.Input((3,)), base, keras.layers.Dense(2)])
+    keras.Model(model.inputs, [base.layers[0].output, model.outputs[0]])
+
+
 def gradient_of_symbols() -> None:
     model = plain()
     with tf.GradientTape() as tape:
@@ -37,6 +43,9 @@ def gradient_of_symbols() -> None:
         lambda: keras.backend.gradients,
         lambda: keras.backend.function,
         lambda: __import__("keras.engine"),
+        lambda: __import__("keras.utils.generic_utils"),
+        lambda: tf.keras.layers.LocallyConnected1D,
+        lambda: nested_output(),
         gradient_of_symbols,
     ],
 )

@@ -6,7 +6,6 @@ import re
 from collections.abc import Callable
 
 import keras
-import numpy as np
 import pytest
 import tensorflow as tf
 from helpers import REPOSITORY

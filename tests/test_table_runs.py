@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import os
+import shutil
 
 import keras
 import numpy as np
@@ -59,8 +60,9 @@ def test_relevance_of_all_rows_is_that_of_the_explainer(tmp_path, targets, contr
 def test_pictures_show_the_planted_feature(tmp_path):
     """It is the first of each picture; high values speak for the class, to the right."""
     x = values(60)
+    x = x[[np.argmax(x[:, 1]), np.argmin(x[:, 1]), *range(60)]]
     found = tables.read(written(tmp_path / "p.csv", x), 3)
-    gallery(tmp_path / "out", found, targets=(1,), rows=60).run()
+    gallery(tmp_path / "out", found, targets=(1,), rows=2).run()
     high, low = dots(rgb(tmp_path / "out/p.beeswarm.png"))
     rows = np.nonzero((high | low).any(axis=1))[0]
     first = slice(rows[0], rows[0] + (rows[-1] - rows[0]) // 3)
@@ -70,8 +72,8 @@ def test_pictures_show_the_planted_feature(tmp_path):
     purple = purple[purple > 0]
     assert purple[0] == purple.max()
     assert purple[0] > 8 * np.median(purple[len(purple) // 2 :])
-    for row, picture in ((int(np.argmax(x[:, 1])), "red"), (int(np.argmin(x[:, 1])), "blue")):
-        bars = rgb(tmp_path / f"out/p/{row + 1}.png").astype(int)
+    for row, picture in ((1, "red"), (2, "blue")):
+        bars = rgb(tmp_path / f"out/p/{row}.png").astype(int)
         red, blue = (bars[..., 0] > bars[..., 2] + 80).sum(), (bars[..., 2] > bars[..., 0] + 60).sum()
         assert (red > 5 * blue) if picture == "red" else (blue > 5 * red)
 
@@ -202,14 +204,14 @@ def test_preprocessing_and_whole_numbers(tmp_path):
 def test_a_run_that_was_killed_is_completed(tmp_path):
     """Cut anywhere, in either table, with pictures missing: --resume leaves what one run would have left."""
     found = tables.read(written(tmp_path / "p.csv", values(8)), 3)
-    job = gallery(tmp_path / "whole", found, targets=("topK:2",), rows=3, batch=2)
+    job = gallery(tmp_path / "whole", found, targets=("topK:2",), rows=2, batch=2)
     job.run()
     names = ("results.csv", "p.relevance.csv")
     whole = {name: (tmp_path / "whole" / name).read_bytes() for name in names}
-    for number, (results, stored) in enumerate([(0.4, 0.7), (0.7, 0.4), (0.99, 0.99), (0.02, 0.5), (0.5, 0.0), (1, 1)]):
+    for number, (results, stored) in enumerate([(0.4, 0.7), (0.7, 0.02), (0.99, 0.99)]):
         out = tmp_path / f"cut{number}"
-        cut = gallery(out, found, targets=("topK:2",), rows=3, batch=2)
-        cut.run()
+        cut = gallery(out, found, targets=("topK:2",), rows=2, batch=2)
+        shutil.copytree(tmp_path / "whole", out)
         for name, share in zip(names, (results, stored), strict=True):
             content = whole[name]
             (out / name).write_bytes(content[: int(share * len(content))])

@@ -12,7 +12,7 @@ export PYTHONUNBUFFERED := 1
 # CUDA, XLA and oneDNN greetings say nothing to the reader of a demo.
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: demo demo-photos test test-slow coverage coverage-hub benchmark lint format docs dist clean
+.PHONY: demo demo-photos test test-slow coverage coverage-hub benchmark lint format docs notebook dist clean
 
 demo: $(VENV)/.mnist
 	$(RUN) mnist/train.py --dataset digits
@@ -29,7 +29,7 @@ test: $(VENV)/.test
 	$(RUN) -m pytest -n 2 --dist loadscope -m "not slow"
 
 # With KerasHub, whose models a test follows, and a browser for pages.
-test-slow: $(VENV)/.test $(VENV)/.hub $(VENV)/.docs $(VENV)/.browser
+test-slow: $(VENV)/.test $(VENV)/.hub $(VENV)/.docs $(VENV)/.browser $(VENV)/.dist
 	$(RUN) -m pytest -n 2 --dist loadscope --no-loadscope-reorder -m slow
 
 # Every model of keras.applications under every preset: forty minutes on two cores.
@@ -60,6 +60,10 @@ format: $(VENV)/.test
 docs: $(VENV)/.docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 	@echo "Open site/index.html"
+
+# Executes notebooks/start.ipynb anew, a minute on two cores.
+notebook: $(VENV)/.docs $(VENV)/.mnist
+	$(RUN) notebooks/run.py
 
 # A source archive and a wheel in dist/, as a package index takes them.
 dist: $(VENV)/.dist

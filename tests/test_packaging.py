@@ -14,6 +14,9 @@ import venv
 import zipfile
 from pathlib import Path
 
+import cv2
+import keras
+import numpy as np
 import pytest
 from helpers import REPOSITORY
 
@@ -26,12 +29,14 @@ explanation = lrp_tf.Explainer(model).explain(numpy.ones((2, 8, 8, 1)))
 assert explanation.relevance.shape == (2, 8, 8, 1)
 assert abs(explanation.conservation.unexplained).numpy().max() < 1e-5
 lrp_tf.heatmap.save("map.png", explanation.relevance[0])
+model.save("model.keras")
 print("explained by", lrp_tf.__version__)
 """
 # No network in tests: builds use this environment's setuptools.
 BUILD = "from setuptools import build_meta; print(build_meta.build_{}({!r}))"
-FOLDERS = ("lrp_tf", "tests", "docs", "mnist", "vgg", "benchmarks")
+FOLDERS = ("lrp_tf", "tests", "docs", "mnist", "vgg", "benchmarks", "notebooks")
 MADE = shutil.ignore_patterns("__pycache__", "results", "logs", "photos", "*.egg-info")
+SUFFIXES = {".py", ".typed"}
 URL = "https://example.org/owner/lrp_tf"
 
 
@@ -123,21 +128,80 @@ def test_what_a_package_index_shows(tmp_path: Path, repository: str | None) -> N
         assert all((REPOSITORY / target.split("#")[0]).exists() for target in inside)
 
 
-def test_wheel_explains_a_model_in_an_empty_environment(source: Path, tmp_path: Path) -> None:
-    wheel = built("wheel", source, tmp_path / "dist")
-    assert {Path(n).suffix for n in zipfile.ZipFile(wheel).namelist() if n.startswith("lrp_tf/")} == {
-        *(".py", ".typed", ".html", ".css", ".js")
-    }
-
-    environment = tmp_path / "empty"
+@pytest.fixture(scope="module")
+def installed(source: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Python of an environment that holds the wheel, and the folder of its packages."""
+    folder = tmp_path_factory.mktemp("wheel")
+    wheel = built("wheel", source, folder / "dist")
+    assert {Path(n).suffix for n in zipfile.ZipFile(wheel).namelist() if n.startswith("lrp_tf/")} == SUFFIXES
+    environment = folder / "empty"
     venv.create(environment, with_pip=False)
     python = environment / ("Scripts" if sys.platform == "win32" else "bin") / "python"
-    target = call(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=tmp_path).strip()
+    target = call(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=folder).strip()
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
-    call(*pip, "install", "--no-deps", "--no-index", "--target", target, wheel, cwd=tmp_path)
+    call(*pip, "install", "--no-deps", "--no-index", "--target", target, wheel, cwd=folder)
     # Its dependencies are lent from here, behind its own packages; the editable lrp_tf of this environment is not,
     # since .pth files of a folder that a .pth file adds are not read.
     Path(target, "lent.pth").write_text("\n".join({sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}))
+    return python, Path(target)
+
+
+def test_wheel_explains_a_model_in_an_empty_environment(installed: tuple[Path, Path], tmp_path: Path) -> None:
+    python, target = installed
+    environment = target.parents[2]
     out = call(python, "-c", PROGRAM.format(environment=str(environment.resolve())), cwd=tmp_path, PYTHONPATH="")
     assert out.startswith("explained by")
     assert (tmp_path / "map.png").stat().st_size > 50
+
+
+@pytest.mark.slow
+def test_the_command_of_the_wheel_explains_a_picture(installed: tuple[Path, Path], tmp_path: Path) -> None:
+    python, target = installed
+    command = [python, target / "bin" / "lrp-tf"]  # where pip puts it with --target
+    quiet = {"PYTHONPATH": "", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    done = subprocess.run([*command, "--version"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert "lrp_tf 0." in done.stdout + done.stderr
+    assert "explain-text" in call(*command, "--help", cwd=tmp_path, **quiet)
+    stack = [keras.layers.Conv2D(4, 3, activation="relu"), keras.layers.Flatten(), keras.layers.Dense(3)]
+    keras.Sequential([keras.Input((8, 8, 1)), *stack]).save(tmp_path / "model.keras")
+    picture = np.zeros((8, 8), np.uint8)
+    picture[2:6, 3:5] = 255
+    cv2.imwrite(str(tmp_path / "picture.png"), picture)
+    wanted = ["picture.png", "--preprocess", "none", "--style", "heatmap", "--out", "out"]
+    call(*command, "explain", "model.keras", *wanted, cwd=tmp_path, **quiet)
+    (drawn,) = (tmp_path / "out").glob("*.png")
+    colours = cv2.imread(str(drawn)).astype(int)
+    assert (np.ptp(colours, axis=-1) > 60).any()  # red or blue; white and grey have three equal channels
+
+
+def test_every_extra_that_is_named_exists() -> None:
+    setup = (REPOSITORY / "setup.py").read_text(encoding="utf-8")
+    known = set(re.findall(r'^        "(\w+)": [A-Z]+,$', setup, re.MULTILINE))
+    assert {"volumes", "audio", "video", "docs", "dist", "browser", "test"} <= known
+    texts = [*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").rglob("*.md")]
+    for folder in ("lrp_tf", "vgg", "mnist", "benchmarks"):
+        texts += (REPOSITORY / folder).rglob("*.py")
+    naming = re.compile(r"(?:lrp_tf|[\"' ]\.)\[(\w+(?:,\w+)*)\]|the extra [\"'`]+(\w+)[\"'`]")
+    named = {}
+    for path in texts:
+        for pair in naming.findall(path.read_text(encoding="utf-8")):
+            named |= {name: str(path) for name in ",".join(pair).split(",") if name}
+    assert {"serving", "text", "mnist"} <= set(named)
+    assert {name: path for name, path in named.items() if name not in known} == {}
+    stamps = set(re.findall(r"\$\(VENV\)/\.(\w+)", (REPOSITORY / "Makefile").read_text(encoding="utf-8")))
+    assert stamps <= known
+
+
+@pytest.mark.slow
+def test_make_dist_makes_what_an_index_takes(tmp_path: Path) -> None:
+    """The commands of `make dist`, without its virtual environment."""
+    makefile = (REPOSITORY / "Makefile").read_text(encoding="utf-8")
+    recipe = makefile.split("\ndist:")[1].split("\n\n")[0]
+    assert "-m build --no-isolation" in recipe
+    assert "twine check --strict dist/*" in recipe
+    copy = copied(tmp_path / "copy")
+    call(sys.executable, "-m", "build", "--no-isolation", cwd=copy)
+    made = sorted((copy / "dist").iterdir())
+    assert [path.name.split("-")[0] for path in made] == ["lrp_tf", "lrp_tf"]
+    assert {path.suffix for path in made} == {".gz", ".whl"}
+    call(sys.executable, "-m", "twine", "check", "--strict", *made, cwd=copy)

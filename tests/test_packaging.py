@@ -36,7 +36,7 @@ print("explained by", lrp_tf.__version__)
 BUILD = "from setuptools import build_meta; print(build_meta.build_{}({!r}))"
 FOLDERS = ("lrp_tf", "tests", "docs", "mnist", "vgg", "benchmarks", "notebooks")
 MADE = shutil.ignore_patterns("__pycache__", "results", "logs", "photos", "*.egg-info")
-SUFFIXES = {".py", ".typed"}
+SUFFIXES = {".py", ".typed", ".html", ".css", ".js"}
 URL = "https://example.org/owner/lrp_tf"
 
 

@@ -10,6 +10,7 @@ import string
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import keras
 import pytest
@@ -249,3 +250,18 @@ def test_the_commands_of_the_readme_can_be_repeated(lrp, saved, tmp_path):
     # Those with VGG need its weights: they begin their tables anew.
     for text in (readme, (REPOSITORY / "Makefile").read_text(encoding="utf-8")):
         assert re.search(r"vgg/lrp\.py .*--overwrite", text)
+
+
+def test_a_group_of_rows_that_was_cut_off_counts_for_nothing(lrp, saved, tmp_path):
+    """A full disk takes the first rows of a picture's targets, and not the last."""
+    photos(tmp_path / "in", 3)
+    explain = ("explain", saved, "in", "--preprocess", "none", "--target", "topK:3", "--style", "heatmap")
+    assert lrp(*explain)[0] == 0
+    whole = Path("results/results.csv").read_bytes()
+    lines = whole.splitlines(keepends=True)
+    for kept in (b"".join(lines[:-1]) + lines[-1][:40], b"".join(lines[:-2]) + lines[-2][:9]):
+        Path("results/results.csv").write_bytes(kept)
+        code, out, _ = lrp(*explain, "--resume")
+        assert code == 0
+        assert "1 explained" in out
+        assert sorted(Path("results/results.csv").read_bytes().splitlines()) == sorted(whole.splitlines())

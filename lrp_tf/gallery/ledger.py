@@ -220,6 +220,10 @@ def _finished(
             ("resume", "out", "overwrite"),
         )
     rows = complete_rows(out / RESULTS, len(COLUMNS))
+    if not _ends_whole(out / RESULTS) and rows[1:]:
+        # The disk was full: rows of the file whose last one is missing may lie ahead of it.
+        last = rows[-1][0]
+        rows = [row for row in rows if row[0] != last]
     finished = {from_cell(row[0], PATH): from_cell(row[1], PATH) for row in rows[1:]}
     for file, base in list(finished.items()):
         if not (whole(file) and all((out / (base + suffix)).exists() for suffix in suffixes)):
@@ -360,11 +364,15 @@ def complete_rows(path: Path, columns: int) -> list[list[str]]:
     """The rows of a table whose last line may have been cut off."""
     with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:
         rows = list(csv.reader(file))
-    with open(path, "rb") as file:
-        whole = file.read().endswith(b"\r\n")
-    if rows and (not whole or len(rows[-1]) != columns):
+    if rows and (not _ends_whole(path) or len(rows[-1]) != columns):
         rows.pop()
     return [row for row in rows if len(row) == columns]
+
+
+def _ends_whole(path: Path) -> bool:
+    """Whether the last line of a table was written to its end."""
+    with open(path, "rb") as file:
+        return file.read().endswith(b"\r\n")
 
 
 def write_text(path: Path, text: str) -> None:

@@ -12,6 +12,7 @@ let cursor = null; // {row, column} of the model's input
 let asked = 0; // counts requests of patches; late answers are dropped
 let busy = false;
 let again = false;
+let commands = 0; // counts what the user did; what /state said before is out of date
 let edited = 0; // the frame that the editor shows; 0: none
 
 async function ask(path, content) {
@@ -36,8 +37,10 @@ const number = (value) => value.toPrecision(3).replace("-", "−");
 // --- state -----------------------------------------------------------------------------------
 
 async function refresh() {
+  const mine = commands;
   try {
-    show(await ask("state"));
+    const found = await ask("state");
+    if (mine === commands) show(found);
     if (!find("problem").dataset.kept) tell(null);
   } catch (error) {
     tell(error);
@@ -109,6 +112,7 @@ function list(classes, wanted) {
 }
 
 async function aim(target) {
+  commands++;
   try {
     show(await ask("target", { target }));
     if (edited) await explain();
@@ -116,6 +120,7 @@ async function aim(target) {
 }
 
 async function pause() {
+  commands++;
   try { show(await ask("pause", { paused: !state.paused })); } catch (error) { tell(error); }
 }
 

@@ -88,11 +88,16 @@ class Page:
 
     def show(self, view: View, shot: Shot, finding: Finding, scale: float, rate: float, number: int) -> None:
         """Show a frame: its view, what it was made of, and which it is. While the film rests, the picture stays."""
-        if self.paused.is_set() and self._now is not None:  # one that was on its way
-            return
         with self._changed:
+            if self.paused.is_set() and self._now is not None:  # one that was on its way
+                return
             self._now = Now(view, shot, finding, scale, rate, number)
             self._changed.notify_all()
+
+    def rest(self, paused: bool) -> None:
+        """Pause or resume; no picture comes between this and what is asked next."""
+        with self._changed:
+            (self.paused.set if paused else self.paused.clear)()
 
     def end(self, reason: str) -> None:
         """The source has ended; the last picture stays."""
@@ -319,10 +324,7 @@ def _add_routes(app: Any, page: Page) -> None:
     def pause() -> Any:
         if not isinstance(wanted := sent("paused"), bool):
             raise LoadError("Expected true or false")
-        if wanted or page.ended:
-            page.paused.set()
-        else:
-            page.paused.clear()
+        page.rest(wanted or bool(page.ended))
         return page.state()
 
     @app.post("/target")

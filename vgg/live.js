@@ -114,14 +114,21 @@ function list(classes, wanted) {
 async function aim(target) {
   commands++;
   try {
-    show(await ask("target", { target }));
+    show(await done(ask("target", { target })));
     if (edited) await explain();
   } catch (error) { tell(error); }
 }
 
+// What was asked for beside a command may have been answered before it.
+async function done(answer) {
+  const found = await answer;
+  commands++;
+  return found;
+}
+
 async function pause() {
   commands++;
-  try { show(await ask("pause", { paused: !state.paused })); } catch (error) { tell(error); }
+  try { show(await done(ask("pause", { paused: !state.paused }))); } catch (error) { tell(error); }
 }
 
 // --- the editor ------------------------------------------------------------------------------

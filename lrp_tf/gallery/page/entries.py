@@ -31,7 +31,7 @@ def entry(file: str, runs: Sequence[tuple[str, Results]], picture: Picture) -> d
     explained: list[object] = []
     for where, results in runs:
         rows, tiles = results.rows(file), results.tiles(file)
-        if not rows or tiles is None or len(tiles.maps) != len(rows):
+        if tiles is None:
             explained.append(None)
             continue
         if "below" not in found:  # the same for all: one model, one picture

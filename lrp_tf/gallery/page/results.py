@@ -47,12 +47,15 @@ class Results:
             )
         self.about: dict = json.loads((folder / ABOUT).read_bytes())
         self._places: dict[str, int] = {}
+        self._counts: dict[str, int] = {}
         for start, row in _records(folder / RESULTS):
-            self._places.setdefault(from_cell(row[0], PATH), start)
+            file = from_cell(row[0], PATH)
+            self._places.setdefault(file, start)
+            self._counts[file] = self._counts.get(file, 0) + 1
 
     def files(self) -> Iterator[str]:
-        """The files with results and tiles, in the order of the table."""
-        return (file for file in self._places if kept(self.folder, file))
+        """The files with tiles and a row for each target, in the order of the table."""
+        return (file for file in self._places if self.tiles(file))
 
     def rows(self, file: str) -> list[Cells]:
         """The rows of a file, one for each target; none if it has no results."""
@@ -65,8 +68,9 @@ class Results:
         return found
 
     def tiles(self, file: str) -> Kept | None:
-        """The tiles of a file."""
-        return kept(self.folder, file)
+        """The tiles of a file; None: there are none, or rows are missing that a killed run did not write."""
+        found = kept(self.folder, file)
+        return found if found and len(found.maps) == self._counts.get(file) else None
 
     def failures(self) -> Iterator[tuple[str, str]]:
         """(file, reason) of each file that failed."""

@@ -156,6 +156,15 @@ def colours() -> dict:
     return {"explainer": explainer, "gallery": gallery}
 
 
+def runs() -> dict:
+    """The results of two composites, for a page."""
+    explainer, as_it_is = colours()["explainer"], loading.get_preprocessing("none")
+    for name in ("epsilon", "epsilon_plus"):
+        run = lrp_tf.gallery.Gallery(explainer, as_it_is, Path("results") / name, tiles=True)
+        run.run(images.find(["photos"]))
+    return {}
+
+
 def notebook(monkeypatch: pytest.MonkeyPatch) -> None:
     ipython, display = ModuleType("IPython"), ModuleType("IPython.display")
     ipython.get_ipython, ipython.display = lambda: SimpleNamespace(kernel=1), display
@@ -197,6 +206,7 @@ SPECIAL: dict[str, Callable[[dict], dict]] = {
     "similarity": lambda names: {"maps": series((2, 12, 12)), "others": series((2, 12, 12))},
     "Gallery": lambda names: colours(),
     "Outcome": lambda names: colours(),
+    "write_page": lambda names: runs(),
     "ArrayGallery": lambda names: arrays(),
     "TextGallery": lambda names: texts(),
     "get_tokenizer": lambda names: texts(),

@@ -43,7 +43,8 @@ class _Version(argparse.Action):
         from importlib.metadata import version
 
         versions = f"lrp_tf {lrp_tf.__version__}, Keras {version('keras')}, TensorFlow {version('tensorflow')}"
-        parser.exit(message=f"{versions}\n")
+        print(versions)  # parser.exit(message=…) writes to standard error
+        parser.exit()
 
 
 class Intermixed(argparse.ArgumentParser):

@@ -157,8 +157,13 @@ def test_a_training_that_continues_keeps_the_rows_before(tmp_path: Path) -> None
     assert rows_of(tmp_path) == rows
     for before, after in zip(weights, model.get_weights(), strict=True):
         np.testing.assert_array_equal(before, after)  # told before the first step
+    assert {path.name for path in tmp_path.glob("*.png")} == {f"epoch-000{n}.png" for n in (1, 2, 3, 4)}
+    (tmp_path / "epoch-notes.png").write_bytes(b"of the user")
+    fit(model, RelevanceLogger(x[:1], log_dir=tmp_path), epochs=3, initial_epoch=2)  # the fourth is no longer there
+    assert {path.name for path in tmp_path.glob("*0*.png")} == {f"epoch-000{n}.png" for n in (1, 2, 3)}
     fit(model, RelevanceLogger(x[:1], log_dir=tmp_path, overwrite=True), epochs=1)
     assert [row["epoch"] for row in rows_of(tmp_path)] == ["1"]
+    assert {path.name for path in tmp_path.glob("*.png")} == {"epoch-0001.png", "epoch-notes.png"}
     (tmp_path / "relevance.csv").write_text("a,b\n1,2\n")
     with pytest.raises(ValueError, match="other columns"):
         fit(model, RelevanceLogger(x[:1], log_dir=tmp_path), epochs=4, initial_epoch=3)

@@ -66,6 +66,9 @@ class Folder:
                 "(fit(initial_epoch=…)). Remedy: overwrite=True, or another log_dir"
             )
         self._rows = [row for row in earlier if int(row["epoch"]) < first]
+        for picture in self.log_dir.glob("epoch-*.png"):  # of epochs that are trained once more, or no longer
+            if picture.stem[6:].isdecimal() and int(picture.stem[6:]) >= first:
+                picture.unlink()
 
     def write(self, epoch: int, rows: Sequence[dict[str, float]], maps: np.ndarray | None) -> None:
         """The sheet first, then the table, each of which appears whole or not at all."""

@@ -19,7 +19,7 @@ from keras import layers as kl
 
 import lrp_tf
 from lrp_tf import cli
-from lrp_tf.cli import options as parse
+from lrp_tf.cli import composite_option as parse
 from lrp_tf.cli.messages import message_of
 from lrp_tf.files import images, loading
 from lrp_tf.files.downloads import Download

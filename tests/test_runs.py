@@ -243,8 +243,9 @@ def test_the_commands_of_the_readme_can_be_repeated(lrp, saved, tmp_path):
     photos(tmp_path / "photos", 1)
     shutil.copy(saved, "model.keras")
     readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-    (line,) = re.findall(r"^    lrp-tf (explain .* photos/ .*)$", readme, re.MULTILINE)
-    for _ in range(2):
+    lines = re.findall(r"^    lrp-tf (explain .* photos/ .*)$", readme, re.MULTILINE)
+    assert len(lines) == 2
+    for line in [*lines, *lines]:
         code, _, err = lrp(*shlex.split(line, comments=True))
         assert code == 0, err
     # Those with VGG need its weights: they begin their tables anew.

@@ -220,10 +220,9 @@ def _finished(
             ("resume", "out", "overwrite"),
         )
     rows = complete_rows(out / RESULTS, len(COLUMNS))
-    if not _ends_whole(out / RESULTS) and rows[1:]:
-        # The disk was full: rows of the file whose last one is missing may lie ahead of it.
-        last = rows[-1][0]
-        rows = [row for row in rows if row[0] != last]
+    # Rows of one file are one write; of one that a full disk cut off, none counts.
+    torn = _torn(out / RESULTS, len(COLUMNS))
+    rows = [row for row in rows if torn is None or row[0] != torn]
     finished = {from_cell(row[0], PATH): from_cell(row[1], PATH) for row in rows[1:]}
     for file, base in list(finished.items()):
         if not (whole(file) and all((out / (base + suffix)).exists() for suffix in suffixes)):
@@ -362,17 +361,26 @@ def has_rows(path: Path) -> bool:
 
 def complete_rows(path: Path, columns: int) -> list[list[str]]:
     """The rows of a table whose last line may have been cut off."""
-    with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:
-        rows = list(csv.reader(file))
-    if rows and (not _ends_whole(path) or len(rows[-1]) != columns):
+    rows, whole = _read_csv(path)
+    if rows and (not whole or len(rows[-1]) != columns):
         rows.pop()
     return [row for row in rows if len(row) == columns]
 
 
-def _ends_whole(path: Path) -> bool:
-    """Whether the last line of a table was written to its end."""
-    with open(path, "rb") as file:
-        return file.read().endswith(b"\r\n")
+def _torn(path: Path, columns: int) -> str | None:
+    """The first cell of the line ahead of one that was cut off, if both may be of one file."""
+    rows, whole = _read_csv(path)
+    if len(rows) < 2 or (whole and len(rows[-1]) == columns):
+        return None
+    before, cut = rows[-2][0], rows[-1]
+    return before if before == cut[0] or (len(cut) == 1 and before.startswith(cut[0])) else None
+
+
+def _read_csv(path: Path) -> tuple[list[list[str]], bool]:
+    """The lines of a table, and whether the last one was written to its end."""
+    content = path.read_bytes()
+    text = content.decode("utf-8", "surrogateescape")
+    return list(csv.reader(io.StringIO(text, newline=""))), content.endswith(b"\r\n")
 
 
 def write_text(path: Path, text: str) -> None:

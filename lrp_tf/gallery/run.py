@@ -13,7 +13,6 @@ import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -26,17 +25,15 @@ from lrp_tf.files.loading import Classes, Preprocessing
 from lrp_tf.gallery import layers, ledger
 from lrp_tf.gallery.explain import Explained, Explaining, Failed
 from lrp_tf.gallery.layers import LayerTable
-from lrp_tf.gallery.ledger import COLUMNS, Item, Record, Row, RunPlan
+from lrp_tf.gallery.ledger import Item, Record, Row, RunPlan
 from lrp_tf.gallery.medium import Medium
 from lrp_tf.gallery.page import write_page
 from lrp_tf.gallery.page.results import write_about
 from lrp_tf.gallery.photographs import Photographs
 from lrp_tf.gallery.stream import Stream
+from lrp_tf.gallery.tally import Listener, Outcome, Tally
 from lrp_tf.gallery.tiles import keep, kept, paper
 from lrp_tf.heatmap.look import Look
-from lrp_tf.terminal import printable
-
-_TARGET, _NAME, _WARNING = (COLUMNS.index(name) for name in ("target", "target_name", "warning"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,6 +112,21 @@ class Gallery:
         how = (self.how, self.preprocessing, self.look, self.batch, self.max_pixels, self.describe)
         return Photographs(self.explainer, form, *how)
 
+    def about(self, rather: str, suffixes: Sequence[str]) -> dict[str, object]:
+        """What a page says of a run, see `page.results.Results`.
+
+        Args:
+            rather: what targets are set against, in words. suffixes: of the files that each item has.
+        """
+        return {
+            "composite": self.name or self.explainer.composite.name,
+            "model": self.explainer.model.name,
+            "at": self.at,
+            "paper": paper(self.look),
+            "rather": rather,
+            "suffixes": list(suffixes),
+        }
+
     def run(
         self,
         files: Iterable[tuple[str, str]],
@@ -145,48 +157,16 @@ class Gallery:
             OSError: the folder cannot be written, or the disk is full.
         """
         with ledger.only_run(self.out):
-            outcome = _Run(self, _Listener(progress, tell, finished, warn)).run(files, resume, overwrite)
+            outcome = _Run(self, Listener(progress, tell, finished, warn)).run(files, resume, overwrite)
             if self.page:
                 write_page(self.out)
             return outcome
 
 
-class Outcome(NamedTuple):
-    """What became of the files.
-
-        outcome = gallery.run(images.find(["photos"]))
-        print(outcome.done, outcome.failed)
-
-    Attributes:
-        done, failed: files with and without a result.
-        skipped: files that an earlier run finished.
-        low, high: the range of the values that were fed to the model.
-        scale: the |R| of full colour, if `Look.scale` is "run".
-        absurd: maps that are not to be trusted, see `lrp_tf.RelevanceWarning`.
-    """
-
-    done: int
-    failed: int
-    skipped: int
-    low: float
-    high: float
-    scale: float | None = None
-    absurd: int = 0
-
-
-class _Listener(NamedTuple):
-    """The functions that are called during a run, see `Gallery.run`."""
-
-    progress: Callable[[int], object]
-    tell: Callable[[str], object]
-    finished: Callable[[list[Row]], object]
-    warn: Callable[[str], object]
-
-
 class _Run:
     """One run: plan, explain, draw, record."""
 
-    def __init__(self, gallery: Gallery, listener: _Listener) -> None:
+    def __init__(self, gallery: Gallery, listener: Listener) -> None:
         self.gallery, self.listener = gallery, listener
         self.medium = gallery.medium()
         self.stream = self.medium.source()
@@ -196,13 +176,10 @@ class _Run:
         )
         self.tiled = gallery.page or gallery.tiles
         self.scale: float | None = None  # of the whole run
-        self.done = self.failed = self.absurd = 0
-        self.of_layers: LayerTable | None = None
 
-    def _layers(self, plan: RunPlan) -> contextlib.AbstractContextManager:
+    def _layers(self, plan: RunPlan) -> contextlib.AbstractContextManager[LayerTable | None]:
         """The table of layers, if some were asked for, open."""
-        self.of_layers = LayerTable(self.gallery.out, plan.finished) if self.gallery.layers else None
-        return self.of_layers or contextlib.nullcontext()
+        return LayerTable(self.gallery.out, plan.finished) if self.gallery.layers else contextlib.nullcontext()
 
     def run(self, files: Iterable[tuple[str, str]], resume: bool, overwrite: bool) -> Outcome:
         gallery = self.gallery
@@ -213,25 +190,27 @@ class _Run:
             *(gallery.out, files, names, gallery.settings), resume=resume, overwrite=overwrite, whole=whole
         )
         if self.tiled:
-            write_about(gallery.out, self._about(names))
+            write_about(gallery.out, gallery.about(self.explaining.rather, names))
         if gallery.look.scale == "run":
             self.listener.progress(plan.skipped)
             self.scale = self._scale_of_run(plan)
-        with Record(gallery.out, append=resume) as record, self._layers(plan), ThreadPoolExecutor(2) as painters:
+        with contextlib.ExitStack() as stack:
+            record = stack.enter_context(Record(gallery.out, append=resume))
+            tally = Tally(self.listener, record, stack.enter_context(self._layers(plan)))
+            painters = stack.enter_context(ThreadPoolExecutor(2))
             self.listener.progress(plan.skipped)
             pending: collections.deque[tuple[Item, Explained, Future[None]]] = collections.deque()
             for found in self.explaining([item.path for item in plan.items]):
                 item = plan.items[found.number]
                 if isinstance(found, Failed):
-                    self._fail(record, item, found.reason)
+                    tally.fail(item, found.reason)
                     continue
                 pending.append((item, found, painters.submit(self._draw, item, found)))
                 while len(pending) > 2 * gallery.batch:
-                    self._settle(record, *pending.popleft())
+                    self._settle(tally, *pending.popleft())
             while pending:
-                self._settle(record, *pending.popleft())
-        low, high = float(self.stream.low), float(self.stream.high)
-        return Outcome(self.done, self.failed, plan.skipped, low, high, self.scale, self.absurd)
+                self._settle(tally, *pending.popleft())
+        return tally.outcome(plan.skipped, self.stream.low, self.stream.high, self.scale)
 
     def _scale_of_run(self, plan: RunPlan) -> float:
         """The largest |R| of all images, as drawn, computed before any is drawn, or read from the run to resume."""
@@ -262,39 +241,11 @@ class _Run:
         if self.tiled:
             keep(self.gallery.out, item.path, self.medium.tiles(maps, found.titles, found.shown, self.scale))
 
-    def _about(self, suffixes: Sequence[str]) -> dict[str, object]:
-        """What a page says of the run, see `page.results.Results`."""
-        gallery, explainer = self.gallery, self.gallery.explainer
-        return {
-            "composite": gallery.name or explainer.composite.name,
-            "model": explainer.model.name,
-            "at": gallery.at,
-            "paper": paper(gallery.look),
-            "rather": self.explaining.rather,
-            "suffixes": list(suffixes),
-        }
-
-    def _settle(self, record: Record, item: Item, found: Explained, drawn: Future[None]) -> None:
+    def _settle(self, tally: Tally, item: Item, found: Explained, drawn: Future[None]) -> None:
         """Wait until an image is drawn, then record it."""
         try:
             drawn.result()
         except (OSError, ValueError, cv2.error) as error:
-            self._fail(record, item, ledger.why_unwritten(error, self.gallery.describe))
-            return
-        rows: list[Row] = [(item.path, item.base, *row) for row in found.rows]
-        if self.of_layers is not None and found.layers is not None:
-            self.of_layers.add(item, [(row[_TARGET], row[_NAME]) for row in rows], found.layers)
-        record.add(rows)
-        self.listener.finished(rows)
-        for row in rows:
-            if row[_WARNING]:
-                self.absurd += 1
-                self.listener.warn(f"{item.path!r}, {printable(row[_NAME])}: {row[_WARNING]}")
-        self.done += 1
-        self.listener.progress(1)
-
-    def _fail(self, record: Record, item: Item, reason: str) -> None:
-        record.fail(item.path, reason)
-        self.listener.tell(f"{item.path!r}: {reason}")
-        self.failed += 1
-        self.listener.progress(1)
+            tally.fail(item, ledger.why_unwritten(error, self.gallery.describe))
+        else:
+            tally.add(item, found)

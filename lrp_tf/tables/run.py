@@ -21,17 +21,16 @@ from lrp_tf.gallery.layers import LayerTable
 from lrp_tf.gallery.ledger import COLUMNS, Item, Record, Row
 from lrp_tf.gallery.page import write_page
 from lrp_tf.gallery.page.results import write_about
-from lrp_tf.gallery.run import Gallery, Outcome
-from lrp_tf.gallery.tiles import keep, paper
+from lrp_tf.gallery.run import Gallery
+from lrp_tf.gallery.tally import Listener, Outcome, Tally, targets_of
+from lrp_tf.gallery.tiles import keep
 from lrp_tf.gallery.tiles import kept as tiles_of
 from lrp_tf.tables.draw import draw_row, draw_whole, numbered, row_tiles
 from lrp_tf.tables.files import ALL, Choice, Table, read
 from lrp_tf.tables.store import Store
 from lrp_tf.tables.stream import RowStream
-from lrp_tf.terminal import printable
 
 ROWS = 20  # of a table have a picture
-_TARGET, _NAME, _WARNING = (COLUMNS.index(name) for name in ("target", "target_name", "warning"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,8 +84,8 @@ class TableGallery(Gallery):
                 preprocessing; and see `Gallery.run`.
         """
         with ledger.only_run(self.out):
-            run = _Run(self, list(listed(self.tables) if files is None else files), progress, tell, finished, warn)
-            outcome = run.run(resume, overwrite)
+            rows = list(listed(self.tables) if files is None else files)
+            outcome = _Run(self, rows, Listener(progress, tell, finished, warn)).run(resume, overwrite)
             if self.page:
                 write_page(self.out)
             return outcome
@@ -133,13 +132,9 @@ class _Run:
         self,
         gallery: TableGallery,
         files: list[tuple[str, str]],
-        progress: Callable[[int], object],
-        tell: Callable[[str], object],
-        finished: Callable[[list[Row]], object],
-        warn: Callable[[str], object],
+        listener: Listener,
     ) -> None:
-        self.gallery, self.files = gallery, files
-        self.progress, self.tell, self.finished, self.warn = progress, tell, finished, warn
+        self.gallery, self.files, self.listener = gallery, files, listener
         form = array_form(gallery.explainer.graph)
         if gallery.preprocessing.name != "none" and not tf.as_dtype(form.dtype).is_floating:
             raise LoadError(f"The model takes whole numbers ({form.dtype}). Expected `preprocess` none", "preprocess")
@@ -152,8 +147,6 @@ class _Run:
         self.explaining = Explaining(
             *(gallery.explainer, gallery.targets, gallery.classes, self.stream, gallery.contrast, gallery.layers)
         )
-        self.of_layers: LayerTable | None = None
-        self.done = self.failed = self.absurd = 0
         self.suffixes = [f"{number}.{gallery.look.format}" for number in numbered(self.explaining.count)]
         self.tiled = gallery.page or gallery.tiles
         self.parts = self._parts()
@@ -175,22 +168,21 @@ class _Run:
             whole=stored.__contains__,
         )
         if self.tiled:
-            write_about(gallery.out, self._about())
+            write_about(gallery.out, gallery.about(self.explaining.rather, self.suffixes))
         for part in self.parts.values():
             part.store.keep(plan.finished)
         with contextlib.ExitStack() as stack:
             record = stack.enter_context(Record(gallery.out, append=resume))
             for part in self.parts.values():
                 stack.enter_context(part.store)
-            if gallery.layers:
-                self.of_layers = stack.enter_context(LayerTable(gallery.out, plan.finished))
-            self.progress(plan.skipped)
+            layers = stack.enter_context(LayerTable(gallery.out, plan.finished)) if gallery.layers else None
+            tally = Tally(self.listener, record, layers)
+            self.listener.progress(plan.skipped)
             for found in self.explaining([item.path for item in plan.items]):
-                self._settle(record, plan.items[found.number], found)
+                self._settle(tally, plan.items[found.number], found)
         for part in self.parts.values():
             self._finish(part)
-        low, high = float(self.stream.low), float(self.stream.high)
-        return Outcome(self.done, self.failed, plan.skipped, low, high, None, self.absurd)
+        return tally.outcome(plan.skipped, self.stream.low, self.stream.high)
 
     def _parts(self) -> dict[str, _Part]:
         """Path of a table -> what is written of it; files that are no tables have nothing."""
@@ -235,11 +227,11 @@ class _Run:
         _, row = self.rows[key]
         return row is not None and row < self.gallery.rows
 
-    def _settle(self, record: Record, item: Item, found: Explained | Failed) -> None:
+    def _settle(self, tally: Tally, item: Item, found: Explained | Failed) -> None:
         """Draw a row, then record it."""
         table, row = self.rows[item.path]
         if isinstance(found, Failed) or row is None:
-            self._fail(record, item, found.reason if isinstance(found, Failed) else table.reason)
+            tally.fail(item, found.reason if isinstance(found, Failed) else table.reason)
             return
         try:
             if not np.isfinite(found.maps).all():
@@ -250,39 +242,12 @@ class _Run:
                 if self.tiled:
                     keep(self.gallery.out, item.path, row_tiles(found.maps, table, row))
         except (OSError, ValueError) as error:
-            self._fail(record, item, ledger.why_unwritten(error, self.gallery.describe))
+            tally.fail(item, ledger.why_unwritten(error, self.gallery.describe))
             return
-        rows: list[Row] = [(item.path, item.base if self._pictured(item.path) else "", *cells) for cells in found.rows]
-        targets = [(cells[_TARGET], cells[_NAME]) for cells in rows]
+        item = item if self._pictured(item.path) else item._replace(base="")
+        targets = targets_of([(item.path, item.base, *cells) for cells in found.rows])
         self.parts[table.path].store.add(row, targets, found.maps)
-        if self.of_layers is not None and found.layers is not None:
-            self.of_layers.add(Item(item.path, str(rows[0][1])), targets, found.layers)
-        record.add(rows)
-        self.finished(rows)
-        for cells in rows:
-            if cells[_WARNING]:
-                self.absurd += 1
-                self.warn(f"{item.path!r}, {printable(cells[_NAME])}: {cells[_WARNING]}")
-        self.done += 1
-        self.progress(1)
-
-    def _about(self) -> dict[str, object]:
-        """What a page says of the run, see `gallery.page.results.Results`."""
-        gallery, explainer = self.gallery, self.gallery.explainer
-        return {
-            "composite": gallery.name or explainer.composite.name,
-            "model": explainer.model.name,
-            "at": gallery.at,
-            "paper": paper(gallery.look),
-            "rather": self.explaining.rather,
-            "suffixes": self.suffixes,
-        }
-
-    def _fail(self, record: Record, item: Item, reason: str) -> None:
-        record.fail(item.path, reason)
-        self.tell(f"{item.path!r}: {reason}")
-        self.failed += 1
-        self.progress(1)
+        tally.add(item, found)
 
     def _finish(self, part: _Part) -> None:
         """The pictures of a whole table, of all rows that have a result."""

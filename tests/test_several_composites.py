@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
+import shutil
 
 import pytest
 from helpers import REPOSITORY
@@ -184,3 +185,75 @@ def test_a_broken_file_costs_a_line_for_each_composite(lrp, saved, tmp_path):
     page = (tmp_path / "results/index.html").read_text(encoding="utf-8")
     assert "1 file without a result" in " ".join(page.split())
     assert len(page_of(tmp_path / "results/index.html")["items"]) == 1
+
+
+# --- refused before any composite runs ---------------------------------------------------------
+
+
+@pytest.fixture
+def compared(lrp, saved, tmp_path):
+    """A page of two composites in `results`; returns the command that made it, without composites."""
+    photos(tmp_path / "in", 2)
+    command = ("explain", saved, "in", "--preprocess", "none", "--gallery", "--composite")
+    assert lrp(*command, "epsilon", "epsilon_plus")[0] == 0
+    return command
+
+
+def contents(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("more", [("--target", "2"), ("--preprocess", "scale:1/255"), ("--contrast", "mean")])
+def test_a_page_compares_composites_of_the_same_settings_alone(lrp, compared, tmp_path, more):
+    before = contents(tmp_path / "results")
+    code, out, err = lrp(*compared, "epsilon_alpha2_beta1", "epsilon_plus_flat", "--resume", *more)
+    assert (code, "explained" in out) == (2, False)
+    assert "results/epsilon beside this run" in err
+    assert f"others for {more[0][2:]}." in err
+    assert contents(tmp_path / "results") == before
+    assert lrp(*compared, "epsilon_alpha2_beta1", "epsilon_plus_flat", "--resume")[0] == 0
+    assert len(page_of(tmp_path / "results/index.html")["composites"]) == 4
+
+
+def test_a_mistake_of_a_later_composite_is_told_before_the_first_one_runs(lrp, compared, tmp_path):
+    before = contents(tmp_path / "results")
+    for more, words in (((), "--resume to finish"), (("--resume", "--target", "2"), "other settings: target")):
+        code, out, err = lrp(*compared, "epsilon_alpha2_beta1", "epsilon_plus", *more)
+        assert (code, "explained" in out) == (2, False)
+        assert "results/epsilon_plus " in err
+        assert words in err
+        assert contents(tmp_path / "results") == before
+
+
+@pytest.mark.parametrize("page", [True, False])
+@pytest.mark.parametrize("resume", [True, False])
+def test_one_composite_does_not_replace_a_page_of_several(lrp, compared, tmp_path, page, resume):
+    before = contents(tmp_path / "results")
+    command = [word for word in compared if page or word != "--gallery"]
+    code, _, err = lrp(*command, "epsilon", *(["--resume"] if resume else []))
+    assert code == 2
+    assert "holds a page of several composites" in err
+    assert contents(tmp_path / "results") == before
+    assert lrp(*command, "epsilon", "--overwrite")[0] == 0
+    assert len(table(tmp_path / "results/results.csv")) == 2
+    assert lrp(*command, "epsilon", "--resume")[0] == 0
+
+
+def test_a_damaged_list_of_composites(lrp, compared, tmp_path):
+    (tmp_path / "results/epsilon").rename(tmp_path / "other")  # results, but elsewhere
+    for content in (b'["epsilon", ', b"{}", b"[1]", b"\xff", b'["../other"]', b'[".."]', b'[""]'):
+        (tmp_path / "results/composites.json").write_bytes(content)
+        before = contents(tmp_path)
+        code, out, err = lrp(*compared, "epsilon_alpha2_beta1", "epsilon_plus", "--resume")
+        assert (code, "explained" in out) == (2, False)
+        assert "composites.json is damaged" in err
+        assert contents(tmp_path) == before
+
+
+def test_composites_that_are_gone_leave_the_page(lrp, compared, tmp_path):
+    shutil.rmtree(tmp_path / "results/epsilon/gallery")
+    code, _, err = lrp(*compared, "epsilon_alpha2_beta1", "epsilon_plus", "--resume")
+    assert code == 0, err
+    assert "leaves out results/epsilon:" in err
+    names = [one["name"] for one in page_of(tmp_path / "results/index.html")["composites"]]
+    assert names == ["epsilon_plus", "epsilon_alpha2_beta1"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
-import json
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -16,7 +15,7 @@ import cv2
 import keras
 
 from lrp_tf.arrays.run import ArrayGallery
-from lrp_tf.cli import given, tables, volumes
+from lrp_tf.cli import given, several, tables, volumes
 from lrp_tf.cli.composite_option import Written, composite, folders, name_of
 from lrp_tf.cli.messages import message_of
 from lrp_tf.cli.options import DEFAULT
@@ -33,7 +32,6 @@ from lrp_tf.tables.run import TableGallery
 from lrp_tf.terminal import printable, say
 
 SOME_FAILED = 1
-COMPOSITES = "composites.json"  # the folders of the composites of a page, below the folder of the page
 _EACH = 25  # With at most this many images, each gets a line on the console.
 
 
@@ -143,19 +141,21 @@ def _explain(task: _Task, options: argparse.Namespace) -> int:
     explainers = [given.explainer_of(task.model, one, task.bounds(one)) for one in each]
     jobs = [_job(task, one, explainer, len(each) > 1) for one, explainer in zip(each, explainers, strict=True)]
     if len(jobs) == 1:
+        several.make_way(options.out, overwrite=options.overwrite)
         failed = _run(task, jobs[0], each[0])
         _tell_page(options, 1)
         return SOME_FAILED if failed else 0
     with ledger.only_run(options.out):
-        _refuse_single(options)
+        earlier = several.check(options, jobs)
         failed = sum([_run(task, job, one) for job, one in zip(jobs, each, strict=True)]) > 0
         if options.gallery:
-            _tell_page(options, len(write_page(options.out, _shown(options, [job.out for job in jobs]))))
+            shown = several.keep(options.out, [*earlier, *(job.out.name for job in jobs)])
+            _tell_page(options, len(write_page(options.out, shown)))
     return SOME_FAILED if failed else 0
 
 
-def _job(task: _Task, options: argparse.Namespace, explainer: Explainer, several: bool) -> Gallery:
-    """The gallery of one composite."""
+def _job(task: _Task, options: argparse.Namespace, explainer: Explainer, beside: bool) -> Gallery:
+    """The gallery of one composite; `beside`: there are others, and one page for all."""
     look = given.look_of(options)
     chosen = given.chosen_targets(options, explainer, task.classes)
     contrast = given.chosen_contrast(options, explainer, task.classes, chosen)
@@ -172,7 +172,7 @@ def _job(task: _Task, options: argparse.Namespace, explainer: Explainer, several
         save_relevance=options.save_relevance,
         layers=tuple(options.layers),
         save_layers=options.save_layers,
-        page=options.gallery and not several,
+        page=options.gallery and not beside,
         tiles=options.gallery,
         name=name_of(options.composite),
         settings=settings | {"contrast": contrast},
@@ -193,33 +193,6 @@ def _run(task: _Task, job: Gallery, options: argparse.Namespace) -> bool:
     outcome = _with_bar(job, task.files, options, f"{unit}s")
     _tell(outcome, time.perf_counter() - began, options.out, task.preprocessing, f"{unit}s")
     return bool(outcome.failed or outcome.absurd)
-
-
-# --- several composites ------------------------------------------------------------------------
-
-
-def _refuse_single(options: argparse.Namespace) -> None:
-    """Refuse a folder that holds the results of one composite.
-
-    Raises:
-        LoadError: it does, and is not to be overwritten.
-    """
-    if ledger.has_rows(options.out / ledger.RESULTS) and not options.overwrite:
-        raise LoadError(
-            f"{options.out} holds the results of a run of one composite. Expected an empty folder, or one of several "
-            "composites. Remedy: another --out, or --overwrite"
-        )
-
-
-def _shown(options: argparse.Namespace, outs: list[Path]) -> list[Path]:
-    """The folders of all composites of the page: with `--resume` those of earlier runs, too; kept for the next one."""
-    kept = options.out / COMPOSITES
-    names = [out.name for out in outs]
-    if options.resume and kept.exists():
-        earlier = [name for name in json.loads(kept.read_bytes()) if (options.out / name / ledger.RESULTS).exists()]
-        names = list(dict.fromkeys([*earlier, *names]))
-    ledger.write_text(kept, json.dumps(names))
-    return [options.out / name for name in names]
 
 
 def _tell_page(options: argparse.Namespace, pages: int) -> None:

@@ -191,6 +191,33 @@ def plan(
     return RunPlan(items, len(relatives) - len(items), finished)
 
 
+def check(out: Path, settings: Mapping[str, object], *, resume: bool, overwrite: bool) -> None:
+    """Refuse what `plan` refuses, and write nothing.
+
+    Raises:
+        LoadError: as `plan`.
+    """
+    if not (resume or overwrite) and has_rows(out / RESULTS):
+        raise LoadError(
+            f"{out} holds the results of an earlier run. Expected an empty folder. Remedy: `resume` to finish that "
+            "run, `overwrite` to begin anew, or another `out`",
+            ("resume", "overwrite", "out"),
+        )
+    if resume and (out / RESULTS).exists() and (names := changed(out, settings)):
+        raise LoadError(
+            f"`resume`: {out} was made with other settings: {', '.join(names)}. Expected the same. Remedy: the "
+            "earlier settings (settings.json), another `out`, or `overwrite`",
+            ("resume", "out", "overwrite"),
+        )
+
+
+def changed(out: Path, settings: Mapping[str, object]) -> list[str]:
+    """The names of the settings in which the run in `out` differs."""
+    now, before = json.loads(json.dumps(settings)), _read_json(out / SETTINGS)  # both as they come from a file
+    # An option that the earlier run did not know yet is as good as None.
+    return sorted(k for k in {*before, *now} if before.get(k) != now.get(k))
+
+
 def _finished(
     out: Path,
     suffixes: Sequence[str],
@@ -200,25 +227,10 @@ def _finished(
     whole: Callable[[str], bool],
 ) -> dict[str, str]:
     """file -> base of its results, of the run to resume; rows without their files are removed from its table."""
-    settings = json.loads(json.dumps(settings))  # as they come back from the file
-    if not (resume or overwrite) and has_rows(out / RESULTS):
-        raise LoadError(
-            f"{out} holds the results of an earlier run. Expected an empty folder. Remedy: `resume` to finish that "
-            "run, `overwrite` to begin anew, or another `out`",
-            ("resume", "overwrite", "out"),
-        )
+    check(out, settings, resume=resume, overwrite=overwrite)
     if not resume or not (out / RESULTS).exists():
         write_text(out / SETTINGS, json.dumps(settings, indent=1, sort_keys=True))
         return {}
-    before = _read_json(out / SETTINGS)
-    # An option that the earlier run did not know yet is as good as None.
-    changed = sorted(k for k in {*before, *settings} if before.get(k) != settings.get(k))
-    if changed:
-        raise LoadError(
-            f"`resume`: {out} was made with other settings: {', '.join(changed)}. Expected the same. Remedy: the "
-            "earlier settings (settings.json), another `out`, or `overwrite`",
-            ("resume", "out", "overwrite"),
-        )
     rows = complete_rows(out / RESULTS, len(COLUMNS))
     # Rows of one file are one write; of one that a full disk cut off, none counts.
     torn = _torn(out / RESULTS, len(COLUMNS))

@@ -11,6 +11,7 @@ import numpy as np
 
 from lrp_tf import heatmap
 from lrp_tf.arrays.sample import Array
+from lrp_tf.gallery.draw import numbered
 from lrp_tf.heatmap.colours import Paint, summed
 from lrp_tf.heatmap.look import Look
 from lrp_tf.heatmap.signals import CHANNELS
@@ -22,8 +23,7 @@ _TILE = 1.6  # inches of one
 
 def suffixes(look: Look, count: int, save_relevance: bool) -> list[str]:
     """What follows the name of an array in the names of its files, for `count` targets."""
-    numbers = [f".{i + 1}" for i in range(count)] if count > 1 else [""]
-    return [*(f"{number}.{look.format}" for number in numbers), *([".npy"] if save_relevance else [])]
+    return [*(f"{number}.{look.format}" for number in numbered(count)), *([".npy"] if save_relevance else [])]
 
 
 def is_signal(shape: Sequence[int]) -> bool:
@@ -51,8 +51,7 @@ def draw(
         OSError: the folder cannot be written.
         ValueError: see `heatmap.signal` and `heatmap.grid`; an array of more axes than a video's four.
     """
-    for k, (values, title, scale) in enumerate(zip(maps, titles, look.scales(maps, run), strict=True)):
-        number = f".{k + 1}" if len(maps) > 1 else ""
+    for values, title, scale, number in zip(maps, titles, look.scales(maps, run), numbered(len(maps)), strict=True):
         path = Path(f"{base}{number}.{look.format}")
         paint = dataclasses.replace(look.paint(1), scale=scale, smooth=None)
         title = f"{title}\nfull colour: |R| = {scale:.3g}"

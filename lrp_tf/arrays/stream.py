@@ -11,10 +11,39 @@ from lrp_tf.arrays.form import ArrayForm
 from lrp_tf.arrays.sample import Array, ArrayError
 from lrp_tf.files.errors import ExtraError
 from lrp_tf.files.loading import Preprocessing
-from lrp_tf.gallery.medium import Source
+from lrp_tf.gallery.medium import Shown, Source
 
 
-class ArrayStream(Source[Array]):
+class NumberSource(Source[Shown]):
+    """A source of numbers that are drawn as the model takes them.
+
+    Args:
+        form: the model's input.
+        preprocessing: of a batch [B, ...].
+        batch, describe: see `Source`.
+    """
+
+    def __init__(
+        self, form: ArrayForm, preprocessing: Preprocessing, batch: int, describe: Callable[[Exception], str] = str
+    ) -> None:
+        super().__init__(batch, describe)
+        self.form, self.preprocessing = form, preprocessing
+
+    def prepared(self, values: np.ndarray) -> np.ndarray:
+        """Preprocessed, unless they are whole numbers, such as token ids."""
+        floating = np.issubdtype(values.dtype, np.floating)
+        return self.preprocessing(values).astype(values.dtype) if floating else values
+
+    def channels_last(self, maps: np.ndarray) -> np.ndarray:
+        """Relevance as it is."""
+        return maps
+
+    def largest(self, maps: np.ndarray) -> np.ndarray:
+        """The largest |R| of an entry, [k], of maps [k, ...]."""
+        return np.abs(maps.reshape(len(maps), -1)).max(axis=1)
+
+
+class ArrayStream(NumberSource[Array]):
     """Reads arrays and prepares them for the network. They are kept as the model takes them, but not preprocessed.
 
     Args:
@@ -24,12 +53,6 @@ class ArrayStream(Source[Array]):
     """
 
     at = "the input"
-
-    def __init__(
-        self, form: ArrayForm, preprocessing: Preprocessing, batch: int, describe: Callable[[Exception], str] = str
-    ) -> None:
-        super().__init__(batch, describe)
-        self.form, self.preprocessing = form, preprocessing
 
     def read(self, index: int, path: str) -> np.ndarray | None:
         """The array as the model takes it, not preprocessed."""
@@ -41,16 +64,3 @@ class ArrayStream(Source[Array]):
             return None
         self.keep(index, array._replace(values=values))
         return values
-
-    def prepared(self, values: np.ndarray) -> np.ndarray:
-        """Preprocessed, unless they are token ids."""
-        floating = np.issubdtype(values.dtype, np.floating)
-        return self.preprocessing(values).astype(values.dtype) if floating else values
-
-    def channels_last(self, maps: np.ndarray) -> np.ndarray:
-        """Relevance as it is: arrays are drawn as the model takes them."""
-        return maps
-
-    def largest(self, maps: np.ndarray) -> np.ndarray:
-        """The largest |R| of an entry, [k], of maps [k, ...]."""
-        return np.abs(maps.reshape(len(maps), -1)).max(axis=1)

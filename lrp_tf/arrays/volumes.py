@@ -10,6 +10,7 @@ import numpy as np
 
 from lrp_tf.arrays import nifti
 from lrp_tf.arrays.sample import Array
+from lrp_tf.gallery.draw import numbered
 from lrp_tf.heatmap import volumes
 from lrp_tf.heatmap.colours import summed
 from lrp_tf.heatmap.look import Look
@@ -19,15 +20,10 @@ from lrp_tf.heatmap.volumes import Slicing
 NIFTI = ".relevance.nii.gz"  # an ending of its own: no result has the name of the scan
 
 
-def numbers(count: int) -> list[str]:
-    """What tells the files of `count` targets apart."""
-    return [f".{i + 1}" for i in range(count)] if count > 1 else [""]
-
-
 def suffixes(look: Look, count: int, nifti_too: bool) -> list[str]:
     """What follows the name of a volume in the names of its files, for `count` targets."""
-    found = [f"{_of_style(style)}{n}.{look.format}" for style in look.styles for n in numbers(count)]
-    return [*found, *(f"{n}{NIFTI}" for n in numbers(count) if nifti_too)]
+    found = [f"{_of_style(style)}{n}.{look.format}" for style in look.styles for n in numbered(count)]
+    return [*found, *(f"{n}{NIFTI}" for n in numbered(count) if nifti_too)]
 
 
 def _of_style(style: str) -> str:
@@ -59,7 +55,7 @@ def draw(
         ValueError: see `heatmap.save`.
     """
     slicing = slicing_for(array, slicing)
-    for values, title, scale, n in zip(maps, titles, look.scales(maps, run), numbers(len(maps)), strict=True):
+    for values, title, scale, n in zip(maps, titles, look.scales(maps, run), numbered(len(maps)), strict=True):
         paint = dataclasses.replace(look.paint(1), scale=scale, smooth=None)
         peak = tuple(int(i) for i in np.unravel_index(int(np.abs(values).argmax()), values.shape))
         smoothed = ", smoothed" if look.smooth else ""
@@ -73,6 +69,6 @@ def draw(
 
 def save(base: Path, relevance: np.ndarray, array: Array) -> None:
     """Write relevance [k, D, H, W] or [k, D, H, W, C], summed over its channels, as a NIfTI file for each target."""
-    for volume, n in zip(relevance, numbers(len(relevance)), strict=True):
+    for volume, n in zip(relevance, numbered(len(relevance)), strict=True):
         whole = volume if volume.ndim == 3 else summed(volume)
         nifti.write(Path(f"{base}{n}{NIFTI}"), whole, array.space)

@@ -23,9 +23,14 @@ def first_stride(explainer: Explainer) -> int:
     return max((int(np.max(stride)) for stride in strides), default=1)
 
 
+def numbered(count: int) -> list[str]:
+    """What tells the files of `count` targets apart, between their name and suffix."""
+    return [f".{i + 1}" for i in range(count)] if count > 1 else [""]
+
+
 def suffixes(look: Look, count: int, save_relevance: bool) -> list[str]:
     """What follows the name of a photograph in the names of its files, for `count` targets."""
-    numbers = [f".{i + 1}" for i in range(count)] if count > 1 else [""]
+    numbers = numbered(count)
     found = [f".{look.format}"] if "side-by-side" in look.styles else []
     for style in ("overlay", "heatmap"):
         if style in look.styles:
@@ -70,8 +75,7 @@ def draw(
         if style not in look.styles:
             continue
         image = photograph.pixels() if style == "overlay" else None
-        for k, (m, scale) in enumerate(zip(full, look.scales(full, run), strict=True)):
-            number = f".{k + 1}" if len(maps) > 1 else ""
+        for m, scale, number in zip(full, look.scales(full, run), numbered(len(maps)), strict=True):
             heatmap.save(
                 f"{base}.{style}{number}.{look.format}",
                 m,

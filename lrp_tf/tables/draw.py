@@ -9,14 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from lrp_tf import heatmap
+from lrp_tf.gallery.draw import numbered
 from lrp_tf.gallery.tiles import Tiles
 from lrp_tf.heatmap.tables import small
 from lrp_tf.tables.files import Table
-
-
-def numbered(count: int) -> list[str]:
-    """What tells the pictures of `count` targets apart."""
-    return [f".{k + 1}" for k in range(count)] if count > 1 else [""]
 
 
 def draw_row(base: Path, maps: np.ndarray, titles: Sequence[str], table: Table, row: int, form: str) -> None:

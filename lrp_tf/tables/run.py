@@ -16,6 +16,7 @@ from lrp_tf.arrays.form import array_form
 from lrp_tf.atomic import atomic
 from lrp_tf.files.errors import ImageError, LoadError
 from lrp_tf.gallery import ledger
+from lrp_tf.gallery.draw import numbered
 from lrp_tf.gallery.explain import Explained, Explaining, Failed
 from lrp_tf.gallery.layers import LayerTable
 from lrp_tf.gallery.ledger import COLUMNS, Item, Record, Row
@@ -25,7 +26,7 @@ from lrp_tf.gallery.run import Gallery
 from lrp_tf.gallery.tally import Listener, Outcome, Tally, targets_of
 from lrp_tf.gallery.tiles import keep
 from lrp_tf.gallery.tiles import kept as tiles_of
-from lrp_tf.tables.draw import draw_row, draw_whole, numbered, row_tiles
+from lrp_tf.tables.draw import draw_row, draw_whole, row_tiles
 from lrp_tf.tables.files import ALL, Choice, Table, read
 from lrp_tf.tables.store import Store
 from lrp_tf.tables.stream import RowStream

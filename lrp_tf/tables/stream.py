@@ -8,13 +8,13 @@ import numpy as np
 
 from lrp_tf.arrays.files import ArrayError
 from lrp_tf.arrays.form import ArrayForm
+from lrp_tf.arrays.stream import NumberSource
 from lrp_tf.files.loading import Preprocessing
-from lrp_tf.gallery.medium import Source
 from lrp_tf.tables.cells import TableError
 from lrp_tf.tables.files import Table
 
 
-class RowStream(Source[np.ndarray]):
+class RowStream(NumberSource[np.ndarray]):
     """Prepares rows for the network. They are kept as the file holds them, float64 [F].
 
     Args:
@@ -34,8 +34,8 @@ class RowStream(Source[np.ndarray]):
         batch: int,
         describe: Callable[[Exception], str] = str,
     ) -> None:
-        super().__init__(batch, describe)
-        self.rows, self.form, self.preprocessing = rows, form, preprocessing
+        super().__init__(form, preprocessing, batch, describe)
+        self.rows = rows
 
     def batches(self, paths: Sequence[str]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """See `Source`; `paths` are keys of rows."""
@@ -64,16 +64,3 @@ class RowStream(Source[np.ndarray]):
             return None
         self.keep(index, table.values[row])
         return values
-
-    def prepared(self, values: np.ndarray) -> np.ndarray:
-        """Preprocessed, unless they are whole numbers."""
-        floating = np.issubdtype(values.dtype, np.floating)
-        return self.preprocessing(values).astype(values.dtype) if floating else values
-
-    def channels_last(self, maps: np.ndarray) -> np.ndarray:
-        """Relevance as it is, [B, k, F]."""
-        return maps
-
-    def largest(self, maps: np.ndarray) -> np.ndarray:
-        """The largest |R| of a feature, [k], of maps [k, F]."""
-        return np.abs(maps).max(axis=1)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from helpers import REPOSITORY
 from helpers.checking import raises, randomize
-from helpers.pictures import rgb, table
+from helpers.pictures import photos, rgb, table
 from keras import layers as kl
 
 import lrp_tf
@@ -278,6 +278,7 @@ def test_an_axis_makes_volumes_of_arrays(lrp, tmp_path):
         (["--axis", "mid", "--slices", "3"], "--slices is for a montage"),
         (["--style", "overlay"], "--style is an option of photographs and volumes"),
         (["--axis", "mid", "--size", "8x8"], "--size is an option of photographs"),
+        (["--max-pixels", "9"], "--max-pixels is an option of photographs"),
         (["--axis", "3"], "expected mid, peak, 0, 1 or 2"),
         (["--axis", "0", "--slices", "0"], "at least 1"),
         (["--axis", "0", "--spacing", "1,2"], "three positive numbers"),
@@ -285,6 +286,14 @@ def test_an_axis_makes_volumes_of_arrays(lrp, tmp_path):
         code, _, err = lrp("explain", "volumes.keras", "a.npy", *options)
         assert code == 2
         assert words in err
+
+
+@pytest.mark.parametrize("options", [("--axis", "0"), ("--slices", "3"), ("--spacing", "1,1,1")])
+def test_photographs_refuse_options_of_volumes(lrp, saved, tmp_path, options):
+    photos(tmp_path / "in", 1)
+    code, _, err = lrp("explain", saved, "in", "--preprocess", "none", *options)
+    assert code == 2
+    assert f"{options[0]} is an option of volumes" in err
 
 
 @pytest.mark.slow

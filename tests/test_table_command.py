@@ -1,6 +1,8 @@
 """The command line on tables: options, what the console says, `report` and `check` of a row; thousands of rows."""
 
+import json
 import os
+import re
 import subprocess
 import sys
 
@@ -9,6 +11,8 @@ import pytest
 from helpers import REPOSITORY
 from helpers.pictures import rgb, table
 from helpers.tables import KERNEL, NAMES, dots, patients, relevance_of, values, written
+
+from lrp_tf.gallery.run import Outcome
 
 
 @pytest.fixture
@@ -46,6 +50,31 @@ def test_the_command_explains_tables(here, tmp_path):
     assert code == 1
     assert "`drop`" not in err
     assert "--drop: no column has the name 'lable'. Similar names: label" in err
+
+
+@pytest.mark.parametrize(("options", "rows", "arrays"), [([], 256, 8), (["--batch", "8"], 8, 8), (["--batch=9"], 9, 9)])
+def test_the_batch_that_is_asked_for_is_the_one_that_runs(here, tmp_path, monkeypatch, options, rows, arrays):
+    found = []
+    kept = Outcome(0, 0, 0, 0.0, 0.0)
+    monkeypatch.setattr("lrp_tf.cli.explain._with_bar", lambda job, *rest: found.append(job.batch) or kept)
+    written(tmp_path / "p.csv", values(2))
+    np.save("signal.npy", values(1)[0])
+    for name in ("p.csv", "signal.npy"):
+        assert here("explain", "model.keras", name, *options)[0] == 0
+    assert found == [rows, arrays]
+
+
+def test_rows_whose_names_look_like_paths(here, tmp_path):
+    (tmp_path / "in:x").mkdir()
+    written(tmp_path / "in:x/p.csv", values(4), ahead=["who", "a/b", "A/b", "../../x", "c:d/"])
+    code, out, err = here("explain", "model.keras", "in:x/p.csv", "--classes", "classes.txt", "--gallery")
+    assert code == 0, err
+    for name in ("a/b", "A/b", "../../x", "c:d/"):
+        assert f"\np.csv:{name}: " in out
+    text = (tmp_path / "results/index.html").read_text(encoding="utf-8")
+    items = json.loads(re.search(r'id="data">(.*?)</script>', text, re.DOTALL)[1])["items"]
+    assert [item["name"] for item in items] == ["p.csv:a/b", "p.csv:A/b", "p.csv:../../x", "p.csv:c:d/"]
+    assert {item["folder"] for item in items} == {"in:x"}
 
 
 def test_each_row_has_a_line_on_the_console(here, tmp_path):
@@ -89,6 +118,8 @@ def test_signals_and_tables_go_their_ways(here, tmp_path):
         (["--colorbar"], "--colorbar is an option"),
         (["--columns", "age", "--drop", "dose"], "exclude one another"),
         (["--rows", "-1"], "at least 1"),
+        (["--rows", "0", "--gallery"], "--gallery shows rows with a picture"),
+        (["--max-pixels", "9"], "--max-pixels is an option of photographs"),
         (["--composite", "epsilon_gamma_box"], "low=-1,high=1"),
     ],
 )

@@ -43,6 +43,7 @@ def test_a_page_of_rows(here, tmp_path):
             assert all((tmp_path / "results" / target["link"]).exists() for target in targets)
     text = (tmp_path / "results/index.html").read_text(encoding="utf-8")
     assert "sick <b>" not in text
+    assert "<title>2 rows seen by patients</title>" in text
 
 
 def test_tiles_have_the_colours_of_their_rows_and_are_made_again(here, tmp_path):

@@ -32,6 +32,7 @@ from lrp_tf.tables.run import TableGallery
 from lrp_tf.terminal import printable, say
 
 SOME_FAILED = 1
+BATCH = 8  # images or arrays at once
 _EACH = 25  # With at most this many images, each gets a line on the console.
 
 
@@ -49,6 +50,7 @@ class _Task(NamedTuple):
 
     Attributes:
         unit: what one file is called.
+        batch: how many at once, without --batch.
         bounds: low and high of z^B, for options with `composite`.
         more: attributes of that kind of gallery.
     """
@@ -60,6 +62,7 @@ class _Task(NamedTuple):
     classes: loading.Classes
     identity: object
     unit: str
+    batch: int
     bounds: Callable[[argparse.Namespace], dict[str, Any]]
     more: Mapping[str, Any]
 
@@ -77,11 +80,12 @@ def explain_images(
         identity: distinguishes the model from others, for `--resume`.
     """
     tables.refuse_table_options(options)
+    volumes.refuse_volume_options(options)
     more = {"size": options.size, "how": options.resize, "max_pixels": options.max_pixels}
     bounds = lambda one: given.bounds_of(one, model, preprocessing)  # noqa: E731
     files = given.files_of(options)
     return _explain(
-        _Task(Gallery, model, files, preprocessing, classes, identity, "image", bounds, more), options
+        _Task(Gallery, model, files, preprocessing, classes, identity, "image", BATCH, bounds, more), options
     )  # fmt: skip
 
 
@@ -97,7 +101,7 @@ def explain_arrays(model: keras.Model, options: argparse.Namespace) -> int:
     classes, identity = given.classes_of(options), given.identity_of(options.model)
     more = {"slicing": slicing}
     return _explain(
-        _Task(ArrayGallery, model, files, preprocessing, classes, identity, "array", _no_bounds, more), options
+        _Task(ArrayGallery, model, files, preprocessing, classes, identity, "array", BATCH, _no_bounds, more), options
     )
 
 
@@ -109,8 +113,8 @@ def explain_tables(model: keras.Model, options: argparse.Namespace, files: list[
     rows, more = tables.tables_of(options, given.explainer_of(model, each[0], {}), files)
     preprocessing = given.array_preprocessing(options)
     classes, identity = given.classes_of(options), given.identity_of(options.model)
-    task = _Task(TableGallery, model, rows, preprocessing, classes, identity, "row", _no_bounds, more)
-    return _explain(task, tables.with_batch(options))
+    task = _Task(TableGallery, model, rows, preprocessing, classes, identity, "row", tables.BATCH, _no_bounds, more)
+    return _explain(task, options)
 
 
 def _no_bounds(options: argparse.Namespace) -> dict[str, Any]:
@@ -167,7 +171,7 @@ def _job(task: _Task, options: argparse.Namespace, explainer: Explainer, beside:
         classes=task.classes,
         targets=tuple(chosen),
         contrast=contrast,
-        batch=options.batch,
+        batch=options.batch or task.batch,
         look=look,
         save_relevance=options.save_relevance,
         layers=tuple(options.layers),
@@ -228,8 +232,13 @@ def _settings(
 
 def _with_bar(job: Gallery, files: list[tuple[str, str]], options: argparse.Namespace, unit: str) -> Outcome:
     """Run the job with a progress bar."""
+    paths = frozenset(table.path for table in getattr(job, "tables", ()))
     passes = 2 if job.look.scale == "run" else 1
-    with ProgressBar(passes * len(files), unit, job.at) as bar, warnings.catch_warnings(), _single_threaded_opencv():
+    with (
+        ProgressBar(passes * len(files), unit, job.at, paths) as bar,
+        warnings.catch_warnings(),
+        _single_threaded_opencv(),
+    ):
         warnings.simplefilter("ignore", RelevanceWarning)  # the bar shows one for each map
         return job.run(
             files,

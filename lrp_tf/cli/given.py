@@ -16,6 +16,7 @@ import numpy as np
 from lrp_tf import composites, rules
 from lrp_tf.arrays import files as array_files
 from lrp_tf.cli.composite_option import FOR_TRANSFORMERS, PRESETS, NamedPreset, RelativeFactor, Written
+from lrp_tf.cli.options import MAX_PIXELS
 from lrp_tf.engine import contrast as contrasts
 from lrp_tf.engine import targets
 from lrp_tf.engine.contrast import KINDS
@@ -97,12 +98,13 @@ def check_array_options(options: argparse.Namespace, *, volumes: bool = False) -
     Raises:
         LoadError: one was given.
     """
-    defaults: dict[str, object] = {"size": None, "resize": "squash"}
+    defaults: dict[str, object] = {"size": None, "resize": "squash", "max_pixels": MAX_PIXELS}
     defaults |= {} if volumes else {"style": "side-by-side", "smooth": None}
     for name, default in defaults.items():
         if getattr(options, name, default) != default:
+            kinds = "photographs and volumes" if name in ("style", "smooth") else "photographs"
             raise LoadError(
-                f"--{name} is an option of photographs{'' if name in ('size', 'resize') else ' and volumes'}. Expected "
+                f"--{name.replace('_', '-')} is an option of {kinds}. Expected "
                 "files of arrays without it: signals are drawn as lines, planes and videos beside their relevance"
             )
     if needs_bounds(options):

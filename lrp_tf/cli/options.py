@@ -229,7 +229,7 @@ def add_fit(parser: argparse.ArgumentParser) -> None:
 def add_picture_options(parser: argparse.ArgumentParser, out: Path) -> None:
     add_target(parser)
     add_fit(parser)
-    add_output(parser, out)
+    add_output(parser, out, None, "images or arrays at once, or rows of tables; default: 8, of rows 256")
     parser.add_argument("--style", choices=[*STYLES, "all"], default="side-by-side")
     add_colours(parser)
     add_display(parser)
@@ -241,11 +241,15 @@ def add_picture_options(parser: argparse.ArgumentParser, out: Path) -> None:
                         help="write index.html, too: all pictures under their heatmaps, in a browser")  # fmt: skip
 
 
-def add_output(parser: argparse.ArgumentParser, out: Path, batch: int = 8, what: str = "images") -> None:
+def add_output(
+    parser: argparse.ArgumentParser,
+    out: Path,
+    batch: int | None = 8,
+    what: str = "images at once; default: %(default)s",
+) -> None:
+    """--out, --batch, --resume and --overwrite; `what`: what --help says of --batch."""
     parser.add_argument("--out", type=Path, default=out, metavar="DIR", help="default: %(default)s")
-    parser.add_argument(
-        "--batch", type=_count, default=batch, metavar="N", help=f"{what} at once; default: %(default)s"
-    )
+    parser.add_argument("--batch", type=_count, default=batch, metavar="N", help=what)
     earlier = parser.add_mutually_exclusive_group()
     earlier.add_argument("--resume", action="store_true", help="skip what an earlier run with --out finished")
     earlier.add_argument("--overwrite", action="store_true", help="begin the tables of an earlier run anew")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from pathlib import Path
+from collections.abc import Set
 from types import TracebackType
 
 from rich.console import Console
@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from lrp_tf.gallery.draw import where_it_went
 from lrp_tf.gallery.ledger import COLUMNS, Row
+from lrp_tf.gallery.page.entries import parts
 from lrp_tf.terminal import printable, raise_interrupt, say, silence
 
 
@@ -31,9 +32,13 @@ class ProgressBar:
     Args:
         unit: what is counted, if not images.
         at: where relevance arrives, in words.
+        tables: the paths of tables whose rows are explained.
     """
 
-    def __init__(self, total: int, unit: str = "images", at: str = "the pixels") -> None:
+    def __init__(
+        self, total: int, unit: str = "images", at: str = "the pixels", tables: Set[str] = frozenset()
+    ) -> None:
+        self.tables = tables
         self.unit, self.at, self.total, self.count, self.told = unit, at, total, 0, time.perf_counter()
         self.before: int | None = None  # finished by an earlier run, hence not counted as speed
         self.console = _Console()
@@ -80,7 +85,7 @@ class ProgressBar:
             logit = float(cells["logit"])
             shares = (float(cells[name]) for name in ("sum_of_relevance", "bias", "stabilizer", "other"))
             went = where_it_went(logit, *shares, at=self.at)
-            file = ascii(Path(cells["file"]).name)[1:-1]
+            file = ascii(parts(cells["file"], self.tables)[1])[1:-1]
             say(f"{file}: {top}; {printable(cells['target_name'])}: logit {logit:.4g}; {went}")
 
     def _print(self, line: str) -> None:

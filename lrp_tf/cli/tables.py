@@ -22,8 +22,7 @@ from lrp_tf.tables.run import ROWS, listed, read_all
 from lrp_tf.tables.stream import RowStream
 from lrp_tf.terminal import printable, say
 
-BATCH = 256  # rows at once, unless another number than that of images is asked for
-_IMAGES = 8
+BATCH = 256  # rows at once
 _OF_PICTURES: dict[str, object] = {
     "style": "side-by-side",
     "size": None,
@@ -79,6 +78,8 @@ def check_table_options(options: argparse.Namespace) -> None:
                 "pictures are bars and dots"
             )
     given.check_array_options(options)
+    if getattr(options, "gallery", False) and options.rows == 0:
+        raise LoadError("--gallery shows rows with a picture, and --rows 0 draws none. Expected one of them alone")
     choice = choice_of(options)
     if choice.columns and choice.drop:
         raise LoadError(
@@ -111,11 +112,6 @@ def tables_of(
             else "Each row is explained for its own class; --target CLASS explains one class of all rows, as SHAP does."
         )
     return listed(tables), {"tables": tables, "rows": rows}
-
-
-def with_batch(options: argparse.Namespace) -> argparse.Namespace:
-    """The options with more rows at once than images."""
-    return argparse.Namespace(**{**vars(options), "batch": BATCH if options.batch == _IMAGES else options.batch})
 
 
 def split_row(name: str) -> tuple[str, str | None]:

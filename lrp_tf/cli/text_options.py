@@ -35,7 +35,7 @@ def add_explain_text(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--position", type=int, default=-1, metavar="N",
                         help="of a language model's output, from 0; negative: from the end of the text; default: -1, "
                         "the last token that is no padding")  # fmt: skip
-    options.add_output(parser, Path("results"), what="texts")
+    options.add_output(parser, Path("results"), what="texts at once; default: %(default)s")
     parser.add_argument("--png", action="store_true", help="a picture beside every page")
     parser.add_argument("--save-relevance", action="store_true", help="write .npy files, too")
     parser.add_argument("--cmap", metavar="NAME", help=f"{', '.join(options.PALETTES)}, any of matplotlib; default: "

@@ -8,6 +8,19 @@ from lrp_tf.arrays.nifti import is_nifti
 from lrp_tf.files.errors import LoadError
 from lrp_tf.heatmap.volumes import Slicing
 
+_OF_VOLUMES = ("axis", "slices", "spacing")
+
+
+def refuse_volume_options(options: argparse.Namespace) -> None:
+    """For photographs.
+
+    Raises:
+        LoadError: an option of volumes was given.
+    """
+    for name in _OF_VOLUMES:
+        if getattr(options, name, None) is not None:
+            raise LoadError(f"--{name} is an option of volumes. Expected .npy or NIfTI files beside it, no photographs")
+
 
 def slicing_of(options: argparse.Namespace, files: list[tuple[str, str]]) -> Slicing | None:
     """The slices that the options ask for; None: the arrays are no volumes.
@@ -15,7 +28,7 @@ def slicing_of(options: argparse.Namespace, files: list[tuple[str, str]]) -> Sli
     Raises:
         LoadError: options of volumes without `--axis` or a NIfTI file, `--slices` without a montage.
     """
-    axis, slices, spacing = (getattr(options, name, None) for name in ("axis", "slices", "spacing"))
+    axis, slices, spacing = (getattr(options, name, None) for name in _OF_VOLUMES)
     if axis is None and any(is_nifti(path) for path, _ in files):
         axis = "mid"
     if slices is not None and axis in ("mid", "peak"):

@@ -169,7 +169,8 @@ class _Run:
             whole=stored.__contains__,
         )
         if self.tiled:
-            write_about(gallery.out, gallery.about(self.explaining.rather, self.suffixes))
+            about = gallery.about(self.explaining.rather, self.suffixes)
+            write_about(gallery.out, about | {"tables": kept})
         for part in self.parts.values():
             part.store.keep(plan.finished)
         with contextlib.ExitStack() as stack:

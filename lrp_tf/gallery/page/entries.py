@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from urllib.parse import quote
 
 from lrp_tf.gallery.draw import where_it_went
@@ -26,7 +26,7 @@ def entry(file: str, runs: Sequence[tuple[str, Results]], picture: Picture) -> d
     Returns:
         A tree of texts, numbers, lists and None, for JSON.
     """
-    folder, name = os.path.split(file)
+    folder, name = parts(file, {path for _, results in runs for path in results.about.get("tables", ())})
     found: dict[str, object] = {"name": printable(name), "folder": printable(folder), "top": []}
     explained: list[object] = []
     for where, results in runs:
@@ -45,6 +45,17 @@ def entry(file: str, runs: Sequence[tuple[str, Results]], picture: Picture) -> d
             targets.append(_target(row, results.about["at"]) | {"link": link, "maps": maps})
         explained.append(targets)
     return found | {"runs": explained}
+
+
+def parts(file: str, tables: Set[str]) -> tuple[str, str]:
+    """The folder and the name of a file, or of a row of one of `tables`, whose name may hold any sign.
+
+    parts("in/p.csv:a/b", {"in/p.csv"})  # ("in", "p.csv:a/b")
+    """
+    places = [place for place, sign in enumerate(file) if sign == ":"]
+    path = next((file[:place] for place in places if file[:place] in tables), file)
+    folder, name = os.path.split(path)
+    return folder, name + file[len(path) :]
 
 
 def _top(row: Cells) -> list[dict[str, object]]:

@@ -32,7 +32,8 @@ class Results:
 
     Attributes:
         about: "composite", "model", "at" (where relevance arrives), "paper" (the colour of no relevance), "rather"
-            ("rather than others", if there was a contrast), "suffixes" (of the pictures of a file).
+            ("rather than others", if there was a contrast), "suffixes" (of the pictures of a file);
+            "tables" (their paths), if rows were explained.
 
     Raises:
         FileNotFoundError: there are no results, or none with tiles.

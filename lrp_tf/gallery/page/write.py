@@ -114,6 +114,7 @@ def _write(
     composites = [{"name": printable(about["composite"]), "paper": about["paper"]} for about in abouts]
     styles, script = _source("page.css"), _source("page.js")
     first = abouts[0]
+    what = "rows" if "tables" in first else "pictures" if first["at"] == "the pixels" else "files"
     failures = _failures(runs) if number == 1 else []
     stream = _template().stream(
         mark=Markup(_MARK),
@@ -122,7 +123,9 @@ def _write(
         script=script,
         data={"items": items, "composites": composites, "rather": printable(first["rather"])},
         pictures=pictures.held_ones(),
-        what="pictures" if first["at"] == "the pixels" else "files",
+        what=what,
+        one=what[:-1],
+        unit="row" if what == "rows" else "file",
         where=first["at"],
         model=printable(first["model"]),
         composites=[composite["name"] for composite in composites],

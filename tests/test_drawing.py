@@ -169,6 +169,28 @@ def test_no_result_replaces_a_photograph(lrp, saved, tmp_path, out):
     assert len(list((tmp_path / out).rglob("*.[pP][nN][gG]"))) == 3 + (3 if out != "in/deeper" else 1)
 
 
+@pytest.mark.parametrize("composites", [["epsilon"], ["epsilon", "epsilon_plus"]], ids=len)
+@pytest.mark.parametrize("out", ["in/results", "linked/results"])
+def test_results_of_an_earlier_run_are_not_explained(lrp, saved, tmp_path, composites, out):
+    """Below the folder that is walked; photographs beside them are, and a result that is named itself."""
+    photos(tmp_path / "in" / "more", 1)
+    photos(tmp_path / "in", 2)
+    (tmp_path / "linked").symlink_to(tmp_path / "in")
+    command = ("explain", saved, "in", "--preprocess", "none", "--out", out, "--gallery", "--composite", *composites)
+    assert lrp(*command)[0] == 0
+    code, said, err = lrp(*command, "--resume")
+    assert code == 0, err
+    assert said.count("0 explained") == said.count("3 finished before") == len(composites)
+    assert f"left out: results of an earlier run in {out}" in err
+    for path in [*(tmp_path / "in").glob("*.png"), *(tmp_path / "in/more").glob("*.png")]:
+        path.unlink()
+    code, _, err = lrp(*command, "--resume")
+    assert (code, "holds no image but results" in err) == (2, True)
+    result = next((tmp_path / "in/results").rglob("photo0.png"))
+    code, said, err = lrp(*command[:2], result, *command[3:], "--resume")
+    assert (code, said.count("1 explained")) == (0, len(composites)), err
+
+
 @pytest.mark.parametrize(
     ("options", "look"),
     [

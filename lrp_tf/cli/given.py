@@ -24,6 +24,7 @@ from lrp_tf.explainer import Explainer
 from lrp_tf.files import images, loading
 from lrp_tf.files.errors import LoadError
 from lrp_tf.files.form import begins_with_scaling, form_of
+from lrp_tf.gallery import ledger
 from lrp_tf.heatmap.look import STYLES, Look
 from lrp_tf.terminal import say
 
@@ -45,7 +46,31 @@ def files_of(options: argparse.Namespace, *, arrays: bool = False) -> list[tuple
     """The images, or arrays, as `images.find` gives them; what it leaves out is told."""
     skipped = lambda path, reason: say(f"skipped: {path!a}: {reason}", error=True)  # noqa: E731
     suffixes, what = (array_files.SUFFIXES, "array") if arrays else (images.SUFFIXES, "image")
-    return list(images.find(image_names(options), skipped=skipped, suffixes=suffixes, what=what))
+    found: list[tuple[str, str]] = []
+    for name in image_names(options):
+        files = list(images.find([name], skipped=skipped, suffixes=suffixes, what=what))
+        found += _without_results(name, files, getattr(options, "out", None), what)
+    return found
+
+
+def _without_results(folder: str, files: list[tuple[str, str]], out: Path | None, what: str) -> list[tuple[str, str]]:
+    """The files of a folder without those in the results of earlier runs into `out`, which lie inside of it."""
+    if out is None or not os.path.isdir(folder):
+        return files
+    home = os.path.join(os.path.realpath(folder), "")
+    runs = [os.path.join(os.path.realpath(run), "") for run in [out, *out.glob("*")] if _is_run(run)]
+    inside = tuple(run.removeprefix(home) for run in runs if run != home and run.startswith(home))
+    left = [(path, relative) for path, relative in files if not relative.startswith(inside)]
+    if len(left) < len(files):
+        say(f"{len(files) - len(left)} {what}(s) left out: results of an earlier run in {out}", error=True)
+    if not left:
+        raise LoadError(f"folder {folder!r} holds no {what} but results of an earlier run in {out}")
+    return left
+
+
+def _is_run(folder: Path) -> bool:
+    """Whether a folder holds the results of a run."""
+    return (folder / ledger.RESULTS).exists() and (folder / ledger.SETTINGS).exists()
 
 
 def takes_arrays(model: keras.Model, names: Sequence[str]) -> bool:
@@ -74,7 +99,10 @@ def refuse_arrays(model: keras.Model, options: argparse.Namespace) -> None:
 def _holds_arrays(name: str) -> bool:
     """Whether a name stands for arrays: a file, or a folder whose first known file is one."""
     if os.path.isdir(name):
-        for _, _, files in os.walk(name):
+        for place, folders, files in os.walk(name):
+            if place != name and _is_run(Path(place)):  # their tables are no signals
+                folders.clear()
+                continue
             for file in sorted(files):
                 if array_files.suffix_of(file) is not None:
                     return True

@@ -73,6 +73,19 @@ def test_wrong_options_end_in_one_line(
     assert message in line
 
 
+def test_overwrite_keeps_the_earlier_training_until_the_new_one_can_begin(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+):
+    for name in settings.RESULTS:
+        (tmp_path / name).write_text("earlier")
+    with pytest.raises(SystemExit):
+        train.main(["--dataset", "missing.npz", "--overwrite", "--out", str(tmp_path)])
+    assert "missing.npz, which is none of them" in capsys.readouterr().err
+    assert all((tmp_path / name).read_text() == "earlier" for name in settings.RESULTS)
+    settings.clear(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 def test_missing_scikit_learn_is_told_before_the_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ):

@@ -166,7 +166,10 @@ def out_of(arguments: argparse.Namespace) -> Path:
         raise ValueError(
             f"--out: {out} holds an earlier training ({there[0]}). Remedy: --resume, --overwrite, or another --out"
         )
-    if arguments.overwrite:
-        for name in RESULTS:
-            (out / name).unlink(missing_ok=True)
     return out
+
+
+def clear(out: Path) -> None:
+    """Remove an earlier training. Only once the new one can begin: a mistake in its options must not cost the old."""
+    for name in RESULTS:
+        (out / name).unlink(missing_ok=True)

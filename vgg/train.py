@@ -68,6 +68,8 @@ def run(arguments: argparse.Namespace, out: Path) -> None:
     everything = {**shape, **vars(recipe), "data": sources.fingerprint(images)}
     resumes = arguments.resume and (out / fitting.CHECKPOINT).exists()
     logs = [results.logger(arguments.log_relevance, images, out, not resumes)] if arguments.log_relevance else []
+    if arguments.overwrite:
+        settings.clear(out)
     history = fitting.fit(
         model, images, recipe, everything, out,
         resume=arguments.resume, loss_scale=half == "mixed_float16", callbacks=logs,

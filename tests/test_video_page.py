@@ -189,6 +189,15 @@ def test_the_stream_is_made_of_pictures(client: Any) -> None:
     answer.close()
 
 
+def test_a_paused_picture_is_sent_again(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(video_scripts.script("live"), "REPEAT", 0.01)
+    answer = client.get("/stream/row", base_url=HOST)
+    parts = answer.iter_encoded()
+    next(parts)
+    assert next(parts) == next(parts)
+    answer.close()
+
+
 def test_streams_are_limited(client: Any, page: Any) -> None:
     answers = [client.get("/stream/row", base_url=HOST) for _ in range(8)]
     for answer in answers:
@@ -209,6 +218,7 @@ def test_streams_are_limited(client: Any, page: Any) -> None:
         ({"headers": {"Sec-Fetch-Site": "cross-site"}}, 403),
         ({"data": '{"paused": true}', "content_type": "text/plain"}, 415),
         ({"data": "{", "content_type": "application/json"}, 400),
+        ({"data": 30_000 * "[", "content_type": "application/json"}, 400),
         ({"data": "[1]", "content_type": "application/json"}, 400),
         ({"data": '{"paused": 1}', "content_type": "application/json"}, 400),
         ({"data": '{"paused": true, "x": "' + 100_000 * "x" + '"}', "content_type": "application/json"}, 413),

@@ -28,6 +28,7 @@ FILES = {
 ADDRESS = "127.0.0.1"
 LARGEST_REQUEST = 64_000  # bytes; 200 patches take 16,000
 MOST_STREAMS = 8  # at once
+REPEAT = 3.0  # seconds; a picture that stays is sent again: only writing shows that a browser has gone
 # Nothing but the page's own files and pictures in it; no other page may frame it or show its stream.
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
@@ -154,9 +155,9 @@ class Page:
             self._streams -= 1
 
     def _next(self, shown: Now | None) -> Now | None:
-        """What comes after `shown`, once it is there; None: the page is closed."""
+        """What comes after `shown`, or `shown` again after REPEAT; None: the page is closed."""
         with self._changed:
-            self._changed.wait_for(lambda: self._closed or self._now is not shown)
+            self._changed.wait_for(lambda: self._closed or self._now is not shown, None if shown is None else REPEAT)
             return None if self._closed else self._now
 
     def state(self) -> dict[str, object]:
@@ -315,7 +316,10 @@ def _add_routes(app: Any, page: Page) -> None:
         return page.state()
 
     def sent(name: str) -> Any:
-        content = flask.request.get_json()
+        try:
+            content = flask.request.get_json()
+        except RecursionError as error:
+            raise LoadError("Expected JSON of a few levels. Received: brackets too deep to read") from error
         if not isinstance(content, dict) or set(content) != {name}:
             raise LoadError(f'Expected {{"{name}": ...}}. Received: {str(content)[:80]}')
         return content[name]
@@ -323,7 +327,7 @@ def _add_routes(app: Any, page: Page) -> None:
     @app.post("/pause")
     def pause() -> Any:
         if not isinstance(wanted := sent("paused"), bool):
-            raise LoadError("Expected true or false")
+            raise LoadError(f"Expected true or false. Received: {str(wanted)[:40]}")
         page.rest(wanted or bool(page.ended))
         return page.state()
 

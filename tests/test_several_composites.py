@@ -257,3 +257,14 @@ def test_composites_that_are_gone_leave_the_page(lrp, compared, tmp_path):
     assert "leaves out results/epsilon:" in err
     names = [one["name"] for one in page_of(tmp_path / "results/index.html")["composites"]]
     assert names == ["epsilon_plus", "epsilon_alpha2_beta1"]
+
+
+def test_several_composites_take_over_the_folder_of_one(lrp, saved, tmp_path):
+    photos(tmp_path / "in", 1)
+    command = ("explain", saved, "in", "--preprocess", "none", "--composite")
+    assert lrp(*command, "epsilon")[0] == 0
+    assert lrp(*command, "epsilon", "epsilon_plus")[0] == 2  # the run of one is not lost without a word
+    assert len(table(tmp_path / "results/results.csv")) == 1
+    assert lrp(*command, "epsilon", "epsilon_plus", "--gallery", "--overwrite")[0] == 0
+    assert not (tmp_path / "results/results.csv").exists()
+    assert lrp(*command, "epsilon", "epsilon_plus", "--gallery", "--resume")[0] == 0

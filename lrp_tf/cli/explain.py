@@ -151,6 +151,8 @@ def _explain(task: _Task, options: argparse.Namespace) -> int:
         return SOME_FAILED if failed else 0
     with ledger.only_run(options.out):
         earlier = several.check(options, jobs)
+        if options.overwrite:
+            several.begin_anew(options.out)
         failed = sum([_run(task, job, one) for job, one in zip(jobs, each, strict=True)]) > 0
         if options.gallery:
             shown = several.keep(options.out, [*earlier, *(job.out.name for job in jobs)])

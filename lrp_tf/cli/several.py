@@ -60,6 +60,12 @@ def check(options: argparse.Namespace, jobs: Sequence[Gallery]) -> list[str]:
     return earlier
 
 
+def begin_anew(out: Path) -> None:
+    """With `--overwrite`: remove the tables of a run of one composite, whose folder several composites take over."""
+    for name in (ledger.RESULTS, ledger.FAILURES, ledger.SETTINGS):
+        (out / name).unlink(missing_ok=True)
+
+
 def keep(out: Path, names: Iterable[str]) -> list[Path]:
     """Note the folders of the composites of a page, for the next run; returns their paths, each once."""
     names = list(dict.fromkeys(names))

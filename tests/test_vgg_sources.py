@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import shutil
 from pathlib import Path
 from types import ModuleType
@@ -13,7 +14,9 @@ import pytest
 from helpers.vgg_scripts import FOLDER, folder, module, npz, pictures
 from PIL import Image
 
-sources, nets = module("sources"), module("nets")
+from lrp_tf.files.loading import load_classes
+
+sources, nets, reports = module("sources"), module("nets"), module("reports")
 
 
 # --- files ---------------------------------------------------------------------------------------
@@ -162,6 +165,20 @@ def test_unreadable_files_of_a_folder_are_left_out(tmp_path: Path):
     assert len(found.x_train) + len(found.x_test) == 19
 
 
+def test_names_that_are_no_utf_8(tmp_path: Path):
+    photos = folder(tmp_path / "photos")
+    first = next(path for path in sorted(photos.iterdir()) if path.is_dir())
+    first.rename(photos / os.fsdecode(b"caf\xe9"))
+    (photos / os.fsdecode(b"caf\xe9/bad\xff.png")).write_bytes(b"no picture")
+    found = sources.load(str(photos), 32)
+    assert "caf\\xe9" in found.names
+    ((path, _),) = found.failures
+    reports.write_table(tmp_path / "failures.csv", ["file", "reason"], found.failures)
+    assert os.fsencode(path) in (tmp_path / "failures.csv").read_bytes()
+    (tmp_path / "classes.txt").write_text("\n".join(found.names), encoding="utf-8")
+    assert load_classes(tmp_path / "classes.txt").names == found.names
+
+
 def test_folders_without_enough(tmp_path: Path):
     with pytest.raises(sources.DataError, match="one sub folder for each class, two or more"):
         sources.load(str(folder(tmp_path / "one", names=("low",))), 32)
@@ -217,6 +234,13 @@ def test_lrp_takes_a_network_that_scales_its_input(lrp: ModuleType, capsys: pyte
     assert "250 (--preprocess none)" in told.out
     assert np.load("r/bar.npy").shape == (32, 32, channels)
     assert any(name in told.out for name in ("top", "middle", "bottom"))
+
+
+def test_lrp_takes_no_other_model_beside_a_whole_network(lrp: ModuleType, capsys: pytest.CaptureFixture):
+    nets.vgg(11, 32, 3, 3, width=0.03, dropout=0).save("model.keras")
+    Image.fromarray(pictures(1)[0][0]).save("bar.png")
+    assert lrp.main(["bar.png", "--weights", "model.keras", "--model", "vgg19", "--out", "r"]) == 2
+    assert "Expected no --model. Received: --model vgg19" in capsys.readouterr().err
 
 
 def test_lrp_keeps_the_preprocessing_of_other_weights(lrp: ModuleType, monkeypatch: pytest.MonkeyPatch):

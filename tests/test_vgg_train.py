@@ -53,6 +53,7 @@ def recipe(**changes: object) -> object:
         (["--out", "file/logs"], "--out: expected a folder that can be written"),
         (["--out", "taken"], "is a folder, which a file of that name cannot replace"),
         (["--out", "earlier"], "holds an earlier training (model.keras). Remedy: --resume, --overwrite"),
+        (["--dataset", "digits", "--data-dir", "d"], "--data-dir is where MNIST lies"),
         (["--over"], "unrecognized arguments: --over"),
     ],
 )

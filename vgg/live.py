@@ -141,7 +141,10 @@ class Page:
 
     def _parts(self, layout: str) -> Iterator[bytes]:
         shown: Now | None = None
-        self._streams += 1
+        with self._changed:  # requests come in threads of their own
+            if self._streams >= MOST_STREAMS:
+                return
+            self._streams += 1
         try:
             yield b"--frame\r\n"
             while True:
@@ -152,7 +155,8 @@ class Page:
                 # Browsers show a part once they see the border behind it.
                 yield head + jpeg + b"\r\n--frame\r\n"
         finally:
-            self._streams -= 1
+            with self._changed:
+                self._streams -= 1
 
     def _next(self, shown: Now | None) -> Now | None:
         """What comes after `shown`, or `shown` again after REPEAT; None: the page is closed."""

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 OUT = Path(os.path.relpath(Path(__file__).resolve().parent / "results"))
 IMAGENET = 1000  # classes
+DEFAULT = "vgg16"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -32,7 +33,7 @@ def main(argv: list[str] | None = None) -> int:
 def make_parser() -> argparse.ArgumentParser:
     parser = options.Intermixed(description="Heatmaps of what VGG sees: photograph beside relevance.")
     options.add_images(parser)
-    parser.add_argument("--model", choices=["vgg16", "vgg19"], default="vgg16", help="default: vgg16")
+    parser.add_argument("--model", choices=["vgg16", "vgg19"], help="default: vgg16")
     parser.add_argument("--weights", default="imagenet", metavar="imagenet|FILE",
                         help="FILE: .keras, .h5 or .weights.h5, or what vgg/train.py made, which needs no --model; "
                         "default: imagenet, which Keras downloads")  # fmt: skip
@@ -54,7 +55,7 @@ def explain(chosen: argparse.Namespace) -> int:
         classes = loading.load_classes(chosen.classes)
     elif model.output_shape[-1] == IMAGENET:
         classes = loading.imagenet_classes()
-    identity = [chosen.model, chosen.weights]
+    identity = [chosen.model or DEFAULT, chosen.weights]
     return explain_images(model, chosen, preprocessing, classes, identity)
 
 
@@ -66,10 +67,16 @@ def network(chosen: argparse.Namespace) -> tuple[keras.Model, loading.Preprocess
     if chosen.weights != "imagenet" and loading.holds_model(chosen.weights):
         model = loading.load_model(chosen.weights, unsafe=chosen.unsafe)
         if form.begins_with_scaling(Explainer(model, "epsilon").graph):
+            if chosen.model is not None:
+                raise loading.LoadError(
+                    f"--weights {chosen.weights} holds a whole network, which scales its pixels itself. Expected no "
+                    f"--model. Received: --model {chosen.model}"
+                )
             return model, loading.get_preprocessing("none")
     # VGG16 and VGG19 were trained on pixels as Caffe has them: BGR, minus the mean colour.
-    model = loading.vgg(chosen.model, chosen.weights, unsafe=chosen.unsafe)
-    return model, loading.get_preprocessing(chosen.model)
+    name = chosen.model or DEFAULT
+    model = loading.vgg(name, chosen.weights, unsafe=chosen.unsafe)
+    return model, loading.get_preprocessing(name)
 
 
 if __name__ == "__main__":

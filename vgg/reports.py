@@ -64,7 +64,7 @@ def write_table(path: Path, columns: Sequence[str], rows: Sequence[Sequence[obje
     """Write a CSV file; numbers with six digits."""
 
     def draw(temporary: Path) -> None:
-        with temporary.open("w", newline="", encoding="utf-8") as file:
+        with temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
             writer = csv.writer(file)
             writer.writerow(columns)
             writer.writerows([f"{cell:.6g}" if isinstance(cell, float) else cell for cell in row] for row in rows)

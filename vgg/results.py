@@ -113,6 +113,7 @@ def finish(
         told += "\n{relevance:.1%} of |relevance| on the strokes of digits, {area:.1%} of the area".format(
             **report["strokes"]
         )
+    atomic(out / MODEL, kept.save)  # first: whatever comes behind it, the training is not lost
     reports.write(out, report, history, images.names)
     names = "".join(f"{' '.join(name.split())}\n" for name in images.names)
     atomic(out / CLASSES, lambda path: path.write_text(names, encoding="utf-8"))
@@ -120,7 +121,6 @@ def finish(
     for i in examples(images):
         pixels = Image.fromarray(images.x_test[i, ..., 0] if images.channels == 1 else images.x_test[i])
         atomic(out / EXAMPLES / f"class{images.y_test[i]:03d}.png", pixels.save)
-    atomic(out / MODEL, kept.save)
     script = Path(os.path.relpath(Path(__file__).resolve().parent / "lrp.py"))
     print(f"{told}\nresults: {out}")
     print(f"next: {command('python', script, out / EXAMPLES, '--weights', out / MODEL, '--classes', out / CLASSES)}")

@@ -140,6 +140,8 @@ def check(arguments: argparse.Namespace) -> None:
         raise ValueError("--augment flip: mirrored digits are no digits. Expected shift, crop or none for them")
     if arguments.resume and arguments.overwrite:
         raise ValueError("--resume and --overwrite contradict one another. Expected one of them")
+    if arguments.data_dir and arguments.dataset != "mnist":
+        raise ValueError("--data-dir is where MNIST lies. Expected no such option for other data")
     if arguments.classes and not arguments.dataset.endswith(".npz"):
         raise ValueError("--classes names the classes of FILE.npz. Expected no such option for other data")
 

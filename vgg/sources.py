@@ -225,7 +225,9 @@ def from_folder(folder: Path, size: int, seed: int) -> Images:
         x, y, failures = read_classes(folder, names, size)
         kept, held = split(y, TEST_SHARE, seed)
         x_train, y_train, x_test, y_test = x[kept], y[kept], x[held], y[held]
-    return Images(x_train, y_train, x_test, y_test, tuple(names), folder.name, failures=tuple(failures))
+    # Names of folders need not be UTF-8, while those of classes go into pictures and into classes.txt.
+    shown = tuple(os.fsencode(name).decode("utf-8", "backslashreplace") for name in names)
+    return Images(x_train, y_train, x_test, y_test, shown, folder.name, failures=tuple(failures))
 
 
 def class_folders(folder: Path) -> list[str]:

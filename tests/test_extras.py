@@ -10,7 +10,7 @@ import setuptools
 from helpers import REPOSITORY
 
 FOLDERS = ("lrp_tf", "vgg", "mnist", "benchmarks", "docs")
-NAMED = [r"lrp_tf\[(\w+)\]", r"\.\[(\w+)\]", r"\bextra [\"`](\w+)[\"`]"]
+NAMED = [r"lrp_tf\[(\w+)\]", r"\.\[(\w+)\]", r"\bextra [\"`](\w+)[\"`]", r"\bextra=\"(\w+)\""]
 # What the errors ask for, by the extra that they name.
 BRINGS = {
     "audio": "soundfile",

@@ -2,7 +2,6 @@
 
 import gzip
 import os
-import re
 import subprocess
 import sys
 
@@ -11,7 +10,7 @@ import nibabel
 import numpy as np
 import pytest
 from helpers import REPOSITORY
-from helpers.checking import raises, randomize
+from helpers.checking import randomize, refused
 from helpers.pictures import photos, rgb, table
 from keras import layers as kl
 
@@ -30,11 +29,6 @@ SHAPE = (8, 12, 10)
 AFFINE = np.array(
     [[0, 0, -2.0, 9], [0, 2.0, 0, 1], [5.0, 0, 0, 2], [0, 0, 0, 1]]
 )  # slices stacked upwards, right first
-
-
-def refused(error, *words):
-    """The error, with each of `words` in its message."""
-    return raises(error, *map(re.escape, words))
 
 
 def volumes():

@@ -1,14 +1,13 @@
 """Volumes: `heatmap.save` and `figure` draw slices of them; `lrp-tf explain` of scans is in test_scans.py."""
 
 import importlib.util
-import re
 from types import SimpleNamespace
 
 import nibabel
 import numpy as np
 import pytest
 from helpers import REPOSITORY
-from helpers.checking import raises
+from helpers.checking import refused
 from helpers.pictures import rgb
 
 from lrp_tf import heatmap
@@ -21,11 +20,6 @@ SHAPE = (8, 12, 10)
 AFFINE = np.array(
     [[0, 0, -2.0, 9], [0, 2.0, 0, 1], [5.0, 0, 0, 2], [0, 0, 0, 1]]
 )  # slices stacked upwards, right first
-
-
-def refused(error, *words):
-    """The error, with each of `words` in its message."""
-    return raises(error, *map(re.escape, words))
 
 
 def blob(depth=6, row=2, column=7):

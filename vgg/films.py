@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, Protocol
 import cv2
 import numpy as np
 
-from lrp_tf.files.errors import ExtraError, LoadError
+from lrp_tf.files.errors import LoadError, optional
 
 # ffmpeg also reads playlists, pictures and texts, and a playlist may name any file or address.
 _FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,ogg,asf,gif,dv,mxf,h264,hevc,ivf,nut"
@@ -75,11 +75,7 @@ def require_av() -> Any:
     Raises:
         ExtraError: it is not installed.
     """
-    try:
-        import av
-    except ImportError as error:
-        raise ExtraError('Films need the extra "video". Remedy: pip install "lrp_tf[video]"') from error
-    return av
+    return optional("av", extra="video", what="which reads and writes films")
 
 
 def opened(source: str, max_pixels: int) -> Source:

@@ -17,7 +17,7 @@ from patches import FILLS, MOST, checked, patched, sides
 from views import View
 
 from lrp_tf import heatmap
-from lrp_tf.files.errors import ExtraError, LoadError
+from lrp_tf.files.errors import LoadError, optional
 
 HERE = Path(__file__).resolve().parent
 FILES = {
@@ -258,11 +258,7 @@ def require_flask() -> Any:
     Raises:
         ExtraError: it is not installed.
     """
-    try:
-        import flask
-    except ImportError as error:
-        raise ExtraError('The live page needs the extra "video". Remedy: pip install "lrp_tf[video]"') from error
-    return flask
+    return optional("flask", extra="video", what="which serves the live page")
 
 
 def make_app(page: Page, port: int) -> Any:

@@ -14,7 +14,7 @@ import numpy as np
 
 from lrp_tf.arrays.sample import Array, ArrayError, Space
 from lrp_tf.atomic import atomic
-from lrp_tf.files.errors import ExtraError
+from lrp_tf.files.errors import optional
 
 SUFFIXES = (".nii", ".nii.gz")
 
@@ -30,14 +30,7 @@ def nibabel() -> ModuleType:
     Raises:
         ExtraError: it is not installed.
     """
-    try:
-        import nibabel
-    except ImportError as error:
-        raise ExtraError(
-            "Expected nibabel, which reads NIfTI files. Received: it is not installed. Remedy: pip install "
-            "'lrp_tf[volumes]'"
-        ) from error
-    return nibabel
+    return optional("nibabel", extra="volumes", what="which reads NIfTI files")
 
 
 def read(path: Path, limit: int) -> Array:

@@ -6,7 +6,7 @@ from pathlib import Path
 from types import ModuleType
 
 from lrp_tf.arrays.sample import Array, ArrayError
-from lrp_tf.files.errors import ExtraError
+from lrp_tf.files.errors import optional
 
 SUFFIXES = (".wav", ".flac", ".ogg")
 
@@ -17,14 +17,7 @@ def soundfile() -> ModuleType:
     Raises:
         ExtraError: it is not installed.
     """
-    try:
-        import soundfile
-    except (ImportError, OSError) as error:  # OSError: the package without the library that it binds
-        raise ExtraError(
-            "Expected soundfile, which reads WAV, FLAC and Ogg files. Received: it is not installed. Remedy: pip "
-            "install 'lrp_tf[audio]'"
-        ) from error
-    return soundfile
+    return optional("soundfile", extra="audio", what="which reads WAV, FLAC and Ogg files")
 
 
 def read(path: Path, limit: int) -> Array:

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from lrp_tf import heatmap
 from lrp_tf.callbacks.numbers import COLUMNS, curves
-from lrp_tf.files.errors import ExtraError
+from lrp_tf.files.errors import optional
 from lrp_tf.gallery.ledger import to_csv, write_text
 
 TABLE = "relevance.csv"
@@ -112,13 +112,7 @@ class TensorBoard:
     """
 
     def __init__(self, log_dir: Path, images: np.ndarray) -> None:
-        try:
-            import tensorboard  # noqa: F401
-        except ImportError as error:
-            raise ExtraError(
-                'Expected tensorboard, which comes with the extra "tensorboard". Received: '
-                f'{error}. Remedy: pip install "lrp_tf[tensorboard]", or to="folder"'
-            ) from error
+        optional("tensorboard", extra="tensorboard", what="which tf.summary needs", remedy=', or to="folder"')
         self.log_dir, self.images = log_dir, images
         self._writer: tf.summary.SummaryWriter | None = None
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Sequence
+from types import ModuleType
 
 
 class OptionError(Exception):
@@ -31,3 +33,22 @@ class ImageError(OptionError, ValueError):
 
 class ExtraError(OptionError, ImportError):
     """An optional dependency is not installed; the message names the extra to install."""
+
+
+def optional(module: str, *, extra: str, what: str, remedy: str = "") -> ModuleType:
+    """A module that comes with an extra, imported where it is used.
+
+    Args:
+        what: what it does, as in "which reads NIfTI files".
+        remedy: another one than to install the extra, as in ", or to='folder'".
+
+    Raises:
+        ExtraError: it is not installed, or the library that it binds is missing.
+    """
+    try:
+        return importlib.import_module(module)
+    except (ImportError, OSError) as error:
+        raise ExtraError(
+            f"Expected {module}, {what}. Received: it is not installed ({error}). Remedy: "
+            f'pip install "lrp_tf[{extra}]"{remedy}'
+        ) from error

@@ -1,5 +1,7 @@
 """What several test files share: seeded weights, and the check that an explanation is sound."""
 
+import re
+
 import keras
 import numpy as np
 import pytest
@@ -42,6 +44,11 @@ def dense_net(*ahead, classes=3):
 def image_net(channels=2):
     stack = [kl.Conv2D(3, 3, name="conv"), kl.BatchNormalization(name="norm"), kl.MaxPooling2D(), kl.Flatten()]
     return randomize(keras.Sequential([keras.Input((8, 8, channels), name="photo"), *stack, kl.Dense(3)], name="net"))
+
+
+def refused(error, *words):
+    """The error, with each of `words` in its message as it stands."""
+    return raises(error, *map(re.escape, words))
 
 
 def raises(error, *words):

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import functools
-import sys
-from pathlib import Path
 
 import evidence_methods as methods
 import evidence_nets as nets
@@ -14,8 +12,8 @@ import numpy as np
 
 import lrp_tf
 from lrp_tf import evaluate, gradients
+from lrp_tf.training import digits as handwritten
 
-ROOT = Path(__file__).resolve().parents[1]
 GAMMAS = (0.05, 0.25, 0.5, 1.0)
 CONTRASTED = 0.5  # the γ that is measured with a contrast, too
 PATCH = 4
@@ -24,10 +22,7 @@ TRAINING = 20_000
 
 def digits(options: argparse.Namespace) -> dict:
     """Each method's SRG by patches, and the share of relevance on the strokes; the predicted class is explained."""
-    sys.path.insert(0, str(ROOT / "mnist"))
-    import data
-
-    loaded = data.load(options.data)
+    loaded = handwritten.load(options.data)
     rng = np.random.default_rng(options.seed)
     some, chosen = (rng.permutation(len(x)) for x in (loaded.x_train, loaded.x_test))
     some, chosen = some[:TRAINING], chosen[: options.samples]

@@ -27,6 +27,7 @@ import lrp_tf
 from lrp_tf import composites, evaluate, gradients
 from lrp_tf.cli.comparing import named_list
 from lrp_tf.files import images
+from lrp_tf.training import digits as handwritten
 
 ROOT = Path(__file__).resolve().parents[1]
 METRICS = ("srg", "road", "faithfulness_correlation", "random_logit", "sparseness")
@@ -35,10 +36,9 @@ ON_OBJECTS = ("relevance_rank", "relevance_mass", "pointing_game")
 
 def digits(options: argparse.Namespace) -> tuple[keras.Model, np.ndarray, None]:
     sys.path.insert(0, str(ROOT / "mnist"))
-    import data
     import train
 
-    loaded = data.load(str(options.data), None)
+    loaded = handwritten.load(str(options.data), None)
     model = kept(options.out / "model.keras", lambda: trained(train, loaded))
     return model, shuffled(loaded.x_test)[: options.samples], None
 

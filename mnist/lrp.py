@@ -12,9 +12,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import keras
 import numpy as np
-from data import CLASSES, DataError, load
 from train import OUT as LOGS
-from train import TRAINED_ON, Parser, writable
+from train import TRAINED_ON, writable
 
 try:
     import lrp_tf
@@ -23,6 +22,8 @@ except ImportError:  # run from a checkout that is not installed
     import lrp_tf
 from lrp_tf import composites, heatmap
 from lrp_tf.heatmap.look import FORMATS
+from lrp_tf.training.digits import CLASSES, DataError, load
+from lrp_tf.training.options import Parser
 
 OUT = Path(__file__).resolve().parent / "results"
 LOW, HIGH = 0.0, 1.0  # The range of the images, for z^B rules.

@@ -8,24 +8,22 @@ import os
 import sys
 import tempfile
 from pathlib import Path
-from typing import NoReturn
 
 # Before the import: TensorFlow writes notes on machines without a GPU.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import keras
 import tensorflow as tf
-from data import CLASSES, DataError, Digits, load
+
+try:
+    import lrp_tf  # noqa: F401
+except ImportError:  # run from a checkout that is not installed
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from lrp_tf.training.digits import CLASSES, DataError, Digits, load
+from lrp_tf.training.options import Parser
 
 OUT = Path(__file__).resolve().parent / "logs"
 TRAINED_ON = "trained_on_"  # The name of a saved model is this and the name of the dataset.
-
-
-class Parser(argparse.ArgumentParser):
-    """Prints errors in one line, without the usage, and exits with code 2."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {message}\n")
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -1,4 +1,4 @@
-"""mnist/data.py: every source of digits, and every way it can fail."""
+"""lrp_tf/training/digits.py: every source of digits, and every way it can fail."""
 
 from __future__ import annotations
 

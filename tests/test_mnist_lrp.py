@@ -18,9 +18,7 @@ from scipy.stats import spearmanr
 
 import lrp_tf
 from lrp_tf import composites
-
-sys.path.insert(0, str(REPOSITORY / "mnist"))
-import data
+from lrp_tf.training import digits
 
 SHARED_MNIST = REPOSITORY.parent / "shared" / "data" / "mnist.npz"
 
@@ -102,10 +100,10 @@ def test_lrp_driver_options(trained: tuple[Path, str, float], tmp_path: Path) ->
 
 @pytest.mark.slow
 def test_lrp_driver_remarks_on_data_of_another_kind(trained: tuple[Path, str, float], tmp_path: Path) -> None:
-    digits = data.load("digits")
-    arrays = {"x_train": digits.x_train, "x_test": digits.x_test}
+    own = digits.load("digits")
+    arrays = {"x_train": own.x_train, "x_test": own.x_test}
     arrays = {name: (255 * x[..., 0]).astype(np.uint8) for name, x in arrays.items()}
-    np.savez(tmp_path / "other.npz", y_train=digits.y_train, y_test=digits.y_test, **arrays)
+    np.savez(tmp_path / "other.npz", y_train=own.y_train, y_test=own.y_test, **arrays)
     found = run("lrp.py", "--model", trained[0], "--dataset", tmp_path / "other.npz", "--out", tmp_path / "out")
     assert found.returncode == 0, found.stderr
     assert "Remark: the model was trained on digits, these images are other.npz" in found.stdout
@@ -179,7 +177,7 @@ def beats_both(model: keras.Model, images: np.ndarray, name: str) -> bool:
 
 @pytest.fixture(scope="session")
 def images() -> np.ndarray:
-    return data.load_digits().x_test[:300]
+    return digits.load_digits().x_test[:300]
 
 
 @pytest.mark.parametrize("name", ["tutorial", "epsilon_plus"])

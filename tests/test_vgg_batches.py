@@ -1,12 +1,11 @@
-"""vgg/batches.py: what a network sees in each epoch of its training."""
+"""lrp_tf/training/batches.py: what a network sees in each epoch of its training."""
 
 from __future__ import annotations
 
 import numpy as np
 import tensorflow as tf
-from helpers.vgg_scripts import module
 
-batches = module("batches")
+from lrp_tf.training import batches
 
 
 def numbered(count: int) -> tuple[np.ndarray, np.ndarray]:

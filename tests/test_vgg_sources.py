@@ -1,4 +1,4 @@
-"""vgg/sources.py: every source of pictures, and every way it can fail. vgg/lrp.py on what vgg/train.py makes."""
+"""Every source of pictures to train on, and every way it can fail. vgg/lrp.py on what vgg/train.py makes."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from helpers.vgg_scripts import FOLDER, folder, module, npz, pictures
 from PIL import Image
 
 from lrp_tf.files.loading import load_classes
+from lrp_tf.training import digits, reports, sources
 
-sources, nets, reports = module("sources"), module("nets"), module("reports")
+nets = module("nets")
 
 
 # --- files ---------------------------------------------------------------------------------------
@@ -113,7 +114,6 @@ def test_data_that_cannot_be_downloaded(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(keras.datasets.cifar10, "load_data", fail)
     with pytest.raises(sources.DataError, match=r"CIFAR-10 cannot be downloaded: OSError: no route. Remedy: --dataset"):
         sources.load("cifar10", 32)
-    digits = sources.digits_module()
     monkeypatch.setattr(
         digits, "load_mnist", lambda data_dir: (_ for _ in ()).throw(digits.MnistUnavailable("offline"))
     )
@@ -260,3 +260,15 @@ def test_lrp_tells_of_a_missing_file(lrp: ModuleType, capsys: pytest.CaptureFixt
     Image.fromarray(pictures(1)[0][0]).save("bar.png")
     assert lrp.main(["bar.png", "--weights", "none.keras"]) == 2
     assert "none.keras: no such file" in capsys.readouterr().err
+
+
+def test_pictures_as_they_come(tmp_path: Path):
+    x, y = pictures(12, size=40)
+    own = npz(tmp_path / "own.npz", x_train=x, y_train=y, x_test=x[:6], y_test=y[:6])
+    np.testing.assert_array_equal(sources.load(own, None).x_train, x)
+    other = npz(tmp_path / "other.npz", x_train=x, y_train=y)
+    with pytest.raises(sources.DataError, match=r"in one size.*Remedy: --size"):
+        sources.load(other, None)
+    with pytest.raises(sources.DataError, match="--size: expected pixels"):
+        sources.load(str(folder(tmp_path / "photos")), None)
+    assert sources.load("digits", None).x_train.shape[1:] == (28, 28, 1)

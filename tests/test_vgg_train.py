@@ -14,10 +14,10 @@ import pytest
 import tensorflow as tf
 from helpers.vgg_scripts import module, npz, pictures, script
 
+from lrp_tf.training import fitting, sources
+
 train = script()
-settings, nets, fitting, precision, results = (
-    module(name) for name in ("settings", "nets", "fitting", "precision", "results")
-)
+settings, nets, precision, results = (module(name) for name in ("settings", "nets", "precision", "results"))
 
 # Keras reads a variable through np.array, and TensorFlow's variables do not know NumPy 2's `copy`.
 pytestmark = pytest.mark.filterwarnings(
@@ -99,7 +99,6 @@ def test_missing_scikit_learn_is_told_before_the_training(
 
 def test_defaults_fit_the_data():
     x, y = pictures(30)
-    sources = module("sources")
     images = sources.Images(x, y, x, y, ("a", "b", "c"), "x")
     digits = sources.Images(x[..., :1], y, x, y, ("a", "b", "c"), "x", strokes=True)
 

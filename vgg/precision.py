@@ -9,8 +9,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import reports
 import tensorflow as tf
+
+from lrp_tf.training import reports
 
 FLOAT32, MIXED = "float32", "mixed"  # sub folders of the results
 TABLE = "precision.csv"

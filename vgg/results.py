@@ -7,18 +7,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import batches
-import fitting
 import keras
 import numpy as np
-import reports
 import tensorflow as tf
 from PIL import Image
-from sources import Images
 
 import lrp_tf
 from lrp_tf.atomic import atomic
 from lrp_tf.callbacks import RelevanceLogger
+from lrp_tf.training import batches, fitting, reports
+from lrp_tf.training.sources import Images
 
 MODEL, CLASSES, EXAMPLES, RELEVANCE = "model.keras", "classes.txt", "examples", "relevance"
 STROKE = 51  # A pixel of a digit is a stroke from this brightness on: a fifth of white.

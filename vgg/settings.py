@@ -3,24 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import math
 import os
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+
+from lrp_tf.training.options import Parser, number, whole
 
 DEPTHS = (11, 13, 16, 19)
 SMALLEST, LARGEST = 32, 1024  # pixels
 OUT = Path(os.path.relpath(Path(__file__).resolve().parent / "logs"))
 RESULTS = ("model.keras", "best.keras", "checkpoint.npz", "history.csv")
-
-
-class Parser(argparse.ArgumentParser):
-    """Prints errors in one line, without the usage, and exits with code 2."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {message}\n")
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -98,34 +90,6 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--seed", type=whole(0, 2**31 - 1), default=0, metavar="N", help="default: 0")
     group.add_argument("--deterministic", action="store_true",
                        help="the same numbers in every run on the same machine; slower on a GPU")  # fmt: skip
-
-
-def whole(low: int, high: int | None = None) -> Callable[[str], int]:
-    """The type of an option: a whole number from `low` to `high`."""
-    wanted = f"a whole number from {low}" + ("" if high is None else f" to {high}")
-
-    def parse(text: str) -> int:
-        if not (text.isascii() and text.isdecimal() and low <= int(text) and (high is None or int(text) <= high)):
-            raise argparse.ArgumentTypeError(f"expected {wanted}, received {text!r}")
-        return int(text)
-
-    return parse
-
-
-def number(low: float, high: float, *, open_low: bool = False) -> Callable[[str], float]:
-    """The type of an option: a number from `low` to `high`; with `open_low` above `low`."""
-    wanted = f"a number {'above' if open_low else 'from'} {low:g} {'up ' if open_low else ''}to {high:g}"
-
-    def parse(text: str) -> float:
-        try:
-            value = float(text)
-        except ValueError:
-            value = math.nan
-        if not low <= value <= high or (open_low and value == low):
-            raise argparse.ArgumentTypeError(f"expected {wanted}, received {text!r}")
-        return value
-
-    return parse
 
 
 def check(arguments: argparse.Namespace) -> None:

@@ -16,8 +16,8 @@ import settings
 from lrp_tf.cli import quiet
 
 if TYPE_CHECKING:
-    from fitting import Recipe
-    from sources import Images
+    from lrp_tf.training.fitting import Recipe
+    from lrp_tf.training.sources import Images
 
 INTERRUPTED = 130
 FEW = 5000  # training pictures; fewer are learned in smaller steps
@@ -30,7 +30,7 @@ def main(argv: list[str] | None = None) -> None:
         settings.check(arguments)
         out = settings.out_of(arguments)
         quiet.import_tensorflow()
-        import reports
+        from lrp_tf.training import reports
 
         reports.require_metrics()
         if arguments.compare_precision:
@@ -47,12 +47,12 @@ def main(argv: list[str] | None = None) -> None:
 
 def run(arguments: argparse.Namespace, out: Path) -> None:
     """Train one network and write all of its results."""
-    import fitting
     import keras
     import nets
     import results
-    import sources
     import tensorflow as tf
+
+    from lrp_tf.training import fitting, sources
 
     if arguments.deterministic:
         tf.config.experimental.enable_op_determinism()
@@ -81,7 +81,7 @@ def run(arguments: argparse.Namespace, out: Path) -> None:
 
 def recipe_of(arguments: argparse.Namespace, images: Images) -> Recipe:
     """The recipe of the command line, with defaults that fit the data."""
-    from fitting import Recipe
+    from lrp_tf.training.fitting import Recipe
 
     rate, decay = arguments.learning_rate, arguments.weight_decay
     if rate is None:

@@ -11,19 +11,17 @@ import numpy as np
 import pytest
 
 from helpers import REPOSITORY
+from lrp_tf.training import digits as data
 
 FOLDER = REPOSITORY / "mnist"
 
 
 def script(name: str) -> ModuleType:
-    """A script of mnist/, under a name that cannot clash: they are no package and are called `data` and `train`."""
+    """A script of mnist/, under a name that cannot clash: vgg/ has a `train`, too."""
     spec = importlib.util.spec_from_file_location(f"mnist_{name}", FOLDER / f"{name}.py")
     module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
-
-
-data = script("data")
 
 
 def cut_off(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,13 +9,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-import batches
 import keras
 import numpy as np
 import tensorflow as tf
-from sources import Images, split
 
 from lrp_tf.atomic import atomic
+from lrp_tf.training import batches
+from lrp_tf.training.sources import Images, split
 
 CHECKPOINT, BEST = "checkpoint.npz", "best.keras"
 DROPS = ((0.5, 0.1), (0.75, 0.01))  # of schedule "step": from this share of the training on, this factor
@@ -112,7 +112,7 @@ def variables_of(model: keras.Model) -> list[Any]:
 
 def save_checkpoint(path: Path, model: keras.Model, settings: dict[str, Any], history: list[dict[str, float]]) -> None:
     """Write weights, the optimiser's state, settings and history in one file, which appears whole or not at all."""
-    arrays = {f"v{i}": np.asarray(v) for i, v in enumerate(variables_of(model))}
+    arrays: dict[str, Any] = {f"v{i}": np.asarray(v) for i, v in enumerate(variables_of(model))}
     text = json.dumps({"settings": settings, "history": history})
 
     def write(temporary: Path) -> None:

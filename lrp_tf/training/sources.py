@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import importlib.util
 import os
-import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import ModuleType
 
 import keras
 import numpy as np
@@ -19,18 +16,15 @@ from lrp_tf.files import images as pictures
 from lrp_tf.files.downloads import time_limit
 from lrp_tf.files.errors import ImageError
 from lrp_tf.files.loading import load_classes
+from lrp_tf.training import digits as handwritten
+from lrp_tf.training.digits import KEYS, DataError
 
-KEYS = ("x_train", "y_train", "x_test", "y_test")
 NAMED = ("digits", "mnist", "cifar10")
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 TRAIN, TESTS = "train", ("test", "val", "validation")  # sub folders of a folder that is split already
 TEST_SHARE = 0.2  # of the pictures of a folder that is not
 MAX_BYTES = 8 << 30
 DIGIT = 28  # pixels
-
-
-class DataError(ValueError):
-    """The data cannot be loaded; the message is one line."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,12 +52,13 @@ class Images:
         return self.x_train.shape[-1]
 
 
-def load(dataset: str, size: int, data_dir: str | None = None, seed: int = 0) -> Images:
-    """The pictures of `dataset` in the size of the network.
+def load(dataset: str, size: int | None, data_dir: str | None = None, seed: int = 0) -> Images:
+    """The pictures of `dataset`.
 
     Args:
         dataset: "digits" (bundled with scikit-learn), "mnist", "cifar10", a folder with one sub folder for each class,
             or an .npz file with x_train, y_train, x_test, y_test.
+        size: height and width in pixels; None: as the data come, which a folder cannot.
         data_dir: where tensorflow-datasets keeps MNIST.
         seed: decides which pictures of a folder are for testing.
 
@@ -77,6 +72,8 @@ def load(dataset: str, size: int, data_dir: str | None = None, seed: int = 0) ->
         return cifar10(size)
     path = Path(os.path.expanduser(dataset))
     if path.is_dir():
+        if size is None:
+            raise DataError(f"--size: expected pixels, since pictures of a folder may differ. Received: {path} without")
         return from_folder(path, size, seed)
     if not path.is_file():
         raise DataError(
@@ -89,32 +86,17 @@ def load(dataset: str, size: int, data_dir: str | None = None, seed: int = 0) ->
 # --- by name -------------------------------------------------------------------------------------
 
 
-def digits(name: str, size: int, data_dir: str | None = None) -> Images:
-    """Handwritten digits of mnist/data.py, in the middle of a black picture, not stretched."""
-    module = digits_module()
-    try:
-        found = module.load(name, data_dir)
-    except module.DataError as error:
-        raise DataError(str(error)) from error
+def digits(name: str, size: int | None, data_dir: str | None = None) -> Images:
+    """Handwritten digits, in the middle of a black picture, not stretched."""
+    found = handwritten.load(name, data_dir)
     x = [centred(np.rint(part * 255).astype(np.uint8), size) for part in (found.x_train, found.x_test)]
     return Images(x[0], found.y_train, x[1], found.y_test, tuple("0123456789"), found.name, strokes=True)
 
 
-def digits_module() -> ModuleType:
-    """mnist/data.py, under a name that cannot clash: it belongs to no package."""
-    name = "mnist_data"
-    if name not in sys.modules:
-        file = Path(__file__).resolve().parents[1] / "mnist" / "data.py"
-        spec = importlib.util.spec_from_file_location(name, file)
-        assert spec is not None
-        assert spec.loader is not None
-        module = sys.modules[name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-    return sys.modules[name]
-
-
-def centred(x: np.ndarray, size: int) -> np.ndarray:
+def centred(x: np.ndarray, size: int | None) -> np.ndarray:
     """Digits [N, 28, 28, 1] enlarged by a whole factor, in the middle of black pictures [N, size, size, 1]."""
+    if size is None:
+        return x
     factor = size // DIGIT
     large = x.repeat(factor, axis=1).repeat(factor, axis=2)
     before = (size - large.shape[1]) // 2
@@ -122,7 +104,7 @@ def centred(x: np.ndarray, size: int) -> np.ndarray:
     return np.pad(large, ((0, 0), (before, after), (before, after), (0, 0)))
 
 
-def cifar10(size: int) -> Images:
+def cifar10(size: int | None) -> Images:
     """CIFAR-10 as Keras downloads it."""
     try:
         with time_limit():
@@ -138,7 +120,7 @@ def cifar10(size: int) -> Images:
 # --- a file --------------------------------------------------------------------------------------
 
 
-def from_npz(path: Path, size: int) -> Images:
+def from_npz(path: Path, size: int | None) -> Images:
     """Pictures from a file in the layout of Keras' mnist.npz: x uint8 [N, H, W], [N, H, W, 1] or [N, H, W, 3]."""
     layout = f"an .npz file with {', '.join(KEYS)}"
     try:
@@ -155,7 +137,7 @@ def from_npz(path: Path, size: int) -> Images:
     return _checked(arrays, path.name, size)
 
 
-def _checked(arrays: dict[str, np.ndarray], name: str, size: int) -> Images:
+def _checked(arrays: dict[str, np.ndarray], name: str, size: int | None) -> Images:
     """`Images` from uint8 pictures and integer labels.
 
     Raises:
@@ -177,6 +159,8 @@ def _checked(arrays: dict[str, np.ndarray], name: str, size: int) -> Images:
         parts |= {f"x_{part}": x, f"y_{part}": y.astype(np.int64)}
     if parts["x_train"].shape[3] != parts["x_test"].shape[3]:
         raise DataError(f"Expected: as many channels in x_train as in x_test. Received from {name}: others")
+    if size is None and parts["x_train"].shape[1:3] != parts["x_test"].shape[1:3]:
+        raise DataError(f"Expected: x_train and x_test in one size. Received from {name}: others. Remedy: --size")
     known = np.unique(parts["y_train"])
     classes = len(known)
     if classes < 2 or not np.array_equal(known, np.arange(classes)) or not np.isin(parts["y_test"], known).all():
@@ -188,12 +172,13 @@ def _checked(arrays: dict[str, np.ndarray], name: str, size: int) -> Images:
     strokes = parts["x_train"].shape[1:] == (DIGIT, DIGIT, 1)
     for key in ("x_train", "x_test"):
         parts[key] = centred(parts[key], size) if strokes else fitted(parts[key], size)
-    return Images(**parts, names=tuple(map(str, range(classes))), name=name, strokes=strokes)
+    x_train, y_train, x_test, y_test = (parts[key] for key in KEYS)
+    return Images(x_train, y_train, x_test, y_test, tuple(map(str, range(classes))), name, strokes)
 
 
-def fitted(x: np.ndarray, size: int) -> np.ndarray:
+def fitted(x: np.ndarray, size: int | None) -> np.ndarray:
     """Pictures uint8 [N, H, W, C] -> [N, size, size, C], stretched as `lrp-tf explain` stretches them."""
-    if x.shape[1:3] == (size, size):
+    if size is None or x.shape[1:3] == (size, size):
         return x
     _require_memory(len(x), size, x.shape[-1])
     fit = pictures.Fit(size, size)
@@ -290,7 +275,7 @@ def fingerprint(images: Images) -> str:
     """Distinguishes data from others."""
     found = hashlib.sha256()
     for array in (images.x_train, images.y_train, images.x_test, images.y_test):
-        found.update(np.ascontiguousarray(array))
+        found.update(np.ascontiguousarray(array).data)
     return f"{images.name} {found.hexdigest()[:16]}"
 
 

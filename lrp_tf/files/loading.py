@@ -9,6 +9,7 @@ import importlib
 import json
 import os
 import sys
+import warnings
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -19,6 +20,7 @@ import keras
 import numpy as np
 from numpy.typing import ArrayLike
 
+from lrp_tf.files import keras2
 from lrp_tf.files.downloads import CLASS_INDEX, IMAGENET, time_limit
 from lrp_tf.files.errors import LoadError
 
@@ -43,7 +45,11 @@ def load_model(path: str | os.PathLike, *, unsafe: bool = False) -> keras.Model:
     if path.name.endswith(".weights.h5") or (_is_hdf5(path) and "model_config" not in _attributes(path)):
         raise LoadError(f"{path}: holds weights, not a model. Expected a file of model.save(...), .keras or .h5")
     try:
+        if _is_hdf5(path) and keras2.is_keras2(path):
+            return keras2.load(path, unsafe=unsafe)
         return keras.models.load_model(path, compile=False, safe_mode=not unsafe)
+    except LoadError as error:
+        raise LoadError(f"{path}: {error}", error.options) from error
     except Exception as error:  # a damaged file surfaces as almost any type
         raise LoadError(f"{path}: {_why(error)}", _REMEDIES) from error
 
@@ -65,7 +71,16 @@ def load_weights(model: keras.Model, path: str | os.PathLike, *, unsafe: bool = 
                 )
         return loaded
     try:
-        model.load_weights(path)
+        with warnings.catch_warnings():
+            # Keras tells of weights that it could not set in a warning, and sets the others.
+            warnings.filterwarnings("error", message=".*could not be loaded")
+            with h5py.File(path, "r") as file:
+                if keras2.is_layered(file):
+                    keras2.set_weights(model, file)
+                    return model
+            model.load_weights(path)
+    except LoadError as error:
+        raise LoadError(f"{path}: no weights of {model.name}: {error}", error.options) from error
     except Exception as error:
         raise LoadError(f"{path}: no weights of {model.name}: {_why(error)}", _REMEDIES) from error
     return model

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lrp_tf.evaluate import (
+    adversarial,
     baselines,
     completeness,
     complexity,
@@ -40,6 +41,7 @@ __all__ = [
     "Predictor",
     "Randomization",
     "UndefinedMetricWarning",
+    "adversarial",
     "baselines",
     "compare",
     "completeness",

@@ -26,7 +26,7 @@ def markdown(comparison: Results) -> str:
     """An overview if there are several metrics, a table for each metric, and the failures."""
     parts = [overview(comparison)] if len(comparison.metrics) > 1 else []
     for metric in comparison.metrics:
-        parts.append(f"**{_title(comparison, metric)}**\n\n{_lines(*_cells(comparison, metric))}")
+        parts.append(f"**{_title(comparison, metric)}**\n\n{markdown_table(*_cells(comparison, metric))}")
     return "\n\n".join([*parts, *(f"- {reason}" for reason in _reasons(comparison.failures))]) + "\n"
 
 
@@ -40,13 +40,13 @@ def overview(comparison: Results) -> str:
         heads.append(f"{metric}{better}, n = {counts(rows)}")
     order = ordered([row for row in comparison.rows if row.metric == next(iter(comparison.metrics))])
     lines = [[row.method, *(_cell_of(found[row.method, metric]) for metric in comparison.metrics)] for row in order]
-    return _lines(heads, lines)
+    return markdown_table(heads, lines)
 
 
 def _cell_of(row: Row) -> str:
     if not row.n:
         return "–"
-    ends = _ends(row.low, row.high)
+    ends = ends_of(row.low, row.high)
     text = f"{number(row.mean)} ({ends})" if ends else number(row.mean)
     best = row.method == row.reference or row.difference_low <= 0 <= row.difference_high
     return f"**{text}**" if row.better and best else text
@@ -64,7 +64,7 @@ def ordered(rows: Sequence[Row]) -> list[Row]:
     return sorted(rows, key=lambda row: (math.isnan(row.mean), sign * row.mean)) if rows[0].better else list(rows)
 
 
-def _lines(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table of Markdown."""
     lines = [columns, ["---", *["---:"] * (len(columns) - 1)], *rows]
     return "\n".join(f"| {' | '.join(_escaped(cell) for cell in line)} |" for line in lines)
@@ -72,12 +72,12 @@ def _lines(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def write(folder: Path, comparison: Results, unread: Sequence[tuple[str, str]] = ()) -> None:
     """summary.csv, samples.csv, failures.csv and table.md. Numbers are written so that they are read bit for bit."""
-    _write_csv(folder / "summary.csv", Row._fields, comparison.rows)
+    write_csv(folder / "summary.csv", Row._fields, comparison.rows)
     columns = ("sample", "target", "method", "metric", "value")
-    _write_csv(folder / "samples.csv", columns, _values(comparison))
+    write_csv(folder / "samples.csv", columns, _values(comparison))
     failures = ((_name(comparison, f.sample), *f[1:]) for f in comparison.failures)
     left_out = ((name, "", "", reason) for name, reason in unread)
-    _write_csv(folder / "failures.csv", Failure._fields, [*left_out, *failures])
+    write_csv(folder / "failures.csv", Failure._fields, [*left_out, *failures])
     written = markdown(comparison)
     atomic(folder / "table.md", lambda path: path.write_text(written, encoding="utf-8"))
 
@@ -95,7 +95,9 @@ def _values(comparison: Results) -> Iterator[tuple]:
                 yield (*head, method, metric, float(comparison.values[row, column, sample]))
 
 
-def _write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence]) -> None:
+def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence]) -> None:
+    """A CSV file whose numbers are written so that they are read bit for bit; NaN is empty."""
+
     def write(temporary: Path) -> None:
         with open(temporary, "w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file)
@@ -136,10 +138,10 @@ def _cells(comparison: Results, metric: str) -> tuple[tuple[str, ...], list[tupl
         (
             row.method,
             number(row.mean),
-            _ends(row.low, row.high),
+            ends_of(row.low, row.high),
             str(row.n),
             number(row.difference),
-            _ends(row.difference_low, row.difference_high),
+            ends_of(row.difference_low, row.difference_high),
             str(row.pairs),
             "" if math.isnan(row.rank) else f"{row.rank:.2f}",
         )
@@ -154,7 +156,8 @@ def number(value: float) -> str:
     )
 
 
-def _ends(low: float, high: float) -> str:
+def ends_of(low: float, high: float) -> str:
+    """The ends of an interval; nothing if it is not known."""
     return "" if math.isnan(low) or math.isnan(high) else f"{number(low)} to {number(high)}"
 
 

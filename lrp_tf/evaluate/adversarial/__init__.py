@@ -15,14 +15,40 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
+from lrp_tf.evaluate.adversarial import tables
 from lrp_tf.evaluate.adversarial.attack import Attack, Attempt
 from lrp_tf.evaluate.adversarial.carlini import CarliniWagner
+from lrp_tf.evaluate.adversarial.controls import KINDS, noise_keeping_class, noise_like, partner
 from lrp_tf.evaluate.adversarial.distances import distances
 from lrp_tf.evaluate.adversarial.gradients_attacks import FGSM, PGD
 from lrp_tf.evaluate.adversarial.lbfgs import LBFGS
 from lrp_tf.evaluate.adversarial.network import Network
+from lrp_tf.evaluate.adversarial.ranking import Shift, ranks, shift
+from lrp_tf.evaluate.adversarial.shifts import Pair, Row, summarize
 
-__all__ = ["FGSM", "LBFGS", "PGD", "Attack", "Attempt", "CarliniWagner", "Network", "distances", "get", "names"]
+__all__ = [
+    "FGSM",
+    "KINDS",
+    "LBFGS",
+    "PGD",
+    "Attack",
+    "Attempt",
+    "CarliniWagner",
+    "Network",
+    "Pair",
+    "Row",
+    "Shift",
+    "distances",
+    "get",
+    "names",
+    "noise_keeping_class",
+    "noise_like",
+    "partner",
+    "ranks",
+    "shift",
+    "summarize",
+    "tables",
+]
 
 _ATTACKS: dict[str, type] = {attack.name: attack for attack in (LBFGS, FGSM, PGD, CarliniWagner)}
 

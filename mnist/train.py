@@ -1,78 +1,269 @@
-"""Trains a small convolutional network on handwritten digits and saves it: python mnist/train.py --help."""
+"""Trains a convolutional network on digits or small pictures and saves it: python mnist/train.py --help."""
 
 from __future__ import annotations
 
 import argparse
-import math
 import os
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 # Before the import: TensorFlow writes notes on machines without a GPU.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import keras
-import tensorflow as tf
+import numpy as np
 
 try:
     import lrp_tf  # noqa: F401
 except ImportError:  # run from a checkout that is not installed
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from lrp_tf.training.digits import CLASSES, DataError, Digits, load
-from lrp_tf.training.options import Parser
+from lrp_tf.files.errors import optional
+from lrp_tf.training import digits as handwritten
+from lrp_tf.training import fitting, nets, outcome, reports, sources
+from lrp_tf.training.options import Parser, number, whole
 
 OUT = Path(__file__).resolve().parent / "logs"
 TRAINED_ON = "trained_on_"  # The name of a saved model is this and the name of the dataset.
+NAMED = ("auto", "mnist", "digits")
+SIZE = 32  # pixels of the pictures of a folder
+SCALE = 1 / 255  # networks see pixels from 0 to 1
+MANY = 10_000  # training pictures; fewer need larger steps
+INTERRUPTED = 130
 
 
 def main(argv: list[str] | None = None) -> None:
     parser = make_parser()
     arguments = parser.parse_args(argv)
-    keras.utils.set_random_seed(arguments.seed)
     try:
-        path = writable(arguments.out) / "model.keras"
-        digits = load(arguments.dataset, arguments.data_dir)
-    except (DataError, ImportError, OSError) as error:
-        parser.error(str(error))
-    print(f"dataset: {digits.name}, {len(digits.x_train)} training and {len(digits.x_test)} test images", flush=True)
-    model = build(mixed=arguments.mixed_precision)
-    train(model, digits, arguments.epochs or default_epochs(len(digits.x_train)), mixed=arguments.mixed_precision)
-    _, accuracy = model.evaluate(digits.x_test, digits.y_test, batch_size=512, verbose=0)
-    print(f"test accuracy: {accuracy:.4f} on {len(digits.x_test)} images")
-    save(model, path, digits.name)
-    print(f"model: {path}")
+        check(arguments)
+        run(arguments)
+    except (ImportError, OSError, ValueError) as error:
+        parser.error(" ".join(str(error).split()))
+    except KeyboardInterrupt:
+        parser.exit(INTERRUPTED, "\nInterrupted. Use --resume to continue after the last finished epoch.\n")
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = Parser(description="Trains a convolutional network on handwritten digits.")
-    parser.add_argument(
-        "--dataset",
-        default="auto",
-        metavar="auto|mnist|digits|FILE.npz",
-        help="auto (default): MNIST if it is there or can be fetched, else scikit-learn's digits; "
-        "FILE.npz: laid out as Keras' mnist.npz",
+    parser = Parser(
+        description="Trains a convolutional network on digits or small pictures; mnist/lrp.py and mnist/adversarial.py "
+        "take what it saves."
     )
-    parser.add_argument("--data-dir", metavar="DIR", help="where tensorflow-datasets keeps MNIST")
-    parser.add_argument("--epochs", type=positive, metavar="N", help="default: 4 for MNIST, more for smaller sets")
-    parser.add_argument("--mixed-precision", action="store_true", help="compute in float16: faster on a GPU only")
-    parser.add_argument("--seed", type=seed, default=0, metavar="N", help="default: 0")
-    parser.add_argument("--out", type=Path, default=OUT, metavar="DIR", help="for model.keras; default: mnist/logs")
+    _add_data(parser)
+    _add_network(parser)
+    _add_training(parser)
+    group = parser.add_argument_group("results")
+    group.add_argument("--out", type=Path, metavar="DIR",
+                       help="for model.keras, tables and curves; default: mnist/logs, for other pictures than "
+                       "digits of 28x28 mnist/logs/ and the name of the data")  # fmt: skip
+    group.add_argument("--keep", choices=["last", "best"],
+                       help="the epoch that becomes model.keras; best: by the validation pictures; default: last, with "
+                       "--schedule constant or --patience best")  # fmt: skip
+    group.add_argument("--resume", action="store_true", help="continue the training whose checkpoint is in --out")
+    group.add_argument("--tensorboard", action="store_true", help="curves for TensorBoard, too, in --out/tensorboard")
     return parser
 
 
-def positive(text: str) -> int:
-    """A whole number from 1."""
-    if not (text.isdecimal() and int(text) >= 1):
-        raise argparse.ArgumentTypeError(f"expected a whole number from 1, received {text!r}")
-    return int(text)
+def _add_data(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("data")
+    group.add_argument("--dataset", default="auto", metavar="auto|mnist|digits|cifar10|FILE.npz|FOLDER",
+                       help="auto (default): MNIST if it is there or can be fetched, else scikit-learn's digits; "
+                       "FILE.npz: laid out as Keras' mnist.npz or CIFAR-10; FOLDER: one sub folder of pictures for "
+                       "each class")  # fmt: skip
+    group.add_argument("--data-dir", metavar="DIR", help="where tensorflow-datasets keeps MNIST")
+    group.add_argument("--classes", type=Path, metavar="FILE", help="class names of FILE.npz: JSON, or one per line")
+    group.add_argument("--size", type=whole(8, 256), metavar="PIXELS",
+                       help="height and width that pictures are scaled to; default: as they are, of a folder "
+                       "32")  # fmt: skip
+    group.add_argument("--validation-share", type=number(0, 0.5, open_low=True), default=0.1, metavar="S",
+                       help="of the training pictures, for the curves and the best epoch; default: 0.1")  # fmt: skip
+    group.add_argument("--augment", nargs="+", choices=["none", "flip", "shift", "crop"], metavar="NAME",
+                       help="flip (mirror), shift (by up to an eighth), crop (and enlarge); none; default: flip shift, "
+                       "for digits none")  # fmt: skip
 
 
-def seed(text: str) -> int:
-    """A whole number of 32 bits, the range of seeds in NumPy."""
-    if not (text.isdecimal() and int(text) < 2**32):
-        raise argparse.ArgumentTypeError(f"expected a whole number from 0 to {2**32 - 1}, received {text!r}")
-    return int(text)
+def _add_network(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("network")
+    group.add_argument("--net", choices=["digits", "cnn"],
+                       help="digits: two convolutions, for 28x28; cnn: six convolutions, 32 to 128 channels; default: "
+                       "digits for grey pictures of 28x28, else cnn")  # fmt: skip
+    group.add_argument("--batch-norm", action="store_true", help="of cnn: between each convolution and its ReLU")
+    group.add_argument("--dropout", type=number(0, 0.95), metavar="RATE",
+                       help="of cnn: behind each pair of convolutions; default: 0.25")  # fmt: skip
+    group.add_argument("--l2", type=number(0, 1), default=0.0, metavar="F",
+                       help="factor on the sum of squares of all kernels in the loss; default: 0")  # fmt: skip
+    group.add_argument("--mixed-precision", action="store_true", help="compute in float16: faster on a GPU only")
+
+
+def _add_training(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("training")
+    group.add_argument("--epochs", type=whole(1), metavar="N",
+                       help="default: 4 for MNIST, more for smaller sets of digits; 30 for cnn")  # fmt: skip
+    group.add_argument("--batch", type=whole(1), metavar="B",
+                       help="pictures of a step; default: 128, of fewer than 10,000 training pictures and for cnn "
+                       "64")  # fmt: skip
+    group.add_argument("--optimizer", choices=["sgd", "adam", "adamw"], default="adam",
+                       help="sgd has momentum 0.9; default: adam")  # fmt: skip
+    group.add_argument("--learning-rate", type=number(0, 10, open_low=True), metavar="RATE",
+                       help="its peak; default: 0.05 for sgd, else 0.001, of fewer than 10,000 digits "
+                       "0.002")  # fmt: skip
+    group.add_argument("--schedule", choices=["constant", "cosine", "step"], default="cosine",
+                       help="step: a tenth from half of the epochs on, a hundredth from three quarters on; "
+                       "default: cosine, down to 0")  # fmt: skip
+    group.add_argument("--warm-up", type=number(0, 1000), metavar="EPOCHS",
+                       help="the learning rate rises over so many epochs; default: 1 for cnn, else 0")  # fmt: skip
+    group.add_argument("--weight-decay", type=number(0, 1), metavar="F",
+                       help="of kernels, times the learning rate; default: sgd 0.0005, adamw 0.01, adam 0")  # fmt: skip
+    group.add_argument("--clip-norm", type=number(0, 1e6), default=0.0, metavar="N",
+                       help="gradients are scaled down to this length; default: 0, not")  # fmt: skip
+    group.add_argument("--clip-value", type=number(0, 1e6), default=0.0, metavar="N",
+                       help="entries of gradients are cut at this absolute value; default: 0, not")  # fmt: skip
+    group.add_argument("--patience", type=whole(0, 10_000), default=0, metavar="N",
+                       help="the training ends after N epochs without a better one by the validation pictures; "
+                       "default: 0, it does not")  # fmt: skip
+    group.add_argument("--seed", type=whole(0, 2**31 - 1), default=0, metavar="N", help="default: 0")
+
+
+def check(arguments: argparse.Namespace) -> None:
+    """Refuse options that contradict one another, or would do nothing.
+
+    Raises:
+        ValueError: some do.
+    """
+    named = arguments.dataset in NAMED
+    if arguments.augment and "none" in arguments.augment and len(arguments.augment) > 1:
+        raise ValueError(f"--augment: expected none alone, or others. Received: {' '.join(arguments.augment)}")
+    if arguments.augment and "flip" in arguments.augment and named:
+        raise ValueError("--augment flip: mirrored digits are no digits. Expected shift, crop or none for them")
+    if arguments.data_dir and arguments.dataset not in ("auto", "mnist"):
+        raise ValueError("--data-dir is where MNIST lies. Expected no such option for other data")
+    if arguments.classes and not arguments.dataset.endswith(".npz"):
+        raise ValueError("--classes names the classes of FILE.npz. Expected no such option for other data")
+    if arguments.size and named:
+        raise ValueError("--size is for other pictures. Expected no such option for digits, which are 28x28")
+    if arguments.clip_norm and arguments.clip_value:
+        raise ValueError("--clip-norm and --clip-value: expected one of them")
+
+
+def run(arguments: argparse.Namespace) -> Path:
+    """Train and write everything; returns the path of the model."""
+    reports.require_metrics()
+    if arguments.tensorboard:
+        optional("tensorboard", extra="tensorboard", what="which --tensorboard needs")
+    keras.utils.set_random_seed(arguments.seed)
+    out = None if arguments.out is None else writable(arguments.out)
+    images = pictures(arguments)
+    out = out or writable(folder_of(images))
+    net = net_of(arguments, images)
+    print(f"dataset: {images.name}, {len(images.x_train)} training and {len(images.x_test)} test images", flush=True)
+    outcome.tell_failures(images, out)
+    recipe = recipe_of(arguments, images, net)
+    shape: dict[str, Any] = {"l2": arguments.l2, "policy": "mixed_float16" if arguments.mixed_precision else "float32"}
+    if net == "cnn":
+        shape |= {
+            "batch_norm": arguments.batch_norm,
+            "dropout": 0.25 if arguments.dropout is None else arguments.dropout,
+        }
+        model = nets.cnn(images.x_train.shape[1:], len(images.names), **shape)
+    else:
+        model = nets.digits(len(images.names), **shape)
+    everything = {"net": net, **shape, **vars(recipe), "data": sources.fingerprint(images)}
+    if not arguments.resume:
+        for name in (fitting.CHECKPOINT, fitting.BEST):
+            (out / name).unlink(missing_ok=True)
+    callbacks = [keras.callbacks.TensorBoard(out / "tensorboard")] if arguments.tensorboard else []
+    history = fitting.fit(
+        model, images, recipe, everything, out,
+        resume=arguments.resume, loss_scale=arguments.mixed_precision, callbacks=callbacks, scale=SCALE,
+    )  # fmt: skip
+    # Where the learning rate has fallen, the last epoch is the better bet than the peak of a noisy curve.
+    keep = arguments.keep or ("best" if recipe.schedule == "constant" or recipe.patience else "last")
+    kept, report = outcome.judge(model, images, everything, history, out, keep=keep, scale=SCALE)
+    print(f"test accuracy: {report['accuracy']:.4f} on {len(images.x_test)} images")
+    outcome.save(
+        keras.Model(kept.inputs, kept.outputs, name=f"{TRAINED_ON}{named(images)}"), images, report, history, out
+    )
+    print(f"model: {out / outcome.MODEL}")
+    return out / outcome.MODEL
+
+
+def pictures(arguments: argparse.Namespace) -> sources.Images:
+    """The pictures that the options ask for.
+
+    Raises:
+        DataError: no such data. ImportError: a package of the extra `mnist` is missing.
+    """
+    dataset = arguments.dataset
+    if dataset in NAMED:
+        found = handwritten.load(dataset, arguments.data_dir)
+        x_train, x_test = (np.rint(255 * x).astype(np.uint8) for x in (found.x_train, found.x_test))
+        names = tuple("0123456789")
+        return sources.Images(x_train, found.y_train, x_test, found.y_test, names, found.name, strokes=True)
+    size = arguments.size or (SIZE if Path(os.path.expanduser(dataset)).is_dir() else None)
+    images = sources.load(dataset, size, seed=arguments.seed)
+    return images if arguments.classes is None else sources.named(images, arguments.classes)
+
+
+def net_of(arguments: argparse.Namespace, images: sources.Images) -> str:
+    """The network for the pictures: "digits" or "cnn".
+
+    Raises:
+        ValueError: options that do not fit it, or pictures that do not.
+    """
+    shape = images.x_train.shape[1:]
+    net = arguments.net or ("digits" if shape == (28, 28, 1) else "cnn")
+    if net == "digits" and shape[:2] != (28, 28):
+        raise ValueError(f"--net digits: expected pictures of 28x28. Received: {shape[0]}x{shape[1]}")
+    if min(shape[:2]) < 8:
+        raise ValueError(f"--net cnn: expected pictures of 8x8 or more. Received: {shape[0]}x{shape[1]}")
+    if net == "digits" and (arguments.batch_norm or arguments.dropout is not None):
+        raise ValueError("--batch-norm and --dropout are of --net cnn. Expected --net cnn beside them, or neither")
+    return net
+
+
+def recipe_of(arguments: argparse.Namespace, images: sources.Images, net: str) -> fitting.Recipe:
+    """The recipe of the command line, with defaults that fit the data."""
+    rate, decay, warm_up = arguments.learning_rate, arguments.weight_decay, arguments.warm_up
+    count = len(images.x_train)
+    few = net == "digits" and count < MANY
+    if rate is None:
+        rate = 0.05 if arguments.optimizer == "sgd" else 2e-3 if few else 1e-3
+    if decay is None:
+        decay = {"sgd": 5e-4, "adam": 0.0, "adamw": 0.01}[arguments.optimizer]
+    augment = arguments.augment or ([] if images.strokes else ["flip", "shift"])
+    return fitting.Recipe(
+        epochs=arguments.epochs or (30 if net == "cnn" else default_epochs(count)),
+        batch=arguments.batch or (64 if few or net == "cnn" else 128),
+        optimizer=arguments.optimizer,
+        learning_rate=rate,
+        schedule=arguments.schedule,
+        warm_up=(1.0 if net == "cnn" else 0.0) if warm_up is None else warm_up,
+        weight_decay=decay,
+        clip_norm=arguments.clip_norm,
+        augment=tuple(sorted({*augment} - {"none"})),
+        validation_share=arguments.validation_share,
+        seed=arguments.seed,
+        clip_value=arguments.clip_value,
+        patience=arguments.patience,
+    )
+
+
+def default_epochs(images: int) -> int:
+    """4 for the 60,000 images of MNIST, more for smaller sets, up to 10."""
+    return min(10, max(4, 240_000 // images))
+
+
+def named(images: sources.Images) -> str:
+    """The name of the data as the name of a model may hold it."""
+    return "".join(
+        letter if letter.isascii() and (letter.isalnum() or letter in "._-") else "_" for letter in images.name
+    )
+
+
+def folder_of(images: sources.Images) -> Path:
+    """Where results go by default."""
+    return OUT if images.x_train.shape[1:] == (28, 28, 1) else OUT / named(images).removesuffix(".npz")
 
 
 def writable(out: Path) -> Path:
@@ -87,71 +278,9 @@ def writable(out: Path) -> Path:
         tempfile.TemporaryFile(dir=out).close()
     except OSError as error:
         raise OSError(f"--out: expected a folder that can be written, received {out} ({error.strerror})") from error
-    if (out / "model.keras").is_dir():
-        raise OSError(f"--out: {out / 'model.keras'} is a folder, which a model file cannot replace")
+    if (out / outcome.MODEL).is_dir():
+        raise OSError(f"--out: {out / outcome.MODEL} is a folder, which a model file cannot replace")
     return out
-
-
-def default_epochs(images: int) -> int:
-    """4 for the 60,000 images of MNIST, more for smaller sets, up to 10."""
-    return min(10, max(4, 240_000 // images))
-
-
-def build(mixed: bool = False) -> keras.Model:
-    """The network: images [B, 28, 28, 1] -> probabilities [B, 10], float32 also under mixed precision."""
-    dtype = "mixed_float16" if mixed else "float32"
-    layers = keras.layers
-    return keras.Sequential(
-        [
-            keras.Input((28, 28, 1)),
-            layers.Conv2D(32, 3, activation="relu", dtype=dtype, name="conv1"),
-            layers.Conv2D(64, 3, activation="relu", dtype=dtype, name="conv2"),
-            layers.MaxPooling2D(dtype=dtype, name="pool"),
-            layers.Flatten(dtype=dtype, name="flatten"),
-            layers.Dense(512, activation="relu", dtype=dtype, name="dense1"),
-            layers.Dropout(0.5, dtype=dtype, name="dropout"),
-            layers.Dense(CLASSES, activation="softmax", dtype="float32", name="dense2"),
-        ],
-        name="digits",
-    )
-
-
-def train(model: keras.Model, digits: Digits, epochs: int, mixed: bool = False) -> None:
-    """Fit the model with Adam and a learning rate that falls to zero along a cosine."""
-    batch, rate = (128, 1e-3) if len(digits.x_train) >= 10_000 else (64, 2e-3)  # fewer steps need a larger rate
-    steps = epochs * math.ceil(len(digits.x_train) / batch)
-    optimizer = keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(rate, steps))
-    if mixed:  # small gradients vanish in float16; Keras adds this only if the policy is set globally
-        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
-    model.compile(
-        optimizer,
-        loss="sparse_categorical_crossentropy",
-        metrics=["accuracy"],
-        jit_compile="auto" if tf.config.list_physical_devices("GPU") else False,  # XLA is slower on a CPU
-    )
-    # Shuffled in each epoch, since a file may be sorted by class.
-    model.fit(
-        digits.x_train,
-        digits.y_train,
-        batch_size=batch,
-        epochs=epochs,
-        shuffle=True,
-        verbose=1 if sys.stdout.isatty() else 2,
-    )
-
-
-def save(model: keras.Model, path: Path, dataset: str | None = None) -> None:
-    """Write the model without the optimizer. The file appears whole or not at all.
-
-    The name of the model tells lrp.py which data it was trained on.
-    """
-    name = model.name if dataset is None else f"{TRAINED_ON}{dataset}"
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.keras")
-    try:
-        keras.Model(model.inputs, model.outputs, name=name).save(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import pytest
 import tensorflow as tf
 from helpers.vgg_scripts import module, npz, pictures, script
 
-from lrp_tf.training import fitting, sources
+from lrp_tf.training import fitting, outcome, sources
 
 train = script()
 settings, nets, precision, results = (module(name) for name in ("settings", "nets", "precision", "results"))
@@ -330,10 +330,10 @@ def test_best_epoch_is_by_accuracy_then_by_loss():
 def test_the_epoch_that_is_kept():
     values = [(1.0, 0.7, 0.5), (0.5, 0.9, 0.3), (0.2, 0.8, 0.4)]
     history = [{"loss": a, "val_accuracy": b, "val_loss": c} for a, b, c in values]
-    assert results.chosen(history, "last") is history[2]
-    assert results.chosen(history, "best") is history[1]
+    assert outcome.chosen(history, "last") is history[2]
+    assert outcome.chosen(history, "best") is history[1]
     history[2]["loss"] = float("nan")
-    assert results.chosen(history, "last") is history[1]
+    assert outcome.chosen(history, "last") is history[1]
 
 
 def test_a_loss_that_is_no_number_ends_the_training(

@@ -52,14 +52,14 @@ def run(arguments: argparse.Namespace, out: Path) -> None:
     import results
     import tensorflow as tf
 
-    from lrp_tf.training import fitting, sources
+    from lrp_tf.training import fitting, outcome, sources
 
     if arguments.deterministic:
         tf.config.experimental.enable_op_determinism()
     keras.utils.set_random_seed(arguments.seed)
     images = sources.load(arguments.dataset, arguments.size, arguments.data_dir, arguments.seed)
     images = images if arguments.classes is None else sources.named(images, arguments.classes)
-    results.tell(images, out)
+    outcome.tell(images, out)
     recipe, half = recipe_of(arguments, images), precision_of(arguments.mixed_precision)
     shape = {name: getattr(arguments, name) for name in ("depth", "size", "width", "units", "batch_norm", "dropout")}
     shape |= {"channels": images.channels, "classes": len(images.names), "policy": half}

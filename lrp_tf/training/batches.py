@@ -28,6 +28,7 @@ def training(
     seed: int,
     augment: tuple[str, ...] = (),
     fill: str = "reflect",
+    scale: float = 1.0,
 ) -> tf.data.Dataset:
     """Batches of the epochs from `first` to before `last`, counted from 0.
 
@@ -35,9 +36,10 @@ def training(
         x: uint8 [N, H, W, C]. y: [N].
         augment: some of `AUGMENTATIONS`.
         fill: what moves in at the border: "reflect", or "constant" for black.
+        scale: factor on the pixels.
 
     Returns:
-        Elements (float32 [B, H, W, C] from 0 to 255, int64 [B]).
+        Elements (float32 [B, H, W, C] from 0 to 255 * scale, int64 [B]).
     """
     images, labels = tf.constant(x), tf.constant(y)
     count, each = len(x), steps(len(x), batch)
@@ -49,7 +51,7 @@ def training(
         return tf.data.Dataset.from_tensor_slices(order).batch(batch)
 
     def pick(step: tf.Tensor, indices: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        chosen = tf.cast(tf.gather(images, indices), tf.float32)
+        chosen = scale * tf.cast(tf.gather(images, indices), tf.float32)
         return moved(chosen, tf.stack([tf.cast(seed, tf.int64), step]), augment, fill), tf.gather(labels, indices)
 
     return tf.data.Dataset.range(first, last).flat_map(of_epoch).enumerate(first * each).map(pick).prefetch(2)
@@ -80,7 +82,9 @@ def reach(side: int, augment: tuple[str, ...], zoom: tf.Tensor) -> tf.Tensor:
     return inside + (SHIFT * side if "shift" in augment else 0.0)
 
 
-def plain(x: np.ndarray, y: np.ndarray | None = None, batch: int = 256) -> tf.data.Dataset:
-    """Batches in order: float32 pictures, with their classes if these are given."""
+def plain(x: np.ndarray, y: np.ndarray | None = None, batch: int = 256, scale: float = 1.0) -> tf.data.Dataset:
+    """Batches in order: float32 pictures times `scale`, with their classes if these are given."""
     data = tf.data.Dataset.from_tensor_slices(x if y is None else (x, y)).batch(batch)
-    return data.map(lambda x, *y: (tf.cast(x, tf.float32), *y) if y else tf.cast(x, tf.float32)).prefetch(2)
+    return data.map(
+        lambda x, *y: (scale * tf.cast(x, tf.float32), *y) if y else scale * tf.cast(x, tf.float32)
+    ).prefetch(2)

@@ -34,6 +34,8 @@ class Recipe:
         learning_rate: its peak.
         warm_up: epochs over which it rises.
         clip_norm: length that gradients are scaled down to; 0: not.
+        clip_value: largest absolute value that an entry of a gradient keeps; 0: not.
+        patience: epochs without a better one, by `merit`, after which the training ends; 0: it does not.
         augment: some of `batches.AUGMENTATIONS`.
         validation_share: of the training pictures, to choose the best epoch by.
     """
@@ -49,6 +51,8 @@ class Recipe:
     augment: tuple[str, ...]
     validation_share: float
     seed: int
+    clip_value: float = 0.0
+    patience: int = 0
 
 
 @keras.saving.register_keras_serializable("lrp_tf_vgg")
@@ -89,6 +93,7 @@ def optimizer(recipe: Recipe, steps: int, *, loss_scale: bool = False) -> keras.
     """
     rate = Schedule(recipe.learning_rate, recipe.schedule, round(recipe.warm_up * steps), recipe.epochs * steps)
     common = {"weight_decay": recipe.weight_decay or None, "global_clipnorm": recipe.clip_norm or None}
+    common |= {"clipvalue": recipe.clip_value or None}
     kinds = {"adam": keras.optimizers.Adam, "adamw": keras.optimizers.AdamW}
     if recipe.optimizer == "sgd":
         found = keras.optimizers.SGD(rate, momentum=0.9, nesterov=True, **common)
@@ -156,14 +161,16 @@ def load_checkpoint(path: Path, model: keras.Model, settings: dict[str, Any]) ->
 
 
 class Keeping(keras.callbacks.Callback):
-    """After each epoch: a row of the history, the checkpoint, and the model of the best epoch.
+    """After each epoch: a row of the history, the checkpoint, and the model of the best epoch; an early end.
 
     Dropout of an epoch depends on the seed and the epoch alone, as the batches do.
     """
 
-    def __init__(self, out: Path, settings: dict[str, Any], history: list[dict[str, float]], seed: int) -> None:
+    def __init__(
+        self, out: Path, settings: dict[str, Any], history: list[dict[str, float]], seed: int, patience: int = 0
+    ) -> None:
         super().__init__()
-        self.out, self.settings, self.history, self.seed = out, settings, history, seed
+        self.out, self.settings, self.history, self.seed, self.patience = out, settings, history, seed, patience
         self.began = 0.0
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
@@ -187,6 +194,17 @@ class Keeping(keras.callbacks.Callback):
             print(f"The loss is {row['loss']} after epoch {epoch + 1}: the training ends. Remedy: a lower "
                   "--learning-rate, or --clip-norm", flush=True)  # fmt: skip
             self.model.stop_training = True
+        elif ended(self.history, self.patience):
+            print(f"No better epoch in {self.patience} epochs: the training ends after epoch {epoch + 1}", flush=True)
+            self.model.stop_training = True
+
+
+def ended(history: list[dict[str, float]], patience: int) -> bool:
+    """Whether a training has had as many epochs without a better one as its patience has."""
+    if not patience or not history:
+        return False
+    best = max(range(len(history)), key=lambda i: (merit(history[i]), -i))
+    return len(history) - 1 - best >= patience
 
 
 def merit(row: dict[str, float]) -> tuple[float, float]:
@@ -220,6 +238,7 @@ def fit(
     resume: bool = False,
     loss_scale: bool = False,
     callbacks: list[keras.callbacks.Callback] | None = None,
+    scale: float = 1.0,
 ) -> list[dict[str, float]]:
     """Train, and leave `BEST` and `CHECKPOINT` in `out`; returns the history, a row of `COLUMNS` for each epoch.
 
@@ -227,6 +246,7 @@ def fit(
         settings: all that has to be the same when the training is resumed.
         resume: continue from the checkpoint, if there is one.
         callbacks: further ones.
+        scale: factor on the pixels 0..255.
 
     Raises:
         ResumeError: see `load_checkpoint`.
@@ -239,7 +259,7 @@ def fit(
         print(f"resumed after epoch {len(history)} of {recipe.epochs}", flush=True)
     elif resume:
         print(f"no checkpoint in {out}: the training begins at epoch 1", flush=True)
-    if len(history) >= recipe.epochs:
+    if len(history) >= recipe.epochs or ended(history, recipe.patience):
         return history
     data = batches.training(
         images.x_train[kept],
@@ -250,6 +270,7 @@ def fit(
         seed=recipe.seed,
         augment=recipe.augment,
         fill="constant" if images.strokes else "reflect",
+        scale=scale,
     )
     model.fit(
         data,
@@ -257,8 +278,8 @@ def fit(
         initial_epoch=len(history),
         epochs=recipe.epochs,
         shuffle=False,  # `batches.training` did
-        validation_data=batches.plain(images.x_train[held], images.y_train[held]),
-        callbacks=[*(callbacks or ()), Keeping(out, settings, history, recipe.seed)],
+        validation_data=batches.plain(images.x_train[held], images.y_train[held], scale=scale),
+        callbacks=[*(callbacks or ()), Keeping(out, settings, history, recipe.seed, recipe.patience)],
         verbose=1 if sys.stdout.isatty() else 2,
     )
     return history

@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import functools
 import json
-import sys
 import time
 from pathlib import Path
 
@@ -28,6 +27,7 @@ from lrp_tf import composites, evaluate, gradients
 from lrp_tf.cli.comparing import named_list
 from lrp_tf.files import images
 from lrp_tf.training import digits as handwritten
+from lrp_tf.training import nets
 
 ROOT = Path(__file__).resolve().parents[1]
 METRICS = ("srg", "road", "faithfulness_correlation", "random_logit", "sparseness")
@@ -35,17 +35,16 @@ ON_OBJECTS = ("relevance_rank", "relevance_mass", "pointing_game")
 
 
 def digits(options: argparse.Namespace) -> tuple[keras.Model, np.ndarray, None]:
-    sys.path.insert(0, str(ROOT / "mnist"))
-    import train
-
     loaded = handwritten.load(str(options.data), None)
-    model = kept(options.out / "model.keras", lambda: trained(train, loaded))
+    model = kept(options.out / "model.keras", lambda: trained(loaded))
     return model, shuffled(loaded.x_test)[: options.samples], None
 
 
-def trained(train: object, loaded: object) -> keras.Model:
-    model = train.build(mixed=False)
-    train.train(model, loaded, 2, mixed=False)
+def trained(loaded: handwritten.Digits) -> keras.Model:
+    model, epochs = nets.digits(), 2
+    rate = keras.optimizers.schedules.CosineDecay(1e-3, epochs * -(-len(loaded.x_train) // 128))
+    model.compile(keras.optimizers.Adam(rate), "sparse_categorical_crossentropy", metrics=["accuracy"])
+    model.fit(loaded.x_train, loaded.y_train, 128, epochs, verbose=2)
     return model
 
 

@@ -52,7 +52,7 @@ class Record:
         self.folder.mkdir(parents=True, exist_ok=True)
         path, wanted = self.folder / SETTINGS, json.loads(json.dumps(settings))
         if path.exists():
-            _compare(_read(path), wanted, self.folder)
+            compare(_read(path), wanted, self.folder)
         elif any(name[0] != "." for name in os.listdir(self.folder)):
             raise ValueError(f"resume expects a folder of its own. Received: {self.folder}, which holds other files")
         else:
@@ -129,13 +129,15 @@ def _read(path: Path) -> Any:
         raise ValueError(f"resume: {path} cannot be read: {error}. Remedy: another folder") from error
 
 
-def _compare(earlier: Mapping[str, object], wanted: Mapping[str, object], folder: Path) -> None:
+def compare(
+    earlier: Mapping[str, object], wanted: Mapping[str, object], folder: Path, what: str = "comparison"
+) -> None:
     """Raise ValueError if settings differ, with all that do."""
     names = [name for name in {**earlier, **wanted} if earlier.get(name) != wanted.get(name)]
     if names:
         differ = "; ".join(f"{name}: {_change(earlier.get(name), wanted.get(name))}" for name in names)
         raise ValueError(
-            f"resume: {folder} holds a comparison with other settings. They differ in {differ}. Remedy: the same "
+            f"resume: {folder} holds a {what} with other settings. They differ in {differ}. Remedy: the same "
             "settings, or another folder"
         )
 

@@ -1,0 +1,387 @@
+"""The study of a tiny classifier, in this process: what is written is true, and an interruption changes nothing."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections import Counter
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from helpers.mnist_scripts import script
+from keras import layers as kl
+
+import lrp_tf
+from lrp_tf.evaluate import adversarial
+from lrp_tf.evaluate.adversarial import outcomes, study
+from lrp_tf.evaluate.adversarial.explained import Ranking
+from lrp_tf.evaluate.adversarial.report import Report
+from lrp_tf.evaluate.adversarial.store import Store
+from lrp_tf.evaluate.adversarial.study import Plan, Study
+
+SECONDS = "seconds"
+
+
+def quadrants() -> keras.Model:
+    """Pictures [8, 8, 1] to the quadrant that is the brightest, by weights that are set."""
+    model = keras.Sequential(
+        [
+            kl.Input((8, 8, 1)),
+            kl.Conv2D(2, 3, padding="same", activation="relu", name="conv"),
+            kl.AveragePooling2D(4),
+            kl.Flatten(),
+            kl.Dense(4, activation="softmax", name="dense"),
+        ]
+    )
+    kernel, weights = np.full((3, 3, 1, 2), 0.1, np.float32), np.zeros((8, 4), np.float32)
+    kernel[1, 1] = [[0.5, 0.3]]
+    for quadrant in range(4):
+        weights[2 * quadrant : 2 * quadrant + 2, quadrant] = 6
+    model.set_weights([kernel, np.array([0.0, -0.1], np.float32), weights, np.zeros(4, np.float32)])
+    return model
+
+
+def pictures(count: int = 40, channels: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    generator = np.random.default_rng(0)
+    labels = np.arange(count) % 4
+    pixels = generator.integers(0, 90, (count, 8, 8, channels), dtype=np.uint8)
+    for image, label in zip(pixels, labels, strict=True):
+        top, left = 4 * (label // 2), 4 * (label % 2)
+        image[top : top + 4, left : left + 4] += 40
+    return pixels, labels
+
+
+def made(attacks=("pgd",), composites=("epsilon",), targets=range(4), **changes) -> Study:
+    options = {"pgd": {"epsilon": 0.6, "steps": 8}, "fgsm": {"epsilon": 0.02}}
+    found = [adversarial.get(name, **options[name]) for name in attacks]
+    plan = Plan(tuple(targets), (0, 1, 2, 3), **{"per_target": 3, "how": Ranking(top=(0.1,)), **changes})
+    named = {name: lrp_tf.composites.get(name) for name in composites}
+    return Study(quadrants(), *pictures(), found, named, plan, batch_size=4)
+
+
+def run(one: Study, folder: Path, *, resume: bool = False, stop_after: int | None = None, sheets: int = 5) -> None:
+    """Run a study and write its report; `stop_after`: interrupt it behind so many parts."""
+    store = Store(folder, one.settings("quadrants"), resume=resume)
+    heard = []
+
+    def tell(*what: object) -> None:
+        heard.append(what)
+        if stop_after is not None and len(heard) >= stop_after:
+            raise KeyboardInterrupt
+
+    try:
+        chosen = one.choose(store)
+        one.run(store, chosen, tell)
+        Report(one, store, chosen, ["a", "b", "c", "d"], "Quadrants.").write(sheets)
+    finally:
+        store.close()
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def content(folder: Path) -> dict[str, object]:
+    """All files but parts, which hold seconds; attacks.csv without seconds."""
+    found: dict[str, object] = {}
+    for path in sorted(folder.rglob("*")):
+        name = str(path.relative_to(folder))
+        if path.is_file() and not name.startswith("parts"):
+            found[name] = path.read_bytes()
+    found["attacks.csv"] = [{k: v for k, v in row.items() if k != SECONDS} for row in table(folder / "attacks.csv")]
+    return found
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("study") / "out"
+    run(made(("pgd", "fgsm"), ("epsilon", "epsilon_plus")), folder)
+    return folder
+
+
+def test_what_is_written(finished):
+    names = {path.name for path in finished.iterdir() if path.is_file()}
+    assert names == {
+        "settings.json", "attacks.csv", "failures.csv", "adversarial.npz", "pairs.csv", "ranking.csv",
+        "ranking_by_target.csv", "shifts.csv", "ranking.png", "ranking_absolute.png", "study.md",
+        "histogram_pgd_epsilon.png", "histogram_pgd_epsilon_plus.png",
+    }  # fmt: skip
+    assert not list(finished.rglob(".*"))
+
+
+def test_rows_of_attacks_are_true_of_the_files(finished):
+    """Judged anew from the arrays and the pictures, by Keras itself."""
+    model, (pixels, labels) = quadrants(), pictures()
+    with np.load(finished / "adversarial.npz") as kept:
+        arrays = dict(kept)
+    rows = table(finished / "attacks.csv")
+    assert len(rows) == len(arrays["x"]) == 2 * 4 * 3
+    for i, row in enumerate(rows):
+        source, label, target = (int(row[name]) for name in ("source", "label", "target"))
+        assert labels[source] == label != target
+        original = pixels[source].astype(np.float32) / np.float32(255)
+        np.testing.assert_array_equal(arrays["original"][i], original)
+        case = outcomes.stem(row["attack"], study.cases.Case(source, label, target))
+        seen = outcomes.read_picture(finished / "images" / f"{case}.png").astype(np.float32) / np.float32(255)
+        for suffix, x in (("float", arrays["x"][i]), ("png", seen)):
+            probabilities = model(x[None]).numpy()[0]
+            assert float(row[f"p_label_{suffix}"]) == pytest.approx(probabilities[label], abs=1e-6)
+            assert float(row[f"p_target_{suffix}"]) == pytest.approx(probabilities[target], abs=1e-6)
+            assert int(row[f"class_{suffix}"]) == probabilities.argmax()
+            assert int(row[f"success_{suffix}"]) == (probabilities.argmax() == target)
+            ending = "" if suffix == "float" else "_png"
+            gap = x.astype(np.float64) - original
+            assert float(row[f"l2{ending}"]) == pytest.approx(np.sqrt((gap**2).sum()), rel=1e-6)
+            assert float(row[f"linf{ending}"]) == pytest.approx(np.abs(gap).max(), rel=1e-6)
+    reached = Counter((row["attack"], row["success_float"]) for row in rows)
+    assert reached["pgd", "1"] >= 6
+    assert reached["fgsm", "0"] == 12
+
+
+def test_failures_are_all_attacks_without_success(finished):
+    missed = [row for row in table(finished / "attacks.csv") if "0" in (row["success_float"], row["success_png"])]
+    failures = table(finished / "failures.csv")
+    assert [(row["attack"], row["source"], row["target"]) for row in failures] == [
+        (row["attack"], row["source"], row["target"]) for row in missed
+    ]
+    assert all("margin" in row["reason"] for row in failures)
+
+
+def test_pairs_are_those_of_attacks_that_reached_their_target(finished):
+    reached = {
+        (row["attack"], row["source"], row["target"])
+        for row in table(finished / "attacks.csv")
+        if row["success_float"] == "1"
+    }
+    pairs = table(finished / "pairs.csv")
+    assert {(row["attack"], row["source"], row["target"]) for row in pairs} == reached
+    assert {row["composite"] for row in pairs} == {"epsilon", "epsilon_plus"}
+    counts = Counter(row["kind"] for row in pairs)
+    assert set(counts) == {"adversarial", "noise", "noise_same_class", "other_class", "other_image", "chance"}
+    assert counts["adversarial"] == counts["chance"] == counts["other_class"] == 2 * len(reached)
+
+
+def test_measures_of_pairs_are_those_of_the_maps(finished):
+    """One pair, explained anew."""
+    row = next(row for row in table(finished / "pairs.csv") if row["kind"] == "other_class")
+    pixels, _ = pictures()
+    x = pixels[[int(row["source"])]].astype(np.float32) / np.float32(255)
+    explainer = lrp_tf.Explainer(quadrants(), row["composite"])
+    maps = [np.asarray(explainer(x, target=int(row[name]))) for name in ("label", "target")]
+    expected = Ranking(top=(0.1,)).shift(*maps)[0].measures
+    for name, value in expected.items():
+        assert float(row[name]) == pytest.approx(value, abs=1e-9), name
+    assert any(name.startswith("absolute_left_top") for name in expected)
+
+
+def test_shifts_of_components(finished):
+    rows = table(finished / "shifts.csv")
+    assert {row["component"] for row in rows} == set(map(str, range(64)))
+    pairs = table(finished / "pairs.csv")
+    for kind in ("adversarial", "noise"):
+        own = [row for row in rows if (row["attack"], row["composite"], row["kind"]) == ("pgd", "epsilon", kind)]
+        expected = [row for row in pairs if (row["attack"], row["composite"], row["kind"]) == ("pgd", "epsilon", kind)]
+        mean = np.mean([float(row["mean_absolute_shift"]) for row in own]) / 64
+        assert mean == pytest.approx(np.mean([float(row["shift_mean"]) for row in expected]), abs=1e-5)
+        assert sum(float(row["mean_shift"]) for row in own) == pytest.approx(0, abs=1e-3)
+
+
+def test_sheets_are_sorted_as_the_network_sees_the_image(finished):
+    said = {}
+    for row in table(finished / "attacks.csv"):
+        case = study.cases.Case(*(int(row[name]) for name in ("source", "label", "target")))
+        said[f"{outcomes.stem(row['attack'], case)}.png"] = row["class_float"] == row["label"]
+    wrong, right = ({path.name for path in (finished / "sheets" / name).iterdir()} for name in
+                    ("wrongly_classified", "rightly_classified"))  # fmt: skip
+    assert len(wrong | right) == 5
+    assert all(said[name] for name in right)
+    assert not any(said[name] for name in wrong)
+    assert right
+    assert (finished / "sheets" / "overview_pgd.png").exists()
+
+
+@pytest.mark.parametrize("parts", [1, 3])
+def test_an_interrupted_study_goes_on_to_the_same_results(tmp_path, parts, finished_alone):
+    with pytest.raises(KeyboardInterrupt):
+        run(made(targets=(0, 2)), tmp_path / "out", stop_after=parts)
+    run(made(targets=(0, 2)), tmp_path / "out", resume=True)
+    assert content(tmp_path / "out") == content(finished_alone)
+
+
+@pytest.fixture(scope="module")
+def finished_alone(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("study") / "out"
+    run(made(targets=(0, 2)), folder)
+    return folder
+
+
+def test_a_finished_study_is_not_computed_again(finished_alone, tmp_path):
+    before = content(finished_alone)
+    one = made(targets=(0, 2))
+    one.network.logits = one.network.values = None  # neither is called
+    run(one, finished_alone, resume=True)
+    assert content(finished_alone) == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "differ"),
+    [({"seed": 1}, "seed: 0, now 1"), ({"per_target": 4}, "per_target"), ({"attacks": ("fgsm",)}, "attacks: 'pgd'")],
+)
+def test_another_study_is_not_resumed(finished_alone, changes, differ):
+    with pytest.raises(ValueError, match=f"holds a study with other settings.*{differ}"):
+        run(made(targets=(0, 2), **changes), finished_alone, resume=True)
+
+
+def test_another_model_or_other_data_are_not_resumed(finished_alone):
+    other = made(targets=(0, 2))
+    weights = other.network.model.get_weights()
+    weights[-1][0] += 1e-4
+    other.network.model.set_weights(weights)
+    again = Study(other.network.model, *pictures(), other.attacks, {"epsilon": "epsilon"}, other.plan, batch_size=4)
+    with pytest.raises(ValueError, match=r"They differ in model: "):
+        Store(finished_alone, again.settings("quadrants"), resume=True)
+    pixels, labels = pictures()
+    pixels[7, 3, 3] ^= 1
+    again = Study(quadrants(), pixels, labels, other.attacks, {"epsilon": "epsilon"}, other.plan, batch_size=4)
+    with pytest.raises(ValueError, match=r"They differ in data: "):
+        Store(finished_alone, again.settings("quadrants"), resume=True)
+
+
+class Stumbling:
+    """PGD that refuses batches with one image in them."""
+
+    name, settings = "stumbling", {}
+
+    def __init__(self, source: np.ndarray) -> None:
+        self.source, self.attack = source, adversarial.get("pgd", epsilon=0.6, steps=8)
+
+    def __call__(self, network, x, target):
+        if any(np.array_equal(image, self.source) for image in x):
+            raise ValueError("NaN or Inf\nin this one")
+        return self.attack(network, x, target)
+
+
+def test_an_image_that_cannot_be_attacked_costs_its_row(tmp_path):
+    plain = made(targets=(0,))
+    store = Store(tmp_path / "first", plain.settings("quadrants"))
+    case = plain.choose(store).all[1]
+    store.close()
+    one = Study(
+        quadrants(), *pictures(), [Stumbling(plain.x[case.source])], {"epsilon": "epsilon"}, plain.plan, batch_size=4
+    )
+    run(one, tmp_path / "out")
+    (failure,) = [row for row in table(tmp_path / "out" / "failures.csv") if not row["margin_float"]]
+    assert (failure["source"], failure["reason"]) == (str(case.source), "NaN or Inf in this one")
+    rows = table(tmp_path / "out" / "attacks.csv")
+    assert len(rows) == 3
+    assert [int(row["source"]) for row in rows if not row["success_float"]] == [case.source]
+
+
+def test_without_any_success_there_are_still_tables(tmp_path):
+    run(made(("fgsm",), ("epsilon",), targets=(1,)), tmp_path / "out")
+    assert {row["success_float"] for row in table(tmp_path / "out" / "attacks.csv")} == {"0"}
+    assert "0.0% (0)" in (tmp_path / "out" / "study.md").read_text()
+    assert not (tmp_path / "out" / "ranking.csv").exists()
+    assert list((tmp_path / "out" / "sheets" / "rightly_classified").iterdir())
+
+
+# --- the command ---------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory) -> dict[str, str]:
+    """A model and data for the command."""
+    folder = tmp_path_factory.mktemp("given")
+    quadrants().save(folder / "model.keras")
+    (x, y), (more, labels) = pictures(16), pictures(40)
+    np.savez(folder / "data.npz", x_train=x, y_train=y, x_test=more, y_test=labels)
+    return {"model": str(folder / "model.keras"), "data": str(folder / "data.npz")}
+
+
+@pytest.fixture
+def command(monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(lrp_tf.__file__).parents[1] / "mnist"))
+    return script("adversarial").main
+
+
+def words(given, out, *more):
+    return ["--dataset", given["data"], "--model", given["model"], "--attack", "pgd", "--per-target", "2",
+            "--composites", "epsilon", "--out", str(out), *more]  # fmt: skip
+
+
+def test_the_command(given, command, tmp_path, capsys):
+    command(words(given, tmp_path / "out", "--targets", "0", "3", "--sources", "1", "2"))
+    told = capsys.readouterr().out
+    assert "data.npz: 40 test images, 100.0% classified rightly; 4 attacks by each of pgd" in told
+    assert "attacked by pgd: 4 of 4 images" in told
+    assert "explained: 4 of 4 images" in told
+    rows = table(tmp_path / "out" / "attacks.csv")
+    assert Counter(row["target"] for row in rows) == {"0": 2, "3": 2}
+    assert {row["label"] for row in rows} == {"1", "2"}
+    settings = json.loads((tmp_path / "out" / "settings.json").read_text())
+    assert settings["targets"] == [0, 3]
+    before = content(tmp_path / "out")
+    with pytest.raises(SystemExit, match="2"):
+        command(words(given, tmp_path / "out", "--targets", "0", "3", "--sources", "1", "2"))
+    assert "holds a study. Remedy: --resume to continue it, --overwrite to remove it" in capsys.readouterr().err
+    command(words(given, tmp_path / "out", "--targets", "0", "3", "--sources", "1", "2", "--resume"))
+    assert content(tmp_path / "out") == before
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--targets", "4"], "--targets: class 4 is out of range. Expected 0 to 3"),
+        (["--sources", "cat"], "--sources: class 'cat'"),
+        (["--range", "1", "1"], "--range: expected LOW below HIGH"),
+        (["--composites", "nonsense"], "nonsense"),
+        (["--model", "nowhere.keras"], "nowhere.keras: no such file"),
+        (["--weights", "nowhere.h5"], "nowhere.h5: no such file"),
+        (["--dataset", "nowhere"], "--dataset: expected"),
+        (["--top", "0"], "expected a number above 0"),
+        (["--resume", "--overwrite"], "not allowed with"),
+        (["--size", "16"], "--model: expected a model from pictures (16, 16, 1)"),
+    ],
+)
+def test_mistakes_are_one_line(given, command, tmp_path, capsys, more, message):
+    with pytest.raises(SystemExit, match="2"):
+        command(words(given, tmp_path / "out", *more))
+    err = capsys.readouterr().err
+    assert message in err
+    assert err.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_interruption_names_the_option(given, command, tmp_path, capsys, monkeypatch):
+    def interrupt(*args: object, **kwargs: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(study.explained, "explain", interrupt)
+    with pytest.raises(SystemExit, match="130"):
+        command(words(given, tmp_path / "out", "--targets", "0"))
+    assert "Interrupted. Finished parts are kept: use --resume to continue." in capsys.readouterr().err
+    monkeypatch.undo()
+    command_again = script("adversarial").main
+    command_again(words(given, tmp_path / "out", "--targets", "0", "--resume"))
+
+
+def test_weights_of_keras_2(command, tmp_path, capsys):
+    """A whole model of Keras 2, BatchNormalization before ReLU, attacked and explained."""
+    reference = Path(__file__).parent / "references" / "keras2.npz"
+    with np.load(reference) as archive:
+        (tmp_path / "cnn.h5").write_bytes(archive["bn_functional.h5"].tobytes())
+        model = lrp_tf.files.loading.load_model(tmp_path / "cnn.h5")
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 8, 8, 3), np.uint8)
+    said = model.predict(pixels.astype(np.float32) / 255, verbose=0).argmax(axis=1)
+    labels = np.concatenate([np.arange(10), said])  # so that every class is known, and all test images are right
+    train = np.zeros((10, 8, 8, 3), np.uint8)
+    np.savez(tmp_path / "data.npz", x_train=train, y_train=labels[:10], x_test=pixels, y_test=said)
+    target = next(i for i in range(10) if i not in said[:3])
+    command(["--dataset", str(tmp_path / "data.npz"), "--weights", str(tmp_path / "cnn.h5"), "--attack", "pgd",
+             "--targets", str(target), "--per-target", "2", "--composites", "epsilon_plus", "--out",
+             str(tmp_path / "out")])  # fmt: skip
+    assert "60 test images, 100.0% classified rightly" in capsys.readouterr().out
+    assert len(table(tmp_path / "out" / "attacks.csv")) == 2

@@ -385,3 +385,28 @@ def test_weights_of_keras_2(command, tmp_path, capsys):
              str(tmp_path / "out")])  # fmt: skip
     assert "60 test images, 100.0% classified rightly" in capsys.readouterr().out
     assert len(table(tmp_path / "out" / "attacks.csv")) == 2
+
+
+def test_a_missing_model_is_trained_and_that_is_told(given, command, tmp_path, capsys, monkeypatch):
+    import train
+
+    asked = []
+
+    def fake(arguments: object) -> Path:
+        asked.append(arguments)
+        path = tmp_path / "logs" / "data" / "model.keras"
+        path.parent.mkdir(parents=True)
+        path.write_bytes(Path(given["model"]).read_bytes())
+        path.with_name("classes.txt").write_text("one\ntwo\nthree\nfour\n")
+        return path
+
+    monkeypatch.setattr(train, "OUT", tmp_path / "logs")
+    monkeypatch.setattr(train, "run", fake)
+    short = ["--dataset", given["data"], "--attack", "pgd", "--per-target", "1", "--composites", "epsilon"]
+    command([*short, "--targets", "two", "--sources", "four", "--out", str(tmp_path / "out")])
+    assert "There is no model in" in capsys.readouterr().out
+    assert asked[0].dataset == given["data"]
+    assert [row["target"] for row in table(tmp_path / "out" / "attacks.csv")] == ["1"]
+    command([*short, "--targets", "two", "--sources", "four", "--out", str(tmp_path / "out"), "--resume"])
+    assert "There is no model in" not in capsys.readouterr().out
+    assert len(asked) == 1

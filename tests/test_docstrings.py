@@ -173,6 +173,15 @@ def notebook(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "IPython.display", display)
 
 
+def attacked(names: dict) -> dict:
+    """A network, and for each image a class that it does not see."""
+    network = importlib.import_module("lrp_tf.evaluate.adversarial").Network(names["model"], batch_size=4)
+    x = names["x"][:2]
+    target = (network.logits(x).argmax(axis=1) + 1) % 10
+    attack = importlib.import_module("lrp_tf.evaluate.adversarial").get("fgsm")
+    return {"network": network, "x": x, "target": target, "attack": attack}
+
+
 def compiled() -> dict:
     model = network()
     model.compile("sgd", "sparse_categorical_crossentropy")
@@ -213,6 +222,7 @@ SPECIAL: dict[str, Callable[[dict], dict]] = {
     "export": lambda names: colours(),
     "RelevanceLogger": lambda names: compiled(),
     "find": lambda names: colours(),
+    **dict.fromkeys(("Network", "LBFGS", "FGSM", "PGD", "CarliniWagner", "Attack", "Attempt"), attacked),
 }  # fmt: skip
 
 
@@ -258,7 +268,14 @@ def test_examples_run(
     name = path.rpartition(".")[2]
     names = dict(shared)
     names |= next((make(names) for end, make in SPECIAL.items() if f".{path}".endswith(f".{end}")), {})
-    if name in ("save", "load", "export", "RelevanceLogger"):  # what is written or fitted is compiled
+    if name in (
+        "save",
+        "load",
+        "export",
+        "RelevanceLogger",
+        "LBFGS",
+        "CarliniWagner",
+    ):  # what is written or fitted is compiled
         tf.config.run_functions_eagerly(False)
     if name == "load_model":
         names["model"].save("model.keras")

@@ -19,6 +19,9 @@ SLACK = 1e-4
 class Attempt:
     """What an attack made of one image.
 
+        attempts = attack(network, x, target)
+        attempts[0].x, attempts[0].success, attempts[0].margin
+
     Attributes:
         x: the adversarial image, float32, of the original's shape, inside the box. If the attack failed, the image
             with the largest margin that it saw.

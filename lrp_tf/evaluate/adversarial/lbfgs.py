@@ -79,7 +79,7 @@ class LBFGS:
     def __init__(
         self,
         *,
-        sharpness: float = 100.0,
+        sharpness: float = 1000.0,
         iterations: int = 50,
         bisections: int = 6,
         segment: int = 8,

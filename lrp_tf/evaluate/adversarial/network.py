@@ -156,7 +156,8 @@ class Network:
             )
         margin, found, sound = tf.constant(confidence, tf.float64), [], True
         for part, size in self._parts(len(x)):
-            *values, finite = self._run(*self._filled(x[part], target[part], sharp[part]), margin, loss)
+            tensors = [tf.constant(array) for array in self._filled(x[part], target[part], sharp[part])]
+            *values, finite = self._run(*tensors, margin, loss)
             found.append([value.numpy()[:size] for value in values])
             sound &= bool(finite)
         self.gradients += len(x)

@@ -26,6 +26,7 @@ OUT = HERE / "study"
 ATTACKS = ("lbfgs", "fgsm", "pgd", "cw")
 COMPOSITES = ("epsilon", "epsilon_plus", "epsilon_plus_flat", "epsilon_alpha2_beta1", "gradient")
 INTERRUPTED = 130
+BATCH = 32  # images that are attacked at once, at most
 EVERY = 10.0  # seconds between two lines of progress
 
 
@@ -201,7 +202,8 @@ def make_study(arguments: argparse.Namespace, model: keras.Model, images: Images
     options: dict[str, Any] = {"low": low, "high": high, "confidence": arguments.confidence, "seed": arguments.seed}
     attacks = [adversarial.get(name, **options) for name in dict.fromkeys(arguments.attack)]
     found = {name: composite_of(name, low, high) for name in dict.fromkeys(arguments.composites)}
-    return Study(model, images.x_test, images.y_test, attacks, found, plan)
+    batch = min(BATCH, arguments.per_target)  # a batch is of one target, and is filled up
+    return Study(model, images.x_test, images.y_test, attacks, found, plan, batch_size=batch)
 
 
 def classes_of(words: list[str] | None, images: Images, option: str) -> tuple[int, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -122,7 +123,7 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--patience", type=whole(0, 10_000), default=0, metavar="N",
                        help="the training ends after N epochs without a better one by the validation pictures; "
                        "default: 0, it does not")  # fmt: skip
-    group.add_argument("--seed", type=whole(0, 2**31 - 1), default=0, metavar="N", help="default: 0")
+    group.add_argument("--seed", type=whole(0, 2**32 - 1), default=0, metavar="N", help="default: 0")
 
 
 def check(arguments: argparse.Namespace) -> None:
@@ -142,6 +143,10 @@ def check(arguments: argparse.Namespace) -> None:
         raise ValueError("--classes names the classes of FILE.npz. Expected no such option for other data")
     if arguments.size and named:
         raise ValueError("--size is for other pictures. Expected no such option for digits, which are 28x28")
+    if arguments.patience and arguments.epochs and arguments.patience >= arguments.epochs:
+        raise ValueError(
+            f"--patience: expected fewer epochs than --epochs. Received: {arguments.patience} and {arguments.epochs}"
+        )
     if arguments.clip_norm and arguments.clip_value:
         raise ValueError("--clip-norm and --clip-value: expected one of them")
 
@@ -167,11 +172,10 @@ def run(arguments: argparse.Namespace) -> Path:
         }
         model = nets.cnn(images.x_train.shape[1:], len(images.names), **shape)
     else:
-        model = nets.digits(len(images.names), **shape)
+        model = nets.digits(len(images.names), channels=images.channels, **shape)
     everything = {"net": net, **shape, **vars(recipe), "data": sources.fingerprint(images)}
     if not arguments.resume:
-        for name in (fitting.CHECKPOINT, fitting.BEST):
-            (out / name).unlink(missing_ok=True)
+        clear(out)
     callbacks = [keras.callbacks.TensorBoard(out / "tensorboard")] if arguments.tensorboard else []
     history = fitting.fit(
         model, images, recipe, everything, out,
@@ -186,6 +190,14 @@ def run(arguments: argparse.Namespace) -> Path:
     )
     print(f"model: {out / outcome.MODEL}")
     return out / outcome.MODEL
+
+
+def clear(out: Path) -> None:
+    """Remove what an earlier training left, lest it be taken for this one's. The model stays to the end."""
+    for name in (fitting.CHECKPOINT, fitting.BEST, "failures.csv"):
+        (out / name).unlink(missing_ok=True)
+    for name in ("tensorboard", outcome.EXAMPLES):
+        shutil.rmtree(out / name, ignore_errors=True)
 
 
 def pictures(arguments: argparse.Namespace) -> sources.Images:
@@ -217,6 +229,8 @@ def net_of(arguments: argparse.Namespace, images: sources.Images) -> str:
         raise ValueError(f"--net digits: expected pictures of 28x28. Received: {shape[0]}x{shape[1]}")
     if min(shape[:2]) < 8:
         raise ValueError(f"--net cnn: expected pictures of 8x8 or more. Received: {shape[0]}x{shape[1]}")
+    if images.strokes and "flip" in (arguments.augment or ()):
+        raise ValueError("--augment flip: mirrored digits are no digits. Expected shift, crop or none for them")
     if net == "digits" and (arguments.batch_norm or arguments.dropout is not None):
         raise ValueError("--batch-norm and --dropout are of --net cnn. Expected --net cnn beside them, or neither")
     return net
@@ -262,7 +276,7 @@ def named(images: sources.Images) -> str:
 
 
 def folder_of(images: sources.Images) -> Path:
-    """Where results go by default."""
+    """Where results go by default: digits of 28x28 into one folder, other pictures into one of their name each."""
     return OUT if images.x_train.shape[1:] == (28, 28, 1) else OUT / named(images).removesuffix(".npz")
 
 

@@ -89,6 +89,7 @@ def test_mixed_precision(train: ModuleType, tmp_path: Path):
     model = keras.models.load_model(tmp_path / "model.keras")
     assert {layer.compute_dtype for layer in model.layers[1:-1]} == {"float16"}
     assert model.layers[-1].compute_dtype == "float32"
+    assert train.make_parser().parse_args(["--seed", str(2**32 - 1)]).seed == 2**32 - 1
     output = model.predict(data.load(file).x_test, verbose=0)
     assert output.dtype == np.float32
     assert np.isfinite(output).all()
@@ -119,6 +120,8 @@ def test_default_epochs(train: ModuleType, images: int, epochs: int):
         (["--dataset", "digits", "--batch-norm"], "--batch-norm and --dropout are of --net cnn"),
         (["--dataset", "digits", "--dropout", "0"], "--batch-norm and --dropout are of --net cnn"),
         (["--clip-norm", "1", "--clip-value", "1"], "expected one of them"),
+        (["--patience", "5", "--epochs", "5"], "--patience: expected fewer epochs than --epochs. Received: 5 and 5"),
+        (["--dataset", "bars.npz", "--augment", "flip"], "mirrored digits are no digits"),
         (["--clip-value", "-1"], "--clip-value: expected a number from 0"),
         (["--l2", "2"], "--l2: expected a number from 0 to 1"),
         (["--net", "digits", "--dataset", "colours.npz"], "--net digits: expected pictures of 28x28. Received: 32x32"),
@@ -137,6 +140,7 @@ def test_wrong_arguments(
     Path("file").write_text("")
     Path("taken/model.keras").mkdir(parents=True)
     coloured(Path("colours.npz"))
+    npz(Path("bars.npz"))
     coloured(Path("small.npz"), size=6)
     out = [] if "--out" in arguments else ["--out", "logs"]
     with pytest.raises(SystemExit) as caught:
@@ -208,6 +212,41 @@ def test_resume_and_a_new_start(train: ModuleType, cifar: tuple[Path, str], caps
         train.main([*options, "--resume", "--l2", "0.1"])
     assert "l2: 0.0, now 0.1" in capsys.readouterr().err
     assert (out / "history.csv").read_text() == before
+
+
+def test_a_checkpoint_that_does_not_know_an_option_is_of_its_default(tmp_path: Path):
+    model, path = nets.cnn((8, 8, 3), 3), tmp_path / "checkpoint.npz"
+    common = {"epochs": 1, "batch": 8, "learning_rate": 1e-3, "schedule": "constant", "warm_up": 0.0, "clip_norm": 0.0}
+    recipe = fitting.Recipe(**common, optimizer="adam", weight_decay=0.0, augment=(), validation_share=0.1, seed=0)
+    fitting.compile_model(model, recipe, 8, loss_scale=False)
+    fitting.save_checkpoint(path, model, {k: v for k, v in vars(recipe).items() if k != "patience"}, [])
+    assert fitting.load_checkpoint(path, model, vars(recipe)) == []
+    with pytest.raises(fitting.ResumeError, match="patience: 0, now 3"):
+        fitting.load_checkpoint(path, model, vars(recipe) | {"patience": 3})
+
+
+def test_a_new_start_leaves_nothing_of_the_earlier_one_but_its_model(train: ModuleType, tmp_path: Path):
+    for name in ("checkpoint.npz", "best.keras", "failures.csv", "model.keras", "tensorboard/events", "examples/a.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("earlier")
+    train.clear(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["model.keras"]
+
+
+def test_where_results_go(train: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    grey, colours = (sources.Images(*[np.zeros((1, *s), np.uint8), np.zeros(1)] * 2, ("a",), "x y/z.npz")
+                     for s in ((28, 28, 1), (32, 32, 3)))  # fmt: skip
+    assert train.folder_of(grey) == train.OUT
+    assert train.folder_of(colours) == train.OUT / "x_y_z"
+    monkeypatch.chdir(folder(tmp_path / "photos") / "low")
+    assert train.folder_of(sources.load("..", 32)) == train.OUT / "photos"
+
+
+def test_colours_of_28_x_28(train: ModuleType, tmp_path: Path):
+    file = coloured(tmp_path / "small.npz", size=28)
+    train.main(["--dataset", file, "--net", "digits", *TINY, "--out", str(tmp_path / "logs")])
+    model = keras.models.load_model(tmp_path / "logs" / "model.keras", compile=False)
+    assert (model.input_shape, model.output_shape) == ((None, 28, 28, 3), (None, 3))
 
 
 def test_l2_is_in_the_loss_and_what_is_clipped():

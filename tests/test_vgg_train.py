@@ -287,7 +287,7 @@ def test_resume_wants_the_same_data_and_a_whole_checkpoint(
     fitting.compile_model(model, plain, 48, loss_scale=False)
     damaged = tmp_path / "checkpoint.npz"
     damaged.write_bytes((trained / "checkpoint.npz").read_bytes()[:2000])
-    with pytest.raises(fitting.ResumeError, match=r"is damaged .* Remedy: --overwrite"):
+    with pytest.raises(fitting.ResumeError, match=r"is damaged .* Remedy: delete it, and train anew"):
         fitting.load_checkpoint(damaged, model, {})
     with pytest.raises(fitting.ResumeError, match=r"data: bars.npz \w+, now other"):
         fitting.load_checkpoint(trained / "checkpoint.npz", model, {"data": "other"})

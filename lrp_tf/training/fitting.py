@@ -141,16 +141,20 @@ def load_checkpoint(path: Path, model: keras.Model, settings: dict[str, Any]) ->
     except Exception as error:  # a damaged file surfaces as almost any type
         raise ResumeError(
             f"--resume: {path} is damaged ({type(error).__name__}: {' '.join(str(error).split())[:120]}). "
-            "Remedy: --overwrite"
+            "Remedy: delete it, and train anew"
         ) from error
     wanted = json.loads(json.dumps(settings))
-    if changed := [key for key in wanted if before.get(key) != wanted[key]]:
-        told = "; ".join(f"{key}: {before.get(key)}, now {wanted[key]}" for key in changed)
+    # What a checkpoint does not name did not exist when it was written, which is what its default does.
+    defaults = {field.name: field.default for field in dataclasses.fields(Recipe)}
+    earlier = {key: before.get(key, defaults.get(key)) for key in wanted}
+    if changed := [key for key in wanted if earlier[key] != wanted[key]]:
+        told = "; ".join(f"{key}: {earlier[key]}, now {wanted[key]}" for key in changed)
         raise ResumeError(f"--resume: expected the settings of the training in {path.parent}. Received others: {told}")
     variables = variables_of(model)
     if len(arrays) != len(variables):
         raise ResumeError(
-            f"--resume: {path} holds {len(arrays)} variables, expected {len(variables)}. Remedy: --overwrite"
+            f"--resume: {path} holds {len(arrays)} variables, expected {len(variables)}. Remedy: delete it, and train "
+            "anew"
         )
     for i, variable in enumerate(variables):
         variable.assign(arrays[f"v{i}"])

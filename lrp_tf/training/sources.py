@@ -212,7 +212,7 @@ def from_folder(folder: Path, size: int, seed: int) -> Images:
         x_train, y_train, x_test, y_test = x[kept], y[kept], x[held], y[held]
     # Names of folders need not be UTF-8, while those of classes go into pictures and into classes.txt.
     shown = tuple(os.fsencode(name).decode("utf-8", "backslashreplace") for name in names)
-    return Images(x_train, y_train, x_test, y_test, shown, folder.name, failures=tuple(failures))
+    return Images(x_train, y_train, x_test, y_test, shown, folder.resolve().name or "root", failures=tuple(failures))
 
 
 def class_folders(folder: Path) -> list[str]:

@@ -95,6 +95,8 @@ def run(arguments: argparse.Namespace) -> None:
     store = Store(arguments.out, study.settings(images.name), resume=arguments.resume, overwrite=arguments.overwrite)
     try:
         unreadable(store, images)
+        if (other := other_data(model, images)) is not None:
+            say(f"remark: the model was trained on {other}, these pictures are {images.name}")
         chosen = study.choose(store)
         right = float((study.undisturbed.predictions == study.labels).mean())
         say(f"{images.name}: {len(study.labels)} test images, {right:.1%} classified rightly; {len(chosen.all)} "
@@ -173,13 +175,25 @@ def trained(dataset: str, images: Images, arguments: argparse.Namespace) -> Path
 
 def check(model: keras.Model, images: Images) -> None:
     """Raise ValueError if the model takes other pictures, or has another number of classes."""
-    shapes = [tuple(tensor.shape[1:]) for tensor in (*model.inputs, *model.outputs)]
+    tensors = (*(getattr(model, "inputs", None) or ()), *(getattr(model, "outputs", None) or ()))
+    shapes = [tuple(tensor.shape[1:]) for tensor in tensors]
     wanted = [tuple(images.x_test.shape[1:]), (len(images.names),)]
-    if shapes != wanted:
+    single = len(images.names) == 2 and shapes == [wanted[0], (1,)]
+    if shapes != wanted and not single:
         raise ValueError(
             f"--model: expected a model from pictures {wanted[0]} to {wanted[1]} classes, as the data are. Received: "
-            f"{model.name} with {', '.join(map(str, shapes))}. Remedy: train.py --dataset with these data, or --size"
+            f"{model.name} with {', '.join(map(str, shapes)) or 'no fixed inputs'}. "
+            f"Remedy: train.py --dataset with these data, or --size"
         )
+
+
+def other_data(model: keras.Model, images: Images) -> str | None:
+    """The data that train.py trained the model on, if they have another name than these."""
+    import train
+
+    name = model.name.removesuffix(".npz")
+    own = f"{train.TRAINED_ON}{train.named(images)}".removesuffix(".npz")
+    return name.removeprefix(train.TRAINED_ON) if name.startswith(train.TRAINED_ON) and name != own else None
 
 
 def make_study(arguments: argparse.Namespace, model: keras.Model, images: Images) -> Study:

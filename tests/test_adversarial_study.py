@@ -203,51 +203,56 @@ def test_sheets_are_sorted_as_the_network_sees_the_image(finished):
     assert (finished / "sheets" / "overview_pgd.png").exists()
 
 
-@pytest.mark.parametrize("parts", [1, 3])
-def test_an_interrupted_study_goes_on_to_the_same_results(tmp_path, parts, finished_alone):
-    with pytest.raises(KeyboardInterrupt):
-        run(made(targets=(0, 2)), tmp_path / "out", stop_after=parts)
-    run(made(targets=(0, 2)), tmp_path / "out", resume=True)
-    assert content(tmp_path / "out") == content(finished_alone)
+@pytest.fixture(scope="module")
+def one() -> Study:
+    return made(targets=(0, 2))
 
 
 @pytest.fixture(scope="module")
-def finished_alone(tmp_path_factory) -> Path:
+def finished_alone(one, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("study") / "out"
-    run(made(targets=(0, 2)), folder)
+    run(one, folder)
     return folder
 
 
-def test_a_finished_study_is_not_computed_again(finished_alone, tmp_path):
+@pytest.mark.parametrize("parts", [1, 3])
+def test_an_interrupted_study_goes_on_to_the_same_results(one, finished_alone, tmp_path, parts):
+    with pytest.raises(KeyboardInterrupt):
+        run(one, tmp_path / "out", stop_after=parts)
+    assert not (tmp_path / "out" / "attacks.csv").exists()
+    run(one, tmp_path / "out", resume=True)
+    assert content(tmp_path / "out") == content(finished_alone)
+
+
+def test_a_finished_study_is_not_computed_again(one, finished_alone, monkeypatch):
     before = content(finished_alone)
-    one = made(targets=(0, 2))
-    one.network.logits = one.network.values = None  # neither is called
+    for name in ("logits", "values", "probabilities"):
+        monkeypatch.setattr(one.network, name, None)  # calling it would fail
     run(one, finished_alone, resume=True)
     assert content(finished_alone) == before
 
 
-@pytest.mark.parametrize(
-    ("changes", "differ"),
-    [({"seed": 1}, "seed: 0, now 1"), ({"per_target": 4}, "per_target"), ({"attacks": ("fgsm",)}, "attacks: 'pgd'")],
-)
-def test_another_study_is_not_resumed(finished_alone, changes, differ):
-    with pytest.raises(ValueError, match=f"holds a study with other settings.*{differ}"):
-        run(made(targets=(0, 2), **changes), finished_alone, resume=True)
+def test_another_study_is_not_resumed(finished_alone):
+    again = made(("fgsm",), targets=(0, 2), seed=1)
+    with pytest.raises(ValueError, match=r"other settings\. They differ in attacks: 'pgd' .*; seed: 0, now 1\. Remedy"):
+        run(again, finished_alone, resume=True)
 
 
-def test_another_model_or_other_data_are_not_resumed(finished_alone):
-    other = made(targets=(0, 2))
-    weights = other.network.model.get_weights()
+def test_another_model_or_other_data_are_not_resumed(one, finished_alone):
+    model, (pixels, labels) = quadrants(), pictures()
+    weights = model.get_weights()
     weights[-1][0] += 1e-4
-    other.network.model.set_weights(weights)
-    again = Study(other.network.model, *pictures(), other.attacks, {"epsilon": "epsilon"}, other.plan, batch_size=4)
-    with pytest.raises(ValueError, match=r"They differ in model: "):
-        Store(finished_alone, again.settings("quadrants"), resume=True)
-    pixels, labels = pictures()
+    model.set_weights(weights)
     pixels[7, 3, 3] ^= 1
-    again = Study(quadrants(), pixels, labels, other.attacks, {"epsilon": "epsilon"}, other.plan, batch_size=4)
-    with pytest.raises(ValueError, match=r"They differ in data: "):
+    again = Study(model, pixels, labels, one.attacks, {"epsilon": "epsilon"}, one.plan, batch_size=4)
+    with pytest.raises(ValueError, match=r"They differ in data: .*; model: "):
         Store(finished_alone, again.settings("quadrants"), resume=True)
+
+
+def test_shares_are_refused_before_anything_is_attacked():
+    for top in ((0.1, 0.1), (0.0,), (1.5,)):
+        with pytest.raises(ValueError, match="top expects shares"):
+            Ranking(top=top)
 
 
 class Stumbling:
@@ -309,7 +314,7 @@ def command(monkeypatch):
 
 def words(given, out, *more):
     return ["--dataset", given["data"], "--model", given["model"], "--attack", "pgd", "--per-target", "2",
-            "--composites", "epsilon", "--out", str(out), *more]  # fmt: skip
+            "--composites", "epsilon", "--top", "10", "--out", str(out), *more]  # fmt: skip
 
 
 def test_the_command(given, command, tmp_path, capsys):
@@ -355,6 +360,7 @@ def test_mistakes_are_one_line(given, command, tmp_path, capsys, more, message):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_an_interruption_names_the_option(given, command, tmp_path, capsys, monkeypatch):
     def interrupt(*args: object, **kwargs: object) -> None:
         raise KeyboardInterrupt
@@ -368,6 +374,7 @@ def test_an_interruption_names_the_option(given, command, tmp_path, capsys, monk
     command_again(words(given, tmp_path / "out", "--targets", "0", "--resume"))
 
 
+@pytest.mark.slow
 def test_weights_of_keras_2(command, tmp_path, capsys):
     """A whole model of Keras 2, BatchNormalization before ReLU, attacked and explained."""
     reference = Path(__file__).parent / "references" / "keras2.npz"
@@ -387,6 +394,7 @@ def test_weights_of_keras_2(command, tmp_path, capsys):
     assert len(table(tmp_path / "out" / "attacks.csv")) == 2
 
 
+@pytest.mark.slow
 def test_a_missing_model_is_trained_and_that_is_told(given, command, tmp_path, capsys, monkeypatch):
     import train
 

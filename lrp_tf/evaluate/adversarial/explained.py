@@ -38,6 +38,10 @@ class Ranking:
     top: tuple[float, ...] = ranking.TOP
     by: ranking.By = "pixel"
 
+    def __post_init__(self) -> None:
+        """Refuse shares that `ranking.shift` would refuse after hours of attacks."""
+        ranking.shift(np.eye(2), np.eye(2), top=self.top)
+
     def shift(self, before: np.ndarray, after: np.ndarray) -> list[ranking.Shift]:
         """Shifts by relevance, with the measures by absolute relevance beside theirs, named `absolute_…`."""
         signed = ranking.shift(before, after, top=self.top, by=self.by)
@@ -149,7 +153,8 @@ def _sets(
             else:
                 sets["noise_same_class"].add(calm, case.label, i)
         except ValueError as error:
-            failed.append(_row(row, "", "noise", "control") | {"reason": " ".join(str(error).split())})
+            reason = " ".join(str(error).split())
+            failed += [_row(row, "", kind, "control") | {"reason": reason} for kind in ("noise", "noise_same_class")]
         # The same image for every attack, so that attacks are compared under the same control.
         other = controls.partner(
             undisturbed.labels, undisturbed.predictions, case.target, seed=seed_of(seed, case, "other_image")

@@ -105,9 +105,14 @@ class Report:
                             [attack.name, composite, kind, i, len(each), *(round(float(v), 6) for v in values)]
                         )
                 if moved:
-                    path = self.store.folder / f"histogram_{attack.name}_{slug(composite)}.png"
+                    path = self.store.folder / f"histogram_{attack.name}_{self._file_name(composite)}.png"
                     plots.histogram(path, moved, title=f"{attack.name}, {composite}: how far components move")
         write_table(self.store.folder / "shifts.csv", columns, lines)
+
+    def _file_name(self, composite: str) -> str:
+        """The name of a composite in names of files: with its number where several would have one name."""
+        alike = [slug(name) for name in self.composites].count(slug(composite)) > 1
+        return f"{self.composites.index(composite)}_{slug(composite)}" if alike else slug(composite)
 
     # --- sheets ---
 

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from helpers import REPOSITORY
 from helpers.mnist_scripts import script
+from helpers.studies import content, pictures, quadrants, table
 from keras import layers as kl
-from test_adversarial_study import content, pictures, quadrants, table
 
 pytestmark = pytest.mark.slow
 SCRIPT = REPOSITORY / "mnist" / "adversarial.py"

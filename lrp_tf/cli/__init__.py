@@ -18,16 +18,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from lrp_tf.cli import comparing, options, text_options
+    from lrp_tf.cli import benchmark_options, comparing, options, text_options
 
-    return options.parser(text_options.COMMANDS | comparing.COMMANDS)
+    return options.parser(text_options.COMMANDS | comparing.COMMANDS | benchmark_options.COMMANDS)
 
 
 def _run(options: argparse.Namespace) -> int:
-    from lrp_tf.cli import commands, evaluate, grid, text
+    from lrp_tf.cli import benchmark, commands, evaluate, grid, text
 
     terminal.raise_interrupt()
-    return (commands.COMMANDS | text.COMMANDS | evaluate.COMMANDS | grid.COMMANDS)[options.command](options)
+    known = commands.COMMANDS | text.COMMANDS | evaluate.COMMANDS | grid.COMMANDS | benchmark.COMMANDS
+    return known[options.command](options)
 
 
 def guarded(

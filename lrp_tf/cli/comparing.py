@@ -11,7 +11,7 @@ from lrp_tf.cli import options
 from lrp_tf.cli.composite_option import NamedPreset, Written, composite
 
 # The modules that define these need TensorFlow; a test compares both.
-BASELINES = ("absolute", "sobel", "centre", "random")
+BASELINES = ("absolute", "sobel", "laplace", "centre", "random")
 
 
 def add_evaluate(parser: argparse.ArgumentParser) -> None:

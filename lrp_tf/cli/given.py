@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -278,9 +279,14 @@ def explainer_of(
     name, given = options.composite
     if options.zero_bias and given.get("zero_bias", True) is not True:
         raise LoadError(f"--zero-bias and --composite {options.composite} contradict one another. Expected one of them")
-    given = {key: rules.Relative(value) if isinstance(value, RelativeFactor) else value for key, value in given.items()}
+    given = relative_factors(given)
     zero_bias = {"zero_bias": True} if options.zero_bias else {}
     return Explainer(model, name, **chosen, **{**bounds, **given, **zero_bias})
+
+
+def relative_factors(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of a preset with the stabilisers that `relative(0.25)` on the command line means."""
+    return {key: rules.Relative(value) if isinstance(value, RelativeFactor) else value for key, value in given.items()}
 
 
 def explainers_of(

@@ -15,8 +15,11 @@ from lrp_tf.evaluate import (
     sanity,
     schedules,
     stability,
+    transport,
+    xaitris,
 )
 from lrp_tf.evaluate.adapters import quantus
+from lrp_tf.evaluate.benchmark import Benchmark, benchmark
 from lrp_tf.evaluate.case import Case
 from lrp_tf.evaluate.compare import compare
 from lrp_tf.evaluate.comparison import Comparison
@@ -31,6 +34,7 @@ from lrp_tf.evaluate.randomization import Randomization, randomization
 from lrp_tf.evaluate.similarity import similarity
 
 __all__ = [
+    "Benchmark",
     "Case",
     "Comparison",
     "Curve",
@@ -43,6 +47,7 @@ __all__ = [
     "UndefinedMetricWarning",
     "adversarial",
     "baselines",
+    "benchmark",
     "compare",
     "completeness",
     "complexity",
@@ -64,4 +69,6 @@ __all__ = [
     "schedules",
     "similarity",
     "stability",
+    "transport",
+    "xaitris",
 ]

@@ -34,8 +34,31 @@ class Absolute(_Baseline):
         return np.abs(protocol.inputs(x))
 
 
+class _Filtered(_Baseline):
+    """A filter of neighbours in each channel of each sample."""
+
+    channel_axis: int | None
+
+    def __call__(self, x: Array, target: Array, /) -> np.ndarray:
+        values = protocol.inputs(x)
+        axis = None if self.channel_axis is None else self.channel_axis % values.ndim
+        if values.ndim - (axis is not None) < 2:
+            name = type(self).__name__
+            raise ValueError(f"{name} expects positions beside one another, [B, ..., C]. Received: {values.shape}")
+        maps = values[..., None] if axis is None else np.moveaxis(values, axis, -1)
+        found = np.empty_like(maps)
+        for sample in range(len(maps)):
+            for channel in range(maps.shape[-1]):
+                found[sample, ..., channel] = self.filtered(maps[sample, ..., channel])
+        return found[..., 0] if axis is None else np.moveaxis(found, -1, axis)
+
+    def filtered(self, plane: np.ndarray) -> np.ndarray:
+        """One channel of one sample through the filter."""
+        raise NotImplementedError
+
+
 @dataclasses.dataclass(frozen=True)
-class Sobel(_Baseline):
+class Sobel(_Filtered):
     """Edges: the length of the Sobel gradient of each channel; for signals the derivative, for volumes in 3-D.
 
     Needs the extra `evaluate`.
@@ -49,20 +72,28 @@ class Sobel(_Baseline):
 
     channel_axis: int | None = -1
 
-    def __call__(self, x: Array, target: Array, /) -> np.ndarray:
-        values = protocol.inputs(x)
-        axis = None if self.channel_axis is None else self.channel_axis % values.ndim
-        if values.ndim - (axis is not None) < 2:
-            raise ValueError(f"Sobel expects positions beside one another, [B, ..., C]. Received: {values.shape}")
+    def filtered(self, plane: np.ndarray) -> np.ndarray:
         ndimage = optional("scipy.ndimage")
-        maps = values[..., None] if axis is None else np.moveaxis(values, axis, -1)
-        found = np.empty_like(maps)
-        for sample in range(len(maps)):
-            for channel in range(maps.shape[-1]):
-                found[sample, ..., channel] = ndimage.generic_gradient_magnitude(
-                    maps[sample, ..., channel], ndimage.sobel
-                )
-        return found[..., 0] if axis is None else np.moveaxis(found, -1, axis)
+        return ndimage.generic_gradient_magnitude(plane, ndimage.sobel)
+
+
+@dataclasses.dataclass(frozen=True)
+class Laplace(_Filtered):
+    """|Laplacian| of each channel: how a value differs from its neighbours.
+
+    Needs the extra `evaluate`.
+
+    Args:
+        channel_axis: of x [B, ...]; None if there is none.
+
+    Raises:
+        ValueError: features, which have no neighbours.
+    """
+
+    channel_axis: int | None = -1
+
+    def filtered(self, plane: np.ndarray) -> np.ndarray:
+        return np.abs(optional("scipy.ndimage").laplace(plane))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,6 +152,7 @@ def get(name: str, *, channel_axis: int | None = -1, seed: int = 0) -> Explain:
 _BASELINES: dict[str, Callable[[int | None, int], Explain]] = {
     "absolute": lambda channel_axis, seed: Absolute(),
     "sobel": lambda channel_axis, seed: Sobel(channel_axis),
+    "laplace": lambda channel_axis, seed: Laplace(channel_axis),
     "centre": lambda channel_axis, seed: Centre(channel_axis=channel_axis),
     "random": lambda channel_axis, seed: Random(seed),
 }

@@ -42,7 +42,8 @@ def compare(
     NaN, with its reason in `Comparison.failures`.
 
     Args:
-        explainers: name -> any explain(x, target), or the name of a baseline: "absolute", "sobel", "centre", "random".
+        explainers: name -> any explain(x, target), or the name of a baseline: "absolute", "sobel", "laplace",
+            "centre", "random".
         x: samples [n, ...]; or a stream, such as a `tf.data.Dataset`, of batches, or of tuples that begin with them.
         target: the classes to explain, one for all or [n]; a function of a batch as the stream gave it, such as
             `lambda element: element[1]`; None: the predicted ones.

@@ -60,8 +60,12 @@ def masks_of(
     return masks
 
 
-def _flat(case: Case, part: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Relevance [B, P] by its part, mask [B, P], and where there are an object and any relevance, bool [B]."""
+def by_position(case: Case, part: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Relevance [B, P] by its part, mask [B, P], and where there are an object and any relevance, bool [B].
+
+    Raises:
+        ValueError: an unknown part.
+    """
     assert case.masks is not None  # as Metric checked
     relevance, mask = _part(case.positions, part).reshape(len(case), -1), case.masks.reshape(len(case), -1)
     return relevance, mask, mask.any(axis=1) & (relevance != 0).any(axis=1)
@@ -108,7 +112,7 @@ def pointing_game(case: Case, *, part: str = "positive", tolerance: int = 0, wei
         tolerance: positions around the object that count as hits too (15 pixels in the paper).
         weighted: a hit counts 1 less the object's share of the picture.
     """
-    relevance, mask, defined = _flat(case, part)
+    relevance, mask, defined = by_position(case, part)
     assert case.masks is not None  # as Metric checked
     near = case.masks
     if tolerance:
@@ -126,7 +130,7 @@ def relevance_mass(case: Case, *, part: str = "positive", weighted: bool = False
         part: of the relevance of a position: "positive", "absolute" or "signed".
         weighted: divided by the object's share of the picture, so that a map of one value gets 1.
     """
-    relevance, mask, defined = _flat(case, part)
+    relevance, mask, defined = by_position(case, part)
     share = _divide((relevance * mask).sum(axis=1), relevance.sum(axis=1), defined)
     return _divide(share, mask.mean(axis=1), defined) if weighted else share
 
@@ -153,7 +157,7 @@ def relevance_rank(case: Case, *, part: str = "positive", weighted: bool = False
             by their mean, those without positive relevance among them.
         weighted: divided by the object's share of the picture, so that a map of one value gets 1.
     """
-    relevance, mask, defined = _flat(case, part)
+    relevance, mask, defined = by_position(case, part)
     share = np.where(defined, _share_of_top(relevance, mask, mask.sum(axis=1)), np.nan)
     return _divide(share, mask.mean(axis=1), defined) if weighted else share
 
@@ -169,7 +173,7 @@ def top_k_intersection(
         part: of the relevance of a position: "positive", "absolute" or "signed".
         weighted: divided by the object's share of the picture (the paper's concept influence).
     """
-    relevance, mask, defined = _flat(case, part)
+    relevance, mask, defined = by_position(case, part)
     count = max(1, round(k * mask.shape[1])) if isinstance(k, float) and k > 0 else k
     if not 1 <= count <= mask.shape[1]:
         raise ValueError(f"k expects 1 to {mask.shape[1]} positions, or a share of them from 0.0 to 1.0. Received: {k}")
@@ -186,7 +190,7 @@ def localisation_auc(case: Case, *, part: str = "positive") -> np.ndarray:
     Args:
         part: of the relevance of a position: "positive", "absolute" or "signed".
     """
-    relevance, mask, defined = _flat(case, part)
+    relevance, mask, defined = by_position(case, part)
     ranks = optional("scipy.stats").rankdata(relevance, axis=1)
     on, off = mask.sum(axis=1), (~mask).sum(axis=1)
     return _divide((ranks * mask).sum(axis=1) - on * (on + 1) / 2, (on * off).astype(float), defined)

@@ -32,6 +32,29 @@ class Failure(NamedTuple):
     reason: str
 
 
+def begun(folder: str | os.PathLike, settings: Mapping[str, object], what: str = "comparison") -> Path:
+    """A folder of results that a run can be resumed from, with its settings in a file; made if it is not there.
+
+    Args:
+        what: the folder holds, for messages.
+
+    Raises:
+        ValueError: the folder holds results with other settings, or other files; it is a file.
+    """
+    folder = Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"resume expects a folder. Received: {folder}, which is a file")
+    folder.mkdir(parents=True, exist_ok=True)
+    path, wanted = folder / SETTINGS, json.loads(json.dumps(settings))
+    if path.exists():
+        compare(read(path), wanted, folder, what)
+    elif any(name[0] != "." for name in os.listdir(folder)):
+        raise ValueError(f"resume expects a folder of its own. Received: {folder}, which holds other files")
+    else:
+        write(path, wanted)
+    return folder
+
+
 class Record:
     """A folder with a file of settings and one for each batch, which is renamed into place after each explainer.
 
@@ -44,19 +67,9 @@ class Record:
     """
 
     def __init__(self, folder: str | os.PathLike | None, settings: Mapping[str, object]) -> None:
-        self.folder = None if folder is None else Path(folder)
+        self.folder = None if folder is None else begun(folder, settings)
         if self.folder is None:
             return
-        if self.folder.exists() and not self.folder.is_dir():
-            raise ValueError(f"resume expects a folder. Received: {self.folder}, which is a file")
-        self.folder.mkdir(parents=True, exist_ok=True)
-        path, wanted = self.folder / SETTINGS, json.loads(json.dumps(settings))
-        if path.exists():
-            compare(_read(path), wanted, self.folder)
-        elif any(name[0] != "." for name in os.listdir(self.folder)):
-            raise ValueError(f"resume expects a folder of its own. Received: {self.folder}, which holds other files")
-        else:
-            _write(path, wanted)
         self.new = not any(self.folder.glob("batch-*.json"))
 
     def forget(self) -> None:
@@ -74,7 +87,7 @@ class Record:
         path = None if self.folder is None else self.folder / f"batch-{number:06d}.json"
         known: dict[str, Any] = {"digest": digest, "size": size, "methods": {}}
         if path is not None and path.exists():
-            earlier = _read(path)
+            earlier = read(path)
             if (earlier["digest"], earlier["size"]) != (digest, size):
                 raise ValueError(
                     f"resume: the samples of batch {number} differ from those of the earlier run in {self.folder}. "
@@ -114,15 +127,21 @@ class RecordedBatch:
         named = dict(zip(metrics, values.tolist(), strict=True))
         self.known["methods"][method] = {"values": named, "failures": [list(row) for row in failures]}
         if self.path is not None:
-            _write(self.path, self.known)
+            write(self.path, self.known)
 
 
-def _write(path: Path, content: object) -> None:
+def write(path: Path, content: object) -> None:
+    """Write JSON; the file appears whole or not at all."""
     text = json.dumps(content)  # numbers are written so that they are read bit for bit
     atomic(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
-def _read(path: Path) -> Any:
+def read(path: Path) -> Any:
+    """Read what `write` wrote.
+
+    Raises:
+        ValueError: the file holds no JSON.
+    """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:

@@ -56,7 +56,7 @@ def moved(rng: np.random.Generator, label: np.ndarray, size: int) -> Signals:
 
 
 def exclusive(rng: np.random.Generator, label: np.ndarray, size: int) -> Signals:
-    """Both tetrominoes, added or subtracted: alike for class 0, one of each for class 1. Each pixel alone tells nothing.
+    """Both tetrominoes, added or subtracted: alike for class 0, one of each for class 1. A pixel alone tells nothing.
 
     For each class both of its cases are equally frequent, up to one sample.
     """
@@ -79,7 +79,7 @@ def _both(size: int) -> np.ndarray:
 
 
 def _everywhere(both: np.ndarray, count: int) -> np.ndarray:
-    return np.repeat((both >= _FAINT).any(axis=0)[None], count, axis=0)
+    return np.repeat(np.any(both >= _FAINT, axis=0, keepdims=True), count, axis=0)
 
 
 def _blurred(signal: np.ndarray, cell: int) -> np.ndarray:

@@ -1,0 +1,52 @@
+"""The options of `lrp-tf benchmark`; needs no TensorFlow."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from lrp_tf.cli import options
+from lrp_tf.cli.comparing import composite_list
+
+# The modules that define these need TensorFlow; a test compares both.
+PROBLEMS = ("linear", "multiplicative", "rigid", "xor")
+BACKGROUNDS = ("white", "correlated", "image")
+NETS = ("mlp", "cnn")
+CONTRASTS = ("none", "softmax")
+INPUTS = ("signed", "unsigned", "standardized")
+
+
+def add_benchmark(parser: argparse.ArgumentParser) -> None:
+    """The options of `lrp-tf benchmark`."""
+    for name, known, words in (
+        ("problems", PROBLEMS, "what tells the classes apart"),
+        ("backgrounds", BACKGROUNDS, "what the signal is mixed with"),
+        ("nets", NETS, "that are trained and explained"),
+    ):
+        parser.add_argument(f"--{name}", nargs="+", choices=known, default=list(known),
+                            help=f"{words}; default: all")  # fmt: skip
+    parser.add_argument("--size", type=int, choices=(8, 64), default=8, help="of the pictures; default: 8")
+    parser.add_argument("--inputs", choices=INPUTS, default="signed",
+                        help="pixels from -1 to 1, 0 to 1, or of mean 0 and variance 1; default: signed")  # fmt: skip
+    parser.add_argument("--methods", type=composite_list, action="extend", metavar="NAME[:OPTION=VALUE,...],...",
+                        help="presets, with options, composites in a text or .toml file, classes of lrp_tf.gradients, "
+                        "absolute, sobel, laplace, centre, random; --methods list prints all; may be repeated; "
+                        "default: all")  # fmt: skip
+    parser.add_argument("--contrast", nargs="+", choices=CONTRASTS, default=["none"],
+                        help="explain the class, or the class against the other one; both compares both")  # fmt: skip
+    parser.add_argument("--seeds", type=int, default=5, metavar="N", help="each its own samples and nets; default: 5")
+    parser.add_argument("--samples", type=int, default=200, metavar="N", help="explained of each net; default: 200")
+    parser.add_argument("--training", type=int, metavar="N",
+                        help="samples of each problem, most of them to train on; default: the paper's, 10,000 or "
+                        "40,000")  # fmt: skip
+    parser.add_argument("--epochs", type=int, metavar="N", help="of training, at most; default: 60")
+    parser.add_argument("--out", type=Path, default=Path("benchmark"), metavar="DIR", help="default: %(default)s")
+    earlier = parser.add_mutually_exclusive_group()
+    earlier.add_argument("--resume", action="store_true", help="skip nets that an earlier run with --out finished")
+    earlier.add_argument("--overwrite", action="store_true", help="begin an earlier run anew")
+    options.add_imports(parser)
+
+
+COMMANDS: dict[str, options.Command] = {
+    "benchmark": (add_benchmark, "how well methods find evidence that is known: small nets trained on XAI-TRIS")
+}

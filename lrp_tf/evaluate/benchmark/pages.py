@@ -1,0 +1,167 @@
+"""A benchmark as Markdown and CSV."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from lrp_tf.atomic import atomic
+from lrp_tf.evaluate.benchmark.methods import BASELINES
+from lrp_tf.evaluate.benchmark.nets import LEARNT
+from lrp_tf.evaluate.tables import write_csv
+
+if TYPE_CHECKING:
+    from lrp_tf.evaluate.benchmark.summary import Benchmark
+
+_WORDS = {
+    "precision": "of the k pixels with the largest |R| the share that is evidence, which has k pixels",
+    "mass": "the share of |R| that lies on evidence",
+    "emd": "1 - d / D, d the way that |R| has to move to lie evenly on the evidence, D the picture's diagonal",
+    "precision R+": "as precision, by R: pixels that speak for the class",
+    "mass R+": "the share of positive R that lies on evidence",
+}
+
+
+def markdown(found: Benchmark) -> str:
+    """All tables; see `Benchmark.markdown`."""
+    parts = [f"# XAI-TRIS, {found.size} x {found.size}, {found.inputs} inputs", _nets(found)]
+    for net in found.nets:
+        for metric in found.metrics:
+            parts += [f"## {metric}, {net}", _table(found, net, metric)]
+        parts += _notes(found, net)
+    return "\n\n".join(parts) + "\n"
+
+
+def _nets(found: Benchmark) -> str:
+    """Accuracy of all nets: mean and least over the seeds, and how many of them reach the threshold."""
+    columns = ["problem", "background", "alpha", "evidence", *found.nets]
+    rows = []
+    for problem, background in found.problems:
+        cells = [found.of(net, problem, background) for net in found.nets]
+        row = [problem, background, f"{cells[0][0].alpha:g}", f"{np.mean([c.chance for c in cells[0]]):.3f}"]
+        for of_net in cells:
+            right = [cell.accuracy for cell in of_net]
+            row.append(f"{np.mean(right):.3f} ({min(right):.3f}) {sum(c.learnt for c in of_net)}/{len(of_net)}")
+        rows.append(row)
+    words = (
+        f"Accuracy on test samples: mean over the seeds (the least one), and how many nets reach {LEARNT:g}. Nets that "
+        "do not are measured all the same; † marks means over such. evidence: its share of the pixels, which is what "
+        "random maps find by precision and mass."
+    )
+    return f"## Nets\n\n{words}\n\n{_grid(columns, rows)}"
+
+
+class _Line(NamedTuple):
+    method: str
+    means: np.ndarray
+    texts: list[str]
+
+
+def _table(found: Benchmark, net: str, metric: str) -> str:
+    """Methods × problems, the best mean over all of them first; methods that share maps in one row."""
+    sharing = _sharing(found, net)
+    lines = []
+    for method, others in sharing.items():
+        rows = [found.row(net, *where, metric, method) for where in found.problems]
+        texts = [_cell(row.mean, row.high, row.seeds > row.learnt) for row in rows]
+        lines.append(_Line(" = ".join([method, *others]), np.array([row.mean for row in rows]), texts))
+    order = sorted(lines, key=lambda line: -_mean(line.means))
+    best = np.array([_largest([line.means[k] for line in lines]) for k in range(len(found.problems))])
+    ignorant = [line.means for line in lines if line.method in BASELINES]
+    bar = np.array([_largest([means[k] for means in ignorant]) for k in range(len(found.problems))])
+    columns = ["method", *(f"{problem} {background}" for problem, background in found.problems), "mean", "loses to"]
+    body = []
+    for line in order:
+        cells = [
+            f"**{text}**" if mean == top else text for text, mean, top in zip(line.texts, line.means, best, strict=True)
+        ]
+        lost = "" if line.method in BASELINES or not ignorant else str(int((line.means < bar).sum()))
+        body.append([line.method, *cells, _number(_mean(line.means)), lost])
+    words = _WORDS.get(metric, "")
+    told = f"{words}. " if words else ""
+    text = (
+        f"{told}Mean ± half of the {found.confidence:.0%} interval over the seeds; bold: the best of the column. loses "
+        f"to: in how many columns the best of {', '.join(BASELINES)} is above."
+    )
+    return f"{text[0].upper()}{text[1:]}\n\n{_grid(columns, body)}"
+
+
+def _sharing(found: Benchmark, net: str) -> dict[str, list[str]]:
+    """Methods with maps of their own -> those that share them."""
+    cell = next(cell for cell in found.cells if cell.place.net == net)
+    known: dict[str, list[str]] = {
+        method: [] for method in found.methods if method not in cell.same and method not in cell.refused
+    }
+    for method, other in cell.same.items():
+        known[other].append(method)
+    return known
+
+
+def _notes(found: Benchmark, net: str) -> list[str]:
+    """What does not apply, what is not defined, what failed."""
+    cells = [cell for cell in found.cells if cell.place.net == net]
+    lines = [f"{method} does not apply to {net}: {reason}" for method, reason in cells[0].refused.items()]
+    counted: dict[tuple[str, str], int] = {}
+    for cell in cells:
+        for method, by_metric in cell.undefined.items():
+            for metric, count in by_metric.items():
+                counted[method, metric] = counted.get((method, metric), 0) + count
+    whole = sum(cell.explained for cell in cells)
+    lines += [f"{method} has no {metric} for {n} of {whole} samples ({net})" for (method, metric), n in counted.items()]
+    lines += [f"{cell.place}: {failure}" for cell in cells for failure in cell.failures]
+    return ["\n".join(f"- {line}" for line in lines)] if lines else []
+
+
+def _cell(mean: float, high: float, unlearnt: bool) -> str:
+    if math.isnan(mean):
+        return "–"
+    half = "" if math.isnan(high) else f" ±{high - mean:.3f}".replace("±0.", "±.")
+    return f"{_number(mean)}{half}{'†' if unlearnt else ''}"
+
+
+def _number(value: float) -> str:
+    return "–" if math.isnan(value) else f"{value:.3f}"
+
+
+def _mean(values: np.ndarray) -> float:
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if len(known) else math.nan
+
+
+def _largest(values: Iterable[float]) -> float:
+    known = [value for value in values if not math.isnan(value)]
+    return max(known) if known else math.nan
+
+
+def _grid(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}"]
+    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])
+
+
+def write(folder: Path, found: Benchmark) -> None:
+    """table.md, summary.csv, seeds.csv and nets.csv."""
+    text = markdown(found)
+    atomic(folder / "table.md", lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    if found.rows:
+        write_csv(folder / "summary.csv", found.rows[0]._fields, found.rows)
+    nets = ("net", "problem", "background", "seed", "alpha", "evidence", "accuracy", "epochs", "seconds", "explained")
+    write_csv(folder / "nets.csv", nets, [
+        (c.place.net, c.place.problem, c.place.background, c.place.seed, c.alpha, c.chance, c.accuracy, c.epochs,
+         c.seconds, c.explained) for c in found.cells])  # fmt: skip
+    seeds = ("net", "problem", "background", "seed", "accuracy", "metric", "method", "value", "undefined", "note")
+    write_csv(folder / "seeds.csv", seeds, list(_seeds(found)))
+
+
+def _seeds(found: Benchmark) -> Iterable[tuple]:
+    for cell in found.cells:
+        place = cell.place
+        where = place.net, place.problem, place.background, place.seed, cell.accuracy
+        for metric in found.metrics:
+            for method in found.methods:
+                note = cell.same.get(method) or cell.refused.get(method, "")
+                missing = cell.undefined.get(cell.same.get(method, method), {}).get(metric, 0)
+                yield *where, metric, method, cell.of(method, metric), missing, note

@@ -1,0 +1,208 @@
+"""`benchmark`: nets trained on problems whose evidence is known, and how well each method finds it."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from lrp_tf import __version__
+from lrp_tf.engine import streams
+from lrp_tf.evaluate import xaitris
+from lrp_tf.evaluate.benchmark.cells import Cell, Place, Store
+from lrp_tf.evaluate.benchmark.methods import CONTRASTS, Methods, Wanted, contrasted, listed
+from lrp_tf.evaluate.benchmark.nets import NETS, Trainer
+from lrp_tf.evaluate.benchmark.summary import Benchmark
+from lrp_tf.evaluate.compare import compare
+from lrp_tf.evaluate.fingerprints import described
+from lrp_tf.evaluate.metric import Metric, get
+from lrp_tf.evaluate.predictors import Predictor
+
+Told = Callable[[Cell, int, int], object]
+_EMD_SIDE = 16  # larger pictures are pooled to so many blocks a side: exact distances take minutes there
+
+
+def metrics_of(size: int) -> dict[str, Metric]:
+    """What a benchmark measures by default, under short names: of |R|, and of positive relevance alone (R+)."""
+    block = max(1, size // _EMD_SIDE)
+    return {
+        "precision": get("relevance_rank", part="absolute"),
+        "mass": get("relevance_mass", part="absolute"),
+        "emd": get("earth_movers_distance", part="absolute", block=block),
+        "precision R+": get("relevance_rank", part="positive"),
+        "mass R+": get("relevance_mass", part="positive"),
+    }
+
+
+def benchmark(
+    problems: Sequence[str] = xaitris.PROBLEMS,
+    backgrounds: Sequence[str] = xaitris.BACKGROUNDS,
+    *,
+    size: int = 8,
+    nets: Sequence[str] = ("mlp", "cnn"),
+    seeds: int = 5,
+    samples: int = 200,
+    methods: Sequence[str] | Mapping[str, Wanted] | None = None,
+    inputs: str = "signed",
+    contrast: Sequence[str] = ("none",),
+    training: int | None = None,
+    epochs: int | None = None,
+    resume: str | os.PathLike | None = None,
+    progress: Told | None = None,
+) -> Benchmark:
+    """Train nets on problems whose evidence is known, and measure how well methods find it.
+
+        found = evaluate.benchmark(["xor"], ["white"], nets=["mlp"], seeds=2, methods=["epsilon", "sobel"])
+        print(found)
+
+    Explained are test samples that the net gets right, for their true class. Intervals are those of Student's t over
+    the seeds: each seed has its own samples and its own net.
+
+    Args:
+        problems, backgrounds, size, inputs: of XAI-TRIS, see `xaitris.generate`.
+        nets: "mlp", "cnn".
+        seeds: how many, from 0 on.
+        samples: at most this many are explained of each net.
+        methods: names of presets, of gradients and of baselines; or a dict of name -> name, composite, or function that
+            makes an explainer of a model; None: all of them.
+        contrast: "none", "softmax" or both: whether the class is explained, or the class against the other one, by all
+            methods that know the model.
+        training: samples in all, see `xaitris.generate`; None: the paper's number. epochs: at most; None: 60.
+        resume: a folder that keeps finished nets: a run that was killed continues there. Other settings are refused.
+        progress: called after each net, with its cell, the number of finished ones, and that of all.
+
+    Raises:
+        ValueError: unknown names; no seed or no sample; settings that `resume` does not share.
+    """
+    wanted = listed(methods)
+    for what, given, known in (("problems", problems, xaitris.PROBLEMS), ("nets", nets, tuple(NETS)),
+                               ("backgrounds", backgrounds, xaitris.BACKGROUNDS),
+                               ("contrast", contrast, CONTRASTS)):  # fmt: skip
+        if isinstance(given, str) or not given or set(given) - set(known) or len(set(given)) < len(given):
+            raise ValueError(f"{what} expects some of {list(known)}, each once. Received: {given!r}")
+    for what, count in (("seeds", seeds), ("samples", samples)):
+        if streams.checked_size(count, what) is None:
+            raise ValueError(f"{what} expects a positive number. Received: None")
+    plan = _Plan(size, inputs, tuple(contrast), samples, training, epochs, wanted, metrics_of(size))
+    store = Store(None if resume is None else Path(resume), plan.settings())
+    every = itertools.product(range(seeds), backgrounds, problems, nets)
+    places = [Place(problem, background, net, seed) for seed, background, problem, net in every]
+    cells = []
+    for cell in _measured(plan, store, places):
+        cells.append(cell)
+        if progress is not None:
+            progress(cell, len(cells), len(places))
+    return Benchmark(tuple(cells), tuple(contrasted(wanted, plan.contrast)), plan.metrics, size, inputs)
+
+
+class _Plan(NamedTuple):
+    """What is the same for all cells."""
+
+    size: int
+    inputs: str
+    contrast: tuple[str, ...]
+    samples: int
+    training: int | None
+    epochs: int | None
+    wanted: dict[str, Wanted]
+    metrics: dict[str, Metric]
+
+    def settings(self) -> dict[str, object]:
+        named = {"size": self.size, "inputs": self.inputs, "samples": self.samples, "training": self.training}
+        return {
+            "version": __version__,
+            **named,
+            "epochs": self.epochs,
+            "contrast": sorted(self.contrast),
+            "methods": {name: one if isinstance(one, str) else described(one) for name, one in self.wanted.items()},
+            "metrics": {name: described(metric) for name, metric in self.metrics.items()},
+        }
+
+
+def _measured(plan: _Plan, store: Store, places: Sequence[Place]) -> Iterator[Cell]:
+    """All cells, those that are known already among them."""
+    benches: dict[str, _Bench] = {}
+    for place in places:
+        cell = store.find(place)
+        if cell is None:
+            if place.net not in benches:
+                benches[place.net] = _Bench(place.net, plan)
+            cell = benches[place.net].cell(place)
+            store.keep(cell)
+        yield cell
+
+
+class _Bench:
+    """A model, what trains and what explains it: compiled once, for the weights of all cells of its kind."""
+
+    def __init__(self, net: str, plan: _Plan) -> None:
+        self.plan = plan
+        self.trainer = Trainer(net, plan.size)
+        self.predict = Predictor(self.trainer.model, batch_size=plan.samples)
+        self.methods: Methods | None = None
+        self.bounds: tuple[float, float] | None = None
+
+    def cell(self, place: Place) -> Cell:
+        """Train on the problem of a place and judge all methods."""
+        plan, trainer = self.plan, self.trainer
+        problem = xaitris.generate(
+            place.problem, place.background, plan.size, samples=plan.training, inputs=plan.inputs, seed=place.seed
+        )
+        fitted = trainer.fit(problem, place.seed, **({} if plan.epochs is None else {"epochs": plan.epochs}))
+        if self.methods is None or self.bounds != (problem.low, problem.high):
+            self.bounds = problem.low, problem.high
+            self.methods = Methods.of(
+                trainer.model, plan.wanted, contrast=plan.contrast, low=problem.low, high=problem.high
+            )
+        _, classes = trainer.judge(problem.test)
+        rows = np.flatnonzero(classes == problem.test.label)[: plan.samples]
+        values, undefined, failures = self._judged(problem, rows)
+        return Cell(
+            place,
+            problem.alpha,
+            float(problem.test.masks.mean()),
+            fitted.accuracy,
+            fitted.epochs,
+            fitted.seconds,
+            len(rows),
+            values,
+            undefined,
+            self.methods.same,
+            self.methods.refused,
+            failures,
+        )
+
+    def _judged(
+        self, problem: xaitris.Problem, rows: np.ndarray
+    ) -> tuple[dict[str, dict[str, float | None]], dict[str, dict[str, int]], list[str]]:
+        """Values and undefined ones by method and metric; reasons of failures."""
+        assert self.methods is not None
+        if not len(rows):
+            return {}, {}, ["the net gets no test sample right"]
+        test = problem.test
+        found = compare(
+            self.methods.explain,
+            test.x[rows],
+            test.label[rows],
+            predict=self.predict,
+            model=self.trainer.model,
+            metrics=self.plan.metrics,
+            masks=test.masks[rows],
+            batch_size=self.plan.samples,
+        )
+        values: dict[str, dict[str, float | None]] = {}
+        undefined: dict[str, dict[str, int]] = {}
+        for name, table in zip(found.methods, found.values, strict=True):
+            lacking = np.isnan(table).sum(axis=1)
+            means = [math.nan if missing == len(rows) else float(np.nanmean(row))
+                     for row, missing in zip(table, lacking, strict=True)]  # fmt: skip
+            values[name] = {m: None if math.isnan(v) else v for m, v in zip(self.plan.metrics, means, strict=True)}
+            undefined[name] = {m: int(n) for m, n in zip(self.plan.metrics, lacking, strict=True) if n}
+        reasons = Counter(f"{failure.method or 'all methods'}: {failure.reason}" for failure in found.failures)
+        return values, undefined, [f"{reason} ({count} of {len(rows)} samples)" for reason, count in reasons.items()]

@@ -16,7 +16,7 @@ from lrp_tf.evaluate.xaitris import Problem, Samples
 
 LEARNT = 0.8  # of test samples right: what the paper asks of a net
 _BATCH = 128
-_EPOCHS, _PATIENCE = 60, 10
+_EPOCHS, _PATIENCE = {"mlp": 150, "cnn": 60}, {"mlp": 30, "cnn": 10}  # dense layers learn moved signals late
 _RATE = {"mlp": 0.002, "cnn": 0.003}
 
 
@@ -62,8 +62,8 @@ class Fitted:
 class Trainer:
     """Trains nets of one kind, one after another, in the same model: whatever is compiled for it serves all of them.
 
-        trainer = Trainer("cnn", size=8)
-        fitted = trainer.fit(problem, seed=0)    # trainer.model has learnt the problem
+        trainer = Trainer("mlp", size=8)
+        fitted = trainer.fit(evaluate.xaitris.generate("xor"), seed=0)    # trainer.model has learnt it
 
     Args:
         kind: a key of `NETS`. size: of the pictures.
@@ -114,10 +114,12 @@ class Trainer:
         for variable, value in zip(self._optimizer.variables, self._fresh, strict=True):
             variable.assign(value)
 
-    def fit(self, problem: Problem, seed: int, *, epochs: int = _EPOCHS) -> Fitted:
+    def fit(self, problem: Problem, seed: int, *, epochs: int | None = None) -> Fitted:
         """Train anew; the model then has the weights with the least loss on the validation samples.
 
-        Training ends after `epochs`, or once the loss has not fallen for ten.
+        Args:
+            epochs: at most; None: 150 of an MLP, 60 of a CNN. Training ends earlier once the loss has not fallen for 30 or
+                10 epochs.
         """
         began = time.perf_counter()
         self.begin(seed)
@@ -125,13 +127,13 @@ class Trainer:
         x, label, count = tf.constant(problem.train.x), tf.constant(problem.train.label), len(problem.train)
         batch = min(_BATCH, count)
         least, kept, chosen = math.inf, self.model.get_weights(), 0
-        for epoch in range(1, epochs + 1):
+        for epoch in range(1, (epochs or _EPOCHS[self.kind]) + 1):
             order = rng.permutation(count)[: count // batch * batch].reshape(-1, batch)
             self._epoch(x, label, tf.constant(order))
             loss, _ = self.judge(problem.validation)
             if loss < least:
                 least, kept, chosen = loss, self.model.get_weights(), epoch
-            if epoch - chosen >= _PATIENCE:
+            if epoch - chosen >= _PATIENCE[self.kind]:
                 break
         self.model.set_weights(kept)
         _, classes = self.judge(problem.test)

@@ -5,17 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from lrp_tf.atomic import atomic
 from lrp_tf.evaluate.benchmark.methods import BASELINES
 from lrp_tf.evaluate.benchmark.nets import LEARNT
+from lrp_tf.evaluate.benchmark.results import Results
 from lrp_tf.evaluate.tables import write_csv
-
-if TYPE_CHECKING:
-    from lrp_tf.evaluate.benchmark.summary import Benchmark
 
 _WORDS = {
     "precision": "of the k pixels with the largest |R| the share that is evidence, which has k pixels",
@@ -26,7 +24,7 @@ _WORDS = {
 }
 
 
-def markdown(found: Benchmark) -> str:
+def markdown(found: Results) -> str:
     """All tables; see `Benchmark.markdown`."""
     parts = [f"# XAI-TRIS, {found.size} x {found.size}, {found.inputs} inputs", _nets(found)]
     for net in found.nets:
@@ -36,7 +34,7 @@ def markdown(found: Benchmark) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _nets(found: Benchmark) -> str:
+def _nets(found: Results) -> str:
     """Accuracy of all nets: mean and least over the seeds, and how many of them reach the threshold."""
     columns = ["problem", "background", "alpha", "evidence", *found.nets]
     rows = []
@@ -61,7 +59,7 @@ class _Line(NamedTuple):
     texts: list[str]
 
 
-def _table(found: Benchmark, net: str, metric: str) -> str:
+def _table(found: Results, net: str, metric: str) -> str:
     """Methods × problems, the best mean over all of them first; methods that share maps in one row."""
     sharing = _sharing(found, net)
     lines = []
@@ -90,7 +88,7 @@ def _table(found: Benchmark, net: str, metric: str) -> str:
     return f"{text[0].upper()}{text[1:]}\n\n{_grid(columns, body)}"
 
 
-def _sharing(found: Benchmark, net: str) -> dict[str, list[str]]:
+def _sharing(found: Results, net: str) -> dict[str, list[str]]:
     """Methods with maps of their own -> those that share them."""
     cell = next(cell for cell in found.cells if cell.place.net == net)
     known: dict[str, list[str]] = {
@@ -101,7 +99,7 @@ def _sharing(found: Benchmark, net: str) -> dict[str, list[str]]:
     return known
 
 
-def _notes(found: Benchmark, net: str) -> list[str]:
+def _notes(found: Results, net: str) -> list[str]:
     """What does not apply, what is not defined, what failed."""
     cells = [cell for cell in found.cells if cell.place.net == net]
     lines = [f"{method} does not apply to {net}: {reason}" for method, reason in cells[0].refused.items()]
@@ -142,7 +140,7 @@ def _grid(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])
 
 
-def write(folder: Path, found: Benchmark) -> None:
+def write(folder: Path, found: Results) -> None:
     """table.md, summary.csv, seeds.csv and nets.csv."""
     text = markdown(found)
     atomic(folder / "table.md", lambda temporary: temporary.write_text(text, encoding="utf-8"))
@@ -156,7 +154,7 @@ def write(folder: Path, found: Benchmark) -> None:
     write_csv(folder / "seeds.csv", seeds, list(_seeds(found)))
 
 
-def _seeds(found: Benchmark) -> Iterable[tuple]:
+def _seeds(found: Results) -> Iterable[tuple]:
     for cell in found.cells:
         place = cell.place
         where = place.net, place.problem, place.background, place.seed, cell.accuracy

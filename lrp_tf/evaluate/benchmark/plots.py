@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lrp_tf.evaluate.benchmark.methods import BASELINES
+from lrp_tf.evaluate.benchmark.results import Results
 from lrp_tf.heatmap.files import require_format, write_figure
 from lrp_tf.heatmap.texts import TEXT_STYLE
-
-if TYPE_CHECKING:
-    from lrp_tf.evaluate.benchmark.summary import Benchmark
 
 _COLOURS = ("#1f4e79", "#c0392b", "#16a085", "#8e44ad")
 _DPI = 120
 
 
-def dots(path: str | os.PathLike, found: Benchmark, metric: str) -> Path:
+def dots(path: str | os.PathLike, found: Results, metric: str) -> Path:
     """A panel for each problem (down) and background (across); methods below one another.
 
     Raises:
@@ -50,7 +47,7 @@ def dots(path: str | os.PathLike, found: Benchmark, metric: str) -> Path:
     return write_figure(path, drawing)
 
 
-def _panel(axes: Axes, found: Benchmark, problem: str, background: str, metric: str) -> None:
+def _panel(axes: Axes, found: Results, problem: str, background: str, metric: str) -> None:
     rows = np.arange(len(found.methods))[::-1]
     known = [row for row, method in zip(rows, found.methods, strict=True) if method in BASELINES]
     if known:

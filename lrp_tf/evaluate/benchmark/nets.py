@@ -118,8 +118,7 @@ class Trainer:
         """Train anew; the model then has the weights with the least loss on the validation samples.
 
         Args:
-            epochs: at most; None: 150 of an MLP, 60 of a CNN. Training ends earlier once the loss has not fallen for 30 or
-                10 epochs.
+            epochs: at most; None: 150 of an MLP, 60 of a CNN. Training ends once the loss has not fallen for 30 or 10.
         """
         began = time.perf_counter()
         self.begin(seed)

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lrp_tf.evaluate.benchmark.methods import BASELINES
+from lrp_tf.evaluate.benchmark.nets import LEARNT
 from lrp_tf.evaluate.benchmark.results import Results
 from lrp_tf.heatmap.files import require_format, write_figure
 from lrp_tf.heatmap.texts import TEXT_STYLE
@@ -43,7 +44,9 @@ def dots(path: str | os.PathLike, found: Results, metric: str) -> Path:
     drawing.legend(handles, labels, loc="outside lower center", ncols=len(labels), fontsize=8, frameon=False)
     seeds = len(found.of(found.nets[0], *found.problems[0]))
     words = f"XAI-TRIS {found.size} x {found.size}, {found.inputs} inputs: {metric}, mean of {seeds} seeds"
-    drawing.suptitle(f"{words}, {found.confidence:.0%} intervals" if seeds > 1 else words, fontsize=9, **TEXT_STYLE)
+    words += f", {found.confidence:.0%} intervals" if seeds > 1 else ""
+    words += "" if all(cell.learnt for cell in found.cells) else f"\nhollow: some nets get less than {LEARNT:g} right"
+    drawing.suptitle(words, fontsize=9, **TEXT_STYLE)
     return write_figure(path, drawing)
 
 
@@ -63,7 +66,7 @@ def _panel(axes: Axes, found: Results, problem: str, background: str, metric: st
                       markerfacecolor=colour if learnt else "white")  # fmt: skip
     if metric.startswith(("precision", "mass")):
         axes.axvline(found.of(found.nets[0], problem, background)[0].chance, color="0.6", linewidth=0.8, linestyle=":")
-        axes.set_xlim(0, 1)
+        axes.set_xlim(0, 1.02)
     axes.set_yticks(rows, found.methods, fontsize=7, **TEXT_STYLE)
     axes.set_ylim(-0.7, len(rows) - 0.3)
     axes.tick_params(axis="x", labelsize=7)

@@ -28,7 +28,7 @@ def problem() -> xaitris.Problem:
 
 @pytest.fixture(scope="module")
 def trainer() -> nets.Trainer:
-    return nets.Trainer("mlp", 8)
+    return nets.Trainer("mlp", 8, epochs=2)
 
 
 @pytest.fixture(scope="module")
@@ -41,24 +41,26 @@ def weights(model: keras.Model) -> list[np.ndarray]:
 
 
 def test_training_depends_on_the_seed_alone(trainer: nets.Trainer, problem: xaitris.Problem) -> None:
-    first = trainer.fit(problem, 0, epochs=2)
+    first = trainer.fit(problem, 0)
     before = weights(trainer.model)
-    trainer.fit(problem, 1, epochs=1)
+    trainer.fit(problem, 1)
     assert not np.array_equal(before[0], weights(trainer.model)[0])
-    again = trainer.fit(problem, 0, epochs=2)
+    again = trainer.fit(problem, 0)
     for a, b in zip(before, weights(trainer.model), strict=True):
         np.testing.assert_array_equal(a, b)
     assert (first.accuracy, first.epochs) == (again.accuracy, again.epochs)
 
 
-def test_training_ends_where_the_validation_loss_is_least(trainer: nets.Trainer, problem: xaitris.Problem) -> None:
+def test_training_ends_where_the_validation_loss_is_least(problem: xaitris.Problem) -> None:
     """Labels that mean nothing cannot be learnt: the loss on other samples rises, and training ends early."""
     noise = dataclasses.replace(problem.train, label=np.random.default_rng(0).permutation(problem.train.label))
-    fitted = trainer.fit(dataclasses.replace(problem, train=noise), 0, epochs=60)
+    trainer = nets.Trainer("mlp", 8)
+    fitted = trainer.fit(dataclasses.replace(problem, train=noise), 0)
     assert fitted.epochs < 25
     assert not fitted.learnt
     kept, _ = trainer.judge(problem.validation)
-    trainer.fit(dataclasses.replace(problem, train=noise), 0, epochs=fitted.epochs)
+    trainer.epochs = fitted.epochs
+    trainer.fit(dataclasses.replace(problem, train=noise), 0)
     assert trainer.judge(problem.validation)[0] == kept
 
 
@@ -69,7 +71,7 @@ def test_explainers_follow_the_weights(trainer: nets.Trainer, problem: xaitris.P
     assert list(built.explain) == [f"{n}{c}" for n in wanted for c in ("", " contrast softmax")]
     for explain in built.explain.values():
         explain(x, label)
-    trainer.fit(problem, 5, epochs=1)
+    trainer.fit(problem, 5)
     fresh = {
         "epsilon": lrp_tf.Explainer(model, "epsilon"),
         "tutorial contrast softmax": functools.partial(

@@ -9,7 +9,7 @@ import pytest
 
 from lrp_tf import cli
 from lrp_tf.cli import benchmark_options
-from lrp_tf.evaluate import xaitris
+from lrp_tf.evaluate import evidence, xaitris
 from lrp_tf.evaluate.benchmark import methods, nets, run
 
 TINY = [
@@ -43,6 +43,7 @@ def test_options_name_what_there_is() -> None:
     assert benchmark_options.PROBLEMS == xaitris.PROBLEMS
     assert benchmark_options.BACKGROUNDS == xaitris.BACKGROUNDS
     assert benchmark_options.INPUTS == xaitris.INPUTS
+    assert benchmark_options.TEXTS == evidence.NAMES
     assert tuple(nets.NETS) == benchmark_options.NETS
     assert benchmark_options.CONTRASTS == methods.CONTRASTS
 

@@ -11,20 +11,19 @@ from lrp_tf.cli.comparing import composite_list
 # The modules that define these need TensorFlow; a test compares both.
 PROBLEMS = ("linear", "multiplicative", "rigid", "xor")
 BACKGROUNDS = ("white", "correlated", "image")
-NETS = ("mlp", "cnn")
+TEXTS = ("occurrence", "pair", "negation", "shortcut", "lookup")
+NETS = ("mlp", "cnn", "encoder")
 CONTRASTS = ("none", "softmax")
 INPUTS = ("signed", "unsigned", "standardized")
 
 
 def add_benchmark(parser: argparse.ArgumentParser) -> None:
     """The options of `lrp-tf benchmark`."""
-    for name, known, words in (
-        ("problems", PROBLEMS, "what tells the classes apart"),
-        ("backgrounds", BACKGROUNDS, "what the signal is mixed with"),
-        ("nets", NETS, "that are trained and explained"),
-    ):
-        parser.add_argument(f"--{name}", nargs="+", choices=known, default=list(known),
-                            help=f"{words}; default: all")  # fmt: skip
+    parser.add_argument("--problems", nargs="+", choices=[*PROBLEMS, *TEXTS], default=list(PROBLEMS), metavar="NAME",
+                        help=f"of pictures: {', '.join(PROBLEMS)}; or of texts: {', '.join(TEXTS)}; default: all of "
+                        "pictures")  # fmt: skip
+    parser.add_argument("--backgrounds", nargs="+", choices=BACKGROUNDS, help="of pictures; default: all")
+    parser.add_argument("--nets", nargs="+", choices=NETS, help="default: mlp and cnn, or encoder, which reads texts")
     parser.add_argument("--size", type=int, choices=(8, 64), default=8, help="of the pictures; default: 8")
     parser.add_argument("--inputs", choices=INPUTS, default="signed",
                         help="pixels from -1 to 1, 0 to 1, or of mean 0 and variance 1; default: signed")  # fmt: skip
@@ -39,7 +38,9 @@ def add_benchmark(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--training", type=int, metavar="N",
                         help="samples of each problem, most of them to train on; default: the paper's, 10,000 or "
                         "40,000")  # fmt: skip
-    parser.add_argument("--epochs", type=int, metavar="N", help="of training, at most; default: 150 (mlp), 60 (cnn)")
+    parser.add_argument(
+        "--epochs", type=int, metavar="N", help="of training, at most; default: 150 (mlp), 60 (cnn), 4 (encoder)"
+    )
     parser.add_argument("--out", type=Path, default=Path("benchmark"), metavar="DIR", help="default: %(default)s")
     earlier = parser.add_mutually_exclusive_group()
     earlier.add_argument("--resume", action="store_true", help="skip nets that an earlier run with --out finished")
@@ -48,5 +49,5 @@ def add_benchmark(parser: argparse.ArgumentParser) -> None:
 
 
 COMMANDS: dict[str, options.Command] = {
-    "benchmark": (add_benchmark, "how well methods find evidence that is known: small nets trained on XAI-TRIS")
+    "benchmark": (add_benchmark, "how well methods find evidence that is known: small nets, pictures and texts")
 }

@@ -116,7 +116,7 @@ def copy_of(model: keras.Model, x: np.ndarray | None = None) -> keras.Model:
         ValueError: Keras cannot make the model from its config, or what it makes has other outputs.
     """
     try:
-        with _numbers_of(0):
+        with numbers_of(0):
             twin = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(model), safe_mode=False)
         twin.set_weights(model.get_weights())
         _finalize(twin)
@@ -194,7 +194,7 @@ def _initialized(unit: _Unit, seed: int) -> list[np.ndarray]:
             f"how='initialize' expects weights that belong to layers. Received: weights of the model {unit.name!r} "
             "itself. Remedy: how='permute'"
         )
-    with _numbers_of(int(np.random.default_rng([seed, _number(unit.name)]).integers(2**31))):
+    with numbers_of(int(np.random.default_rng([seed, _number(unit.name)]).integers(2**31))):
         fresh = type(unit.layer).from_config(unit.layer.get_config())
         fresh.build_from_config(unit.layer.get_build_config())
     places = {id(weight): index for index, weight in enumerate(unit.layer.weights)}
@@ -212,7 +212,7 @@ def _number(name: str) -> int:
 
 
 @contextlib.contextmanager
-def _numbers_of(seed: int) -> Iterator[None]:
+def numbers_of(seed: int) -> Iterator[None]:
     """Python's random numbers, from which Keras' initializers draw their seeds, from a seed; as before afterwards."""
     state = random.getstate()
     random.seed(seed)

@@ -29,7 +29,8 @@ class Cell:
 
     Attributes:
         place: which.
-        alpha: the weight of the signal. chance: the share of pixels that are evidence, which random maps find.
+        alpha: the weight of the signal, of pictures.
+        chance: the share of pixels or tokens that are evidence, which random maps find.
         accuracy: of the net, on test samples. epochs, seconds: of its training.
         explained: how many samples, all of them test samples that the net gets right.
         values: method -> metric -> mean over the samples; NaN is None.
@@ -40,7 +41,7 @@ class Cell:
     """
 
     place: Place
-    alpha: float
+    alpha: float | None
     chance: float
     accuracy: float
     epochs: int

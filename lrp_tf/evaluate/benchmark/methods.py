@@ -13,6 +13,7 @@ import keras
 from lrp_tf import composites, gradients
 from lrp_tf.composites import Composite
 from lrp_tf.evaluate import baselines
+from lrp_tf.evaluate.benchmark import tokens
 from lrp_tf.evaluate.fingerprints import described
 from lrp_tf.evaluate.protocol import Array, Explain
 from lrp_tf.explainer import Explainer
@@ -37,6 +38,11 @@ _OTHERS = ("guided_backprop", "deconvnet")  # gradients that are composites
 def names() -> list[str]:
     """All methods: presets, gradients, and baselines that know no model."""
     return [*composites.PRESETS, *_OTHERS, *GRADIENTS, *BASELINES]
+
+
+def takes_tokens(model: keras.Model) -> bool:
+    """Whether a model's input are ids."""
+    return not keras.backend.is_float_dtype(model.inputs[0].dtype)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,6 +91,8 @@ class Methods:
                 continue
             if rules is not None:
                 known[rules] = name
+            if isinstance(explain, Explainer) and takes_tokens(model):
+                explain = tokens.of_explainer(explain)
             for full, how in _under(name, one, contrast).items():
                 found.explain[full] = explain if how == "none" else _against(explain, how)
         return found
@@ -140,18 +148,18 @@ class Named:
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def of(self, model: keras.Model, low: float, high: float, seed: int) -> Explain:
-        """The method of a model."""
-        options = dict(self.options)
+        """The method of a model; of one that takes tokens see `tokens`."""
+        options, ids = dict(self.options), takes_tokens(model)
         if self.name in baselines.NAMES:
             if options:
                 raise TypeError(f"the baseline {self.name!r} takes no options. Received: {sorted(options)}")
-            return baselines.get(self.name, seed=seed)
+            return tokens.baseline(self.name, seed) if ids else baselines.get(self.name, seed=seed)
         if self.name in GRADIENTS:
             kind = getattr(gradients, self.name)
             options = {**GRADIENTS[self.name], **options}
             if "seed" in inspect.signature(kind).parameters:
                 options.setdefault("seed", seed)
-            return kind(model, **options)
+            return tokens.gradient(model, self.name, options) if ids else kind(model, **options)
         if self.name in composites.PRESETS and composites.needs_bounds(self.name):
             options = {"low": low, "high": high, **options}
         return Explainer(model, self.name, **options)

@@ -16,17 +16,17 @@ from lrp_tf.evaluate.benchmark.results import Results
 from lrp_tf.evaluate.tables import write_csv
 
 _WORDS = {
-    "precision": "of the k pixels with the largest |R| the share that is evidence, which has k pixels",
+    "precision": "of the k pixels (or tokens) with the largest |R| the share that is evidence, which has k",
     "mass": "the share of |R| that lies on evidence",
-    "emd": "1 - d / D, d the way that |R| has to move to lie evenly on the evidence, D the picture's diagonal",
-    "precision R+": "as precision, by R: pixels that speak for the class",
+    "emd": "1 - d / D, d the way that |R| has to move to lie evenly on the evidence, D the longest way that there is",
+    "precision R+": "as precision, by R: what speaks for the class",
     "mass R+": "the share of positive R that lies on evidence",
 }
 
 
 def markdown(found: Results) -> str:
     """All tables; see `Benchmark.markdown`."""
-    parts = [f"# XAI-TRIS, {found.size} x {found.size}, {found.inputs} inputs", _nets(found)]
+    parts = [f"# {found.title}", _nets(found)]
     for net in found.nets:
         for metric in found.metrics:
             parts += [f"## {metric}, {net}", _table(found, net, metric)]
@@ -40,7 +40,9 @@ def _nets(found: Results) -> str:
     rows = []
     for problem, background in found.problems:
         cells = [found.of(net, problem, background) for net in found.nets]
-        row = [problem, background, f"{cells[0][0].alpha:g}", f"{np.mean([c.chance for c in cells[0]]):.3f}"]
+        alpha = cells[0][0].alpha
+        chance = np.mean([cell.chance for cell in cells[0]])
+        row = [problem, background, "" if alpha is None else f"{alpha:g}", f"{chance:.3f}"]
         for of_net in cells:
             right = [cell.accuracy for cell in of_net]
             row.append(f"{np.mean(right):.3f} ({min(right):.3f}) {sum(c.learnt for c in of_net)}/{len(of_net)}")
@@ -67,7 +69,7 @@ def _table(found: Results, net: str, metric: str) -> str:
         rows = [found.row(net, *where, metric, method) for where in found.problems]
         texts = [_cell(row.mean, row.high, row.seeds > row.learnt) for row in rows]
         lines.append(_Line(" = ".join([method, *others]), np.array([row.mean for row in rows]), texts))
-    order = sorted(lines, key=lambda line: -_mean(line.means))
+    order = sorted(lines, key=lambda line: -np.nan_to_num(_mean(line.means), nan=-1.0))
     best = np.array([_largest([line.means[k] for line in lines]) for k in range(len(found.problems))])
     ignorant = [line.means for line in lines if line.method in BASELINES]
     bar = np.array([_largest([means[k] for means in ignorant]) for k in range(len(found.problems))])

@@ -43,7 +43,7 @@ def dots(path: str | os.PathLike, found: Results, metric: str) -> Path:
     handles, labels = places[0, 0].get_legend_handles_labels()
     drawing.legend(handles, labels, loc="outside lower center", ncols=len(labels), fontsize=8, frameon=False)
     seeds = len(found.of(found.nets[0], *found.problems[0]))
-    words = f"XAI-TRIS {found.size} x {found.size}, {found.inputs} inputs: {metric}, mean of {seeds} seeds"
+    words = f"{found.title}: {metric}, mean of {seeds} seeds"
     words += f", {found.confidence:.0%} intervals" if seeds > 1 else ""
     words += "" if all(cell.learnt for cell in found.cells) else f"\nhollow: some nets get less than {LEARNT:g} right"
     drawing.suptitle(words, fontsize=9, **TEXT_STYLE)

@@ -57,6 +57,13 @@ class Results:
     confidence: float = 0.95
 
     @property
+    def title(self) -> str:
+        """What the problems are, in a few words."""
+        if self.inputs == "tokens":
+            return f"Texts of {self.size} tokens"
+        return f"XAI-TRIS, {self.size} x {self.size}, {self.inputs} inputs"
+
+    @property
     def nets(self) -> tuple[str, ...]:
         """Kinds of nets."""
         return tuple(dict.fromkeys(cell.place.net for cell in self.cells))

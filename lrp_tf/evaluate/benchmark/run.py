@@ -13,23 +13,24 @@ from typing import NamedTuple
 import numpy as np
 
 from lrp_tf import __version__
-from lrp_tf.evaluate import xaitris
+from lrp_tf.evaluate import evidence, xaitris
 from lrp_tf.evaluate.benchmark.cells import Cell, Place, Store
 from lrp_tf.evaluate.benchmark.methods import CONTRASTS, Methods, Wanted, contrasted, listed
-from lrp_tf.evaluate.benchmark.nets import NETS, Trainer
+from lrp_tf.evaluate.benchmark.nets import OF_PICTURES, OF_TEXTS, Trainer
 from lrp_tf.evaluate.benchmark.summary import Benchmark
 from lrp_tf.evaluate.compare import compare
 from lrp_tf.evaluate.fingerprints import described
 from lrp_tf.evaluate.metric import Metric, get
 from lrp_tf.evaluate.predictors import Predictor
+from lrp_tf.evaluate.problem import Problem
 
 Told = Callable[[Cell, int, int], object]
 _EMD_SIDE = 16  # larger pictures are pooled to so many blocks a side: exact distances take minutes there
 
 
-def metrics_of(size: int) -> dict[str, Metric]:
+def metrics_of(size: int, texts: bool = False) -> dict[str, Metric]:
     """What a benchmark measures by default, under short names: of |R|, and of positive relevance alone (R+)."""
-    block = max(1, size // _EMD_SIDE)
+    block = 1 if texts else max(1, size // _EMD_SIDE)
     return {
         "precision": get("relevance_rank", part="absolute"),
         "mass": get("relevance_mass", part="absolute"),
@@ -41,10 +42,10 @@ def metrics_of(size: int) -> dict[str, Metric]:
 
 def benchmark(
     problems: Sequence[str] = xaitris.PROBLEMS,
-    backgrounds: Sequence[str] = xaitris.BACKGROUNDS,
+    backgrounds: Sequence[str] | None = None,
     *,
     size: int = 8,
-    nets: Sequence[str] = ("mlp", "cnn"),
+    nets: Sequence[str] | None = None,
     seeds: int = 5,
     samples: int = 200,
     methods: Sequence[str] | Mapping[str, Wanted] | None = None,
@@ -64,8 +65,9 @@ def benchmark(
     the seeds: each seed has its own samples and its own net.
 
     Args:
-        problems, backgrounds, size, inputs: of XAI-TRIS, see `xaitris.generate`.
-        nets: "mlp", "cnn".
+        problems: of XAI-TRIS, see `xaitris.generate`; or of texts, see `evidence.generate`: the ones or the others.
+        backgrounds, size, inputs: of XAI-TRIS; None: all backgrounds.
+        nets: "mlp" and "cnn" of pictures; "encoder", a small transformer, of texts; None: all of them.
         seeds: how many, from 0 on.
         samples: at most this many are explained of each net.
         methods: names of presets, of gradients and of baselines; or a dict of name -> name, composite, or function that
@@ -73,7 +75,7 @@ def benchmark(
         contrast: "none", "softmax" or both: whether the class is explained, or the class against the other one, by all
             methods that know the model.
         training: samples in all, see `xaitris.generate`; None: the paper's number. epochs: at most; None:
-            150 of an MLP, 60 of a CNN.
+            150 of an MLP, 60 of a CNN, 4 of an encoder.
         resume: a folder that keeps finished nets: a run that was killed continues there. Other settings are refused.
         progress: called after each net, with its cell, the number of finished ones, and that of all.
 
@@ -81,17 +83,15 @@ def benchmark(
         ValueError: unknown names; no seed or no sample; settings that `resume` does not share.
     """
     wanted = listed(methods)
-    for what, given, known in (("problems", problems, xaitris.PROBLEMS), ("nets", nets, tuple(NETS)),
-                               ("backgrounds", backgrounds, xaitris.BACKGROUNDS),
-                               ("contrast", contrast, CONTRASTS)):  # fmt: skip
-        if isinstance(given, str) or not given or set(given) - set(known) or len(set(given)) < len(given):
-            raise ValueError(f"{what} expects some of {list(known)}, each once. Received: {given!r}")
+    texts = not isinstance(problems, str) and bool(problems) and set(problems) <= set(evidence.NAMES)
+    names = _names(texts, problems, backgrounds, nets, contrast)
     for what, count in (("seeds", seeds), ("samples", samples)):
         if count < 1:
             raise ValueError(f"{what} expects at least 1. Received: {count}")
-    plan = _Plan(size, inputs, tuple(contrast), samples, training, epochs, wanted, metrics_of(size))
+    size, inputs = (evidence.LENGTH, "tokens") if texts else (size, inputs)
+    plan = _Plan(size, inputs, tuple(contrast), samples, training, epochs, wanted, metrics_of(size, texts))
     store = Store(None if resume is None else Path(resume), plan.settings())
-    every = itertools.product(range(seeds), backgrounds, problems, nets)
+    every = itertools.product(range(seeds), names["backgrounds"], problems, names["nets"])
     places = [Place(problem, background, net, seed) for seed, background, problem, net in every]
     cells = []
     for cell in _measured(plan, store, places):
@@ -99,6 +99,33 @@ def benchmark(
         if progress is not None:
             progress(cell, len(cells), len(places))
     return Benchmark(tuple(cells), tuple(contrasted(wanted, plan.contrast)), plan.metrics, size, inputs)
+
+
+def _names(
+    texts: bool,
+    problems: Sequence[str],
+    backgrounds: Sequence[str] | None,
+    nets: Sequence[str] | None,
+    contrast: Sequence[str],
+) -> dict[str, Sequence[str]]:
+    """What was asked for, or else all that there is for pictures or texts.
+
+    Raises:
+        ValueError: an unknown name, one that comes twice, none at all.
+    """
+    known = {
+        "problems": evidence.NAMES if texts else xaitris.PROBLEMS,
+        "backgrounds": ("tokens",) if texts else xaitris.BACKGROUNDS,
+        "nets": OF_TEXTS if texts else OF_PICTURES,
+        "contrast": CONTRASTS,
+    }
+    given = {"problems": problems, "backgrounds": backgrounds, "nets": nets, "contrast": contrast}
+    found = {what: known[what] if names is None else names for what, names in given.items()}
+    for what, names in found.items():
+        if isinstance(names, str) or not names or set(names) - set(known[what]) or len(set(names)) < len(names):
+            more = f", or of {list(evidence.NAMES)}" if what == "problems" and not texts else ""
+            raise ValueError(f"{what} expects some of {list(known[what])}{more}, each once. Received: {names!r}")
+    return found
 
 
 class _Plan(NamedTuple):
@@ -127,34 +154,41 @@ class _Plan(NamedTuple):
 
 def _measured(plan: _Plan, store: Store, places: Sequence[Place]) -> Iterator[Cell]:
     """All cells, those that are known already among them."""
-    benches: dict[str, _Bench] = {}
+    benches: dict[tuple[str, int], _Bench] = {}
     for place in places:
         cell = store.find(place)
         if cell is None:
-            if place.net not in benches:
-                benches[place.net] = _Bench(place.net, plan)
-            cell = benches[place.net].cell(place)
+            key = place.net, evidence.TASKS[place.problem].classes if place.problem in evidence.TASKS else 2
+            problem = _problem(plan, place)
+            if key not in benches:
+                benches[key] = _Bench(*key, plan, len(problem.train))
+            cell = benches[key].cell(place, problem)
             store.keep(cell)
         yield cell
+
+
+def _problem(plan: _Plan, place: Place) -> Problem:
+    if place.problem in evidence.TASKS:
+        return evidence.generate(place.problem, samples=plan.training, seed=place.seed)
+    return xaitris.generate(
+        place.problem, place.background, plan.size, samples=plan.training, inputs=plan.inputs, seed=place.seed
+    )
 
 
 class _Bench:
     """A model, what trains and what explains it: compiled once, for the weights of all cells of its kind."""
 
-    def __init__(self, net: str, plan: _Plan) -> None:
+    def __init__(self, net: str, classes: int, plan: _Plan, samples: int) -> None:
         self.plan = plan
-        self.trainer = Trainer(net, plan.size)
+        self.trainer = Trainer(net, plan.size, classes=classes, samples=samples, epochs=plan.epochs)
         self.predict = Predictor(self.trainer.model, batch_size=plan.samples)
         self.methods: Methods | None = None
         self.bounds: tuple[float, float] | None = None
 
-    def cell(self, place: Place) -> Cell:
+    def cell(self, place: Place, problem: Problem) -> Cell:
         """Train on the problem of a place and judge all methods."""
         plan, trainer = self.plan, self.trainer
-        problem = xaitris.generate(
-            place.problem, place.background, plan.size, samples=plan.training, inputs=plan.inputs, seed=place.seed
-        )
-        fitted = trainer.fit(problem, place.seed, epochs=plan.epochs)
+        fitted = trainer.fit(problem, place.seed)
         if self.methods is None or self.bounds != (problem.low, problem.high):
             self.bounds = problem.low, problem.high
             self.methods = Methods.of(
@@ -179,7 +213,7 @@ class _Bench:
         )
 
     def _judged(
-        self, problem: xaitris.Problem, rows: np.ndarray
+        self, problem: Problem, rows: np.ndarray
     ) -> tuple[dict[str, dict[str, float | None]], dict[str, dict[str, int]], list[str]]:
         """Values and undefined ones by method and metric; reasons of failures."""
         assert self.methods is not None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import zlib
 from collections.abc import Callable
@@ -10,6 +9,7 @@ from types import MappingProxyType
 
 import numpy as np
 
+from lrp_tf.evaluate.problem import Problem, Samples
 from lrp_tf.evaluate.xaitris import backgrounds, patterns
 from lrp_tf.evaluate.xaitris.patterns import Signals
 
@@ -45,47 +45,6 @@ _BACKGROUNDS: dict[str, Callable[[np.random.Generator, int, int], np.ndarray]] =
 }
 PROBLEMS, BACKGROUNDS, SIZES = tuple(_SIGNALS), tuple(_BACKGROUNDS), tuple(_ALPHA)
 INPUTS = ("signed", "unsigned", "standardized")
-
-
-@dataclasses.dataclass(frozen=True)
-class Samples:
-    """Labelled samples whose evidence is known.
-
-    Attributes:
-        x: float32 [n, S, S, 1].
-        label: int64 [n], 0 or 1; both are equally frequent, up to one sample.
-        masks: bool [n, S, S], where the class can be read.
-    """
-
-    x: np.ndarray
-    label: np.ndarray
-    masks: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.x)
-
-
-@dataclasses.dataclass(frozen=True)
-class Problem:
-    """A problem with its samples.
-
-    Attributes:
-        name, background, size, alpha, inputs, seed: as given to `generate`.
-        train, validation, test: parts that share no sample.
-        low, high: bounds of the input.
-    """
-
-    name: str
-    background: str
-    size: int
-    alpha: float
-    inputs: str
-    seed: int
-    train: Samples
-    validation: Samples
-    test: Samples
-    low: float
-    high: float
 
 
 def generate(

@@ -10,6 +10,7 @@ import cv2
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import lrp_tf
 from lrp_tf import composites, evaluate, gradients
@@ -247,6 +248,52 @@ def test_a_killed_run_is_resumed_to_the_same_numbers(
     assert evaluate.benchmark(**{**given, "seeds": 1}).cells == again.cells[:1]
     with pytest.raises(ValueError, match=r"holds results with other settings\. They differ in samples: 60, now 61"):
         evaluate.benchmark(**{**given, "samples": 61})
+
+
+def test_methods_of_texts() -> None:
+    """Relevance of ids, gradients behind the embedding, and no relevance of the token that the class is read from."""
+    texts = evaluate.evidence.generate("pair", samples=40)
+    x, label = texts.test.x, texts.test.label
+    model = evaluate.evidence.encoder(2, layers=1, width=8, heads=2)
+    built = Methods.of(model, methods.listed(["epsilon", "cp_lrp", "Gradient", "InputTimesGradient", "random"]))
+    tf.config.run_functions_eagerly(True)
+    try:
+        maps = {name: explain(x.astype("float32"), label) for name, explain in built.explain.items()}
+        vectors = model.get_layer("embedding")(x)
+        behind = keras.Model(model.get_layer("embedding").output, model.output)
+        slope = np.asarray(gradients.Gradient(behind)(vectors, label))
+        lrp = np.asarray(lrp_tf.Explainer(model, "cp_lrp")(x, label))
+    finally:
+        tf.config.run_functions_eagerly(False)
+    for name, found in maps.items():
+        assert found.shape == x.shape, name
+        assert (found[:, 0] == 0).all(), name
+        assert np.abs(found[:, 1:]).max() > 0, name
+    np.testing.assert_allclose(maps["Gradient"][:, 1:], np.linalg.norm(slope, axis=-1)[:, 1:], rtol=1e-4)
+    np.testing.assert_allclose(
+        maps["InputTimesGradient"][:, 1:], (slope * vectors.numpy()).sum(-1)[:, 1:], rtol=1e-3, atol=1e-6
+    )
+    np.testing.assert_allclose(maps["cp_lrp"][:, 1:], lrp[:, 1:], rtol=1e-4, atol=1e-7)
+    refused = Methods.of(model, methods.listed(["GradCAM", "sobel", "guided_backprop"])).refused
+    assert "not defined for tokens. Expected one of ['Gradient'" in refused["GradCAM"]
+    assert "whose ids are names and no numbers" in refused["sobel"]
+    assert "is a gradient, which ids of tokens do not have" in refused["guided_backprop"]
+    with pytest.raises(ValueError, match="problems expects some of"):
+        evaluate.benchmark(["xor", "pair"])
+    with pytest.raises(ValueError, match=r"nets expects some of \['encoder'\]"):
+        evaluate.benchmark(["pair"], nets=["mlp"])
+
+
+@pytest.mark.slow
+def test_texts_whose_evidence_is_found() -> None:
+    some = ["cp_lrp", "IntegratedGradients", "random"]
+    found = evaluate.benchmark(["occurrence"], seeds=1, samples=100, training=8000, methods=some)
+    (cell,) = found.cells
+    assert cell.accuracy > 0.95
+    assert cell.of("cp_lrp", "precision") > 0.85
+    assert cell.of("IntegratedGradients", "precision") > 0.5
+    assert cell.of("random", "precision") == pytest.approx(cell.chance, abs=0.06)
+    assert "# Texts of 32 tokens" in found.markdown()
 
 
 @pytest.mark.slow

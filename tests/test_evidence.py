@@ -1,4 +1,4 @@
-"""benchmarks/evidence.py: texts whose evidence is known, attention rollout, and what small trained nets show."""
+"""evaluate.evidence and benchmarks/evidence.py: texts whose evidence is known, rollout, what small nets show."""
 
 import importlib
 import types
@@ -7,6 +7,8 @@ import keras
 import numpy as np
 import pytest
 from helpers import REPOSITORY
+
+from lrp_tf.evaluate import evidence
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +37,23 @@ def test_evidence_alone_tells_the_class(bench, name):
         assert set(counts) == {1}
     if name == "shortcut":
         assert set(counts) == {2, 3}
+
+
+def test_texts_in_three_parts():
+    found = evidence.generate("lookup", samples=200, seed=4)
+    assert [len(part) for part in (found.train, found.validation, found.test)] == [160, 20, 20]
+    again = evidence.generate("lookup", samples=200, seed=4)
+    for part in ("train", "validation", "test"):
+        one, other = getattr(found, part), getattr(again, part)
+        assert one.x.dtype == np.int32
+        assert one.masks.sum(axis=1).tolist() == [2] * len(one)
+        np.testing.assert_array_equal(one.x, other.x)
+        np.testing.assert_array_equal(one.label, other.label)
+    assert not np.array_equal(found.train.x[:20], found.test.x)
+    assert not np.array_equal(found.train.x, evidence.generate("lookup", samples=200).train.x)
+    for given, message in (({"name": "look"}, "name expects one of"), ({"name": "pair", "samples": 9}, "at least 20")):
+        with pytest.raises(ValueError, match=message):
+            evidence.generate(**given)
 
 
 def test_next_word_of_a_repeated_sequence(bench):

@@ -160,6 +160,8 @@ class Named:
             if "seed" in inspect.signature(kind).parameters:
                 options.setdefault("seed", seed)
             return tokens.gradient(model, self.name, options) if ids else kind(model, **options)
+        if ids and self.name in (*_OTHERS, "gradient"):
+            raise ValueError(f"{self.name} is a gradient, which ids of tokens do not have. Remedy: Gradient")
         if self.name in composites.PRESETS and composites.needs_bounds(self.name):
             options = {"low": low, "high": high, **options}
         return Explainer(model, self.name, **options)

@@ -14,6 +14,9 @@ from lrp_tf.evaluate.benchmark.results import Results
 class Benchmark(Results):
     """The result of `benchmark`; `str()` draws its tables.
 
+        found = evaluate.benchmark(["linear"], ["white"], nets=["mlp"], seeds=2, training=200, epochs=1)
+        found.row("mlp", "linear", "white", "precision", "epsilon"); found.plot("precision.png")
+
     Attributes:
         cells: what was measured of each net.
         methods: in the order in which they were asked for.

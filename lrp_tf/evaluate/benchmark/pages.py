@@ -71,8 +71,8 @@ def _table(found: Results, net: str, metric: str) -> str:
         lines.append(_Line(" = ".join([method, *others]), np.array([row.mean for row in rows]), texts))
     order = sorted(lines, key=lambda line: -np.nan_to_num(_mean(line.means), nan=-1.0))
     best = np.array([_largest([line.means[k] for line in lines]) for k in range(len(found.problems))])
-    ignorant = [line.means for line in lines if line.method in BASELINES]
-    bar = np.array([_largest([means[k] for means in ignorant]) for k in range(len(found.problems))])
+    ignorant = [line for line in lines if line.method in BASELINES]
+    bar = np.array([_largest([line.means[k] for line in ignorant]) for k in range(len(found.problems))])
     columns = ["method", *(f"{problem} {background}" for problem, background in found.problems), "mean", "loses to"]
     body = []
     for line in order:
@@ -83,10 +83,9 @@ def _table(found: Results, net: str, metric: str) -> str:
         body.append([line.method, *cells, _number(_mean(line.means)), lost])
     words = _WORDS.get(metric, "")
     told = f"{words}. " if words else ""
-    text = (
-        f"{told}Mean ± half of the {found.confidence:.0%} interval over the seeds; bold: the best of the column. loses "
-        f"to: in how many columns the best of {', '.join(BASELINES)} is above."
-    )
+    text = f"{told}Mean ± half of the {found.confidence:.0%} interval over the seeds; bold: the best of the column."
+    if ignorant:
+        text += f" loses to: in how many columns the best of {', '.join(line.method for line in ignorant)} is above."
     return f"{text[0].upper()}{text[1:]}\n\n{_grid(columns, body)}"
 
 

@@ -15,7 +15,7 @@ def case(relevance: np.ndarray, masks: np.ndarray) -> evaluate.Case:
 
 
 def metric(relevance: np.ndarray, masks: np.ndarray, **options: object) -> np.ndarray:
-    return evaluate.get("earth_movers_distance", **options)(case(relevance, masks))
+    return evaluate.get("earth_movers_distance", **{"part": "absolute", **options})(case(relevance, masks))
 
 
 def test_known_distances() -> None:

@@ -15,14 +15,14 @@ _PAIRS = 16_384
 
 
 @metric("localisation", better="higher", paper="Clark et al. 2023", needs=("masks",))
-def earth_movers_distance(case: Case, *, part: str = "absolute", block: int = 1) -> np.ndarray:
+def earth_movers_distance(case: Case, *, part: str = "positive", block: int = 1) -> np.ndarray:
     """1 - d / D: d the mean way, as the crow flies, that relevance has to move to lie evenly on the object.
 
     D is the way from one corner of the picture to the opposite one; 1 is best. Relevance is divided by its sum. The
     distance is exact, up to 1e-6. Pictures of 64 x 64 take minutes each: use blocks there.
 
     Args:
-        part: of the relevance of a position: "positive" or "absolute".
+        part: of the relevance of a position: "positive", or "absolute" as in the paper.
         block: positions are first summed in blocks of so many a side, which the sides must be multiples of. It changes
             d by less than two diagonals of a block.
 

@@ -246,7 +246,7 @@ def test_a_killed_run_is_resumed_to_the_same_numbers(
     monkeypatch.setattr(run, "Trainer", None)  # nothing is trained any more
     assert evaluate.benchmark(**given).cells == again.cells
     assert evaluate.benchmark(**{**given, "seeds": 1}).cells == again.cells[:1]
-    with pytest.raises(ValueError, match=r"holds results with other settings\. They differ in samples: 60, now 61"):
+    with pytest.raises(ValueError, match=r"holds a benchmark with other settings\. They differ in samples: 60, now 61"):
         evaluate.benchmark(**{**given, "samples": 61})
 
 

@@ -72,7 +72,7 @@ class Store:
     """
 
     def __init__(self, folder: Path | None, settings: Mapping[str, object]) -> None:
-        self.folder = None if folder is None else record.begun(folder, settings)
+        self.folder = None if folder is None else record.begun(folder, settings, "benchmark")
 
     def find(self, place: Place) -> Cell | None:
         """A cell that an earlier run finished."""

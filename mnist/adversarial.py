@@ -255,7 +255,7 @@ def unreadable(store: Any, images: Images) -> None:
     if not images.failures:
         return
     write_table(store.folder / "unreadable.csv", ["file", "reason"], images.failures)
-    say(f"{len(images.failures)} files could not be read and are left out: {store.folder / 'unreadable.csv'}")
+    say(f"{len(images.failures)} of the files could not be read and are left out: {store.folder / 'unreadable.csv'}")
 
 
 class Progress:

@@ -40,7 +40,7 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_results(tmp_path):
     (x, y), (more, labels) = pictures(16), pictures(200)
     np.savez(tmp_path / "data.npz", x_train=x, y_train=y, x_test=more, y_test=labels)
     words = ["--dataset", tmp_path / "data.npz", "--model", tmp_path / "model.keras", "--attack", "pgd", "fgsm",
-             "--per-target", "12", "--composites", "epsilon", "epsilon_plus_flat", "--max-sheets", "6"]  # fmt: skip
+             "--per-target", "8", "--composites", "epsilon_plus_flat", "--max-sheets", "6"]  # fmt: skip
     generator = np.random.default_rng()  # another moment in each run of this test
     out = tmp_path / "out"
     for _ in range(3):
@@ -99,10 +99,10 @@ def test_a_folder_of_pictures_from_training_to_sheets(tmp_path, monkeypatch, cap
     monkeypatch.setattr(train, "OUT", tmp_path / "logs")
     out = tmp_path / "out"
     script("adversarial").main(["--dataset", str(tmp_path / "pictures"), "--size", "16", "--attack", "lbfgs",
-                                "--per-target", "2", "--composites", "epsilon_plus", "--out", str(out)])  # fmt: skip
+                                "--per-target", "1", "--composites", "epsilon_plus", "--out", str(out)])  # fmt: skip
     told = capsys.readouterr().out
     assert "it is trained first" in told
-    assert "1 files could not be read" in told
+    assert "1 of the files could not be read" in told
     (lost,) = table(out / "unreadable.csv")
     assert lost["file"].endswith("03.png")
     rows = table(out / "attacks.csv")
@@ -140,7 +140,7 @@ def test_digits_from_scratch(tmp_path, monkeypatch):
     for row in rows:
         if row["success_float"] == "1":
             assert float(row["margin_float"]) >= 1
-            assert float(row["p_target_float"]) > 0.6
+            assert row["class_float"] == row["target"]
     # A margin of 1 survives the rounding to 8 bits.
     assert np.mean([row["class_png"] == row["target"] for row in rows]) >= 0.95
     kinds = {row["kind"]: row for row in table(tmp_path / "out" / "ranking.csv") if row["measure"] == "left_top_10"}

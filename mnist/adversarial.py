@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 HERE = Path(__file__).resolve().parent
 OUT = HERE / "study"
 ATTACKS = ("lbfgs", "fgsm", "pgd", "cw")
+BOUNDED = ("fgsm", "pgd")  # attacks with a largest change
 COMPOSITES = ("epsilon", "epsilon_plus", "epsilon_plus_flat", "epsilon_alpha2_beta1", "gradient")
 INTERRUPTED = 130
 BATCH = 32  # images that are attacked at once, at most
@@ -62,6 +63,8 @@ def make_parser() -> argparse.ArgumentParser:
     add("--attack", nargs="+", choices=ATTACKS, default=["lbfgs"], metavar="|".join(ATTACKS), help="default: lbfgs")
     add("--confidence", type=number(0, 1e6), default=0.0, metavar="K", help="the target's logit must be the largest by "
         "K; default: 0")  # fmt: skip
+    add("--epsilon", type=number(0, 1, open_low=True), metavar="E", help="the largest change of a pixel by fgsm and "
+        "pgd, as a share of the range; default: 0.3 for digits, 8/255 = 0.0314 for other pictures")  # fmt: skip
     add("--targets", nargs="+", metavar="CLASS", help="classes to attack for, numbers or names; default: all")
     add("--sources", nargs="+", metavar="CLASS", help="classes of the originals; default: all")
     add("--per-target", type=whole(1), default=20, metavar="N", help="originals for each target; default: 20")
@@ -81,6 +84,8 @@ def make_parser() -> argparse.ArgumentParser:
 
 def run(arguments: argparse.Namespace) -> None:
     """Load, attack, explain, write."""
+    if arguments.epsilon is not None and not set(arguments.attack) & set(BOUNDED):
+        raise ValueError("--epsilon is for fgsm and pgd. Expected one of them in --attack, or no such option")
     low, high = arguments.range
     if not low < high:
         raise ValueError(f"--range: expected LOW below HIGH. Received: {low:g} {high:g}")
@@ -214,7 +219,11 @@ def make_study(arguments: argparse.Namespace, model: keras.Model, images: Images
         scale=Scale(low, high),
     )
     options: dict[str, Any] = {"low": low, "high": high, "confidence": arguments.confidence, "seed": arguments.seed}
-    attacks = [adversarial.get(name, **options) for name in dict.fromkeys(arguments.attack)]
+    # As Madry et al. have it: 0.3 in steps of 0.01 for digits, 8/255 in steps of 2/255 for CIFAR-10.
+    share = arguments.epsilon or (0.3 if images.strokes else 8 / 255)
+    largest = {"epsilon": share * (high - low)}
+    own: dict[str, dict[str, float]] = {"fgsm": largest, "pgd": largest | {"step": min(0.01, share / 4) * (high - low)}}
+    attacks = [adversarial.get(name, **options, **own.get(name, {})) for name in dict.fromkeys(arguments.attack)]
     found = {name: composite_of(name, low, high) for name in dict.fromkeys(arguments.composites)}
     batch = min(BATCH, arguments.per_target)  # a batch is of one target, and is filled up
     return Study(model, images.x_test, images.y_test, attacks, found, plan, batch_size=batch)

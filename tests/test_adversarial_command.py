@@ -67,6 +67,7 @@ def test_the_command(given, command, tmp_path, capsys):
         (["--dataset", "nowhere"], "--dataset: expected"),
         (["--top", "0"], "expected a number above 0"),
         (["--resume", "--overwrite"], "not allowed with"),
+        (["--attack", "lbfgs", "--epsilon", "0.1"], "--epsilon is for fgsm and pgd"),
         (["--size", "16"], "--model: expected a model from pictures (16, 16, 1)"),
     ],
 )

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from lrp_tf.evaluate.adversarial import cases, outcomes, sheets
+from lrp_tf.evaluate.adversarial.attack import Attempt
 from lrp_tf.evaluate.adversarial.cases import Case
 from lrp_tf.evaluate.adversarial.store import Store, StoreError, write_table
 
@@ -304,3 +305,19 @@ def test_the_overview_has_a_row_for_each_example(tmp_path):
     one, three = (sheets.overview(tmp_path / f"{n}.png", [example()] * n, ["zero", "one"], "title") for n in (1, 3))
     heights = [cv2.imread(str(path)).shape[0] for path in (one, three)]
     assert 2 < (heights[1] - 40) / (heights[0] - 40) <= 3.2
+
+
+@pytest.mark.parametrize(("margin", "reached", "seen"), [(1.2, True, True), (0.5, False, True), (-0.1, False, False)])
+def test_rounding_may_use_up_the_confidence(margin: float, reached: bool, seen: bool):
+    """A picture of 8 bits is adversarial if the network says the target, whatever is left of the margin."""
+
+    class Said:
+        def logits(self, x: np.ndarray) -> np.ndarray:
+            return np.tile([0.0, margin], (len(x), 1))
+
+        probabilities = logits
+
+    x = np.zeros((1, 2, 2, 1), np.float32)
+    attempt = Attempt(x[0], True, margin, 1, 1, 0.0)
+    (row,) = outcomes._judged(Said(), outcomes.Scale(0, 1), x, x, x, {0: attempt}, [Case(0, 0, 1)], 1.0).values()
+    assert (row["success_float"], row["success_png"]) == (reached, seen)

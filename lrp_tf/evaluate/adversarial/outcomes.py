@@ -107,7 +107,7 @@ def _judged(
         x: the originals. kept, seen: adversarial images [len(done), …] as floats, and as their pictures give them.
     """
     target = np.array([cases[i].target for i in done])
-    before = network.probabilities(x[list(done)])
+    before, judged = network.probabilities(x[list(done)]), (("float", confidence), ("png", 0.0))
     both = []
     for values in (kept, seen):
         logits = network.logits(values)
@@ -116,10 +116,11 @@ def _judged(
     for row, (i, attempt) in enumerate(done.items()):
         case = cases[i]
         found[i] = {"p_label_original": float(before[row, case.label])}
-        for suffix, (values, margin, said, probabilities) in zip(("float", "png"), both, strict=True):
+        # The confidence is a reserve that rounding may use up.
+        for (suffix, asked), (values, margin, said, probabilities) in zip(judged, both, strict=True):
             far = distances(x[i], values[row], low=scale.low, high=scale.high)
             found[i] |= {
-                f"success_{suffix}": bool(margin[row] > 0 and margin[row] >= confidence),
+                f"success_{suffix}": bool(margin[row] > 0 and margin[row] >= asked),
                 f"margin_{suffix}": float(margin[row]),
                 f"class_{suffix}": int(said[row]),
                 f"p_label_{suffix}": float(probabilities[row, case.label]),

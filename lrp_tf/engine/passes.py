@@ -9,7 +9,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from lrp_tf.core.account import Account
-from lrp_tf.core.graph import Ref, Step
+from lrp_tf.core.graph import Graph, Ref, Step
 from lrp_tf.core.numerics import sample_sum
 from lrp_tf.core.protocol import Propagate
 from lrp_tf.core.sealing import sealed
@@ -149,18 +149,23 @@ def compiled(
     graph, function = clone.graph, plain(clone, target, request, hook)
     if tf.config.functions_run_eagerly():
         return function
-    signature = [tf.TensorSpec([None, *ref.shape], ref.dtype) for ref in graph.inputs]
-    if target.kind in ("given", "weights"):
-        several = [None] if target.several else []
-        signature.append(tf.TensorSpec([None, *several, *graph.outputs[0].shape], graph.dtype))
-    elif target.mode != "top":
-        signature.append(tf.TensorSpec([None] * (1 if target.mode == "class" else 2), tf.int32))
-    if target.contrast == "class":
-        signature.append(tf.TensorSpec([None], tf.int32))
     # AutoGraph would only cost time: no Python control flow here depends on tensors.
-    traced = tf.function(function, input_signature=signature, autograph=False, jit_compile=jit_compile)
+    traced = tf.function(function, input_signature=signature(graph, target), autograph=False, jit_compile=jit_compile)
     # The concrete function: TensorFlow would count the explainers of a program as retraces of one function.
     return traced.get_concrete_function()
+
+
+def signature(graph: Graph, target: Target) -> list[tf.TensorSpec]:
+    """What a pass takes: the flat inputs and the tensors of a target, for any batch size."""
+    found = [tf.TensorSpec([None, *ref.shape], ref.dtype) for ref in graph.inputs]
+    if target.kind in ("given", "weights"):
+        several = [None] if target.several else []
+        found.append(tf.TensorSpec([None, *several, *graph.outputs[0].shape], graph.dtype))
+    elif target.mode != "top":
+        found.append(tf.TensorSpec([None] * (1 if target.mode == "class" else 2), tf.int32))
+    if target.contrast == "class":
+        found.append(tf.TensorSpec([None], tf.int32))
+    return found
 
 
 def uses_xla(jit_compile: bool | str) -> bool:

@@ -40,18 +40,43 @@ class Operator(Saved):
         addend: tf.Tensor | None = None,
         fold_no_earlier_than: Sequence[tf.Tensor] = (),
     ) -> None:
-        self.layer, self.entry, self.marks = step.op, step.entry, step.marks
-        self.x, self.nonnegative = x, step.marks.nonnegative
+        self.layer, self.entry, self.x = step.op, step.entry, x
         self._map = LinearMap(step)
         self.kernel = FoldedKernel(step, self._map, x, kernel, addend, fold_no_earlier_than)
         self.bias = self.kernel.bias
-        self.b = 0.0 if zero_bias else self.bias
         self.z = self.kernel.run(x)
         self.output = _added(self.z, self.bias)
+        self._explained: tf.Tensor | None = None
+        self._sums: dict[tuple[int, ...], tuple[list[Pair], tf.Tensor]] | None = None
+        self._read_by(step, zero_bias)
+
+    def _read_by(self, step: Step, zero_bias: bool) -> None:
+        """What depends on the rule that reads it, and on what is known of the step under this rule."""
+        self.marks, self.nonnegative = step.marks, step.marks.nonnegative
+        self.b = 0.0 if zero_bias else self.bias
         self.positive_only = step.marks.positive_only and not (zero_bias and present(self.bias))
         self.rectified = tf.nn.relu(self.output) if self.positive_only else None
-        self._explained: tf.Tensor | None = None
         self._halves: dict[int, tuple[tf.Tensor, tf.Tensor]] = {}
+
+    @property
+    def shares_sums(self) -> bool:
+        """Whether several rules read this operator, so that a sum which does not depend on their numbers pays."""
+        return self._sums is not None and not self.marks.bfloat16_sums
+
+    def share_sums(self) -> None:
+        """Compute each sum over the same pairs once from now on, also in copies that `read_by` makes."""
+        self._sums = {}
+        # Sums are the same if their tensors are: the copies take these along.
+        self.positive, self.negative, self.w_positive, self.w_negative  # noqa: B018
+
+    def read_by(self, step: Step, *, zero_bias: bool) -> Operator:
+        """The same operator as another rule reads it, which may know other things of the step."""
+        found = copy.copy(self)
+        if step.marks.nonnegative != self.nonnegative:
+            for part in ("positive", "negative"):
+                vars(found).pop(part, None)
+        found._read_by(step, zero_bias)
+        return found
 
     def with_output(self, output: tf.Tensor) -> Operator:
         """The same operator with an output that was recomputed: the forward pass need not keep its own."""
@@ -136,6 +161,15 @@ class Operator(Saved):
 
     def sum(self, pairs: list[Pair], addend: tf.Tensor | float = 0.0) -> tf.Tensor:
         """Sum over pairs of forward(x', w'), and the addend, in the shape of z. z itself is never summed anew."""
+        if not self.shares_sums:
+            return self._sum(pairs, addend)
+        assert self._sums is not None
+        key = tuple(id(part) for pair in pairs for part in pair)
+        if key not in self._sums:  # with the tensors, so that no other one gets their ids
+            self._sums[key] = pairs, self._sum(pairs, 0.0)
+        return _added(self._sums[key][1], addend)
+
+    def _sum(self, pairs: list[Pair], addend: tf.Tensor | float) -> tf.Tensor:
         pairs, total = self._together(pairs)[0], None
         for x, w in pairs:
             if x is self.x and w is self.w:

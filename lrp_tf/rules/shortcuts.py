@@ -102,15 +102,18 @@ def by_the_boost(rule: Gamma, step: Step, op: Operator, terms: list[Term]) -> Pa
 
     @functools.cache
     def boost() -> tf.Tensor:
-        pairs = [(op.positive, gamma * op.w_positive), (op.negative, gamma * op.w_negative)]
-        return op.sum([(x, w) for x, w in pairs if x is not None], gamma * positive(op.b) + epsilon)
+        gains = [(x, w) for x, w in [(op.positive, op.w_positive), (op.negative, op.w_negative)] if x is not None]
+        rest = gamma * positive(op.b) + epsilon
+        if op.shares_sums:  # z+ serves every gamma
+            return gamma * op.sum(gains) + rest
+        return op.sum([(x, gamma * w) for x, w in gains], rest)
 
     if op.positive_only:  # the branch z < 0 gets no relevance, and none arrives at z = 0
         term = dataclasses.replace(up, where=None)
         total = functools.cache(lambda: op.total(term.pairs, term.bias))
         # In bfloat16 z + gamma z+ would cancel where gamma is small; z is at hand in float32.
-        rounded = op.marks.bfloat16_sums
-        stabilized = (lambda: op.rectified + boost()) if rounded else (lambda: positive(total()) + stabilizer)
+        apart = op.marks.bfloat16_sums or op.shares_sums
+        stabilized = (lambda: op.rectified + boost()) if apart else (lambda: positive(total()) + stabilizer)
         return [(term, Denominator(total, stabilizer, sign=1, stabilized=stabilized))]
     z = op.explained
 

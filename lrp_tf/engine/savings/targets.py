@@ -56,6 +56,33 @@ def in_groups(
     return tf.nest.map_structure(lambda values: _ungrouped(values, count), found)
 
 
+def side_by_side(
+    function: Callable[[list[tf.Tensor]], list[tf.Tensor]],
+    stacked: list[tf.Tensor],
+    batch: tf.Tensor,
+    count: int,
+    signature: list[tf.DType],
+) -> list[tf.Tensor]:
+    """A function of relevance [B, ...] on `count` of them, [count, B, ...] each: so many at a time as `_AT_ONCE` says.
+
+    Args:
+        function: it runs operations of TensorFlow alone.
+        batch: B, a scalar.
+        signature: dtypes of what the function returns.
+    """
+    divisors = tf.constant([n for n in range(1, count + 1) if count % n == 0])
+    size = tf.reduce_max(tf.where(divisors * batch <= _AT_ONCE, divisors, 1))  # a group repeats nothing
+    grouped = [tf.reshape(x, tf.concat([[count // size, size], tf.shape(x)[1:]], 0)) for x in stacked]
+    for given, x in zip(grouped, stacked, strict=True):
+        given.set_shape([None, None, *x.shape[1:]])
+
+    def run(group: list[tf.Tensor]) -> list[tf.Tensor]:
+        return list(tf.vectorized_map(function, group, fallback_to_while_loop=True, warn=False))
+
+    found = tf.map_fn(run, grouped, fn_output_signature=signature)
+    return [tf.reshape(x, tf.concat([[count], tf.shape(x)[2:]], 0)) for x in found]
+
+
 def _ungrouped(values: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
     """[groups, size, ...] as [k, ...], without what was repeated."""
     return tf.reshape(values, tf.concat([[-1], tf.shape(values)[2:]], 0))[:count]

@@ -6,7 +6,7 @@ from lrp_tf.composites.convolutional import convolutions, dense_like, first_conv
 from lrp_tf.composites.kinds import contractions, max_pooling, products, quotients
 from lrp_tf.composites.match import Match, activation, at, first, first_n, last, linear_steps, named, of_type, span
 from lrp_tf.composites.presets import FOR_TRANSFORMERS, PRESETS, get, needs_bounds, register
-from lrp_tf.composites.text import load, parse
+from lrp_tf.composites.text import load, parse, toml
 
 __all__ = [
     "FOR_TRANSFORMERS",
@@ -37,4 +37,5 @@ __all__ = [
     "quotients",
     "register",
     "span",
+    "toml",
 ]

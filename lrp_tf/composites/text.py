@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import tomllib
@@ -10,7 +11,15 @@ from pathlib import Path
 from lrp_tf.composites.composite import Composite, Entry
 from lrp_tf.composites.presets import Stabilizer
 from lrp_tf.composites.reader import Reader, listed, made, passed, refuse, short, split, tokens_of
-from lrp_tf.composites.words import FLOW_EPSILON, KINDS, Option, options_of
+from lrp_tf.composites.words import (
+    FLOW_EPSILON,
+    KINDS,
+    Option,
+    handler_text,
+    matcher_text,
+    options_of,
+    value_text,
+)
 
 _KEYS = ("name", "entry", FLOW_EPSILON.name)
 
@@ -158,3 +167,35 @@ def _value(option: Option, value: object, where: str) -> object:
     if not option.fits(value):
         refuse(where, f"{option.name} to be {KINDS[option.kind]}", repr(value))
     return value
+
+
+# --- writing TOML ------------------------------------------------------------------------------
+
+
+def toml(composite: Composite) -> str:
+    """A composite as TOML, which `load` reads from a file whose name ends in .toml.
+
+        Path("mine.toml").write_text(composites.toml(composites.get("epsilon_plus")), encoding="utf-8")
+
+    Raises:
+        ValueError: a part of it has no words, as a function of one's own or a canonizer.
+    """
+    written = str(composite)
+    lines = [f"name = {_toml_string(composite.name)}"]
+    if composite.flow_epsilon is not None:
+        value = value_text("stabilizer", composite.flow_epsilon)
+        number = isinstance(composite.flow_epsilon, (int, float))
+        lines.append(f"{FLOW_EPSILON.name} = {value if number else _toml_string(str(value))}")
+    for match, handler in composite.entries:
+        left, right = matcher_text(match), handler_text(handler)
+        if left is None or right is None:
+            refuse("toml", "a composite of matchers, rules and flows that have words", written)
+        lines += ["", "[[entry]]", f"match = {_toml_string(left)}", f"rule = {_toml_string(right)}"]
+    if composite.canonizers is not None:
+        refuse("toml", "a composite without canonizers, which no text can name", written)
+    return "\n".join(lines) + "\n"
+
+
+def _toml_string(text: str) -> str:
+    """A basic string of TOML, whose escapes are those of JSON."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007F")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -28,6 +28,9 @@ from lrp_tf.tracing.follow import trace
 from lrp_tf.tracing.sizes import Sizes
 
 Compositelike = str | Composite | Rule
+# Flat inputs and the tensors of a target -> relevance of the flat inputs for each composite, logits, whether all is in
+# range.
+_Pass = Callable[..., tuple[list[list[tf.Tensor]], tf.Tensor, tf.Tensor]]
 
 
 class Many:
@@ -77,7 +80,7 @@ class Many:
         chosen = [choose_output(traced, self._output)]
         self.graph: Graph = canonize(traced, chosen, self._nonnegative, self._canonizers())
         self.plans: list[Plan] = [make_plan(self.graph, composite) for composite in self.composites]
-        self._compiled: dict[_Key, passes.Pass] = {}
+        self._compiled: dict[_Key, _Pass] = {}
 
     def _canonizers(self) -> Any:
         first = self.composites[0].canonizers
@@ -136,8 +139,8 @@ class Many:
         found = zip(self.plans, relevance, strict=True)
         return [structured(self.graph, plan.reached, values) for plan, values in found]
 
-    def _pass(self, target: Target) -> Any:
-        """A compiled function: flat inputs, tensors of a target -> relevance, logits, whether all is in range."""
+    def _pass(self, target: Target) -> _Pass:
+        """Compiled for any batch size."""
         count = len(self.graph.inputs)
 
         def run(*tensors: tf.Tensor) -> tuple[list[list[tf.Tensor]], tf.Tensor, tf.Tensor]:

@@ -33,6 +33,8 @@ from lrp_tf.evaluate.predictors import Predictor
 from lrp_tf.evaluate.protocol import Explain, Predict, UndefinedMetricWarning
 from lrp_tf.evaluate.randomization import Randomization, randomization
 from lrp_tf.evaluate.similarity import similarity
+from lrp_tf.evaluate.tuning.result import Tuning
+from lrp_tf.evaluate.tuning.tune import tune
 
 __all__ = [
     "Benchmark",
@@ -45,6 +47,7 @@ __all__ = [
     "Predict",
     "Predictor",
     "Randomization",
+    "Tuning",
     "UndefinedMetricWarning",
     "adversarial",
     "baselines",
@@ -72,5 +75,6 @@ __all__ = [
     "similarity",
     "stability",
     "transport",
+    "tune",
     "xaitris",
 ]

@@ -1,4 +1,4 @@
-"""Modules of the extra `evaluate`, imported where they are used: `import lrp_tf.evaluate` needs none of them."""
+"""Modules of the extras `evaluate` and `tune`, imported where they are used: `import lrp_tf.evaluate` needs none."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import importlib
 from types import ModuleType
 
 
-def optional(module: str) -> ModuleType:
+def optional(module: str, extra: str = "evaluate") -> ModuleType:
     """The module of this name, such as "scipy.stats".
 
     Raises:
@@ -16,7 +16,7 @@ def optional(module: str) -> ModuleType:
         return importlib.import_module(module)
     except ImportError as error:
         raise ImportError(
-            f'Expected {module}, which comes with the extra "evaluate". Received: {error}. '
-            'Remedy: pip install "lrp_tf[evaluate]"',
+            f'Expected {module}, which comes with the extra "{extra}". Received: {error}. '
+            f'Remedy: pip install "lrp_tf[{extra}]"',
             name=module,
         ) from error

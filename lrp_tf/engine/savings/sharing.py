@@ -63,7 +63,7 @@ def same(one: object, other: object) -> bool:
     if isinstance(one, np.ndarray):
         return np.array_equal(one, other)  # type: ignore[arg-type]
     if isinstance(one, (list, tuple)):
-        return len(one) == len(other) and all(map(same, one, other))  # type: ignore[arg-type]
+        return len(one) == len(other) and all(map(same, one, other))  # type: ignore[arg-type,call-overload]
     if isinstance(one, Handler):
         mine, others = vars(one), vars(other)
         return mine.keys() == others.keys() and all(same(mine[name], others[name]) for name in mine)

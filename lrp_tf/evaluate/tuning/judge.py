@@ -1,0 +1,127 @@
+"""Values of candidates on samples: relevance of all of them at once, then the metric of each."""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from collections.abc import Callable, Sequence
+
+import keras
+import numpy as np
+
+from lrp_tf.engine.many import Many
+from lrp_tf.evaluate.case import Case
+from lrp_tf.evaluate.metric import Metric, get
+from lrp_tf.evaluate.predictors import Predictor
+from lrp_tf.evaluate.protocol import UndefinedMetricWarning
+from lrp_tf.evaluate.record import Failure, RecordedBatch
+from lrp_tf.evaluate.samples import digest
+from lrp_tf.evaluate.tuning.clock import Clock
+from lrp_tf.evaluate.tuning.space import Candidate
+
+SPARSENESS = "sparseness"
+_TOGETHER = 32  # candidates of one compiled pass
+_SAMPLES = 8  # that are explained at once: each has as many maps as there are candidates
+
+
+@dataclasses.dataclass(frozen=True)
+class Samples:
+    """All that is judged: x [n, ...], target int64 [n]."""
+
+    x: np.ndarray
+    target: np.ndarray
+
+    def digest(self, ids: np.ndarray) -> str:
+        """Identifies some of them."""
+        return digest(self.x[ids], self.target[ids])
+
+
+class Judge:
+    """Explains and judges.
+
+    Args:
+        model, output: what is explained.
+        metric: judges relevance as it is: it must not explain again.
+        told: called for each candidate that was judged on a batch, with the number of samples.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        metric: Metric,
+        samples: Samples,
+        *,
+        output: int | str | None,
+        channel_axis: int | None,
+        batch_size: int,
+        seed: int,
+        told: Callable[[int], object],
+    ) -> None:
+        self.model, self.output, self.metric, self.samples = model, output, metric, samples
+        self.predict = Predictor(model, output=output, batch_size=batch_size)
+        self.channel_axis, self.seed, self.told = channel_axis, seed, told
+        self.metrics = {metric.name: metric} | {SPARSENESS: get(SPARSENESS)}
+        self._many: dict[tuple[str, ...], Many] = {}
+
+    def values(
+        self, candidates: Sequence[Candidate], ids: np.ndarray, known: RecordedBatch, clock: Clock, reserve: float = 0.0
+    ) -> dict[str, np.ndarray]:
+        """Values [metrics, B] of candidates on a batch, by their names; without those that time does not suffice for.
+
+        Args:
+            ids: the numbers of the samples.
+            known: what an earlier run finished; it gets the rest.
+            reserve: seconds of the budget that are needed later.
+        """
+        found = dict[str, np.ndarray]()
+        for first in range(0, len(candidates), _TOGETHER):
+            # Whatever is open of them: a run that is resumed computes the same bits.
+            group = candidates[first : first + _TOGETHER]
+            relevance: dict[str, np.ndarray] | None = None
+            for candidate in group:
+                finished = known.of(candidate.name, self.metrics)
+                if finished is None and clock.left <= reserve:
+                    continue
+                if finished is None:
+                    relevance = self._relevance(group, ids) if relevance is None else relevance
+                    finished = self._value(relevance[candidate.name], ids, candidate.name)
+                    known.add(candidate.name, self.metrics, *finished)
+                    clock.keep()
+                found[candidate.name] = finished[0]
+                self.told(len(ids))
+        return found
+
+    def _relevance(self, group: Sequence[Candidate], ids: np.ndarray) -> dict[str, np.ndarray]:
+        key = tuple(candidate.name for candidate in group)
+        if key not in self._many:
+            made = Many(self.model, [candidate.composite for candidate in group], output=self.output)
+            self._many = {key: made}  # the former one is not needed again
+        parts = [ids[first : first + _SAMPLES] for first in range(0, len(ids), _SAMPLES)]
+        found = [self._many[key](self.samples.x[part], self.samples.target[part]) for part in parts]
+        return {name: np.concatenate([part[row] for part in found]) for row, name in enumerate(key)}
+
+    def _value(self, relevance: np.ndarray, ids: np.ndarray, name: str) -> tuple[np.ndarray, list[Failure]]:
+        """Values [metrics, B]; NaN, with the reason, for samples whose relevance is not finite."""
+        values = np.full((len(self.metrics), len(ids)), np.nan)
+        fine = np.isfinite(relevance.reshape(len(ids), -1)).all(axis=1)
+        failures = [Failure(int(i), name, "", "relevance holds NaN or Inf") for i in ids[~fine]]
+        if fine.any():
+            kept = ids[fine]
+            case = Case.of(
+                *(self.samples.x[kept], self.samples.target[kept], self._never, self.predict),
+                relevance=relevance[fine],
+                channel_axis=self.channel_axis,
+                seed=self.seed,
+                ids=kept,
+            )
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UndefinedMetricWarning)  # n of each table tells
+                for row, metric in enumerate(self.metrics.values()):
+                    values[row, fine] = metric(case)
+        return values, failures
+
+    def _never(self, x: np.ndarray, target: np.ndarray) -> np.ndarray:
+        raise ValueError(
+            f"tune expects a metric that judges relevance as it is, such as srg. Received: {self.metric.name}, which "
+            "explains again"
+        )

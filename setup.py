@@ -42,6 +42,7 @@ PHOTOS = ["scikit-image>=0.22", "scikit-learn>=1.5"]
 # HEIC and AVIF photographs.
 HEIF = ["pillow-heif>=1.0"]
 EVALUATE = ["scipy>=1.11", "scikit-image>=0.22"]
+TUNE = [*EVALUATE, "cma>=3.3"]
 # The coverage table of KerasHub.
 HUB = ["keras-hub>=0.32"]
 # Its releases follow TensorFlow's; for the warm-up requests.
@@ -112,6 +113,7 @@ setup(
         "serving": SERVING,
         "heif": HEIF,
         "evaluate": EVALUATE,
+        "tune": TUNE,
         "hub": HUB,
         "text": TEXT,
         "volumes": VOLUMES,

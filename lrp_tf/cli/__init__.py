@@ -18,16 +18,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from lrp_tf.cli import benchmark_options, comparing, options, text_options
+    from lrp_tf.cli import benchmark_options, comparing, options, text_options, tune_options
 
-    return options.parser(text_options.COMMANDS | comparing.COMMANDS | benchmark_options.COMMANDS)
+    return options.parser(text_options.COMMANDS | comparing.COMMANDS | benchmark_options.COMMANDS | tune_options.COMMANDS)
 
 
 def _run(options: argparse.Namespace) -> int:
-    from lrp_tf.cli import benchmark, commands, evaluate, grid, text
+    from lrp_tf.cli import benchmark, commands, evaluate, grid, text, tune
 
     terminal.raise_interrupt()
-    known = commands.COMMANDS | text.COMMANDS | evaluate.COMMANDS | grid.COMMANDS | benchmark.COMMANDS
+    known = commands.COMMANDS | text.COMMANDS | evaluate.COMMANDS | grid.COMMANDS | benchmark.COMMANDS | tune.COMMANDS
     return known[options.command](options)
 
 

@@ -52,7 +52,11 @@ def evolved(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of cma, on one dimension and on its options
         strategy = cma.CMAEvolutionStrategy([0.5] * len(ranged), 0.25, options)
+        lasted = 0.0
         for generation in range(1, _GENERATIONS + 1):
+            begin = clock.spent
+            if clock.left <= reserve + lasted:
+                break
             points = strategy.ask()
             settings = [single | _settings(ranged, point) for point in points]
             candidates = [space.candidate(one) for one in settings]
@@ -61,6 +65,7 @@ def evolved(
             sign = -1.0 if judge.metric.better == "higher" else 1.0
             means = [tried[candidate.name].mean() for candidate in candidates]
             strategy.tell(points, [math.inf if math.isnan(mean) else sign * mean for mean in means])
+            lasted = clock.spent - begin
             if strategy.stop():
                 break
     return ordered(list(tried.values()), judge.metric)

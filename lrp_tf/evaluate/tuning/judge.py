@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 import warnings
 from collections.abc import Callable, Sequence
 
@@ -21,6 +22,7 @@ from lrp_tf.evaluate.tuning.space import Candidate
 
 SPARSENESS = "sparseness"
 _TOGETHER = 32  # candidates of one compiled pass
+_HURRIED, _FEWER = 120.0, 8  # with a budget of fewer seconds, so many candidates: compiling takes its time
 _SAMPLES = 8  # that are explained at once: each has as many maps as there are candidates
 
 
@@ -62,6 +64,7 @@ class Judge:
         self.channel_axis, self.seed, self.told = channel_axis, seed, told
         self.metrics = {metric.name: metric} | {SPARSENESS: get(SPARSENESS)}
         self._many: dict[tuple[str, ...], Many] = {}
+        self._first_call = self._call = self._judging = 0.0  # seconds that the last one took
 
     def values(
         self, candidates: Sequence[Candidate], ids: np.ndarray, known: RecordedBatch, clock: Clock, reserve: float = 0.0
@@ -74,17 +77,22 @@ class Judge:
             reserve: seconds of the budget that are needed later.
         """
         found = dict[str, np.ndarray]()
-        for first in range(0, len(candidates), _TOGETHER):
+        hurried = clock.budget is not None and clock.budget < _HURRIED
+        size = int(clock.decide("together", _FEWER if hurried else _TOGETHER))
+        for first in range(0, len(candidates), size):
             # Whatever is open of them: a run that is resumed computes the same bits.
-            group = candidates[first : first + _TOGETHER]
+            group = candidates[first : first + size]
             relevance: dict[str, np.ndarray] | None = None
             for candidate in group:
                 finished = known.of(candidate.name, self.metrics)
-                if finished is None and clock.left <= reserve:
+                ahead = self._judging if relevance is not None else self._judging + self._expected(group)
+                if finished is None and clock.left <= reserve + ahead:
                     continue
                 if finished is None:
                     relevance = self._relevance(group, ids) if relevance is None else relevance
+                    begin = time.monotonic()
                     finished = self._value(relevance[candidate.name], ids, candidate.name)
+                    self._judging = time.monotonic() - begin
                     known.add(candidate.name, self.metrics, *finished)
                     clock.keep()
                 found[candidate.name] = finished[0]
@@ -93,12 +101,20 @@ class Judge:
 
     def _relevance(self, group: Sequence[Candidate], ids: np.ndarray) -> dict[str, np.ndarray]:
         key = tuple(candidate.name for candidate in group)
-        if key not in self._many:
+        new, begin = key not in self._many, time.monotonic()
+        if new:
             made = Many(self.model, [candidate.composite for candidate in group], output=self.output)
             self._many = {key: made}  # the former one is not needed again
         parts = [ids[first : first + _SAMPLES] for first in range(0, len(ids), _SAMPLES)]
         found = [self._many[key](self.samples.x[part], self.samples.target[part]) for part in parts]
+        self._call = time.monotonic() - begin
+        self._first_call = self._call if new else self._first_call
         return {name: np.concatenate([part[row] for part in found]) for row, name in enumerate(key)}
+
+    def _expected(self, group: Sequence[Candidate]) -> float:
+        """Seconds until their relevance is there: more if it has to be compiled."""
+        compiled = tuple(candidate.name for candidate in group) in self._many
+        return self._call if compiled else self._first_call
 
     def _value(self, relevance: np.ndarray, ids: np.ndarray, name: str) -> tuple[np.ndarray, list[Failure]]:
         """Values [metrics, B]; NaN, with the reason, for samples whose relevance is not finite."""

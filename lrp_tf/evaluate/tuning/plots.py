@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +12,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lrp_tf.evaluate.tuning.findings import Findings, Ranked, varying
+from lrp_tf.evaluate.tuning.space import Axis, Value, written
 from lrp_tf.heatmap.files import require_format, write_figure
 from lrp_tf.heatmap.texts import TEXT_STYLE
 
 _BEST, _DEFAULT, _FRONT, _OTHER = "#c0392b", "#1f4e79", "#6fa8dc", "#c9ced6"
 _DPI = 120
+_WRITTEN = 60  # points of a contour that have room for their value
 _NAMED = 6  # points of the front that have room for a name
 
 
@@ -77,41 +81,43 @@ def contour(path: str | os.PathLike, found: Findings) -> Path:
     if len(axes_of) != 2 or not all(axis.numeric for axis in axes_of):
         names = [axis.name for axis in axes_of]
         raise ValueError(f"a contour expects exactly two parameters with several numbers. Received: {names}")
-    across, up = axes_of
-    means = {row.name: row for row in found.ranking}
-    values = np.full((len(up.values), len(across.values)), np.nan)
-    counts = np.zeros(values.shape, int)
-    for name, settings in found.settings.items():
-        if settings and name in means and means[name].n:
-            place = up.values.index(settings[up.name]), across.values.index(settings[across.name])
-            values[place], counts[place] = means[name].mean, means[name].n
     drawing = Figure(figsize=(5.8, 4.6), dpi=_DPI, facecolor="white", layout="constrained")
     plot = drawing.subplots()
-    order = [np.argsort([float(v) for v in axis.values]) for axis in (across, up)]  # type: ignore[arg-type]
-    values, counts = values[np.ix_(order[1], order[0])], counts[np.ix_(order[1], order[0])]
-    # By rank, evenly: 0 has no place on a logarithmic axis.
-    masked = np.ma.masked_invalid(values)
-    if min(masked.shape) > 1 and masked.count():
-        filled = plot.contourf(masked, levels=12, cmap="viridis")
+    reached = {row.name: row for row in found.ranking if row.n}
+    points = [(found.settings[name], row) for name, row in reached.items() if found.settings[name]]
+    scales = [_scale(axis, [settings[axis.name] for settings, _ in points]) for axis in axes_of]
+    x, y = ([float(scale(settings[axis.name])) for settings, _ in points]
+            for axis, (scale, _) in zip(axes_of, scales, strict=True))  # fmt: skip
+    means, most = [row.mean for _, row in points], max((row.n for _, row in points), default=0)
+    if len(set(x)) > 1 and len(set(y)) > 1 and len(points) > 3:
+        filled = plot.tricontourf(x, y, means, levels=12, cmap="viridis")
         drawing.colorbar(filled, ax=plot, label=f"{found.metric} ({found.better} is better)")
-    _ticks(plot, across, order[0], up, order[1])
-    most = counts.max() if counts.size else 0
-    for (row, column), mean in np.ndenumerate(values):
-        if not np.isnan(mean):
-            mark = "" if counts[row, column] == most else f"\nn={counts[row, column]}"
+    few = len(points) <= _WRITTEN
+    plot.scatter(x, y, s=6, color="black", alpha=0.6)
+    for (_, row), across, up in zip(points, x, y, strict=True):
+        if few or row.name == found.best.name:
+            text = f"{row.mean:.3f}" if row.n == most else f"{row.mean:.3f}\nn={row.n}"
             box = {"boxstyle": "round,pad=0.15", "facecolor": "white", "alpha": 0.75, "linewidth": 0}
-            plot.text(column, row, f"{mean:.3f}{mark}", ha="center", va="center", fontsize=6, bbox=box)
-    plot.set_title(f"means of up to {most} samples that choose; white: not reached", fontsize=8)
+            plot.text(across, up, text, ha="center", va="center", fontsize=6, bbox=box)
+    for axis, (_, ticks), side in zip(axes_of, scales, (plot.xaxis, plot.yaxis), strict=True):
+        side.set_ticks(ticks[0], ticks[1], fontsize=8)
+        side.set_label_text(axis.name, fontsize=9, **TEXT_STYLE)
+    plot.margins(0.08)
+    plot.set_title(f"means of up to {most} samples that choose", fontsize=8)
     return write_figure(path, drawing)
 
 
-def _ticks(plot: Axes, across: object, first: np.ndarray, up: object, second: np.ndarray) -> None:
-    for axis, order, set_ticks, set_label in (
-        (across, first, plot.set_xticks, plot.set_xlabel),
-        (up, second, plot.set_yticks, plot.set_ylabel),
-    ):
-        texts = [f"{axis.values[i]:g}" for i in order]  # type: ignore[attr-defined]
-        set_ticks(range(len(order)), texts, fontsize=8)
-        set_label(axis.name, fontsize=9, **TEXT_STYLE)  # type: ignore[attr-defined]
-    plot.set_xlim(-0.5, len(first) - 0.5)
-    plot.set_ylim(-0.5, len(second) - 0.5)
+def _scale(axis: Axis, reached: list[Value]) -> tuple[Callable[[Value], float], tuple[list[float], list[str]]]:
+    """Value -> its place on the page, and the ticks.
+
+    The values of a grid lie at equal distances: 0 has no place on a logarithmic axis. What a search found between them
+    lies by its logarithm or as it is.
+    """
+    if set(reached) <= set(axis.values):
+        order = sorted(axis.values, key=lambda value: float(value))  # type: ignore[arg-type]
+        return lambda value: float(order.index(value)), ([float(i) for i in range(len(order))],
+                                                         [written(value) for value in order])  # fmt: skip
+    assert axis.bounds is not None
+    log = math.log10 if axis.bounds[2] else float
+    ticks = [float(value) for value in axis.values if not axis.bounds[2] or value > 0]  # type: ignore[arg-type,operator]
+    return lambda value: log(float(value)), ([log(tick) for tick in ticks], [f"{tick:g}" for tick in ticks])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from lrp_tf.evaluate.tuning import tables
@@ -59,18 +60,21 @@ class Tuning(Findings):
 
         return plots.contour(path, self)
 
-    def save(self, folder: str | os.PathLike) -> Path:
+    def save(self, folder: str | os.PathLike, *, names: Sequence[str] = ()) -> Path:
         """Write tune.md, ranking.csv, samples.csv, report.csv, pareto.png, contour.png, the composites, settings.json.
 
         winner.toml is the best of the choosing half, advised.toml what follows: that one or the default. Each file
         appears whole or not at all; contour.png only where exactly two numbers vary.
+
+        Args:
+            names: of the samples, for tables; () for their numbers.
 
         Returns:
             The folder.
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        tables.write(folder, self)
+        tables.write(folder, self, names)
         self.pareto(folder / "pareto.png")
         if len([axis for axis in self.axes if len(axis.values) > 1 and axis.numeric]) == 2 == len(varying(self.axes)):
             self.contour(folder / "contour.png")

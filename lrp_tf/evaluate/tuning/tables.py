@@ -39,7 +39,7 @@ def markdown(found: Findings) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def write(folder: Path, found: Findings) -> None:
+def write(folder: Path, found: Findings, sample_names: Sequence[str] = ()) -> None:
     """tune.md, ranking.csv, samples.csv, report.csv, winner.toml, advised.toml and settings.json."""
     names = list(dict.fromkeys(axis.name for axis in found.axes))
     rows = [
@@ -47,13 +47,13 @@ def write(folder: Path, found: Findings) -> None:
     ]
     _write_csv(folder / "ranking.csv", [*Ranked._fields, *names], rows)
     samples: list[Sequence[object]] = [
-        [name, sample, value]
+        [name, sample_names[sample] if sample_names else sample, value]
         for name, (ids, values) in found.values.items()
         for sample, value in zip(ids, values, strict=True)
     ]
     _write_csv(folder / "samples.csv", ["candidate", "sample", found.metric], samples)
     report: list[Sequence[object]] = [
-        [name, sample, value]
+        [name, sample_names[sample] if sample_names else sample, value]
         for name, values in found.report.items()
         for sample, value in zip(found.reported_ids, values, strict=True)
     ]

@@ -128,7 +128,11 @@ def tune(
     pair = [best, base] if best.name != base.name else [base]
     values, used = reported(pair, reported_ids, judge, record, clock, batch_size)
     clock.keep()
-    return _tuning(judge, space, tried, pair, values, used, archive, confidence, len(chosen_ids), len(reported_ids))
+    late = (
+        [] if clock.left > -0.1 * (seconds or 0) else [f"It took {clock.spent:.0f} s, which is more than the budget."]
+    )
+    reached = _unreached(tried, len(chosen_ids), len(used), len(reported_ids))
+    return _tuning(judge, space, tried, pair, values, used, archive, confidence, [*reached, *late])
 
 
 def _tuning(
@@ -140,8 +144,7 @@ def _tuning(
     used: np.ndarray,
     archive: dict[str, object],
     confidence: float,
-    choosing: int,
-    reporting: int,
+    unreached: list[str],
 ) -> Tuning:
     """The result."""
     best, base = pair[0], pair[-1]
@@ -170,14 +173,14 @@ def _tuning(
         report={candidate.name: rows[0] for candidate, rows in zip(pair, values, strict=True)},
         seed=judge.seed,
         confidence=confidence,
-        unreached=tuple(_unreached(tried, most, choosing, len(used), reporting)),
+        unreached=tuple(unreached),
         archive=archive,
     )
 
 
-def _unreached(tried: list[Tried], most: int, choosing: int, used: int, reporting: int) -> list[str]:
+def _unreached(tried: list[Tried], choosing: int, used: int, reporting: int) -> list[str]:
     """What the budget did not suffice for, in words."""
-    found = []
+    found, most = list[str](), max(len(one.ids) for one in tried)
     never = [one.candidate.name for one in tried if not one.ids]
     if never:
         shown = ", ".join(never[:5]) + (", …" if len(never) > 5 else "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import math
 import os
 import platform
 from collections.abc import Callable, Sequence
@@ -56,83 +57,127 @@ def tune(
     resume: str | os.PathLike | None = None,
     progress: Callable[[int, int], object] | None = None,
 ) -> Tuning:
-    """Choose rule, gamma, epsilon and bias for each part of a net by a metric that needs no ground truth.
+    """Choose rule, gamma, epsilon and bias for each part of a net by a metric: half of x chooses, half reports.
 
         found = evaluate.tune(model, x, grid="gamma.lower=0,0.01:1:log4 gamma.upper=0,0.25", budget="5m")
-        print(found.verdict)
         explainer = lrp_tf.Explainer(model, found.composite)
 
-    Half of the samples choose. The other half reports on the best and the default alone, in one comparison: unless the
-    interval of their difference in pairs excludes 0, the default is to be kept.
-
     Args:
-        model: a Keras model with one input and an output [B, C].
-        x: samples [n, ...].
-        target: the classes to explain, one for all or [n]; None: the predicted ones.
-        grid: what varies, as text, "rule.lower=gamma,zplus gamma=0,0.01:1:log7 epsilon=1e-6,relative(0.25)
-            zero_bias=true,false", as a list of such texts, or as name -> values. A name is rule, gamma, epsilon or
-            zero_bias, for every part or, with .first, .lower, .upper or .dense behind it, for one. None: gamma of
-            the lower and the upper half, 25 settings.
-        metric: a name or a metric with options, see `get`; it must judge relevance as it is, and have a direction.
-        budget: seconds, or a text as "5m": which candidates and samples are reached depends on it.
-        default: what the best is compared with, a preset's name or a composite.
-        also: more composites to be ranked; None: all presets that need no bounds of the input.
-        search: "grid"; or "cma", CMA-ES over the ranges in `grid` (extra: tune).
-        low, high: bounds of the model's input, for rule=box.
-        output: see `Explainer`. channel_axis: of x.
-        batch_size: samples that are judged together.
-        seed: of the halves and of all random numbers. confidence: of the intervals.
-        resume: a folder that keeps what is finished. A run that was killed continues there, and ends with the same
-            numbers; its budget counts the time of all its parts.
-        progress: called after each candidate on a batch with the number of samples, and with how many there are in all
-            if nothing is dropped.
+        x, target: samples [n, ...]; the classes to explain, one for all or [n], None: the predicted ones.
+        grid: what varies, text or name -> values, see docs/tune.md; None: gamma of the lower and the upper half.
+        metric: a name or a metric with options, which judges relevance as it is and has a direction.
+        budget: seconds, or a text as "5m". default: what the best is compared with.
+        also: composites ranked with the grid; None: all presets that need no bounds of the input.
+        search: "grid", or "cma", CMA-ES over the ranges in `grid` (extra: tune).
+        low, high: bounds of the model's input, for rule=box. output: see `Explainer`. channel_axis: of x.
+        batch_size: samples that are judged together. seed: of halves and random numbers. confidence: of intervals.
+        resume: a folder that keeps what is finished; a run that was killed ends with the same numbers.
+        progress: called with the number of samples that a candidate was judged on, and with the largest total.
 
     Raises:
-        ValueError: a grid, metric, budget, default or search that is none; an axis without effect; fewer than four
-            different samples; targets out of range; settings that `resume` does not share. TypeError: no numbers.
-        ImportError: cma is missing.
+        ValueError: arguments out of range, an axis without effect, fewer than four different samples, another run
+            in `resume`. TypeError: no numbers. ImportError: cma is missing.
     """
-    if search not in SEARCHES:
-        raise ValueError(f"search expects one of {SEARCHES}. Received: {search!r}")
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence expects a share between 0 and 1. Received: {confidence!r}")
-    if batch_size is None or streams.checked_size(batch_size, "batch_size") is None:
-        raise ValueError("batch_size expects a number of samples. Received: None")
-    judged_by, seconds, samples = _metric(metric), seconds_of(budget), protocol.inputs(x)
+    _check(search, confidence, batch_size)
     base = _named(default)
     explainer = Explainer(model, base.composite, output=output)
     space = Space(grid, Parts.of(explainer.graph), low, high)
-    others = presets_without_bounds() if also is None else [_named(one) for one in also]
-    if search == "cma":
-        evolution.check(space)
-    candidates = _candidates(base, others, space, search)
+    samples = protocol.inputs(x)
+    classes = _targets(explainer, samples, target, batch_size)
     judge = Judge(
-        *(model, judged_by, Samples(samples, _targets(explainer, samples, target, batch_size))),
+        *(model, _metric(metric), Samples(samples, classes)),
         output=output,
         channel_axis=channel_axis,
         batch_size=max(batch_size, 32),
         seed=seed,
         told=lambda count: None,
     )
-    chosen_ids, reported_ids = halves(samples, judge.samples.target, seed)
-    total = len(candidates) * len(chosen_ids) + 2 * len(reported_ids)
-    judge.told = lambda count: progress(count, total) if progress is not None else None
-    archive = _archive(model, space, candidates, judge, search, batch_size, budget, default)
-    record = Record(resume, _settings(archive, judge, samples, target))
-    clock = Clock(seconds, None if resume is None else Path(resume) / "clock.json")
-    if search == "cma":
-        tried = evolution.evolved(space, candidates, chosen_ids, judge, record, clock, seed, 0.25 * (seconds or 0.0))
-    else:
-        tried = chosen(candidates, chosen_ids, judge, record, clock, batch_size, len(reported_ids))
-    best = tried[0].candidate if tried[0].mean() == tried[0].mean() else base
-    pair = [best, base] if best.name != base.name else [base]
-    values, used = reported(pair, reported_ids, judge, record, clock, batch_size)
-    clock.keep()
-    late = (
-        [] if clock.left > -0.1 * (seconds or 0) else [f"It took {clock.spent:.0f} s, which is more than the budget."]
-    )
-    reached = _unreached(tried, len(chosen_ids), len(used), len(reported_ids))
-    return _tuning(judge, space, tried, pair, values, used, archive, confidence, [*reached, *late])
+    run = _Run(judge, space, base, None if also is None else list(also), search, batch_size, confidence, budget)
+    return run.result(digests(x, target, None), resume, progress)
+
+
+def _check(search: str, confidence: float, batch_size: int) -> None:
+    if search not in SEARCHES:
+        raise ValueError(f"search expects one of {SEARCHES}. Received: {search!r}")
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence expects a share between 0 and 1. Received: {confidence!r}")
+    if batch_size is None or streams.checked_size(batch_size, "batch_size") is None:
+        raise ValueError("batch_size expects a number of samples. Received: None")
+
+
+class _Run:
+    """A search and its report."""
+
+    def __init__(
+        self,
+        judge: Judge,
+        space: Space,
+        base: Candidate,
+        also: list[str | Composite] | None,
+        search: str,
+        batch_size: int,
+        confidence: float,
+        budget: float | str | None,
+    ) -> None:
+        self.judge, self.space, self.base, self.search, self.batch_size = judge, space, base, search, batch_size
+        self.confidence, self.budget, self.seconds = confidence, budget, seconds_of(budget)
+        others = presets_without_bounds() if also is None else [_named(one) for one in also]
+        if search == "cma":
+            evolution.check(space)
+        self.candidates = _candidates(base, others, space, search)
+
+    def result(
+        self,
+        data: dict[str, str],
+        resume: str | os.PathLike | None,
+        progress: Callable[[int, int], object] | None,
+    ) -> Tuning:
+        """Search, then report.
+
+        Args:
+            data: identifies samples and targets as they were given.
+        """
+        judge, size, seed = self.judge, self.batch_size, self.judge.seed
+        choosing, reporting = halves(judge.samples.x, judge.samples.target, seed)
+        total = len(self.candidates) * len(choosing) + 2 * len(reporting)
+        if progress is not None:
+            judge.told = lambda count: progress(count, total)
+        archive = self.archive()
+        kept = {name: value for name, value in archive.items() if name not in ("budget", "versions")}
+        # Another budget is no other run: what is finished counts.
+        record = Record(resume, kept | {"channel_axis": judge.channel_axis, "output": judge.output, **data})
+        clock = Clock(self.seconds, None if resume is None else Path(resume) / "clock.json")
+        if self.search == "cma":
+            reserve = 0.25 * (self.seconds or 0.0)
+            tried = evolution.evolved(self.space, self.candidates, choosing, judge, record, clock, seed, reserve)
+        else:
+            tried = chosen(self.candidates, choosing, judge, record, clock, size, len(reporting))
+        best = self.base if math.isnan(tried[0].mean()) else tried[0].candidate
+        pair = [best, self.base] if best.name != self.base.name else [self.base]
+        values, used = reported(pair, reporting, judge, record, clock, size)
+        clock.keep()
+        unreached = _unreached(tried, len(choosing), len(used), len(reporting))
+        if self.seconds is not None and clock.spent > 1.1 * self.seconds:
+            unreached.append(f"It took {clock.spent:.0f} s, which is more than the budget.")
+        return _tuning(judge, self.space, tried, pair, values, used, archive, self.confidence, unreached)
+
+    def archive(self) -> dict[str, object]:
+        """What settings.json says of a run."""
+        versions = {name: importlib.metadata.version(name) for name in ("tensorflow", "keras", "numpy")}
+        return {
+            "version": __version__,
+            "versions": {"python": platform.python_version(), **versions},
+            "seed": self.judge.seed,
+            "metric": described(self.judge.metric),
+            "search": self.search,
+            "default": self.base.name,
+            "budget": self.budget,
+            "batch_size": self.batch_size,
+            "axes": {axis.name: [str(value) for value in axis.values] for axis in self.space.axes},
+            "parts": dict(self.space.parts.counts),
+            "candidates": {candidate.name: str(candidate.composite) for candidate in self.candidates},
+            "model": model_digest(self.judge.model),
+        }
 
 
 def _tuning(
@@ -230,39 +275,3 @@ def _targets(explainer: Explainer, x: np.ndarray, target: Array | None, batch_si
 
     scores = protocol.scores(Predictor(explainer, batch_size=max(batch_size, 32))(x), len(x))
     return scores.argmax(axis=1).astype(np.int64)
-
-
-def _archive(
-    model: keras.Model,
-    space: Space,
-    candidates: list[Candidate],
-    judge: Judge,
-    search: str,
-    batch_size: int,
-    budget: float | str | None,
-    default: str | Composite,
-) -> dict[str, object]:
-    """What settings.json says of a run."""
-    return {
-        "version": __version__,
-        "versions": {
-            "python": platform.python_version(),
-            **{name: importlib.metadata.version(name) for name in ("tensorflow", "keras", "numpy")},
-        },
-        "seed": judge.seed,
-        "metric": described(judge.metric),
-        "search": search,
-        "default": default if isinstance(default, str) else str(default),
-        "budget": budget,
-        "batch_size": batch_size,
-        "axes": {axis.name: [str(value) for value in axis.values] for axis in space.axes},
-        "parts": dict(space.parts.counts),
-        "candidates": {candidate.name: str(candidate.composite) for candidate in candidates},
-        "model": model_digest(model),
-    }
-
-
-def _settings(archive: dict[str, object], judge: Judge, x: np.ndarray, target: Array | None) -> dict[str, object]:
-    """What has to be the same when a run is resumed; it may get another budget."""
-    kept = {name: value for name, value in archive.items() if name not in ("budget", "versions")}
-    return kept | {"channel_axis": judge.channel_axis, "output": judge.output, **digests(x, target, None)}

@@ -1,0 +1,440 @@
+"""`evaluate.tune`: the grid in words, the halves, the one comparison, budgets, resuming, and what is written."""
+
+import csv
+import dataclasses
+import json
+import math
+
+import keras
+import numpy as np
+import pytest
+from helpers.checking import randomize
+from keras import layers as kl
+
+import lrp_tf
+from lrp_tf import composites, evaluate, rules
+from lrp_tf.evaluate.tuning import search, space
+from lrp_tf.evaluate.tuning.clock import Clock, seconds_of
+from lrp_tf.evaluate.tuning.findings import compared
+from lrp_tf.evaluate.tuning.halves import halves
+from lrp_tf.evaluate.tuning.parts import Parts
+
+GRID = "gamma.lower=0,0.5 gamma.upper=0.1,0.5"
+METRIC = evaluate.get("srg", steps=3, region=2, fill="mean")
+
+
+@pytest.fixture(scope="module")
+def net():
+    keras.utils.set_random_seed(0)
+    stack = [kl.Conv2D(4, 3, padding="same", activation="relu") for _ in range(3)]
+    return randomize(keras.Sequential([keras.Input((6, 6, 2)), *stack, kl.Flatten(), kl.Dense(3)], name="net"))
+
+
+@pytest.fixture(scope="module")
+def data():
+    rng = np.random.default_rng(0)
+    return rng.normal(size=(14, 6, 6, 2)).astype("float32"), np.arange(14) % 3
+
+
+def tuned(net, data, **options):
+    return evaluate.tune(net, *data, **{"grid": GRID, "metric": METRIC, "also": [], "batch_size": 4} | options)
+
+
+@pytest.fixture(scope="module")
+def found(net, data):
+    return tuned(net, data)
+
+
+def parts_of(model):
+    return Parts.of(lrp_tf.Explainer(model, "epsilon").graph)
+
+
+# --- the grid ------------------------------------------------------------------------------------
+
+
+def test_a_grid_in_words_is_that_in_numbers():
+    words = space.axes_of("gamma.lower=0,0.01:1:log3 epsilon=1e-6,relative(0.25) zero_bias=true,false rule.first=flat")
+    values = {
+        "gamma.lower": [0, 0.01, 0.1, 1],
+        "epsilon": [1e-6, rules.Relative(0.25)],
+        "zero_bias": [True, False],
+        "rule.first": ["flat"],
+    }
+    numbers = space.axes_of(values)
+    assert [(a.name, a.values) for a in words] == [(a.name, a.values) for a in numbers]
+    assert words[0].bounds == (0.01, 1.0, True)
+    assert space.axes_of("gamma=0:1:lin5")[0].values == (0.0, 0.25, 0.5, 0.75, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("grid", "message"),
+    [
+        ("gama=1", r"Received: 'gama'. Did you mean 'gamma'\?"),
+        ("gamma.uper=1", r"Did you mean 'upper'\?"),
+        ("gamma", "NAME=VALUE"),
+        ("gamma=0:1:log5", "log above 0"),
+        ("gamma=1:0.1:lin5", "BEGIN < END"),
+        ("gamma=0.1:1:log1", "N of 2 or more"),
+        ("gamma=-1", "0 and above"),
+        ("gamma=relative(0.1)", "expects numbers"),
+        ("gamma=many", "expects numbers"),
+        ("zero_bias=maybe", "true or false"),
+        ("rule.lower=zpluss", r"Did you mean 'zplus'\?"),
+        ("gamma=0.1 gamma=0.2", "twice"),
+        ("gamma=0.1 gamma.lower=0.2", "every part and for one"),
+        ("", "one parameter at least"),
+    ],
+)
+def test_what_is_no_grid_is_refused(grid, message):
+    with pytest.raises(ValueError, match=message):
+        space.axes_of(grid)
+
+
+def test_values_of_another_type_are_refused():
+    with pytest.raises(TypeError, match="list of values"):
+        space.axes_of({"gamma": object()})
+
+
+def test_parts_of_nets_with_and_without_convolutions(net):
+    assert dict(parts_of(net).counts) == {"first": 1, "dense": 1, "lower": 1, "upper": 1}
+    dense = randomize(
+        keras.Sequential([keras.Input((4,)), *[kl.Dense(5, activation="relu") for _ in range(4)], kl.Dense(2)])
+    )
+    assert dict(parts_of(dense).counts) == {"dense": 1, "first": 1, "lower": 2, "upper": 1}
+    single = randomize(keras.Sequential([keras.Input((4,)), kl.Dense(2)]))
+    assert parts_of(single).counts["dense"] == 1
+    with pytest.raises(ValueError, match="gamma.lower has no effect.*no steps.*Expected parts of it: dense"):
+        space.Space("gamma.lower=0,1", parts_of(single))
+
+
+def test_each_part_gets_its_rule(net):
+    settings = {
+        "rule.first": "wsquare",
+        "rule.lower": "zplus",
+        "gamma.upper": 0.3,
+        "epsilon.dense": 0.1,
+        "zero_bias": True,
+    }
+    composite = space.Space("gamma.upper=0,0.3", parts_of(net)).candidate(settings).composite
+    explainer = lrp_tf.Explainer(net, composite)
+    used = [handler for step, handler in explainer.clone.plan.every_step() if step.linear is not None]
+    assert used == [
+        rules.WSquare(),
+        rules.ZPlus(zero_bias=True),
+        rules.Gamma(0.3, zero_bias=True),
+        rules.Epsilon(0.1, True),
+    ]
+
+
+def test_an_axis_that_changes_nothing_is_refused(net):
+    with pytest.raises(ValueError, match="gamma.first has no effect"):
+        space.Space("gamma.first=0.1,0.2", parts_of(net)).candidates()
+    space.Space("rule.first=flat,gamma gamma.first=0.1,0.2", parts_of(net)).candidates()
+    with pytest.raises(ValueError, match="needs the bounds.*low=, high="):
+        space.Space("rule.first=flat,box", parts_of(net))
+
+
+def test_settings_that_make_one_composite_are_tried_once(net):
+    grid = "rule.lower=zplus,gamma gamma.lower=0.1,0.2,0.3"
+    assert len(space.Space(grid, parts_of(net)).candidates()) == 1 + 3
+
+
+def test_any_beginning_of_the_order_is_spread_over_the_grid(net):
+    grid = space.Space("gamma.lower=0:1:lin5 gamma.upper=0:1:lin5", parts_of(net))
+    order = grid.coarse_to_fine(grid.candidates())
+    assert len(order) == 25
+    assert order[0].settings == {"gamma.lower": 0.5, "gamma.upper": 0.5}
+    corners = {tuple(candidate.settings.values()) for candidate in order[1:5]}
+    assert corners == {(0.0, 0.0), (0.0, 1.0), (1.0, 0.0), (1.0, 1.0)}
+
+
+# --- the halves ----------------------------------------------------------------------------------
+
+
+def test_halves_share_no_sample_and_have_the_same_classes(rng):
+    x = rng.normal(size=(41, 3))
+    x[7] = x[30]  # equal content stays together
+    target = np.array([0] * 20 + [1] * 12 + [2] * 8 + [3])
+    one, other = halves(x, target, seed=3)
+    assert sorted([*one, *other]) == list(range(41))
+    assert (7 in one) == (30 in one)
+    for label, count in ((0, 20), (1, 12), (2, 8)):
+        assert abs((target[one] == label).sum() - count / 2) <= 1
+    assert abs(len(one) - len(other)) <= 2
+    assert len(set(target[one[:6]])) >= 3  # a beginning has several classes
+    again, _ = halves(x, target, seed=3)
+    assert np.array_equal(one, again)
+    assert not np.array_equal(one, halves(x, target, seed=4)[0])
+
+
+def test_too_few_different_samples_are_refused(net, data):
+    x = np.repeat(data[0][:3], 4, axis=0)
+    with pytest.raises(ValueError, match="four different samples.*12, of which 3 differ"):
+        evaluate.tune(net, x, 0, grid=GRID)
+
+
+# --- what is found -------------------------------------------------------------------------------
+
+
+def test_numbers_are_those_of_each_explainer(net, data, found):
+    """Each candidate by its own Explainer, on the half that chose; the report on the other half alone."""
+    x, target = data
+    chose, reports = list(found.chosen_ids), list(found.reported_ids)
+    assert not set(chose) & set(reports)
+    assert sorted(chose + reports) == list(range(14))
+    assert len(found.ranking) == 5
+    for row in found.ranking:
+        composite = composites.parse(row.composite)
+        methods = evaluate.compare({"own": lrp_tf.Explainer(net, composite)}, x, target, metrics=[METRIC, "sparseness"])
+        np.testing.assert_allclose(row.mean, methods.values[0, 0, chose].mean(), atol=1e-5)
+        np.testing.assert_allclose(row.sparseness, methods.values[0, 1, chose].mean(), atol=1e-5)
+        if row.name == found.best.name:
+            np.testing.assert_allclose(found.best.mean, methods.values[0, 0, reports].mean(), atol=1e-5)
+    means = [row.mean for row in found.ranking]
+    assert means == sorted(means, reverse=True)
+    assert found.ranking[0].name == found.best.name
+    assert set(found.report) <= {found.best.name, found.default.name}
+    assert found.unreached == ()
+
+
+@pytest.mark.parametrize(
+    ("shift", "keep", "words"),
+    [(0.5, False, "Use"), (0.0, True, "Keep the default.*which holds 0"), (-0.5, True, "Keep.*default is the better")],
+)
+def test_the_verdict_follows_the_interval(found, rng, shift, keep, words):
+    values = rng.normal(size=30)
+    best, default = values + shift + 0.05 * rng.normal(size=30), values
+    difference, low, high, pairs = compared(best, default, 0, 0.95)
+    np.testing.assert_allclose(difference, (best - default).mean())
+    assert (low > 0) == (not keep)
+    named = dataclasses.replace(found.best, name="tried")
+    kept = dataclasses.replace(
+        found, best=named, difference=difference, low=low, high=high, pairs=pairs, keep_default=keep
+    )
+    assert lrp_tf.evaluate.Tuning is type(kept)
+    import re
+
+    assert re.search(words, kept.verdict)
+    assert kept.verdict in str(kept)
+    assert kept.verdict in kept.markdown()
+
+
+def test_a_default_that_is_best_is_kept(net, data):
+    found = tuned(net, data, default="epsilon_plus", grid="rule.lower=zplus")
+    assert found.keep_default
+    assert found.composite == composites.get("epsilon_plus") or found.best.name != "epsilon_plus"
+
+
+def test_pairs_without_a_value_count_nothing():
+    best, default = np.array([1.0, np.nan, 3.0]), np.array([0.0, 1.0, np.nan])
+    difference, low, _, pairs = compared(best, default, 0, 0.95)
+    assert (difference, pairs) == (1.0, 1)
+    assert math.isnan(low)
+
+
+def test_a_metric_where_less_is_better(net, data):
+    found = tuned(net, data, metric=evaluate.get("morf_auc", steps=3, region=2, fill="mean"))
+    means = [row.mean for row in found.ranking]
+    assert means == sorted(means)
+    assert found.keep_default == (not found.high < 0)
+
+
+@pytest.mark.parametrize("name", ["completeness", "randomization", "max_sensitivity", "no_such_metric"])
+def test_metrics_that_cannot_choose_are_refused(net, data, name):
+    with pytest.raises(ValueError, match=r"metric"):
+        tuned(net, data, metric=name)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"search": "random"}, "search expects one of"),
+        ({"confidence": 1.0}, "confidence expects"),
+        ({"batch_size": None}, "batch_size expects"),
+        ({"budget": "soon"}, "budget expects seconds above 0"),
+        ({"search": "cma", "grid": "rule.lower=zplus,gamma"}, "a range for one parameter"),
+        ({"search": "cma", "grid": "gamma.lower=0.1:1:log3 rule.upper=zplus,gamma"}, "Remedy: search='grid'"),
+        ({"default": "no_preset"}, "no_preset"),
+    ],
+)
+def test_wrong_arguments_are_refused(net, data, options, message):
+    with pytest.raises(ValueError, match=message):
+        tuned(net, data, **options)
+
+
+# --- files, budgets, resuming --------------------------------------------------------------------
+
+
+def test_the_files_hold_what_was_found(net, data, found, tmp_path):
+    folder = found.save(tmp_path / "out", names=[f"{i}.png" for i in range(14)])
+    rows = list(csv.DictReader((folder / "ranking.csv").open(encoding="utf-8")))
+    assert [float(row["mean"]) for row in rows] == [row.mean for row in found.ranking]
+    assert {row["gamma.lower"] for row in rows} == {"", "0.0", "0.5"}
+    samples = list(csv.DictReader((folder / "samples.csv").open(encoding="utf-8")))
+    assert len(samples) == 5 * len(found.chosen_ids)
+    assert {row["sample"] for row in samples} == {f"{i}.png" for i in found.chosen_ids}
+    settings = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
+    assert settings["seed"] == 0
+    assert set(settings["versions"]) == {"python", "tensorflow", "keras", "numpy"}
+    assert settings["result"]["verdict"] == found.verdict
+    assert found.verdict in (folder / "tune.md").read_text(encoding="utf-8")
+    for name, composite in (("winner", found.winner), ("advised", found.composite)):
+        loaded = composites.load(folder / f"{name}.toml")
+        assert loaded == composite
+        wanted = lrp_tf.Explainer(net, composite)(data[0])
+        np.testing.assert_array_equal(lrp_tf.Explainer(net, loaded)(data[0]), wanted)
+    for name in ("pareto.png", "contour.png"):
+        picture = keras.utils.img_to_array(keras.utils.load_img(folder / name))
+        assert (picture.min(), picture.max()) == (0, 255)
+        colours = np.ptp(picture, axis=-1) > 60
+        assert colours.mean() > (0.1 if name == "contour.png" else 0.0005)
+    assert not list(folder.glob(".tmp-*"))
+
+
+def test_a_contour_of_other_than_two_numbers_is_refused(net, data, found, tmp_path):
+    one = dataclasses.replace(found, axes=found.axes[:1])
+    with pytest.raises(ValueError, match=r"exactly two parameters.*\['gamma.lower'\]"):
+        one.contour(tmp_path / "contour.png")
+    one.save(tmp_path)
+    assert not (tmp_path / "contour.png").exists()
+
+
+class _KilledError(Exception):
+    pass
+
+
+def test_a_run_that_was_killed_ends_with_the_same_numbers(net, data, found, tmp_path):
+    count = 0
+
+    def kill(samples, total):
+        nonlocal count
+        count += 1
+        if count == 7:  # within the second batch
+            raise _KilledError
+
+    with pytest.raises(_KilledError):
+        tuned(net, data, resume=tmp_path / "record", progress=kill)
+    judged = []
+    again = tuned(net, data, resume=tmp_path / "record", progress=lambda *told: judged.append(told))
+    assert again.ranking == found.ranking
+    assert (again.best, again.difference, again.low, again.high) == (
+        found.best,
+        found.difference,
+        found.low,
+        found.high,
+    )
+    for name, (ids, values) in found.values.items():
+        assert again.values[name][0] == ids
+        np.testing.assert_array_equal(again.values[name][1], values)
+    with pytest.raises(ValueError, match="other settings.*seed"):
+        tuned(net, data, resume=tmp_path / "record", seed=1)
+    with pytest.raises(ValueError, match="other settings.*data"):
+        tuned(net, (data[0] + 1, data[1]), resume=tmp_path / "record")
+
+
+class _Time(Clock):
+    """A clock of which each look takes a second."""
+
+    def __init__(self, budget, path=None):
+        self.now = 0.0
+        super().__init__(budget, path)
+
+    @property
+    def spent(self):
+        self.now += 1
+        return self.now
+
+
+def test_a_budget_that_is_too_small_tells_what_was_not_reached(net, data, monkeypatch):
+    monkeypatch.setattr("lrp_tf.evaluate.tuning.tune.Clock", _Time)
+    monkeypatch.setattr("lrp_tf.evaluate.tuning.judge.time.monotonic", lambda: 0.0)
+    found = tuned(net, data, budget=12)
+    reached = [row for row in found.ranking if row.n]
+    assert 0 < len(reached) < 5
+    assert any("did not suffice for" in line and "candidates" in line for line in found.unreached)
+    assert any("more than the budget" in line for line in found.unreached) == (_Time(1).budget is None)
+    assert {row.rank for row in found.ranking if not row.n} == {0}
+    assert found.best.n > 0
+
+
+def test_half_of_the_candidates_are_dropped_where_the_budget_asks_for_it(net, data):
+    class Halving(Clock):
+        def decide(self, name, value):
+            return True if name == "halving" else super().decide(name, value)
+
+    values = {"gamma.lower": [0.0, 0.2, 0.4, 0.6], "gamma.upper": [0.1, 0.5]}
+    import lrp_tf.evaluate.tuning.tune as module
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "Clock", Halving)
+        found = tuned(net, data, grid=values, batch_size=2)
+    counts = sorted({row.n for row in found.ranking})
+    assert counts[0] == 2
+    assert counts[-1] == 7
+    assert len([row for row in found.ranking if row.n == 2]) == 4
+    assert any("were dropped" in line for line in found.unreached)
+    assert found.ranking[0].n == 7
+
+
+def test_budgets_are_read_and_spent_over_all_parts(tmp_path):
+    assert [seconds_of(text) for text in (90, "90s", "1.5m", "1h", None)] == [90, 90, 90, 3600, None]
+    for wrong in (0, "0m", "-1s", "5 parsecs", "inf"):
+        with pytest.raises(ValueError, match="budget expects"):
+            seconds_of(wrong)
+    with pytest.raises(TypeError, match="budget expects"):
+        seconds_of(True)
+    first = Clock(100, tmp_path / "clock.json")
+    first._before = 40.0
+    assert first.decide("halving", True) is True
+    second = Clock(100, tmp_path / "clock.json")
+    assert second.left <= 60
+    assert second.decide("halving", False) is True
+
+
+def test_relevance_that_is_not_finite_costs_its_candidate_alone(net, data):
+    exploding = composites.Composite([(None, _Exploding())], "exploding")
+    found = tuned(net, data, also=[exploding])
+    (row,) = [row for row in found.ranking if row.name == "exploding"]
+    assert (row.n, row.rank) == (0, 0)
+    assert found.ranking[-1] is row
+
+
+class _Exploding(rules.Rule):
+    def terms(self, op):
+        return [rules.Term([(op.x * float("inf"), op.w)])]
+
+
+def test_cma_finds_what_a_grid_finds(net, data, tmp_path):
+    pytest.importorskip("cma")
+    options = {"search": "cma", "grid": "gamma.lower=0.01:10:log3 gamma.upper=0.01:10:log3"}
+    found = tuned(net, data, **options, resume=tmp_path / "record")
+    again = tuned(net, data, **options, resume=tmp_path / "record")
+    assert again.ranking == found.ranking
+    tried = [row for row in found.ranking if row.name != "epsilon_plus_flat"]
+    assert len(tried) > 10
+    grid = tuned(net, data, grid=options["grid"])
+    assert tried[0].mean >= max(row.mean for row in grid.ranking if row.name != "epsilon_plus_flat") - 0.02
+    found.contour(tmp_path / "contour.png")
+
+
+def test_cma_that_is_not_installed_names_its_extra(net, data, monkeypatch):
+    import sys
+
+    monkeypatch.setitem(sys.modules, "cma", None)
+    with pytest.raises(ImportError, match=r'extra "tune".*pip install "lrp_tf\[tune\]"'):
+        tuned(net, data, search="cma", grid="gamma.lower=0.1:1:log3")
+
+
+def test_searches_ordered_by_mean_put_what_has_no_value_last():
+    made = [search.Tried(space.Candidate(str(i), composites.get("epsilon"), {}), [0, 1], np.full((2, 2), value))
+            for i, value in enumerate((0.1, math.nan, 0.3))]  # fmt: skip
+    assert [one.candidate.name for one in search.ordered(made, METRIC)] == ["2", "0", "1"]
+
+
+def test_toml_of_what_has_no_words_is_refused():
+    written = composites.toml(composites.get("epsilon_plus", epsilon=rules.Relative(0.25), flow_epsilon=0.01))
+    assert composites.parse(written) == composites.get("epsilon_plus", epsilon=rules.Relative(0.25), flow_epsilon=0.01)
+    with pytest.raises(ValueError, match="have words"):
+        composites.toml(composites.Composite([(lambda step: True, rules.Epsilon())]))
+    with pytest.raises(ValueError, match="without canonizers"):
+        composites.toml(composites.Composite([(None, rules.Epsilon())], canonizers=[]))

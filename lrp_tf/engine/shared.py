@@ -78,10 +78,13 @@ def propagate(
     stacks = [_Stack((everyone,), {graph.outputs[0]: initial[None]})]
     samples = tf.shape(initial)[0]
     for segment, refs in zip(cut, wanted, strict=True):
-        stacks = [
-            _passed(_gathered(stacks, arriving), _Part(plans, forwards, segment, group, refs), samples, vectorized)
-            for group, arriving in zip(segment.groups, segment.arriving, strict=True)
-        ]
+        below: list[_Stack] = []
+        for group, arriving in zip(segment.groups, segment.arriving, strict=True):
+            # One group after the other: they would only drive one another out of the cache.
+            with tf.control_dependencies([r for stack in below[-1:] for r in stack.relevance.values()]):
+                part = _Part(plans, forwards, segment, group, refs)
+                below.append(_passed(_gathered(stacks, arriving), part, samples, vectorized))
+        stacks = below
     return [_of_plan(stacks, number, plans[number], forwards[number]) for number in everyone]
 
 

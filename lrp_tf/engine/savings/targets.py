@@ -79,7 +79,8 @@ def side_by_side(
     def run(group: list[tf.Tensor]) -> list[tf.Tensor]:
         return list(tf.vectorized_map(function, group, fallback_to_while_loop=True, warn=False))
 
-    found = tf.map_fn(run, grouped, fn_output_signature=signature)
+    # One after the other: several at once would only drive one another out of the cache.
+    found = tf.map_fn(run, grouped, fn_output_signature=signature, parallel_iterations=1)
     return [tf.reshape(x, tf.concat([[count], tf.shape(x)[2:]], 0)) for x in found]
 
 

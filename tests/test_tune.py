@@ -136,6 +136,12 @@ def test_an_axis_that_changes_nothing_is_refused(net):
         space.Space("rule.first=flat,box", parts_of(net))
 
 
+def test_nets_without_halves_vary_epsilon():
+    single = randomize(keras.Sequential([keras.Input((4,)), kl.Dense(2)]))
+    assert [axis.name for axis in space.Space(None, parts_of(single)).axes] == ["epsilon"]
+    assert len(space.Space(None, parts_of(single)).candidates()) == 5
+
+
 def test_settings_that_make_one_composite_are_tried_once(net):
     grid = "rule.lower=zplus,gamma gamma.lower=0.1,0.2,0.3"
     assert len(space.Space(grid, parts_of(net)).candidates()) == 1 + 3

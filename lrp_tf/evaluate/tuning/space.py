@@ -23,7 +23,7 @@ Grid: TypeAlias = Mapping[str, object] | Sequence[str] | str
 
 PARAMETERS = ("rule", "gamma", "epsilon", "zero_bias")
 RULES = ("flat", "wsquare", "box", "epsilon", "zplus", "alphabeta", "gamma")
-DEFAULT_GRID = ("gamma.lower=0,0.01:1:log4", "gamma.upper=0,0.01:1:log4")
+_USUAL = "0,0.01:1:log4"  # gamma of a half, if nobody says what varies
 _BASE: dict[str, Value] = {"gamma": 0.25, "epsilon": 1e-6, "zero_bias": False}
 _READS = {"gamma": ("gamma",), "epsilon": ("epsilon",), "zero_bias": ("epsilon", "zplus", "alphabeta", "gamma")}
 
@@ -69,7 +69,7 @@ class Space:
 
     Args:
         grid: axes as texts, "gamma.lower=0,0.01:1:log7 epsilon=1e-6,0.1", or as name -> values; None: gamma in the
-            lower and the upper half.
+            lower and the upper half; epsilon where there are no halves.
         parts: of the net.
         low, high: bounds of the model's input, for the rule "box".
 
@@ -79,7 +79,7 @@ class Space:
     """
 
     def __init__(self, grid: Grid | None, parts: Parts, low: Bound = None, high: Bound = None) -> None:
-        self.axes = axes_of(DEFAULT_GRID if grid is None else grid)
+        self.axes = axes_of(_usual_grid(parts) if grid is None else grid)
         self.parts, self._low, self._high = parts, low, high
         for axis in self.axes:
             if axis.part and not parts.count(axis.part):
@@ -154,6 +154,12 @@ class Space:
             order.append(pick)
             left.remove(pick)
         return [candidates[i] for i in order]
+
+
+def _usual_grid(parts: Parts) -> Grid:
+    """Gamma of both halves; of a net that has none, epsilon."""
+    halves = [part for part in ("lower", "upper") if parts.count(part)]
+    return {f"gamma.{part}": _USUAL for part in halves} or {"epsilon": "1e-6,0.001:1:log4"}
 
 
 def axes_of(grid: Grid) -> list[Axis]:

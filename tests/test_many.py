@@ -78,6 +78,7 @@ def test_single_precision(rng):
     close(Many(model, ways)(x, target=[0, 2, 1]), model, ways, x, 1e-5, target=[0, 2, 1])
 
 
+@pytest.mark.slow
 def test_more_samples_than_run_side_by_side(rng):
     """One group of relevance for each divisor: 9 samples x 3 run one by one, 2 x 3 all at once."""
     model = image_net()

@@ -272,6 +272,9 @@ def test_relevance_that_is_not_finite_costs_its_candidate_alone(net, data):
     (row,) = [row for row in found.ranking if row.name == "exploding"]
     assert (row.n, row.rank) == (0, 0)
     assert found.ranking[-1] is row
+    assert found.unreached == (
+        f"7 values are missing; the first, exploding, sample {found.chosen_ids[0]}: relevance holds NaN or Inf.",
+    )
 
 
 class _Exploding(rules.Rule):
@@ -312,3 +315,23 @@ def test_toml_of_what_has_no_words_is_refused():
         composites.toml(composites.Composite([(lambda step: True, rules.Epsilon())]))
     with pytest.raises(ValueError, match="without canonizers"):
         composites.toml(composites.Composite([(None, rules.Epsilon())], canonizers=[]))
+
+
+def test_a_metric_that_fails_for_one_sample_costs_its_value_alone(net, data):
+    wanted = float(data[0][5, 0, 0, 0])
+
+    def picky(case):
+        if wanted in case.x[:, 0, 0, 0]:
+            raise ValueError("not this one")
+        return case.score
+
+    found = tuned(net, data, metric=evaluate.Metric("picky", picky, "faithfulness", "higher", "none"))
+    counts = {row.n for row in found.ranking} | {found.best.n}
+    assert counts <= {6, 7}
+    assert any("missing" in line and "sample 5: not this one" in line for line in found.unreached)
+
+    def broken(case):
+        raise ValueError("an option is wrong")
+
+    with pytest.raises(ValueError, match="an option is wrong"):
+        tuned(net, data, metric=evaluate.Metric("broken", broken, "faithfulness", "higher", "none"))

@@ -63,6 +63,7 @@ def test_from_images_to_a_composite_file(lrp, saved, folder, tmp_path):
     np.testing.assert_array_equal(loaded, lrp_tf.Explainer(model, composite)(x))
 
 
+@pytest.mark.slow
 def test_an_earlier_run_is_kept(lrp, saved, folder):
     run = ("tune", saved, folder, *START, "--grid", "gamma.upper=0.05,0.5")
     assert lrp(*run)[0] == 0

@@ -45,6 +45,9 @@ class Judge:
         model, output: what is explained.
         metric: judges relevance as it is: it must not explain again.
         told: called for each candidate that was judged on a batch, with the number of samples.
+
+    Attributes:
+        failures: what has no value, and why.
     """
 
     def __init__(
@@ -63,6 +66,7 @@ class Judge:
         self.predict = Predictor(model, output=output, batch_size=batch_size)
         self.channel_axis, self.seed, self.told = channel_axis, seed, told
         self.metrics = {metric.name: metric} | {SPARSENESS: get(SPARSENESS)}
+        self.failures: list[Failure] = []
         self._many: dict[tuple[str, ...], Many] = {}
         self._first_call = self._call = self._judging = 0.0  # seconds that the last one took
 
@@ -96,6 +100,7 @@ class Judge:
                     known.add(candidate.name, self.metrics, *finished)
                     clock.keep()
                 found[candidate.name] = finished[0]
+                self.failures += finished[1]
                 self.told(len(ids))
         return found
 
@@ -122,19 +127,31 @@ class Judge:
         fine = np.isfinite(relevance.reshape(len(ids), -1)).all(axis=1)
         failures = [Failure(int(i), name, "", "relevance holds NaN or Inf") for i in ids[~fine]]
         if fine.any():
-            kept = ids[fine]
-            case = Case.of(
-                *(self.samples.x[kept], self.samples.target[kept], self._never, self.predict),
-                relevance=relevance[fine],
-                channel_axis=self.channel_axis,
-                seed=self.seed,
-                ids=kept,
-            )
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", UndefinedMetricWarning)  # n of each table tells
-                for row, metric in enumerate(self.metrics.values()):
-                    values[row, fine] = metric(case)
+            try:
+                values[:, fine] = self._measured(relevance[fine], ids[fine])
+            except ValueError as error:  # each sample alone; if none has a value, an option is wrong
+                for place in np.flatnonzero(fine):
+                    one = slice(place, place + 1)
+                    try:
+                        values[:, one] = self._measured(relevance[one], ids[one])
+                    except ValueError as reason:
+                        failures.append(Failure(int(ids[place]), name, self.metric.name, str(reason)))
+                if np.isnan(values).all():
+                    raise error
         return values, failures
+
+    def _measured(self, relevance: np.ndarray, ids: np.ndarray) -> np.ndarray:
+        """Values [metrics, B]."""
+        case = Case.of(
+            *(self.samples.x[ids], self.samples.target[ids], self._never, self.predict),
+            relevance=relevance,
+            channel_axis=self.channel_axis,
+            seed=self.seed,
+            ids=ids,
+        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UndefinedMetricWarning)  # n of each table tells
+            return np.stack([metric(case) for metric in self.metrics.values()])
 
     def _never(self, x: np.ndarray, target: np.ndarray) -> np.ndarray:
         raise ValueError(

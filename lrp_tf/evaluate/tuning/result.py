@@ -33,7 +33,7 @@ class Tuning(Findings):
         values: name -> values [n] of the metric on its samples of the choosing half, with their numbers.
         report: name -> values of the metric on `reported_ids`.
         seed, confidence: of the intervals.
-        unreached: what the budget did not suffice for, in words.
+        unreached: what the budget did not suffice for, and what has no value, in words.
         archive: versions, seed and everything else that decides the result, for settings.json.
     """
 

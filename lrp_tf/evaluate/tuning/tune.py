@@ -157,6 +157,10 @@ class _Run:
         values, used = reported(pair, reporting, judge, record, clock, size)
         clock.keep()
         unreached = _unreached(tried, len(choosing), len(used), len(reporting))
+        if judge.failures:
+            first = judge.failures[0]
+            place = f"{first.method}, sample {first.sample}"
+            unreached.append(f"{len(judge.failures)} values are missing; the first, {place}: {first.reason}.")
         if self.seconds is not None and clock.spent > 1.1 * self.seconds:
             unreached.append(f"It took {clock.spent:.0f} s, which is more than the budget.")
         return _tuning(judge, self.space, tried, pair, values, used, archive, self.confidence, unreached)

@@ -39,7 +39,7 @@ def pareto(path: str | os.PathLike, found: Findings) -> Path:
     for name, colour, label in special:
         _points(axes, [row for row in rows if row.name == name], colour, f"{label}: {name}", size=60)
     for row in [row for row in front if row.name not in (found.best.name, found.default.name)][:_NAMED]:
-        axes.annotate(row.name, (row.sparseness, row.mean), xytext=(4, -9), textcoords="offset points", fontsize=6)
+        axes.annotate(row.name, (row.sparseness, row.mean), xytext=(6, 4), textcoords="offset points", fontsize=6)
     axes.set_xlabel("sparseness (Gini index of |R|)", fontsize=9)
     axes.set_ylabel(f"{found.metric} ({found.better} is better)", fontsize=9, **TEXT_STYLE)
     if found.better == "lower":
@@ -102,7 +102,8 @@ def contour(path: str | os.PathLike, found: Findings) -> Path:
     for axis, (_, ticks), side in zip(axes_of, scales, (plot.xaxis, plot.yaxis), strict=True):
         side.set_ticks(ticks[0], ticks[1], fontsize=8)
         side.set_label_text(axis.name, fontsize=9, **TEXT_STYLE)
-    plot.margins(0.08)
+    plot.use_sticky_edges = False  # room for the numbers at the edges
+    plot.margins(0.1)
     plot.set_title(f"means of up to {most} samples that choose", fontsize=8)
     return write_figure(path, drawing)
 

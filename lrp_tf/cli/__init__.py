@@ -20,7 +20,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     from lrp_tf.cli import benchmark_options, comparing, options, text_options, tune_options
 
-    return options.parser(text_options.COMMANDS | comparing.COMMANDS | benchmark_options.COMMANDS | tune_options.COMMANDS)
+    return options.parser(
+        text_options.COMMANDS | comparing.COMMANDS | benchmark_options.COMMANDS | tune_options.COMMANDS
+    )
 
 
 def _run(options: argparse.Namespace) -> int:

@@ -70,6 +70,7 @@ TEST = [
     *SERVING,
     *HEIF,
     *EVALUATE,
+    *TUNE,
     *TEXT,
     *VOLUMES,
     *AUDIO,

@@ -284,7 +284,6 @@ class _Exploding(rules.Rule):
 
 @pytest.mark.slow
 def test_cma_finds_what_a_grid_finds(net, data, tmp_path):
-    pytest.importorskip("cma")
     options = {"search": "cma", "grid": "gamma.lower=0.01:10:log3 gamma.upper=0.01:10:log3"}
     found = tuned(net, data, **options, resume=tmp_path / "record")
     again = tuned(net, data, **options, resume=tmp_path / "record")

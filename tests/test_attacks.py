@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 
 import keras
 import numpy as np
@@ -216,3 +217,14 @@ def test_margins_of_a_bent_net_are_reached() -> None:
         assert all(attempt.success and attempt.margin >= 0.3 for attempt in attempts)
         found[name] = np.mean([adversarial.distances(a, b.x)["l2"] for a, b in zip(x, attempts, strict=True)])
     assert found["lbfgs"] <= 1.01 * found["cw"]
+
+
+def test_settings_of_numpy_are_those_of_json():
+    """They are kept in a file beside the results."""
+    given = {"epsilon": np.float32(0.25), "steps": np.int64(5), "low": np.float64(0), "seed": np.int32(3)}
+    found = adversarial.get("pgd", **given).settings
+    assert json.loads(json.dumps(found)) == found
+    assert (found["epsilon"], found["steps"], found["seed"]) == (0.25, 5, 3)
+    for bad in ({"steps": True}, {"steps": 2.5}, {"epsilon": np.bool_(True)}, {"epsilon": np.nan}):
+        with pytest.raises(ValueError, match="expects a"):
+            adversarial.get("pgd", **bad)

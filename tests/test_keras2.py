@@ -227,6 +227,20 @@ def test_weights_in_another_order_are_refused_though_their_shapes_fit(file):
     np.testing.assert_allclose(other(x), saved(x), rtol=0, atol=1e-6)
 
 
+def test_layers_of_one_shape_are_told_by_their_names(tmp_path):
+    """A file may list branches in another order than Keras 3 finds them in."""
+    x = kl.Input((3,))
+    model = keras.Model(x, kl.Concatenate()([kl.Dense(3, name=name, use_bias=False)(x) for name in ("a", "b")]))
+    with h5py.File(tmp_path / "twins.h5", "w") as content:
+        content.attrs["layer_names"] = ["b", "a"]
+        for name, value in (("a", 1.0), ("b", 2.0)):
+            group = content.create_group(name)
+            group.attrs["weight_names"] = [f"{name}/kernel:0"]
+            group[f"{name}/kernel:0"] = np.full((3, 3), value, np.float32)
+    found = loading.load_weights(model, tmp_path / "twins.h5")
+    np.testing.assert_allclose(found(np.ones((1, 3), np.float32)), [[3, 3, 3, 6, 6, 6]])
+
+
 def test_weights_of_keras_3_that_fit_in_part_are_refused(tmp_path):
     small = keras.Sequential([kl.Input((3,)), kl.Dense(3), kl.Dense(2)])
     small.save_weights(tmp_path / "small.weights.h5")

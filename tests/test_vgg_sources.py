@@ -272,3 +272,10 @@ def test_pictures_as_they_come(tmp_path: Path):
     with pytest.raises(sources.DataError, match="--size: expected pixels"):
         sources.load(str(folder(tmp_path / "photos")), None)
     assert sources.load("digits", None).x_train.shape[1:] == (28, 28, 1)
+
+
+def test_digits_are_not_shrunk_to_nothing(tmp_path: Path):
+    for data in ("digits", npz(tmp_path / "own.npz", **{k: v for part in ("train", "test") for k, v in (
+        (f"x_{part}", np.zeros((6, 28, 28), np.uint8)), (f"y_{part}", np.arange(6) % 3))})):  # fmt: skip
+        with pytest.raises(sources.DataError, match="--size: expected 28 pixels or more for digits.*Received: 20"):
+            sources.load(data, 20)

@@ -361,3 +361,13 @@ def test_strokes_of_digits(monkeypatch: pytest.MonkeyPatch):
     assert found == pytest.approx({"relevance": 1.0, "area": 4 * 16 / 1024})
     monkeypatch.setattr(results.lrp_tf, "Explainer", lambda model: tf.ones_like)
     assert results.on_strokes(None, x)["relevance"] == pytest.approx(4 * 16 / 1024)
+
+
+def test_a_training_that_broke_is_not_resumed(tmp_path: Path):
+    x, y = pictures(30)
+    images = sources.Images(x, y, x, y, ("a", "b", "c"), "bars")
+    model, one = nets.vgg(11, 32, 3, 3, width=0.02), recipe(epochs=3)
+    fitting.compile_model(model, one, 27, loss_scale=False)
+    broken = [{**dict.fromkeys(fitting.COLUMNS, 0.0), "epoch": 1, "loss": float("nan")}]
+    fitting.save_checkpoint(tmp_path / fitting.CHECKPOINT, model, {}, broken)
+    assert len(fitting.fit(model, images, one, {}, tmp_path, resume=True)) == 1

@@ -310,7 +310,9 @@ def _holds_lambda(value: Any) -> bool:
 
 
 def _pairs(model: keras.Model, group: h5py.Group) -> Iterator[tuple[keras.Variable, h5py.Dataset]]:
-    """Variables with their values, layer by layer in the order of the file.
+    """Variables with their values, layer by layer: by name where the file has the same names, else in its order.
+
+    A model of Keras 3 may have its layers in another order than the file, while other names are those of a twin.
 
     Raises:
         LoadError: other layers, names or shapes.
@@ -324,6 +326,8 @@ def _pairs(model: keras.Model, group: h5py.Group) -> Iterator[tuple[keras.Variab
             f"of {len(names)}: {_some(names)}"
             + ("" if first is None else f"; the first other name is {names[first]!r}")
         )
+    if set(names) == {layer.name for layer in layers}:
+        names = [layer.name for layer in layers]
     for layer, name in zip(layers, names, strict=True):
         weights = layer.trainable_weights + layer.non_trainable_weights  # the order in which Keras 2 wrote them
         yield from _weights(layer, weights, group[name], _listed(group[name], "weight_names"))

@@ -55,7 +55,7 @@ class Recipe:
     patience: int = 0
 
 
-@keras.saving.register_keras_serializable("lrp_tf_vgg")
+@keras.saving.register_keras_serializable("lrp_tf_training")
 class Schedule(keras.optimizers.schedules.LearningRateSchedule):
     """A learning rate that rises to `peak` over `warm_up` steps, and then falls as `kind` says until `total` steps.
 
@@ -263,7 +263,8 @@ def fit(
         print(f"resumed after epoch {len(history)} of {recipe.epochs}", flush=True)
     elif resume:
         print(f"no checkpoint in {out}: the training begins at epoch 1", flush=True)
-    if len(history) >= recipe.epochs or ended(history, recipe.patience):
+    broken = bool(history) and not np.isfinite(history[-1]["loss"])
+    if broken or len(history) >= recipe.epochs or ended(history, recipe.patience):
         return history
     data = batches.training(
         images.x_train[kept],

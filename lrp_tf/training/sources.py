@@ -97,6 +97,10 @@ def centred(x: np.ndarray, size: int | None) -> np.ndarray:
     """Digits [N, 28, 28, 1] enlarged by a whole factor, in the middle of black pictures [N, size, size, 1]."""
     if size is None:
         return x
+    if size < DIGIT:
+        raise DataError(
+            f"--size: expected {DIGIT} pixels or more for digits, which are {DIGIT}x{DIGIT}. Received: {size}"
+        )
     factor = size // DIGIT
     large = x.repeat(factor, axis=1).repeat(factor, axis=2)
     before = (size - large.shape[1]) // 2

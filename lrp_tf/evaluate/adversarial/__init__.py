@@ -20,7 +20,7 @@ from lrp_tf.evaluate.adversarial.attack import Attack, Attempt
 from lrp_tf.evaluate.adversarial.carlini import CarliniWagner
 from lrp_tf.evaluate.adversarial.controls import KINDS, noise_keeping_class, noise_like, partner
 from lrp_tf.evaluate.adversarial.distances import distances
-from lrp_tf.evaluate.adversarial.gradients_attacks import FGSM, PGD
+from lrp_tf.evaluate.adversarial.gradient_attacks import FGSM, PGD
 from lrp_tf.evaluate.adversarial.lbfgs import LBFGS
 from lrp_tf.evaluate.adversarial.network import Network
 from lrp_tf.evaluate.adversarial.ranking import Shift, ranks, shift

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import numbers
 import time
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -185,22 +187,27 @@ class Clock:
 
 
 def positive(name: str, value: float) -> float:
-    """The value, a number above 0.
+    """The value as a float, a number above 0.
 
     Raises:
         ValueError: it is none.
     """
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not (np.isfinite(value) and value > 0):
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not (np.isfinite(value) and value > 0):
         raise ValueError(f"{name} expects a number above 0. Received: {value!r}")
-    return value
+    return float(value)
 
 
 def whole(name: str, value: int, least: int = 0) -> int:
-    """The value, a whole number from `least`.
+    """The value as an int, a whole number from `least`.
 
     Raises:
         ValueError: it is none.
     """
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
         raise ValueError(f"{name} expects a whole number from {least}. Received: {value!r}")
-    return value
+    return int(value)
+
+
+def plain(settings: Mapping[str, Any]) -> dict[str, object]:
+    """Settings as JSON has them: NumPy's numbers become Python's."""
+    return {name: value.item() if isinstance(value, np.generic) else value for name, value in settings.items()}

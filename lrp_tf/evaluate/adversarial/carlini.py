@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from lrp_tf.evaluate.adversarial.attack import Attempt, Best, Box, Clock, positive, whole
+from lrp_tf.evaluate.adversarial.attack import Attempt, Best, Box, Clock, plain, positive, whole
 from lrp_tf.evaluate.adversarial.network import Network
 
 # The edge of the box is out of reach of a tanh; images are moved away from it by this share of its half width.
@@ -63,10 +63,10 @@ class CarliniWagner:
             positive("rate", rate),
         )
         self._searches, self._steps = whole("searches", searches, least=1), whole("steps", steps, least=1)
-        self.settings: dict[str, object] = {
+        self.settings = plain({
             "weight": weight, "searches": searches, "steps": steps, "rate": rate,
             "low": low, "high": high, "confidence": confidence,
-        }  # fmt: skip
+        })  # fmt: skip
 
     def __call__(self, network: Network, x: np.ndarray, target: np.ndarray) -> list[Attempt]:
         """See `Attack`."""

@@ -10,7 +10,7 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 
 from lrp_tf.evaluate.adversarial import lockstep
-from lrp_tf.evaluate.adversarial.attack import Attempt, Best, Box, Clock, positive, whole
+from lrp_tf.evaluate.adversarial.attack import Attempt, Best, Box, Clock, plain, positive, whole
 from lrp_tf.evaluate.adversarial.network import Network
 from lrp_tf.evaluate.extras import optional
 
@@ -92,10 +92,10 @@ class LBFGS:
         self._box, self._sharpness = Box(low, high, confidence), positive("sharpness", sharpness)
         self._iterations = whole("iterations", iterations, least=1)
         self._bisections, self._segment = whole("bisections", bisections), whole("segment", segment)
-        self.settings: dict[str, object] = {
+        self.settings = plain({
             "sharpness": sharpness, "iterations": iterations, "bisections": bisections, "segment": segment,
             "low": low, "high": high, "confidence": confidence,
-        }  # fmt: skip
+        })  # fmt: skip
 
     def __call__(self, network: Network, x: np.ndarray, target: np.ndarray) -> list[Attempt]:
         """See `Attack`."""
@@ -161,7 +161,7 @@ class _Search:
             else:
                 below = weight
         self._shorten(segment, ask)
-        return above
+        return float(above)
 
     def _expanded(self, ask: Ask) -> tuple[float, float] | None:
         weight, point = 0.1 / self.lead, self._start

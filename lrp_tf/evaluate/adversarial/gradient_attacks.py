@@ -6,7 +6,7 @@ import zlib
 
 import numpy as np
 
-from lrp_tf.evaluate.adversarial.attack import Attempt, Box, Clock, margins, positive, whole
+from lrp_tf.evaluate.adversarial.attack import Attempt, Box, Clock, margins, plain, positive, whole
 from lrp_tf.evaluate.adversarial.network import Network
 
 
@@ -34,9 +34,9 @@ class FGSM:
         self, *, epsilon: float = 0.3, low: float = 0.0, high: float = 1.0, confidence: float = 0.0, seed: int = 0
     ) -> None:
         self._box, self._epsilon = Box(low, high, confidence), positive("epsilon", epsilon)
-        self.settings: dict[str, object] = {
+        self.settings = plain({
             "epsilon": epsilon, "low": low, "high": high, "confidence": confidence
-        }  # fmt: skip
+        })  # fmt: skip
 
     def __call__(self, network: Network, x: np.ndarray, target: np.ndarray) -> list[Attempt]:
         """See `Attack`."""
@@ -88,10 +88,10 @@ class PGD:
         self._box, self._epsilon = Box(low, high, confidence), positive("epsilon", epsilon)
         self._step, self._steps = positive("step", step), whole("steps", steps, least=1)
         self._random, self._seed = bool(random_start), whole("seed", seed)
-        self.settings: dict[str, object] = {
+        self.settings = plain({
             "epsilon": epsilon, "step": step, "steps": steps, "random_start": random_start,
             "low": low, "high": high, "confidence": confidence, "seed": seed,
-        }  # fmt: skip
+        })  # fmt: skip
 
     def __call__(self, network: Network, x: np.ndarray, target: np.ndarray) -> list[Attempt]:
         """See `Attack`."""

@@ -275,7 +275,7 @@ def test_pictures_as_they_come(tmp_path: Path):
 
 
 def test_digits_are_not_shrunk_to_nothing(tmp_path: Path):
-    for data in ("digits", npz(tmp_path / "own.npz", **{k: v for part in ("train", "test") for k, v in (
-        (f"x_{part}", np.zeros((6, 28, 28), np.uint8)), (f"y_{part}", np.arange(6) % 3))})):  # fmt: skip
-        with pytest.raises(sources.DataError, match="--size: expected 28 pixels or more for digits.*Received: 20"):
+    x, y = np.zeros((6, 28, 28), np.uint8), np.arange(6) % 3
+    for data in ("digits", npz(tmp_path / "own.npz", x_train=x, y_train=y, x_test=x, y_test=y)):
+        with pytest.raises(sources.DataError, match=r"--size: expected 28 pixels or more for digits.*Received: 20"):
             sources.load(data, 20)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import os
+import difflib
+import math
 import sys
 import time
 from pathlib import Path
@@ -16,9 +17,8 @@ except ImportError:  # run from a checkout that is not installed
 from lrp_tf.training.options import Parser, number, whole
 
 if TYPE_CHECKING:
-    import keras
-
-    from lrp_tf.evaluate.adversarial.study import Part, Study
+    from lrp_tf.evaluate.adversarial.attack import Attack
+    from lrp_tf.evaluate.adversarial.study import Part, Plan
     from lrp_tf.training.sources import Images
 
 HERE = Path(__file__).resolve().parent
@@ -50,8 +50,8 @@ def make_parser() -> argparse.ArgumentParser:
     add("--dataset", default="auto", metavar=data, help="pictures whose test part is attacked, as in train.py; FOLDER: "
         "one sub folder for each class; default: auto")  # fmt: skip
     add("--data-dir", metavar="DIR", help="where tensorflow-datasets keeps MNIST")
-    add("--classes", type=Path, metavar="FILE", help="names of the classes; default: those of the data, or what "
-        "train.py wrote beside the model")  # fmt: skip
+    add("--classes", type=Path, metavar="FILE", help="names of the classes; default: what train.py wrote beside "
+        "the model, or those of the data")  # fmt: skip
     add("--size", type=whole(8, 1024), metavar="N", help="height and width of pictures from a folder; default: those "
         "of the model's input, else 32")  # fmt: skip
     add("--model", type=Path, metavar="FILE", help="saved Keras model; default: what train.py saved for these data, "
@@ -65,7 +65,7 @@ def make_parser() -> argparse.ArgumentParser:
         "K; default: 0")  # fmt: skip
     add("--epsilon", type=number(0, 1, open_low=True), metavar="E", help="the largest change of a pixel by fgsm and "
         "pgd, as a share of the range; default: 0.3 for digits, 8/255 = 0.0314 for other pictures")  # fmt: skip
-    add("--targets", nargs="+", metavar="CLASS", help="classes to attack for, numbers or names; default: all")
+    add("--targets", nargs="+", metavar="CLASS", help="classes to attack for, names or numbers; default: all")
     add("--sources", nargs="+", metavar="CLASS", help="classes of the originals; default: all")
     add("--per-target", type=whole(1), default=20, metavar="N", help="originals for each target; default: 20")
     add("--composites", nargs="+", default=list(COMPOSITES), metavar="NAME|TEXT", help="presets or entries of your own "
@@ -87,20 +87,28 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.epsilon is not None and not set(arguments.attack) & set(BOUNDED):
         raise ValueError("--epsilon is for fgsm and pgd. Expected one of them in --attack, or no such option")
     low, high = arguments.range
-    if not low < high:
-        raise ValueError(f"--range: expected LOW below HIGH. Received: {low:g} {high:g}")
+    if not -math.inf < low < high < math.inf:
+        raise ValueError(f"--range: expected finite numbers, LOW below HIGH. Received: {low:g} {high:g}")
+    if (arguments.out / "settings.json").exists() and not (arguments.resume or arguments.overwrite):
+        raise ValueError(f"--out: {arguments.out} holds a study. Remedy: --resume, --overwrite, or another --out")
     from lrp_tf.cli import quiet
 
     quiet.import_tensorflow()
+    import attacked
+
     from lrp_tf.evaluate.adversarial.report import Report
     from lrp_tf.evaluate.adversarial.store import Store
+    from lrp_tf.evaluate.adversarial.study import Study
 
-    model, images = model_and_images(arguments)
-    study = make_study(arguments, model, images)
+    model, images = attacked.find(arguments)
+    plan, attacks, found = make_plan(arguments, images)
+    model = attacked.trained(images, arguments) if model is None else model
+    batch = min(BATCH, arguments.per_target)  # a batch is of one target, and is filled up
+    study = Study(model, images.x_test, images.y_test, attacks, found, plan, batch_size=batch)
     store = Store(arguments.out, study.settings(images.name), resume=arguments.resume, overwrite=arguments.overwrite)
     try:
         unreadable(store, images)
-        if (other := other_data(model, images)) is not None:
+        if (other := attacked.other_data(model, images)) is not None:
             say(f"remark: the model was trained on {other}, these pictures are {images.name}")
         chosen = study.choose(store)
         right = float((study.undisturbed.predictions == study.labels).mean())
@@ -123,95 +131,30 @@ def run(arguments: argparse.Namespace) -> None:
 # --- what is given -------------------------------------------------------------------------------
 
 
-def model_and_images(arguments: argparse.Namespace) -> tuple[keras.Model, Images]:
-    """The network, trained if there is none, and pictures in its size."""
-    from lrp_tf.files import loading
-    from lrp_tf.training import digits, sources
+def make_plan(arguments: argparse.Namespace, images: Images) -> tuple[Plan, list[Attack], dict[str, Any]]:
+    """What the options ask for: the plan, attacks, and composites by name. Needs no network: mistakes show early.
 
-    dataset = arguments.dataset
-    if dataset == "auto":
-        dataset = digits.load("auto", arguments.data_dir).name
-    weights, model = arguments.weights, None
-    if weights is not None and loading.holds_model(weights) and arguments.model is None:
-        model = loading.load_model(weights)
-    elif arguments.model is not None:
-        model = loading.load_model(arguments.model)
-    size = size_of(arguments, model, dataset)
-    images = sources.load(dataset, size, arguments.data_dir)  # of a folder the same are for testing as in train.py
-    names = arguments.classes
-    if model is None:
-        path = trained(dataset, images, arguments)
-        model = loading.load_model(path)
-        names = names or (path.with_name("classes.txt") if path.with_name("classes.txt").exists() else None)
-    images = images if names is None else sources.named(images, names)
-    if weights is not None and not (loading.holds_model(weights) and arguments.model is None):
-        model = loading.load_weights(model, weights)
-    check(model, images)
-    return model, images
-
-
-def size_of(arguments: argparse.Namespace, model: keras.Model | None, dataset: str) -> int | None:
-    """Height and width that pictures are brought to; None: as they come."""
-    if arguments.size is not None:
-        return arguments.size
-    shape = () if model is None else tuple(model.input_shape)
-    if len(shape) == 4 and shape[1] is not None and shape[1] == shape[2]:
-        return int(shape[1])
-    return 32 if Path(os.path.expanduser(dataset)).is_dir() else None
-
-
-def trained(dataset: str, images: Images, arguments: argparse.Namespace) -> Path:
-    """The model that train.py saved for these data; it is trained now if there is none."""
-    import train
-
-    path = train.folder_of(images) / "model.keras"
-    if path.is_file():
-        return path
-    say(f"There is no model in {path.parent}: it is trained first, by the defaults of train.py.")
-    words = ["--dataset", dataset]
-    if arguments.size is not None:
-        words += ["--size", str(arguments.size)]
-    if arguments.data_dir and dataset == "mnist":
-        words += ["--data-dir", arguments.data_dir]
-    chosen = train.make_parser().parse_args(words)
-    train.check(chosen)
-    return train.run(chosen)
-
-
-def check(model: keras.Model, images: Images) -> None:
-    """Raise ValueError if the model takes other pictures, or has another number of classes."""
-    tensors = (*(getattr(model, "inputs", None) or ()), *(getattr(model, "outputs", None) or ()))
-    shapes = [tuple(tensor.shape[1:]) for tensor in tensors]
-    wanted = [tuple(images.x_test.shape[1:]), (len(images.names),)]
-    single = len(images.names) == 2 and shapes == [wanted[0], (1,)]
-    if shapes != wanted and not single:
-        raise ValueError(
-            f"--model: expected a model from pictures {wanted[0]} to {wanted[1]} classes, as the data are. Received: "
-            f"{model.name} with {', '.join(map(str, shapes)) or 'no fixed inputs'}. "
-            f"Remedy: train.py --dataset with these data, or --size"
-        )
-
-
-def other_data(model: keras.Model, images: Images) -> str | None:
-    """The data that train.py trained the model on, if they have another name than these."""
-    import train
-
-    name = model.name.removesuffix(".npz")
-    own = f"{train.TRAINED_ON}{train.named(images)}".removesuffix(".npz")
-    return name.removeprefix(train.TRAINED_ON) if name.startswith(train.TRAINED_ON) and name != own else None
-
-
-def make_study(arguments: argparse.Namespace, model: keras.Model, images: Images) -> Study:
-    """The study that the options ask for."""
+    Raises:
+        ValueError: options out of range; each is named.
+    """
     from lrp_tf.evaluate import adversarial
     from lrp_tf.evaluate.adversarial.explained import Ranking
     from lrp_tf.evaluate.adversarial.outcomes import Scale
-    from lrp_tf.evaluate.adversarial.study import Plan, Study
+    from lrp_tf.evaluate.adversarial.study import Plan
 
     low, high = arguments.range
+    targets = classes_of(arguments.targets, images, "--targets")
+    classes = classes_of(arguments.sources, images, "--sources")
+    if len({*targets, *classes}) < 2:
+        raise ValueError(
+            f"--targets and --sources: expected originals of other classes than the target. Received: class "
+            f"{targets[0]} alone for both"
+        )
+    if len({f"{percent:.4g}" for percent in arguments.top}) < len(arguments.top):
+        raise ValueError(f"--top: expected shares that differ. Received: {' '.join(map(str, arguments.top))}")
     plan = Plan(
-        targets=classes_of(arguments.targets, images, "--targets"),
-        sources=classes_of(arguments.sources, images, "--sources"),
+        targets=targets,
+        sources=classes,
         per_target=arguments.per_target,
         confidence=arguments.confidence,
         seed=arguments.seed,
@@ -224,21 +167,23 @@ def make_study(arguments: argparse.Namespace, model: keras.Model, images: Images
     largest = {"epsilon": share * (high - low)}
     own: dict[str, dict[str, float]] = {"fgsm": largest, "pgd": largest | {"step": min(0.01, share / 4) * (high - low)}}
     attacks = [adversarial.get(name, **options, **own.get(name, {})) for name in dict.fromkeys(arguments.attack)]
-    found = {name: composite_of(name, low, high) for name in dict.fromkeys(arguments.composites)}
-    batch = min(BATCH, arguments.per_target)  # a batch is of one target, and is filled up
-    return Study(model, images.x_test, images.y_test, attacks, found, plan, batch_size=batch)
+    return plan, attacks, {name: composite_of(name, low, high) for name in dict.fromkeys(arguments.composites)}
 
 
 def classes_of(words: list[str] | None, images: Images, option: str) -> tuple[int, ...]:
-    """The classes that an option names, by number or name."""
-    from lrp_tf.files.loading import Classes
-
+    """The classes that an option names: by name, else by number."""
+    names = list(images.names)
     if words is None:
-        return tuple(range(len(images.names)))
-    try:
-        found = [Classes(tuple(images.names)).index(word, len(images.names)) for word in words]
-    except ValueError as error:
-        raise ValueError(f"{option}: {error}") from error
+        return tuple(range(len(names)))
+    found = []
+    for word in words:
+        if word not in names and not (word.isascii() and word.isdecimal() and int(word) < len(names)):
+            close = difflib.get_close_matches(word, names, 1)
+            raise ValueError(
+                f"{option}: expected the name of a class, or a number below {len(names)}. Received: {word!r}"
+                + (f". Did you mean {close[0]!r}?" if close else "")
+            )
+        found.append(names.index(word) if word in names else int(word))
     return tuple(dict.fromkeys(found))
 
 
@@ -246,12 +191,15 @@ def composite_of(name: str, low: float, high: float) -> Any:
     """The composite of a preset's name, a text or a .toml file; presets with a z^B rule get the range of the input."""
     from lrp_tf import composites
 
-    if name.endswith(".toml"):
-        return composites.load(name)
-    if ":" in name:
-        return composites.parse(name, name=name)
-    bounds = {"low": low, "high": high} if name in composites.PRESETS and composites.needs_bounds(name) else {}
-    return composites.get(name, **bounds)
+    try:
+        if name.endswith(".toml"):
+            return composites.load(name)
+        if ":" in name:
+            return composites.parse(name, name=name)
+        bounds = {"low": low, "high": high} if name in composites.PRESETS and composites.needs_bounds(name) else {}
+        return composites.get(name, **bounds)
+    except (OSError, ValueError, TypeError) as error:
+        raise ValueError(f"--composites {name}: {error}") from error
 
 
 # --- what is told --------------------------------------------------------------------------------

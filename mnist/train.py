@@ -143,10 +143,6 @@ def check(arguments: argparse.Namespace) -> None:
         raise ValueError("--classes names the classes of FILE.npz. Expected no such option for other data")
     if arguments.size and named:
         raise ValueError("--size is for other pictures. Expected no such option for digits, which are 28x28")
-    if arguments.patience and arguments.epochs and arguments.patience >= arguments.epochs:
-        raise ValueError(
-            f"--patience: expected fewer epochs than --epochs. Received: {arguments.patience} and {arguments.epochs}"
-        )
     if arguments.clip_norm and arguments.clip_value:
         raise ValueError("--clip-norm and --clip-value: expected one of them")
 
@@ -237,7 +233,11 @@ def net_of(arguments: argparse.Namespace, images: sources.Images) -> str:
 
 
 def recipe_of(arguments: argparse.Namespace, images: sources.Images, net: str) -> fitting.Recipe:
-    """The recipe of the command line, with defaults that fit the data."""
+    """The recipe of the command line, with defaults that fit the data.
+
+    Raises:
+        ValueError: more epochs of patience or warm-up than the training has.
+    """
     rate, decay, warm_up = arguments.learning_rate, arguments.weight_decay, arguments.warm_up
     count = len(images.x_train)
     few = net == "digits" and count < MANY
@@ -246,13 +246,21 @@ def recipe_of(arguments: argparse.Namespace, images: sources.Images, net: str) -
     if decay is None:
         decay = {"sgd": 5e-4, "adam": 0.0, "adamw": 0.01}[arguments.optimizer]
     augment = arguments.augment or ([] if images.strokes else ["flip", "shift"])
+    epochs = arguments.epochs or (30 if net == "cnn" else default_epochs(count))
+    if arguments.patience >= epochs:
+        raise ValueError(
+            f"--patience: expected fewer epochs than --epochs. Received: {arguments.patience} and {epochs}"
+        )
+    warm_up = min(1.0 if net == "cnn" else 0.0, epochs) if warm_up is None else warm_up
+    if warm_up > epochs:
+        raise ValueError(f"--warm-up: expected at most the epochs of the training. Received: {warm_up:g} and {epochs}")
     return fitting.Recipe(
-        epochs=arguments.epochs or (30 if net == "cnn" else default_epochs(count)),
+        epochs=epochs,
         batch=arguments.batch or (64 if few or net == "cnn" else 128),
         optimizer=arguments.optimizer,
         learning_rate=rate,
         schedule=arguments.schedule,
-        warm_up=(1.0 if net == "cnn" else 0.0) if warm_up is None else warm_up,
+        warm_up=warm_up,
         weight_decay=decay,
         clip_norm=arguments.clip_norm,
         augment=tuple(sorted({*augment} - {"none"})),

@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
+import keras
 import numpy as np
 import pytest
 from helpers.mnist_scripts import script
 from helpers.studies import content, pictures, quadrants, table
+from helpers.vgg_scripts import folder
 
 import lrp_tf
 from lrp_tf.evaluate.adversarial import study
+from lrp_tf.training import nets, sources
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +54,7 @@ def test_the_command(given, command, tmp_path, capsys):
     before = content(tmp_path / "out")
     with pytest.raises(SystemExit, match="2"):
         command(words(given, tmp_path / "out", "--targets", "0", "3", "--sources", "1", "2"))
-    assert "holds a study. Remedy: --resume to continue it, --overwrite to remove it" in capsys.readouterr().err
+    assert "holds a study. Remedy: --resume, --overwrite, or another --out" in capsys.readouterr().err
     command(words(given, tmp_path / "out", "--targets", "0", "3", "--sources", "1", "2", "--resume"))
     assert content(tmp_path / "out") == before
 
@@ -58,10 +62,16 @@ def test_the_command(given, command, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--targets", "4"], "--targets: class 4 is out of range. Expected 0 to 3"),
-        (["--sources", "cat"], "--sources: class 'cat'"),
-        (["--range", "1", "1"], "--range: expected LOW below HIGH"),
-        (["--composites", "nonsense"], "nonsense"),
+        (["--targets", "4"], "--targets: expected the name of a class, or a number below 4. Received: '4'"),
+        (["--targets", "3", "--sources", "3"], "expected originals of other classes than the target"),
+        (["--top", "1", "1.0"], "--top: expected shares that differ"),
+        (["--range", "0", "inf"], "--range: expected finite numbers"),
+        (["--composites", "nowhere.toml"], "--composites nowhere.toml: "),
+        (["--data-dir", "x"], "--data-dir is where MNIST lies"),
+        (["--dataset", "digits", "--size", "32"], "--size is for other pictures"),
+        (["--sources", "cat"], "--sources: expected the name of a class, or a number below 4. Received: 'cat'"),
+        (["--range", "1", "1"], "--range: expected finite numbers, LOW below HIGH"),
+        (["--composites", "nonsense"], "--composites nonsense: "),
         (["--model", "nowhere.keras"], "nowhere.keras: no such file"),
         (["--weights", "nowhere.h5"], "nowhere.h5: no such file"),
         (["--dataset", "nowhere"], "--dataset: expected"),
@@ -131,10 +141,161 @@ def test_a_missing_model_is_trained_and_that_is_told(given, command, tmp_path, c
     monkeypatch.setattr(train, "OUT", tmp_path / "logs")
     monkeypatch.setattr(train, "run", fake)
     short = ["--dataset", given["data"], "--attack", "pgd", "--per-target", "1", "--composites", "epsilon"]
-    command([*short, "--targets", "two", "--sources", "four", "--out", str(tmp_path / "out")])
+    command([*short, "--targets", "1", "--sources", "3", "--out", str(tmp_path / "out")])
     assert "There is no model in" in capsys.readouterr().out
     assert asked[0].dataset == given["data"]
     assert [row["target"] for row in table(tmp_path / "out" / "attacks.csv")] == ["1"]
     command([*short, "--targets", "two", "--sources", "four", "--out", str(tmp_path / "out"), "--resume"])
     assert "There is no model in" not in capsys.readouterr().out
     assert len(asked) == 1
+
+
+# --- which network, which pictures --------------------------------------------------------------
+
+
+@pytest.fixture
+def scripts(command, monkeypatch, tmp_path):
+    """The modules of the command and train.py, whose results go to a folder of the test."""
+    import attacked
+    import train
+
+    monkeypatch.setattr(train, "OUT", tmp_path / "logs")
+    return SimpleNamespace(attacked=attacked, train=train, adversarial=script("adversarial"))
+
+
+def parsed(scripts, *words):
+    return scripts.adversarial.make_parser().parse_args([*map(str, words)])
+
+
+def saved(scripts, images, model, data: str | None = None) -> None:
+    """A model with its report, where train.py puts it."""
+    place = scripts.train.folder_of(images)
+    place.mkdir(parents=True)
+    model.save(place / "model.keras")
+    told = {"settings": {"data": sources.fingerprint(images) if data is None else data}}
+    (place / "report.json").write_text(json.dumps(told))
+    (place / "classes.txt").write_text("".join(f"name {i}\n" for i in range(len(images.names))))
+
+
+def test_a_folder_of_the_name_of_the_data_is_not_the_data(scripts, tmp_path, monkeypatch):
+    """A checkout has a folder mnist."""
+    (tmp_path / "digits").mkdir()
+    monkeypatch.chdir(tmp_path)
+    model, images = scripts.attacked.find(parsed(scripts, "--dataset", "digits"))
+    assert model is None
+    assert images.x_test.shape[1:] == (28, 28, 1)
+
+
+def test_what_train_py_saved_is_found_in_its_size_and_with_its_names(scripts, tmp_path):
+    photos = folder(tmp_path / "photos")
+    saved(scripts, sources.load(str(photos), 16), nets.cnn((16, 16, 3), 3))
+    model, images = scripts.attacked.find(parsed(scripts, "--dataset", photos))
+    assert model.input_shape == (None, 16, 16, 3)
+    assert images.x_test.shape[1:] == (16, 16, 3)
+    assert images.names == ("name 0", "name 1", "name 2")
+
+
+def test_a_model_of_other_pictures_of_that_name_is_refused(scripts, tmp_path):
+    photos = folder(tmp_path / "photos")
+    saved(scripts, sources.load(str(photos), 32), nets.cnn((32, 32, 3), 3), "photos of another folder")
+    with pytest.raises(ValueError, match=r"to be trained on these pictures. Received: trained on photos of another"):
+        scripts.attacked.find(parsed(scripts, "--dataset", photos))
+    path = tmp_path / "logs" / "photos" / "model.keras"
+    model, _ = scripts.attacked.find(parsed(scripts, "--dataset", photos, "--model", path))  # asked for by name
+    assert model is not None
+    path.with_name("report.json").unlink()
+    assert scripts.attacked.find(parsed(scripts, "--dataset", photos))[0] is not None
+
+
+@pytest.mark.parametrize("normalized", [False, True])
+def test_weights_alone_need_no_training(scripts, tmp_path, monkeypatch, normalized):
+    monkeypatch.setattr(scripts.train, "run", lambda arguments: pytest.fail("trains"))
+    own = nets.cnn((32, 32, 3), 3, batch_norm=normalized)
+    own.save_weights(tmp_path / "own.weights.h5")
+    photos = folder(tmp_path / "photos")
+    options = parsed(scripts, "--dataset", photos, "--weights", tmp_path / "own.weights.h5")
+    model, images = scripts.attacked.find(options)
+    x = images.x_test.astype(np.float32) / 255
+    np.testing.assert_allclose(model(x), own(x), atol=1e-6)
+
+
+class Subclassed(keras.Model):
+    def call(self, x):
+        return x
+
+
+def two_inputs() -> keras.Model:
+    a, b = keras.Input((8, 8, 1)), keras.Input((3,))
+    joined = keras.layers.Concatenate()([keras.layers.Flatten()(a), b])
+    return keras.Model([a, b], keras.layers.Dense(4)(joined))
+
+
+@pytest.mark.parametrize(
+    ("make", "received"), [(two_inputs, r"\(8, 8, 1\), \(3,\), \(4,\)"), (Subclassed, "with no fixed inputs")]
+)
+def test_models_of_another_kind_are_refused_in_words(scripts, given, make, received):
+    with pytest.raises(ValueError, match=received):
+        scripts.attacked.check(make(), sources.load(given["data"], None))
+    assert scripts.attacked.size_of(make()) in (8, None)
+
+
+def test_a_network_of_open_size_takes_pictures_of_any(scripts, given):
+    x = inputs = keras.Input((None, None, 1))
+    x = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(4, 3)(x))
+    scripts.attacked.check(keras.Model(inputs, keras.layers.Dense(4)(x)), sources.load(given["data"], None))
+
+
+def test_mistakes_are_told_before_a_training(scripts, given, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(scripts.train, "run", lambda arguments: pytest.fail("trains"))
+    for more in (["--targets", "9"], ["--composites", "nonsense"]):
+        with pytest.raises(SystemExit, match="2"):
+            scripts.adversarial.main(["--dataset", given["data"], "--out", str(tmp_path / "out"), *more])
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "settings.json").write_text("{}")
+    with pytest.raises(SystemExit, match="2"):
+        scripts.adversarial.main(["--dataset", given["data"], "--out", str(tmp_path / "out")])
+    assert "holds a study" in capsys.readouterr().err
+
+
+def test_an_interrupted_training_is_continued(scripts, given, monkeypatch):
+    images, heard = sources.load(given["data"], None), []
+    monkeypatch.setattr(scripts.train, "run", lambda arguments: heard.append(arguments) or given["model"])
+    scripts.attacked.trained(images, parsed(scripts, "--dataset", given["data"], "--resume"))
+    checkpoint = scripts.train.folder_of(images) / "checkpoint.npz"
+    checkpoint.parent.mkdir(parents=True)
+    checkpoint.touch()
+    for more in ([], ["--resume"]):
+        scripts.attacked.trained(images, parsed(scripts, "--dataset", given["data"], *more))
+    assert [arguments.resume for arguments in heard] == [False, False, True]
+
+
+def test_the_name_of_a_class_wins_over_its_number(scripts):
+    images = SimpleNamespace(names=("7", "3", "1"))
+    assert scripts.adversarial.classes_of(["1", "0", "7"], images, "--targets") == (2, 0)
+
+
+@pytest.mark.parametrize(
+    ("options", "strokes", "epsilon", "step"),
+    [
+        ([], True, 0.3, 0.01),
+        ([], False, 8 / 255, 2 / 255),
+        (["--epsilon", "0.1"], True, 0.1, 0.01),
+        (["--epsilon", "0.02", "--range", "-1", "1"], False, 0.04, 0.01),
+        (["--range", "0", "255"], True, 76.5, 2.55),
+    ],
+)
+def test_the_largest_change_and_its_steps(scripts, options, strokes, epsilon, step):
+    images = SimpleNamespace(names=tuple("abcd"), strokes=strokes)
+    plan, (fgsm, pgd), _ = scripts.adversarial.make_plan(parsed(scripts, "--attack", "fgsm", "pgd", *options), images)
+    assert fgsm.settings["epsilon"] == pytest.approx(epsilon)
+    assert (pgd.settings["epsilon"], pgd.settings["step"]) == pytest.approx((epsilon, step))
+    assert (fgsm.settings["low"], fgsm.settings["high"]) == (plan.scale.low, plan.scale.high)
+
+
+def test_values_are_ranked_in_another_range(given, command, tmp_path):
+    command(words(given, tmp_path / "out", "--targets", "0", "--range", "0", "0.5", "--by", "value"))
+    settings = json.loads((tmp_path / "out" / "settings.json").read_text())
+    assert (settings["by"], settings["range"]) == ("value", [0.0, 0.5])
+    with np.load(tmp_path / "out" / "adversarial.npz") as found:
+        assert 0 < found["original"].max() <= 0.5
+        assert found["x"].max() <= 0.5

@@ -120,7 +120,12 @@ def test_default_epochs(train: ModuleType, images: int, epochs: int):
         (["--dataset", "digits", "--batch-norm"], "--batch-norm and --dropout are of --net cnn"),
         (["--dataset", "digits", "--dropout", "0"], "--batch-norm and --dropout are of --net cnn"),
         (["--clip-norm", "1", "--clip-value", "1"], "expected one of them"),
-        (["--patience", "5", "--epochs", "5"], "--patience: expected fewer epochs than --epochs. Received: 5 and 5"),
+        (["--dataset", "digits", "--patience", "10"], "expected fewer epochs than --epochs. Received: 10 and 10"),
+        (["--dataset", "digits", "--warm-up", "3", "--epochs", "2"], "--warm-up: expected at most the epochs"),
+        (
+            ["--dataset", "digits", "--patience", "5", "--epochs", "5"],
+            "--patience: expected fewer epochs than --epochs. Received: 5 and 5",
+        ),
         (["--dataset", "bars.npz", "--augment", "flip"], "mirrored digits are no digits"),
         (["--clip-value", "-1"], "--clip-value: expected a number from 0"),
         (["--l2", "2"], "--l2: expected a number from 0 to 1"),

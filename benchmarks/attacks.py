@@ -5,8 +5,8 @@
     python benchmarks/attacks.py mnist/logs/model.keras --peers foolbox art --each 2
 
 The pairs are the first rightly classified test digits of each class, for all nine other targets. Foolbox and ART are no
-dependencies of lrp_tf: pip install foolbox adversarial-robustness-toolbox. Both get the same weights with the softmax
-taken off, since they attack what the model puts out. With --alone, L-BFGS also runs image by image, for the time
+dependencies of lrp_tf: pip install foolbox adversarial-robustness-toolbox. Both get the same weights without the
+softmax, since they attack what the model puts out. With --alone, L-BFGS also runs image by image, for the time
 that the batches of gradients save.
 """
 

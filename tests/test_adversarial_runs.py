@@ -123,12 +123,12 @@ def test_digits_from_scratch(tmp_path, monkeypatch):
     from lrp_tf.training import sources
 
     images = sources.load("digits", None)
+    keras.utils.set_random_seed(0)
     model = keras.Sequential(
         [kl.Input((28, 28, 1)), kl.Conv2D(8, 5, strides=2, activation="relu"), kl.Conv2D(16, 3, strides=2,
          activation="relu"), kl.Flatten(), kl.Dense(10, activation="softmax")]
     )  # fmt: skip
     model.compile("adam", "sparse_categorical_crossentropy")
-    keras.utils.set_random_seed(0)
     model.fit(images.x_train / np.float32(255), images.y_train, epochs=8, batch_size=32, verbose=0)
     model.save(tmp_path / "model.keras")
     told = finished("--dataset", "digits", "--model", tmp_path / "model.keras", "--per-target", "2", "--composites",

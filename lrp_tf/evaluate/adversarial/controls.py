@@ -38,7 +38,7 @@ def noise_like(
         original, adversarial: one image each, of one shape. seed: of the draw.
 
     Returns:
-        float32; its norm is right to 1e-4 of it, as far as float32 holds pixels.
+        float32. Its norm is right to 1e-4, unless the perturbation is so small that float32 rounds it.
 
     Raises:
         ValueError: other shapes; an original outside of the box, NaN; a norm that no scale of the noise reaches within

@@ -53,6 +53,14 @@ class Ranking:
             for one, other in zip(signed, absolute, strict=True)
         ]
 
+    def unsound(self, *maps: np.ndarray) -> str | None:
+        """Why one of these maps [H, W, C], or components [K], has no ranking; None if all have."""
+        if not all(np.isfinite(one).all() for one in maps):
+            return "the map has NaN or Inf"
+        if not all(np.ptp(self.components(one[None])) > 0 for one in maps):
+            return "the map is the same everywhere"
+        return None
+
     def components(self, maps: np.ndarray) -> np.ndarray:
         """What is ranked, [B, K]."""
         return ranking.components(maps, by=self.by)
@@ -100,10 +108,10 @@ def explain(
         after = {kind: _maps(explainer, one.images, one.classes, network.batch_size) for kind, one in sets.items()}
         arrays[f"maps_{number}"] = np.stack([_summed(before), _summed(after["adversarial"])], axis=1)
         for kind, maps, kept in _pairs(before, after, sets, rows, cases, how, seed):
-            sound = _finite(before[np.asarray(kept, np.int64)]) & _finite(maps)
+            reasons = [how.unsound(before[kept[i]], maps[i]) for i in range(len(maps))]
+            sound = np.array([reason is None for reason in reasons], bool)
             found += [
-                _row(rows[kept[i]], name, kind, "explain") | {"reason": "the map has NaN or Inf"}
-                for i in np.flatnonzero(~sound)
+                _row(rows[kept[i]], name, kind, "explain") | {"reason": reasons[i]} for i in np.flatnonzero(~sound)
             ]
             kept, maps = np.asarray(kept, np.int64)[sound], maps[sound]
             shifts = how.shift(_alike(before[kept], maps, how), maps) if len(kept) else []
@@ -144,17 +152,19 @@ def _sets(
         try:
             noisy = controls.noise_like(x, adversarial[i], seed=own, low=low, high=high)
             sets["noise"].add(noisy, int(network.logits(noisy[None]).argmax()), i)
+        except ValueError as error:
+            failed.append(_row(row, "", "noise", "control") | {"reason": " ".join(str(error).split())})
+        try:
             calm, tries = controls.noise_keeping_class(
                 network, x, adversarial[i], case.label, seed=own, low=low, high=high
             )
-            if calm is None:
-                reason = f"none of {tries} draws of noise keeps the class"
-                failed.append(_row(row, "", "noise_same_class", "control") | {"reason": reason})
-            else:
-                sets["noise_same_class"].add(calm, case.label, i)
+            reason = f"none of {tries} draws of noise keeps the class"
         except ValueError as error:
-            reason = " ".join(str(error).split())
-            failed += [_row(row, "", kind, "control") | {"reason": reason} for kind in ("noise", "noise_same_class")]
+            calm, reason = None, " ".join(str(error).split())
+        if calm is None:
+            failed.append(_row(row, "", "noise_same_class", "control") | {"reason": reason})
+        else:
+            sets["noise_same_class"].add(calm, case.label, i)
         # The same image for every attack, so that attacks are compared under the same control.
         other = controls.partner(
             undisturbed.labels, undisturbed.predictions, case.target, seed=seed_of(seed, case, "other_image")
@@ -183,10 +193,11 @@ def _pairs(
     for kind, one in sets.items():
         if kind != "adversarial":
             yield kind, after[kind], one.rows
-    if reached:
-        seeds = [seed_of(seed, cases[i], "chance") for i in reached]
-        found = [ranking.shuffled(adversarial[[i]], [own], by=how.by) for i, own in zip(reached, seeds, strict=True)]
-        yield "chance", np.concatenate(found), reached
+    finite = [i for i in reached if np.isfinite(adversarial[i]).all()]
+    if finite:
+        seeds = [seed_of(seed, cases[i], "chance") for i in finite]
+        found = [ranking.shuffled(adversarial[[i]], [own], by=how.by) for i, own in zip(finite, seeds, strict=True)]
+        yield "chance", np.concatenate(found), finite
 
 
 def _alike(before: np.ndarray, maps: np.ndarray, how: Ranking) -> np.ndarray:

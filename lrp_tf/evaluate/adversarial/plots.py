@@ -30,7 +30,7 @@ LABELS = {
     "shift_top": "mean shift of the top {} %, share of all ranks",
 }
 _DPI = 120
-_BINS = 40
+EDGES = np.linspace(0, 1, 41)  # of the bins of a histogram
 
 
 def histogram(path: str | os.PathLike, shifts: Mapping[str, np.ndarray], *, title: str = "") -> Path:
@@ -53,12 +53,11 @@ def histogram(path: str | os.PathLike, shifts: Mapping[str, np.ndarray], *, titl
         raise ValueError("histogram expects shifts of at least one pair for each kind. Received: none")
     drawing = Figure(figsize=(7, 4), dpi=_DPI, facecolor="white", layout="constrained")
     axes = drawing.subplots()
-    edges = np.linspace(0, 1, _BINS + 1)
     for kind in _known(shifts):
         far = np.abs(np.asarray(shifts[kind], np.float64)).ravel()
-        counts = np.histogram(far, edges)[0] / far.size
+        counts = np.histogram(far, EDGES)[0] / far.size
         axes.stairs(
-            np.maximum(counts, 1e-9), edges, color=COLOURS[kind], linewidth=2.2 if kind == "adversarial" else 1.4,
+            np.maximum(counts, 1e-9), EDGES, color=COLOURS[kind], linewidth=2.2 if kind == "adversarial" else 1.4,
             linestyle="--" if kind == "chance" else "-", label=f"{SHORT[kind]}, mean {far.mean():.3f}",
         )  # fmt: skip
     axes.set_yscale("log")

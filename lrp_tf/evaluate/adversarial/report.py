@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from lrp_tf.atomic import atomic
-from lrp_tf.evaluate.adversarial import outcomes, plots, sheets, tables
+from lrp_tf.evaluate.adversarial import outcomes, plots, ranking, sheets, tables
 from lrp_tf.evaluate.adversarial.cases import Case, Cases
 from lrp_tf.evaluate.adversarial.controls import KINDS
 from lrp_tf.evaluate.adversarial.distances import NAMES
@@ -44,13 +45,14 @@ class Report:
         self._attacks()
         rows: list[Row] = []
         if pairs:
-            names = list(pairs[0].measures)
             lines = ([*(getattr(pair, name) for name in PAIR), *pair.measures.values()] for pair in pairs)
-            write_table(folder / "pairs.csv", [*PAIR, *names], lines)
+            write_table(folder / "pairs.csv", [*PAIR, *pairs[0].measures], lines)
             rows = summarize(pairs, seed=self.study.plan.seed)
             tables.write(folder / "ranking.csv", rows)
             # A choice of measures: an interval takes milliseconds, and there are many groups.
-            few = [prefix + name for prefix in ("", ABSOLUTE) for name in (self.measure, "unmoved", "shift_mean")]
+            top = self.measure.removeprefix("left_top_")
+            names = (self.measure, f"unmoved_top_{top}", "unmoved", "near", "shift_q50", "shift_q90", "shift_mean")
+            few = [prefix + name for prefix in ("", ABSOLUTE) for name in (*names, "spearman")]
             by = ("attack", "composite", "kind", "target")
             each = summarize(pairs, by=by, measures=few, seed=self.study.plan.seed)
             tables.write(folder / "ranking_by_target.csv", each)
@@ -66,7 +68,7 @@ class Report:
     @property
     def measure(self) -> str:
         """The measure that is drawn: of the largest top that was asked for."""
-        return f"left_top_{100 * max(self.study.plan.how.top):.4g}"
+        return f"left_top_{ranking.name(max(self.study.plan.how.top))}"
 
     def _attacks(self) -> None:
         """attacks.csv, failures.csv, adversarial.npz."""
@@ -89,8 +91,10 @@ class Report:
         """shifts.csv, of each component; and a histogram for each attack and composite."""
         columns = ["attack", "composite", "kind", "component", "pairs", "mean_shift", "mean_absolute_shift", "unmoved"]
         lines: list[list[object]] = []
+        bins: list[list[object]] = []
         for attack in self.study.attacks:
-            own = [self.store.arrays(part.explained) for part in self.parts if part.attack is attack]
+            mine = [part for part in self.parts if part.attack is attack]
+            own = [self.store.arrays(part.explained) for part in mine]
             for number, composite in enumerate(self.composites):
                 moved = {}
                 for kind in KINDS:
@@ -99,6 +103,8 @@ class Report:
                         continue
                     each = np.concatenate([values for values in found if len(values)])
                     moved[kind] = each / each.shape[1]
+                    targets = np.repeat([part.target for part in mine], list(map(len, found)))
+                    bins += _histogram([attack.name, composite, kind], moved[kind], targets)
                     sums = each.mean(axis=0), np.abs(each).mean(axis=0), (each == 0).mean(axis=0)
                     for i, values in enumerate(zip(*sums, strict=True)):
                         lines.append(
@@ -108,6 +114,8 @@ class Report:
                     path = self.store.folder / f"histogram_{attack.name}_{self._file_name(composite)}.png"
                     plots.histogram(path, moved, title=f"{attack.name}, {composite}: how far components move")
         write_table(self.store.folder / "shifts.csv", columns, lines)
+        columns = ["attack", "composite", "kind", "target", "pairs", "from", "to", "share"]
+        write_table(self.store.folder / "histogram.csv", columns, bins)
 
     def _file_name(self, composite: str) -> str:
         """The name of a composite in names of files: with its number where several would have one name."""
@@ -119,6 +127,7 @@ class Report:
     def _sheets(self, most: int) -> None:
         """Sheets of single attacks, up to `most`; an overview of each attack with a row for each target."""
         folder = self.store.folder / SHEETS
+        shutil.rmtree(folder, ignore_errors=True)  # an earlier report may have drawn more
         for name in (sheets.WRONG, sheets.RIGHT):
             (folder / name).mkdir(parents=True, exist_ok=True)
         where = [(part, i) for part in self.parts for i in range(len(judged(self.store, part)[0]))]
@@ -152,7 +161,7 @@ class Report:
     # --- a page ---
 
     def _page(self, rows: Sequence[Row]) -> str:
-        """study.md: all tables, without what differs from run to run."""
+        """study.md: all tables, without timings, which differ between runs."""
         plan, failed = self.study.plan, outcomes.failures(self.attacks, self.study.plan.confidence)
         lines = ["# Adversarial study", "", self.title, ""]
         lines += [
@@ -167,6 +176,8 @@ class Report:
             "",
             self._summary(),
             "",
+            "Distances are means over the attacks that reached their target, predictions and gradients over all.",
+            "",
         ]
         missed, undone = (sum(row["stage"] == stage for row in failed) for stage in ("attack", "png"))
         if missed:
@@ -174,7 +185,7 @@ class Report:
         if undone:
             lines += [
                 f"Rounding to 8 bits undoes {undone} of those that did: they end close to the boundary of the classes. "
-                "A larger confidence asks for a margin. Explained is what the attack gave, not its picture of 8 bits.",
+                "A larger confidence asks for a margin. Maps are of the float image, not of its 8-bit picture.",
                 "",
             ]
         if rows:
@@ -238,3 +249,18 @@ def slug(name: str) -> str:
 
 
 __all__ = ["Report", "slug"]
+
+
+def _histogram(head: list[object], moved: np.ndarray, targets: np.ndarray) -> list[list[object]]:
+    """Rows of histogram.csv: shares of components by absolute shift, for each target.
+
+    Args:
+        head: attack, composite and kind. moved: shifts [M, K] as shares of K. targets: of the pairs, [M].
+    """
+    rows: list[list[object]] = []
+    for target in np.unique(targets):
+        far = np.abs(moved[targets == target])
+        shares = np.histogram(far, plots.EDGES)[0] / far.size
+        for low, high, share in zip(plots.EDGES[:-1], plots.EDGES[1:], shares, strict=True):
+            rows.append([*head, int(target), len(far), round(float(low), 6), round(float(high), 6), float(share)])
+    return rows

@@ -19,10 +19,11 @@ from lrp_tf.evaluate import record
 
 PARTS, IMAGES, SHEETS, LOCK = "parts", "images", "sheets", ".study.lock"
 KIND = "adversarial study"
+VERSION = 1  # of what is kept and how it is judged; a study of another one is not continued
 # All that a study writes beside its folders.
 FILES = (
     "settings.json", "attacks.csv", "failures.csv", "unreadable.csv", "adversarial.npz", "pairs.csv", "ranking.csv",
-    "ranking_by_target.csv", "shifts.csv", "ranking.png", "ranking_absolute.png", "study.md",
+    "ranking_by_target.csv", "shifts.csv", "histogram.csv", "ranking.png", "ranking_absolute.png", "study.md",
 )  # fmt: skip
 
 
@@ -62,7 +63,7 @@ class Store:
         except filelock.Timeout as error:
             raise StoreError(f"{self.folder} is in use by another process. Remedy: another folder") from error
         try:
-            self._begin(json.loads(json.dumps({"kind": KIND, **settings})), resume, overwrite)
+            self._begin(json.loads(json.dumps({"kind": KIND, "version": VERSION, **settings})), resume, overwrite)
         except BaseException:
             self.close()
             raise
@@ -81,14 +82,21 @@ class Store:
                 record.compare(earlier, wanted, self.folder, "study")
             except ValueError as error:
                 raise StoreError(str(error)) from error
+        self.new = earlier is None or overwrite
+        # The settings first: a folder that a kill leaves behind is then known for a study.
+        self._write(self.folder / record.SETTINGS, json.dumps(wanted, indent=2, sort_keys=True) + "\n")
         for name in (PARTS, IMAGES):
             (self.folder / name).mkdir(exist_ok=True)
         for path in self.folder.rglob(".tmp-*"):  # what a killed process was writing
             path.unlink()
-        self._write(self.folder / record.SETTINGS, json.dumps(wanted, indent=2, sort_keys=True) + "\n")
+
+    def forget(self) -> None:
+        """Remove what this run has begun, if it did not continue a study: it was asked for what cannot be."""
+        if self.new:
+            self.clear()
 
     def clear(self) -> None:
-        """Remove all that a study has written here, its settings last: until then the folder is known for a study."""
+        """Remove all that a study has written here, its settings last, so that an interrupted clear is recognised."""
         for name in (PARTS, IMAGES, SHEETS):
             shutil.rmtree(self.folder / name, ignore_errors=True)
         for path in self.folder.glob("histogram_*.png"):
@@ -97,7 +105,7 @@ class Store:
             (self.folder / name).unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Give the folder free."""
+        """Release the folder."""
         with contextlib.suppress(OSError):
             os.unlink(self._lock.lock_file)
         self._lock.release()
@@ -190,8 +198,8 @@ def write_table(path: Path, columns: Sequence[str], rows: Iterable[Sequence[obje
         return int(value) if isinstance(value, (bool, np.bool_)) else value
 
     def draw(temporary: Path) -> None:
-        with temporary.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
+        with temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+            writer = csv.writer(file)
             writer.writerow(columns)
             writer.writerows([cell(value) for value in row] for row in rows)
 

@@ -126,11 +126,15 @@ class Study:
         """
         plan = self.plan
         if not store.has(ORIGINALS):
-            predictions = self.network.logits(self.x).argmax(axis=1)
-            chosen = cases.choose(
-                self.labels, predictions,
-                targets=plan.targets, sources=plan.sources, per_target=plan.per_target, seed=plan.seed,
-            )  # fmt: skip
+            try:
+                predictions = self.network.logits(self.x).argmax(axis=1)
+                chosen = cases.choose(
+                    self.labels, predictions,
+                    targets=plan.targets, sources=plan.sources, per_target=plan.per_target, seed=plan.seed,
+                )  # fmt: skip
+            except ValueError:
+                store.forget()
+                raise
             store.keep_arrays(ORIGINALS, {"predictions": predictions, "cases": np.array(chosen.all, np.int64)})
             store.finish(ORIGINALS, [{"remark": remark} for remark in chosen.remarks])
         kept = store.arrays(ORIGINALS)

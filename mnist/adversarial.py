@@ -89,17 +89,20 @@ def run(arguments: argparse.Namespace) -> None:
     low, high = arguments.range
     if not -math.inf < low < high < math.inf:
         raise ValueError(f"--range: expected finite numbers, LOW below HIGH. Received: {low:g} {high:g}")
-    if (arguments.out / "settings.json").exists() and not (arguments.resume or arguments.overwrite):
-        raise ValueError(f"--out: {arguments.out} holds a study. Remedy: --resume, --overwrite, or another --out")
     from lrp_tf.cli import quiet
 
     quiet.import_tensorflow()
     import attacked
 
     from lrp_tf.evaluate.adversarial.report import Report
-    from lrp_tf.evaluate.adversarial.store import Store
+    from lrp_tf.evaluate.adversarial.store import Store, held
     from lrp_tf.evaluate.adversarial.study import Study
 
+    # Before a network is trained: what the folder holds.
+    if arguments.out.is_file():
+        raise ValueError(f"--out: expected a folder. Received: {arguments.out}, which is a file")
+    if arguments.out.is_dir() and held(arguments.out) and not (arguments.resume or arguments.overwrite):
+        raise ValueError(f"--out: {arguments.out} holds a study. Remedy: --resume, --overwrite, or another --out")
     model, images = attacked.find(arguments)
     plan, attacks, found = make_plan(arguments, images)
     model = attacked.trained(images, arguments) if model is None else model

@@ -46,6 +46,8 @@ def find(arguments: argparse.Namespace) -> tuple[keras.Model | None, Images]:
     images = named(images, arguments.classes, beside)
     if model is not None:
         check(model, images)
+    if arguments.model is not None and trained_on(arguments.model.parent) not in (None, sources.fingerprint(images)):
+        say(printable(f"remark: {arguments.model} was trained on other pictures, or on another split of these"))
     return model, images
 
 
@@ -85,12 +87,10 @@ def untrained(images: Images, weights: Path) -> keras.Model:
 
 def same_data(folder: Path, images: Images, dataset: str) -> None:
     """Raise ValueError if train.py trained the model of a folder on other pictures, or on another split of these."""
-    try:
-        told = json.loads((folder / "report.json").read_text(encoding="utf-8"))["settings"]["data"]
-    except (OSError, ValueError, KeyError):
+    told = trained_on(folder)
+    if told is None:
         say(printable(f"remark: what the model in {folder} was trained on is not known"))
-        return
-    if told != sources.fingerprint(images):
+    elif told != sources.fingerprint(images):
         raise ValueError(
             f"--model: expected {folder / outcome.MODEL} to be trained on these pictures. Received: trained on {told}, "
             f"while --dataset {dataset} is {sources.fingerprint(images)} (data, and what they hold). Remedy: --model "
@@ -98,12 +98,23 @@ def same_data(folder: Path, images: Images, dataset: str) -> None:
         )
 
 
+def trained_on(folder: Path) -> str | None:
+    """What train.py reports of its data beside a model: `sources.fingerprint`; None if it reports nothing."""
+    try:
+        return str(json.loads((folder / "report.json").read_text(encoding="utf-8"))["settings"]["data"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
 def named(images: Images, classes: Path | None, beside: Path | None) -> Images:
-    """The pictures with the names of --classes, or with those that train.py wrote beside the model."""
+    """The pictures with the names of --classes; where they have but numbers, with those beside the model."""
     if classes is not None:
         return sources.named(images, classes)
     path = None if beside is None else beside / outcome.CLASSES
-    if path is None or not path.is_file() or len(loading.load_classes(path).names) != len(images.names):
+    if path is None or not path.is_file() or not all(name.isdecimal() for name in images.names):
+        return images
+    if len(loading.load_classes(path).names) != len(images.names):
+        say(printable(f"remark: {path} does not name {len(images.names)} classes, which are shown as numbers"))
         return images
     return sources.named(images, path)
 

@@ -192,10 +192,22 @@ def test_what_train_py_saved_is_found_in_its_size_and_with_its_names(scripts, tm
     model, images = scripts.attacked.find(parsed(scripts, "--dataset", photos))
     assert model.input_shape == (None, 16, 16, 3)
     assert images.x_test.shape[1:] == (16, 16, 3)
-    assert images.names == ("name 0", "name 1", "name 2")
+    assert images.names == ("low", "middle", "top")  # the data's own
 
 
-def test_a_model_of_other_pictures_of_that_name_is_refused(scripts, tmp_path):
+def test_numbers_get_the_names_beside_the_model(scripts, given, capsys):
+    images = sources.load(given["data"], None)
+    saved(scripts, images, keras.models.load_model(given["model"]))
+    place = scripts.train.folder_of(images)
+    for options in ([], ["--model", place / "model.keras"]):
+        found = scripts.attacked.find(parsed(scripts, "--dataset", given["data"], *options))[1]
+        assert found.names == ("name 0", "name 1", "name 2", "name 3")
+    (place / "classes.txt").write_text("a\nb\n")
+    assert scripts.attacked.find(parsed(scripts, "--dataset", given["data"]))[1].names == ("0", "1", "2", "3")
+    assert "does not name 4 classes" in capsys.readouterr().out
+
+
+def test_a_model_of_other_pictures_of_that_name_is_refused(scripts, tmp_path, capsys):
     photos = folder(tmp_path / "photos")
     saved(scripts, sources.load(str(photos), 32), nets.cnn((32, 32, 3), 3), "photos of another folder")
     with pytest.raises(ValueError, match=r"to be trained on these pictures. Received: trained on photos of another"):
@@ -203,6 +215,7 @@ def test_a_model_of_other_pictures_of_that_name_is_refused(scripts, tmp_path):
     path = tmp_path / "logs" / "photos" / "model.keras"
     model, _ = scripts.attacked.find(parsed(scripts, "--dataset", photos, "--model", path))  # asked for by name
     assert model is not None
+    assert "was trained on other pictures, or on another split" in capsys.readouterr().out
     path.with_name("report.json").unlink()
     assert scripts.attacked.find(parsed(scripts, "--dataset", photos))[0] is not None
 
@@ -251,10 +264,17 @@ def test_mistakes_are_told_before_a_training(scripts, given, tmp_path, monkeypat
         with pytest.raises(SystemExit, match="2"):
             scripts.adversarial.main(["--dataset", given["data"], "--out", str(tmp_path / "out"), *more])
     (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "settings.json").write_text("{}")
+    for kept, message in (
+        ('{"kind": "adversarial study"}', "holds a study"),
+        ("{}", "the results of something else"),
+    ):
+        (tmp_path / "out" / "settings.json").write_text(kept)
+        with pytest.raises(SystemExit, match="2"):
+            scripts.adversarial.main(["--dataset", given["data"], "--out", str(tmp_path / "out")])
+        assert message in capsys.readouterr().err
     with pytest.raises(SystemExit, match="2"):
-        scripts.adversarial.main(["--dataset", given["data"], "--out", str(tmp_path / "out")])
-    assert "holds a study" in capsys.readouterr().err
+        scripts.adversarial.main(["--dataset", given["data"], "--out", given["model"]])
+    assert "which is a file" in capsys.readouterr().err
 
 
 def test_an_interrupted_training_is_continued(scripts, given, monkeypatch):

@@ -69,7 +69,7 @@ class Store:
             raise
 
     def _begin(self, wanted: dict[str, Any], resume: bool, overwrite: bool) -> None:
-        earlier = _earlier(self.folder)
+        earlier = held(self.folder)
         if earlier is not None and overwrite:
             self.clear()
         elif earlier is not None and not resume:
@@ -154,7 +154,7 @@ class Store:
             raise StoreError(f"{path} cannot be read: {error}. Remedy: delete it") from error
 
 
-def _earlier(folder: Path) -> dict[str, Any] | None:
+def held(folder: Path) -> dict[str, Any] | None:
     """The settings of the study that a folder holds, None if it is empty.
 
     Raises:

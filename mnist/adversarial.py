@@ -210,11 +210,11 @@ def composite_of(name: str, low: float, high: float) -> Any:
 
 def unreadable(store: Any, images: Images) -> None:
     """Tell of files that could not be read, and list them in unreadable.csv."""
-    from lrp_tf.evaluate.adversarial.store import write_table
+    from lrp_tf.evaluate.tables import write_csv
 
     if not images.failures:
         return
-    write_table(store.folder / "unreadable.csv", ["file", "reason"], images.failures)
+    write_csv(store.folder / "unreadable.csv", ["file", "reason"], images.failures)
     say(f"{len(images.failures)} of the files could not be read and are left out: {store.folder / 'unreadable.csv'}")
 
 

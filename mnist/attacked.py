@@ -13,10 +13,8 @@ import train
 
 from lrp_tf.files import loading
 from lrp_tf.terminal import printable, say
-from lrp_tf.training import digits, fitting, nets, outcome, sources
+from lrp_tf.training import digits, fitting, nets, options, outcome, sources
 from lrp_tf.training.sources import Images
-
-MNIST = ("auto", "mnist")
 
 
 def find(arguments: argparse.Namespace) -> tuple[keras.Model | None, Images]:
@@ -25,10 +23,8 @@ def find(arguments: argparse.Namespace) -> tuple[keras.Model | None, Images]:
     Raises:
         ValueError: options that do not fit the data, a model of other data or of other pictures.
     """
-    if arguments.size is not None and arguments.dataset in train.NAMED:
-        raise ValueError("--size is for other pictures. Expected no such option for digits, which are 28x28")
-    if arguments.data_dir and arguments.dataset not in MNIST:
-        raise ValueError("--data-dir is where MNIST lies. Expected no such option for other data")
+    train.check_size(arguments)
+    options.check_place(arguments)
     dataset = arguments.dataset
     if dataset == "auto":
         dataset = arguments.dataset = digits.load("auto", arguments.data_dir).name
@@ -125,7 +121,7 @@ def trained(images: Images, arguments: argparse.Namespace) -> keras.Model:
     say(printable(f"There is no model in {folder}: it is trained first, by the defaults of train.py."))
     words = ["--dataset", arguments.dataset]
     words += [] if arguments.size is None else ["--size", str(arguments.size)]
-    words += ["--data-dir", arguments.data_dir] if arguments.data_dir and arguments.dataset in MNIST else []
+    words += ["--data-dir", arguments.data_dir] if arguments.data_dir and arguments.dataset == "mnist" else []
     words += ["--resume"] if arguments.resume and (folder / fitting.CHECKPOINT).exists() else []
     chosen = train.make_parser().parse_args(words)
     train.check(chosen)

@@ -13,7 +13,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import keras
 import numpy as np
 from train import OUT as LOGS
-from train import TRAINED_ON, writable
+from train import TRAINED_ON
 
 try:
     import lrp_tf
@@ -23,7 +23,7 @@ except ImportError:  # run from a checkout that is not installed
 from lrp_tf import composites, heatmap
 from lrp_tf.heatmap.look import FORMATS
 from lrp_tf.training.digits import CLASSES, DataError, load
-from lrp_tf.training.options import Parser
+from lrp_tf.training.options import Parser, writable
 
 OUT = Path(__file__).resolve().parent / "results"
 LOW, HIGH = 0.0, 1.0  # The range of the images, for z^B rules.
@@ -33,7 +33,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = make_parser()
     arguments = parser.parse_args(argv)
     try:
-        out = writable(arguments.out)
+        out = writable(arguments.out, [])
         model = load_model(arguments.model)
         digits = load(arguments.dataset, arguments.data_dir)
         composite = make_composite(arguments.composite)

@@ -6,7 +6,6 @@ import argparse
 import os
 import shutil
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +21,12 @@ except ImportError:  # run from a checkout that is not installed
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from lrp_tf.files.errors import optional
 from lrp_tf.training import digits as handwritten
-from lrp_tf.training import fitting, nets, outcome, reports, sources
-from lrp_tf.training.options import Parser, number, whole
+from lrp_tf.training import fitting, nets, options, outcome, reports, sources
+from lrp_tf.training.options import Parser, number, whole, writable
 
 OUT = Path(__file__).resolve().parent / "logs"
 TRAINED_ON = "trained_on_"  # The name of a saved model is this and the name of the dataset.
-NAMED = ("auto", "mnist", "digits")
+NAMED = options.DIGITS
 SIZE = 32  # pixels of the pictures of a folder
 SCALE = 1 / 255  # networks see pixels from 0 to 1
 MANY = 10_000  # training pictures; fewer need larger steps
@@ -72,16 +71,10 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
                        help="auto (default): MNIST if it is there or can be fetched, else scikit-learn's digits; "
                        "FILE.npz: laid out as Keras' mnist.npz or CIFAR-10; FOLDER: one sub folder of pictures for "
                        "each class")  # fmt: skip
-    group.add_argument("--data-dir", metavar="DIR", help="where tensorflow-datasets keeps MNIST")
-    group.add_argument("--classes", type=Path, metavar="FILE", help="class names of FILE.npz: JSON, or one per line")
+    options.add_data(group, "none")
     group.add_argument("--size", type=whole(8, 256), metavar="PIXELS",
                        help="height and width that pictures are scaled to; default: as they are, of a folder "
                        "32")  # fmt: skip
-    group.add_argument("--validation-share", type=number(0, 0.5, open_low=True), default=0.1, metavar="S",
-                       help="of the training pictures, for the curves and the best epoch; default: 0.1")  # fmt: skip
-    group.add_argument("--augment", nargs="+", choices=["none", "flip", "shift", "crop"], metavar="NAME",
-                       help="flip (mirror), shift (by up to an eighth), crop (and enlarge); none; default: flip shift, "
-                       "for digits none")  # fmt: skip
 
 
 def _add_network(parser: argparse.ArgumentParser) -> None:
@@ -104,20 +97,12 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--batch", type=whole(1), metavar="B",
                        help="pictures of a step; default: 128, of fewer than 10,000 training pictures and for cnn "
                        "64")  # fmt: skip
-    group.add_argument("--optimizer", choices=["sgd", "adam", "adamw"], default="adam",
-                       help="sgd has momentum 0.9; default: adam")  # fmt: skip
+    options.add_optimizer(group, clip_norm=0.0)
     group.add_argument("--learning-rate", type=number(0, 10, open_low=True), metavar="RATE",
                        help="its peak; default: 0.05 for sgd, else 0.001, of fewer than 10,000 digits "
                        "0.002")  # fmt: skip
-    group.add_argument("--schedule", choices=["constant", "cosine", "step"], default="cosine",
-                       help="step: a tenth from half of the epochs on, a hundredth from three quarters on; "
-                       "default: cosine, down to 0")  # fmt: skip
     group.add_argument("--warm-up", type=number(0, 1000), metavar="EPOCHS",
                        help="the learning rate rises over so many epochs; default: 1 for cnn, else 0")  # fmt: skip
-    group.add_argument("--weight-decay", type=number(0, 1), metavar="F",
-                       help="of kernels, times the learning rate; default: sgd 0.0005, adamw 0.01, adam 0")  # fmt: skip
-    group.add_argument("--clip-norm", type=number(0, 1e6), default=0.0, metavar="N",
-                       help="gradients are scaled down to this length; default: 0, not")  # fmt: skip
     group.add_argument("--clip-value", type=number(0, 1e6), default=0.0, metavar="N",
                        help="entries of gradients are cut at this absolute value; default: 0, not")  # fmt: skip
     group.add_argument("--patience", type=whole(0, 10_000), default=0, metavar="N",
@@ -132,19 +117,16 @@ def check(arguments: argparse.Namespace) -> None:
     Raises:
         ValueError: some do.
     """
-    named = arguments.dataset in NAMED
-    if arguments.augment and "none" in arguments.augment and len(arguments.augment) > 1:
-        raise ValueError(f"--augment: expected none alone, or others. Received: {' '.join(arguments.augment)}")
-    if arguments.augment and "flip" in arguments.augment and named:
-        raise ValueError("--augment flip: mirrored digits are no digits. Expected shift, crop or none for them")
-    if arguments.data_dir and arguments.dataset not in ("auto", "mnist"):
-        raise ValueError("--data-dir is where MNIST lies. Expected no such option for other data")
-    if arguments.classes and not arguments.dataset.endswith(".npz"):
-        raise ValueError("--classes names the classes of FILE.npz. Expected no such option for other data")
-    if arguments.size and named:
-        raise ValueError("--size is for other pictures. Expected no such option for digits, which are 28x28")
+    options.check_data(arguments)
+    check_size(arguments)
     if arguments.clip_norm and arguments.clip_value:
         raise ValueError("--clip-norm and --clip-value: expected one of them")
+
+
+def check_size(arguments: argparse.Namespace) -> None:
+    """Raise ValueError if --size is given for digits."""
+    if arguments.size and arguments.dataset in NAMED:
+        raise ValueError("--size is for other pictures. Expected no such option for digits, which are 28x28")
 
 
 def run(arguments: argparse.Namespace) -> Path:
@@ -153,9 +135,9 @@ def run(arguments: argparse.Namespace) -> Path:
     if arguments.tensorboard:
         optional("tensorboard", extra="tensorboard", what="which --tensorboard needs")
     keras.utils.set_random_seed(arguments.seed)
-    out = None if arguments.out is None else writable(arguments.out)
+    out = None if arguments.out is None else writable(arguments.out, [outcome.MODEL])
     images = pictures(arguments)
-    out = out or writable(folder_of(images))
+    out = out or writable(folder_of(images), [outcome.MODEL])
     net = net_of(arguments, images)
     print(f"dataset: {images.name}, {len(images.x_train)} training and {len(images.x_test)} test images", flush=True)
     outcome.tell_failures(images, out)
@@ -226,7 +208,7 @@ def net_of(arguments: argparse.Namespace, images: sources.Images) -> str:
     if min(shape[:2]) < 8:
         raise ValueError(f"--net cnn: expected pictures of 8x8 or more. Received: {shape[0]}x{shape[1]}")
     if images.strokes and "flip" in (arguments.augment or ()):
-        raise ValueError("--augment flip: mirrored digits are no digits. Expected shift, crop or none for them")
+        options.refuse_flip()
     if net == "digits" and (arguments.batch_norm or arguments.dropout is not None):
         raise ValueError("--batch-norm and --dropout are of --net cnn. Expected --net cnn beside them, or neither")
     return net
@@ -244,7 +226,7 @@ def recipe_of(arguments: argparse.Namespace, images: sources.Images, net: str) -
     if rate is None:
         rate = 0.05 if arguments.optimizer == "sgd" else 2e-3 if few else 1e-3
     if decay is None:
-        decay = {"sgd": 5e-4, "adam": 0.0, "adamw": 0.01}[arguments.optimizer]
+        decay = options.DECAYS[arguments.optimizer]
     augment = arguments.augment or ([] if images.strokes else ["flip", "shift"])
     epochs = arguments.epochs or (30 if net == "cnn" else default_epochs(count))
     if arguments.patience >= epochs:
@@ -286,23 +268,6 @@ def named(images: sources.Images) -> str:
 def folder_of(images: sources.Images) -> Path:
     """Where results go by default: digits of 28x28 into one folder, other pictures into one of their name each."""
     return OUT if images.x_train.shape[1:] == (28, 28, 1) else OUT / named(images).removesuffix(".npz")
-
-
-def writable(out: Path) -> Path:
-    """Make the folder and write to it, so that a mistake shows before the training, not after it.
-
-    Raises:
-        OSError: the folder cannot be made or written.
-    """
-    try:
-        out = Path(os.path.expanduser(out))
-        out.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=out).close()
-    except OSError as error:
-        raise OSError(f"--out: expected a folder that can be written, received {out} ({error.strerror})") from error
-    if (out / outcome.MODEL).is_dir():
-        raise OSError(f"--out: {out / outcome.MODEL} is a folder, which a model file cannot replace")
-    return out
 
 
 if __name__ == "__main__":

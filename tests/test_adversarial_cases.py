@@ -13,7 +13,8 @@ import pytest
 from lrp_tf.evaluate.adversarial import cases, outcomes, sheets
 from lrp_tf.evaluate.adversarial.attack import Attempt
 from lrp_tf.evaluate.adversarial.cases import Case
-from lrp_tf.evaluate.adversarial.store import Store, StoreError, write_table
+from lrp_tf.evaluate.adversarial.store import Store, StoreError
+from lrp_tf.evaluate.tables import write_csv
 
 # --- cases ---------------------------------------------------------------------------------------
 
@@ -187,9 +188,7 @@ def test_files_of_a_killed_process_are_removed(tmp_path):
 
 
 def test_cells_of_tables(tmp_path):
-    write_table(
-        tmp_path / "t.csv", ["a", "b", "c", "d"], [[True, math.nan, 'a "b", c', 0.1 + 0.2], [False, None, "", 1]]
-    )
+    write_csv(tmp_path / "t.csv", ["a", "b", "c", "d"], [[True, math.nan, 'a "b", c', 0.1 + 0.2], [False, None, "", 1]])
     assert (tmp_path / "t.csv").read_text() == 'a,b,c,d\n1,,"a ""b"", c",0.30000000000000004\n0,,,1\n'
     with (tmp_path / "t.csv").open(newline="") as file:
         assert list(csv.reader(file))[1][2] == 'a "b", c'

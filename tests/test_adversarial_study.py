@@ -14,8 +14,9 @@ from lrp_tf.evaluate import adversarial
 from lrp_tf.evaluate.adversarial import outcomes, study
 from lrp_tf.evaluate.adversarial.explained import Ranking
 from lrp_tf.evaluate.adversarial.report import Report
-from lrp_tf.evaluate.adversarial.store import Store, write_table
+from lrp_tf.evaluate.adversarial.store import Store
 from lrp_tf.evaluate.adversarial.study import Plan, Study
+from lrp_tf.evaluate.tables import write_csv
 
 
 def made(attacks=("pgd",), composites=("epsilon",), targets=range(4), **changes) -> Study:
@@ -301,7 +302,7 @@ def test_a_study_of_another_version_is_not_continued(tmp_path, monkeypatch):
 
 
 def test_names_of_files_that_are_no_utf_8(tmp_path):
-    write_table(tmp_path / "t.csv", ["file"], [["a\udcff.png"]])
+    write_csv(tmp_path / "t.csv", ["file"], [["a\udcff.png"]])
     assert (tmp_path / "t.csv").read_bytes() == b"file\r\na\xff.png\r\n"
 
 

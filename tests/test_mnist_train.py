@@ -110,7 +110,7 @@ def test_default_epochs(train: ModuleType, images: int, epochs: int):
         (["--seed", "-1"], "--seed: expected a whole number from 0"),
         (["--dataset", "missing.npz"], "Received: missing.npz, which is none of them"),
         (["--dataset", "digits", "--out", "file/logs"], "--out: expected a folder that can be written"),
-        (["--dataset", "digits", "--out", "taken"], "which a model file cannot replace"),
+        (["--dataset", "digits", "--out", "taken"], "which a file of that name cannot replace"),
         (["--nonsense"], "unrecognized arguments: --nonsense"),
         (["--augment", "none", "shift"], "--augment: expected none alone"),
         (["--dataset", "digits", "--augment", "flip"], "mirrored digits are no digits"),

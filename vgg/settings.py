@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import os
-import tempfile
 from pathlib import Path
 
+from lrp_tf.training import options
 from lrp_tf.training.options import Parser, number, whole
 
 DEPTHS = (11, 13, 16, 19)
@@ -40,14 +40,7 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--dataset", default="digits", metavar="digits|mnist|cifar10|FOLDER|FILE.npz",
                        help="FOLDER: one sub folder of pictures for each class; FILE.npz: laid out as Keras' mnist.npz "
                        "or CIFAR-10; default: scikit-learn's digits")  # fmt: skip
-    group.add_argument("--data-dir", metavar="DIR", help="where tensorflow-datasets keeps MNIST")
-    group.add_argument("--classes", type=Path, metavar="FILE",
-                       help="class names of FILE.npz: JSON, or one per line")  # fmt: skip
-    group.add_argument("--validation-share", type=number(0, 0.5, open_low=True), default=0.1, metavar="S",
-                       help="of the training pictures, for the curves and the best epoch; default: 0.1")  # fmt: skip
-    group.add_argument("--augment", nargs="+", choices=["none", "flip", "shift", "crop"], metavar="NAME",
-                       help="flip (mirror), shift (by up to an eighth), crop (and enlarge); none; default: flip shift, "
-                       "for digits shift alone")  # fmt: skip
+    options.add_data(group, "shift alone")
 
 
 def _add_network(parser: argparse.ArgumentParser) -> None:
@@ -74,19 +67,11 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--epochs", type=whole(1), metavar="N", help="default: 15 for digits, else 30")
     group.add_argument("--batch", type=whole(1), metavar="B",
                        help="pictures of a step; default: 64, of fewer than 5,000 training pictures 32")  # fmt: skip
-    group.add_argument("--optimizer", choices=["sgd", "adam", "adamw"], default="adam",
-                       help="sgd has momentum 0.9; default: adam")  # fmt: skip
+    options.add_optimizer(group, clip_norm=1.0)
     group.add_argument("--learning-rate", type=number(0, 10, open_low=True), metavar="RATE",
                        help="its peak; default: 0.05 for sgd, else 0.001, without --batch-norm 0.0005")  # fmt: skip
-    group.add_argument("--schedule", choices=["constant", "cosine", "step"], default="cosine",
-                       help="step: a tenth from half of the epochs on, a hundredth from three quarters on; "
-                       "default: cosine, down to 0")  # fmt: skip
     group.add_argument("--warm-up", type=number(0, 1000), default=1.0, metavar="EPOCHS",
                        help="the learning rate rises over so many epochs; default: 1")  # fmt: skip
-    group.add_argument("--weight-decay", type=number(0, 1), metavar="F",
-                       help="of kernels, times the learning rate; default: sgd 0.0005, adamw 0.01, adam 0")  # fmt: skip
-    group.add_argument("--clip-norm", type=number(0, 1e6), default=1.0, metavar="N",
-                       help="gradients are scaled down to this length; 0: not; default: 1")  # fmt: skip
     group.add_argument("--seed", type=whole(0, 2**31 - 1), default=0, metavar="N", help="default: 0")
     group.add_argument("--deterministic", action="store_true",
                        help="the same numbers in every run on the same machine; slower on a GPU")  # fmt: skip
@@ -98,16 +83,9 @@ def check(arguments: argparse.Namespace) -> None:
     Raises:
         ValueError: some do.
     """
-    if arguments.augment and "none" in arguments.augment and len(arguments.augment) > 1:
-        raise ValueError(f"--augment: expected none alone, or others. Received: {' '.join(arguments.augment)}")
-    if arguments.augment and "flip" in arguments.augment and arguments.dataset in ("digits", "mnist"):
-        raise ValueError("--augment flip: mirrored digits are no digits. Expected shift, crop or none for them")
+    options.check_data(arguments)
     if arguments.resume and arguments.overwrite:
         raise ValueError("--resume and --overwrite contradict one another. Expected one of them")
-    if arguments.data_dir and arguments.dataset != "mnist":
-        raise ValueError("--data-dir is where MNIST lies. Expected no such option for other data")
-    if arguments.classes and not arguments.dataset.endswith(".npz"):
-        raise ValueError("--classes names the classes of FILE.npz. Expected no such option for other data")
 
 
 def out_of(arguments: argparse.Namespace) -> Path:
@@ -118,15 +96,7 @@ def out_of(arguments: argparse.Namespace) -> Path:
         ValueError: it holds an earlier training, and neither --resume nor --overwrite was given.
     """
     name = Path(os.path.expanduser(arguments.dataset)).name.removesuffix(".npz") or "data"
-    out = Path(os.path.expanduser(arguments.out or OUT / name))
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=out).close()
-    except OSError as error:
-        raise OSError(f"--out: expected a folder that can be written, received {out} ({error.strerror})") from error
-    for name in RESULTS:
-        if (out / name).is_dir():
-            raise OSError(f"--out: {out / name} is a folder, which a file of that name cannot replace")
+    out = options.writable(arguments.out or OUT / name, RESULTS)
     there = [name for name in ("checkpoint.npz", "model.keras") if (out / name).exists()]
     if there and not (arguments.resume or arguments.overwrite or arguments.compare_precision):
         raise ValueError(

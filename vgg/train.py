@@ -81,13 +81,14 @@ def run(arguments: argparse.Namespace, out: Path) -> None:
 
 def recipe_of(arguments: argparse.Namespace, images: Images) -> Recipe:
     """The recipe of the command line, with defaults that fit the data."""
+    from lrp_tf.training import options
     from lrp_tf.training.fitting import Recipe
 
     rate, decay = arguments.learning_rate, arguments.weight_decay
     if rate is None:
         rate = 0.05 if arguments.optimizer == "sgd" else 1e-3 if arguments.batch_norm else 5e-4
     if decay is None:
-        decay = {"sgd": 5e-4, "adam": 0.0, "adamw": 0.01}[arguments.optimizer]
+        decay = options.DECAYS[arguments.optimizer]
     augment = arguments.augment or (["shift"] if images.strokes else ["flip", "shift"])
     return Recipe(
         epochs=arguments.epochs or (15 if arguments.dataset == "digits" else 30),

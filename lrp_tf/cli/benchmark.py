@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import shutil
 import time
-from pathlib import Path
 
 from lrp_tf import composites, evaluate
-from lrp_tf.cli import given
+from lrp_tf.cli import given, records
 from lrp_tf.cli.composite_option import NamedPreset, Written, name_of
 from lrp_tf.evaluate.benchmark import Cell, names
 from lrp_tf.evaluate.benchmark.methods import Named, Wanted
@@ -41,7 +39,7 @@ def benchmark_command(options: argparse.Namespace) -> int:
             contrast=options.contrast,
             training=options.training,
             epochs=options.epochs,
-            resume=_cells(options),
+            resume=records.folder_of(options, _CELLS, "a benchmark"),
             progress=_told,
         )
         found.save(options.out)
@@ -55,20 +53,6 @@ def _told(cell: Cell, done: int, of: int) -> None:
     raise_interrupt()
     short = "" if cell.learnt else ", below 0.8"
     say(f"{done}/{of} {cell.place}: accuracy {cell.accuracy:.3f}{short}, {cell.explained} explained", error=True)
-
-
-def _cells(options: argparse.Namespace) -> Path:
-    """The folder of finished nets, empty unless the run is to be resumed."""
-    folder: Path = options.out / _CELLS
-    if folder.exists() and not options.resume:
-        if not options.overwrite:
-            raise LoadError(
-                f"{options.out} holds a benchmark. Remedy: --resume to finish it, --overwrite to begin anew, or "
-                "another --out"
-            )
-        shutil.rmtree(folder)
-    options.out.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 def _methods(asked: list[NamedPreset | Written]) -> dict[str, Wanted]:

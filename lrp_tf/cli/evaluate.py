@@ -8,7 +8,6 @@ import functools
 import inspect
 import itertools
 import json
-import shutil
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -18,7 +17,7 @@ import keras
 import numpy as np
 
 from lrp_tf import evaluate, gradients
-from lrp_tf.cli import comparing, given
+from lrp_tf.cli import comparing, given, records
 from lrp_tf.cli.composite_option import NamedPreset
 from lrp_tf.cli.messages import message_of
 from lrp_tf.cli.progress import ProgressBar
@@ -77,7 +76,7 @@ def _compared(
     options: argparse.Namespace, explainers: _Explainers, metrics: dict[str, evaluate.Metric], images: _Images
 ) -> evaluate.Comparison | None:
     """The comparison with a progress bar; None if there is no image."""
-    record = _record(options)
+    record = records.folder_of(options, _RECORD, "an evaluation")
     methods = explainers.methods
     with ProgressBar(len(images.paths) * len(methods), "explanations") as bar, warnings.catch_warnings():
         warnings.showwarning = lambda message, *rest: bar.tell_absurd(str(message))
@@ -102,19 +101,6 @@ def _compared(
             progress=bar.advance,
         )
     return dataclasses.replace(found, samples=tuple(images.names))
-
-
-def _record(options: argparse.Namespace) -> Path:
-    """The folder of what is finished, empty unless the run is to be resumed."""
-    record = options.out / _RECORD
-    if record.exists() and not options.resume:
-        if not options.overwrite:
-            raise LoadError(
-                f"{options.out} holds an evaluation. Remedy: --resume to finish it, --overwrite to begin anew, or "
-                "another --out"
-            )
-        shutil.rmtree(record)
-    return record
 
 
 def _metrics(options: argparse.Namespace) -> dict[str, evaluate.Metric] | None:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import shutil
-from pathlib import Path
 
 import keras
 import numpy as np
 
 from lrp_tf import evaluate
-from lrp_tf.cli import given, tune_options
+from lrp_tf.cli import given, records, tune_options
 from lrp_tf.cli.composite_option import NamedPreset
 from lrp_tf.cli.messages import message_of
 from lrp_tf.cli.progress import ProgressBar
@@ -49,7 +47,7 @@ def tune_command(options: argparse.Namespace) -> int:
     look = Look(("side-by-side",))  # no picture is drawn
     stream = Stream(form, fit, preprocessing, look, options.batch, options.max_pixels, describe=message_of)
     with ledger.only_run(options.out):
-        record = _record(options)
+        record = records.folder_of(options, _RECORD, "a tuning")
         x, names, failed = _images(stream, list(dict.fromkeys(path for path, _ in files)))
         if x is None:
             say("No image could be read.", error=True)
@@ -139,19 +137,6 @@ def _target(options: argparse.Namespace, explainer: Explainer) -> int | None:
     if wanted != "top1" and not isinstance(wanted, int):
         raise LoadError(f"--target expects top1 or one class: each image has one explanation. Received: {wanted}")
     return wanted if isinstance(wanted, int) else None
-
-
-def _record(options: argparse.Namespace) -> Path:
-    """The folder of what is finished, empty unless the run is to be resumed."""
-    record = options.out / _RECORD
-    if record.exists() and not options.resume:
-        if not options.overwrite:
-            raise LoadError(
-                f"{options.out} holds a tuning. Remedy: --resume to finish it, --overwrite to begin anew, or another "
-                "--out"
-            )
-        shutil.rmtree(record)
-    return record
 
 
 COMMANDS = {"tune": tune_command}

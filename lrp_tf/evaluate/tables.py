@@ -8,6 +8,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from lrp_tf.atomic import atomic
 from lrp_tf.engine.tables import Table
 from lrp_tf.evaluate.record import Failure
@@ -96,10 +98,13 @@ def _values(comparison: Results) -> Iterator[tuple]:
 
 
 def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence]) -> None:
-    """A CSV file whose numbers are written so that they are read bit for bit; NaN is empty."""
+    """A CSV file, whole or not at all. Numbers are written so that they are read bit for bit.
+
+    None and NaN are empty cells, bools 1 and 0. Names of files need not be UTF-8.
+    """
 
     def write(temporary: Path) -> None:
-        with open(temporary, "w", encoding="utf-8", newline="") as file:
+        with open(temporary, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(columns)
             writer.writerows([_cell(value) for value in row] for row in rows)
@@ -108,7 +113,9 @@ def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence]) -> N
 
 
 def _cell(value: object) -> object:
-    return "" if isinstance(value, float) and math.isnan(value) else value
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    return int(value) if isinstance(value, (bool, np.bool_)) else value
 
 
 # --- numbers for people ----------------------------------------------------------------------------

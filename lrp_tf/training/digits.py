@@ -188,18 +188,32 @@ def load_npz(file: str) -> Digits:
     remedy = "Remedy: --dataset auto, mnist or digits, or the path of such a file"
     if not path.is_file():
         raise DataError(f"Expected: auto, mnist, digits or {layout}. Received: {file}, which is no file. {remedy}")
+    arrays = read_npz(path, remedy)
+    return _checked(arrays, path.name, file)
+
+
+def read_npz(path: Path, remedy: str) -> dict[str, np.ndarray]:
+    """The arrays of `KEYS` from a file.
+
+    Raises:
+        DataError: it is damaged, or lacks one.
+    """
+    layout = f"an .npz file with {', '.join(KEYS)}"
     try:
         # Opened here, since NumPy does not close a file that is no archive.
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             arrays = {key: archive[key] for key in KEYS if key in archive.files}
             found = archive.files
     except Exception as error:  # zipfile, zlib and NumPy raise a dozen types for damaged files
-        raise DataError(f"Expected: {layout}. Received: {file}, unreadable: {_short(error)}. {remedy}") from error
+        raise DataError(
+            f"--dataset: expected {layout}. Received: {path}, unreadable: {_short(error)}. {remedy}"
+        ) from error
     if missing := [key for key in KEYS if key not in arrays]:
         raise DataError(
-            f"Expected: {layout}. Received: {file} without {', '.join(missing)}; it has {found or 'nothing'}. {remedy}"
+            f"--dataset: expected {layout}. Received: {path} without {', '.join(missing)}; it has "
+            f"{found or 'nothing'}. {remedy}"
         )
-    return _checked(arrays, path.name, file)
+    return arrays
 
 
 # --- common to all ---

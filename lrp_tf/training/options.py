@@ -1,11 +1,17 @@
-"""Parsers of the scripts that train, and types of their options; needs no TensorFlow."""
+"""What the options of the scripts that train have in common; needs no TensorFlow."""
 
 from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Callable
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NoReturn
+
+DECAYS = {"sgd": 5e-4, "adam": 0.0, "adamw": 0.01}  # weight decay, where none is asked for
+DIGITS = ("auto", "mnist", "digits")  # names of data whose mirror images mean something else
 
 
 class Parser(argparse.ArgumentParser):
@@ -41,3 +47,77 @@ def number(low: float, high: float, *, open_low: bool = False) -> Callable[[str]
         return value
 
     return parse
+
+
+# --- options that several scripts have -----------------------------------------------------------
+
+
+def add_data(group: argparse._ArgumentGroup, augment: str) -> None:
+    """Options of the pictures; `augment`: what digits get by default, in words."""
+    group.add_argument("--data-dir", metavar="DIR", help="where tensorflow-datasets keeps MNIST")
+    group.add_argument("--classes", type=Path, metavar="FILE", help="class names of FILE.npz: JSON, or one per line")
+    group.add_argument("--validation-share", type=number(0, 0.5, open_low=True), default=0.1, metavar="S",
+                       help="of the training pictures, for the curves and the best epoch; default: 0.1")  # fmt: skip
+    group.add_argument("--augment", nargs="+", choices=["none", "flip", "shift", "crop"], metavar="NAME",
+                       help="flip (mirror), shift (by up to an eighth), crop (and enlarge); none; default: flip shift, "
+                       f"for digits {augment}")  # fmt: skip
+
+
+def add_optimizer(group: argparse._ArgumentGroup, clip_norm: float) -> None:
+    """Options of the optimiser whose defaults do not depend on the network, but for `clip_norm`."""
+    group.add_argument("--optimizer", choices=list(DECAYS), default="adam", help="sgd has momentum 0.9; default: adam")
+    group.add_argument("--schedule", choices=["constant", "cosine", "step"], default="cosine",
+                       help="step: a tenth from half of the epochs on, a hundredth from three quarters on; "
+                       "default: cosine, down to 0")  # fmt: skip
+    group.add_argument("--weight-decay", type=number(0, 1), metavar="F",
+                       help="of kernels, times the learning rate; default: sgd 0.0005, adamw 0.01, adam 0")  # fmt: skip
+    group.add_argument("--clip-norm", type=number(0, 1e6), default=clip_norm, metavar="N",
+                       help=f"gradients are scaled down to this length; 0: not; default: {clip_norm:g}")  # fmt: skip
+
+
+def check_data(arguments: argparse.Namespace) -> None:
+    """Refuse options of `add_data` that contradict one another, or would do nothing.
+
+    Raises:
+        ValueError: some do.
+    """
+    augment = arguments.augment or ()
+    if "none" in augment and len(augment) > 1:
+        raise ValueError(f"--augment: expected none alone, or others. Received: {' '.join(augment)}")
+    if "flip" in augment and arguments.dataset in DIGITS:
+        refuse_flip()
+    check_place(arguments)
+    if arguments.classes and not arguments.dataset.endswith(".npz"):
+        raise ValueError("--classes names the classes of FILE.npz. Expected no such option for other data")
+
+
+def refuse_flip() -> NoReturn:
+    """Raise the error of digits that are to be mirrored."""
+    raise ValueError("--augment flip: mirrored digits are no digits. Expected shift, crop or none for them")
+
+
+def check_place(arguments: argparse.Namespace) -> None:
+    """Raise ValueError if --data-dir is given for data that it is not for."""
+    if arguments.data_dir and arguments.dataset not in ("auto", "mnist"):
+        raise ValueError("--data-dir is where MNIST lies. Expected no such option for other data")
+
+
+def writable(out: Path, files: Sequence[str]) -> Path:
+    """Make the folder and write to it, so that a mistake shows before the training, not after it.
+
+    Args:
+        files: names that will be written there.
+
+    Raises:
+        OSError: the folder cannot be made or written, or has a folder of such a name.
+    """
+    out = Path(os.path.expanduser(out))
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=out).close()
+    except OSError as error:
+        raise OSError(f"--out: expected a folder that can be written, received {out} ({error.strerror})") from error
+    for name in files:
+        if (out / name).is_dir():
+            raise OSError(f"--out: {out / name} is a folder, which a file of that name cannot replace")
+    return out

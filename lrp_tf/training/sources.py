@@ -126,18 +126,7 @@ def cifar10(size: int | None) -> Images:
 
 def from_npz(path: Path, size: int | None) -> Images:
     """Pictures from a file in the layout of Keras' mnist.npz: x uint8 [N, H, W], [N, H, W, 1] or [N, H, W, 3]."""
-    layout = f"an .npz file with {', '.join(KEYS)}"
-    try:
-        # Opened here, since NumPy does not close a file that is no archive.
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
-            arrays = {key: archive[key] for key in KEYS if key in archive.files}
-            found = archive.files
-    except Exception as error:  # zipfile, zlib and NumPy raise a dozen types for damaged files
-        raise DataError(f"--dataset: expected {layout}. Received: {path}, unreadable: {_short(error)}") from error
-    if missing := [key for key in KEYS if key not in arrays]:
-        raise DataError(
-            f"--dataset: expected {layout}. Received: {path} without {', '.join(missing)}; it has {found or 'nothing'}"
-        )
+    arrays = handwritten.read_npz(path, "Remedy: a file laid out as Keras' mnist.npz or CIFAR-10")
     return _checked(arrays, path.name, size)
 
 

@@ -16,9 +16,9 @@ from lrp_tf.evaluate.adversarial.controls import KINDS
 from lrp_tf.evaluate.adversarial.distances import NAMES
 from lrp_tf.evaluate.adversarial.explained import ABSOLUTE
 from lrp_tf.evaluate.adversarial.shifts import Row, summarize
-from lrp_tf.evaluate.adversarial.store import SHEETS, Store, write_arrays, write_table
+from lrp_tf.evaluate.adversarial.store import SHEETS, Store, write_arrays
 from lrp_tf.evaluate.adversarial.study import Part, Study, judged, pairs_of
-from lrp_tf.evaluate.tables import markdown_table
+from lrp_tf.evaluate.tables import markdown_table, write_csv
 
 PAIR = ("attack", "source", "label", "target", "composite", "kind")
 FAILED_PAIR = (*PAIR, "stage", "reason")
@@ -46,13 +46,14 @@ class Report:
         rows: list[Row] = []
         if pairs:
             lines = ([*(getattr(pair, name) for name in PAIR), *pair.measures.values()] for pair in pairs)
-            write_table(folder / "pairs.csv", [*PAIR, *pairs[0].measures], lines)
+            write_csv(folder / "pairs.csv", [*PAIR, *pairs[0].measures], lines)
             rows = summarize(pairs, seed=self.study.plan.seed)
             tables.write(folder / "ranking.csv", rows)
             # A choice of measures: an interval takes milliseconds, and there are many groups.
             top = self.measure.removeprefix("left_top_")
-            names = (self.measure, f"unmoved_top_{top}", "unmoved", "near", "shift_q50", "shift_q90", "shift_mean")
-            few = [prefix + name for prefix in ("", ABSOLUTE) for name in (*names, "spearman")]
+            quantiles = [f"shift_q{100 * q:g}" for q in ranking.QUANTILES]
+            names = (self.measure, f"unmoved_top_{top}", "unmoved", "near", *quantiles, "shift_mean", "spearman")
+            few = [prefix + name for prefix in ("", ABSOLUTE) for name in names]
             by = ("attack", "composite", "kind", "target")
             each = summarize(pairs, by=by, measures=few, seed=self.study.plan.seed)
             tables.write(folder / "ranking_by_target.csv", each)
@@ -74,11 +75,11 @@ class Report:
         """attacks.csv, failures.csv, adversarial.npz."""
         folder, confidence = self.store.folder, self.study.plan.confidence
         lines = ([row.get(name) for name in outcomes.COLUMNS] for row in self.attacks)
-        write_table(folder / "attacks.csv", outcomes.COLUMNS, lines)
+        write_csv(folder / "attacks.csv", outcomes.COLUMNS, lines)
         failed = outcomes.failures(self.attacks, confidence)
         columns = [*outcomes.FAILED[:4], "composite", "kind", *outcomes.FAILED[4:]]
         failed += [row for row in self.explained if "reason" in row]
-        write_table(folder / "failures.csv", columns, ([row.get(name) for name in columns] for row in failed))
+        write_csv(folder / "failures.csv", columns, ([row.get(name) for name in columns] for row in failed))
         found = [judged(self.store, part) for part in self.parts]
         rows = [row for part, _ in found for row in part]
         arrays = {name: np.array([row[name] for row in rows]) for name in ("attack", "source", "label", "target")}
@@ -113,9 +114,9 @@ class Report:
                 if moved:
                     path = self.store.folder / f"histogram_{attack.name}_{self._file_name(composite)}.png"
                     plots.histogram(path, moved, title=f"{attack.name}, {composite}: how far components move")
-        write_table(self.store.folder / "shifts.csv", columns, lines)
+        write_csv(self.store.folder / "shifts.csv", columns, lines)
         columns = ["attack", "composite", "kind", "target", "pairs", "from", "to", "share"]
-        write_table(self.store.folder / "histogram.csv", columns, bins)
+        write_csv(self.store.folder / "histogram.csv", columns, bins)
 
     def _file_name(self, composite: str) -> str:
         """The name of a composite in names of files: with its number where several would have one name."""

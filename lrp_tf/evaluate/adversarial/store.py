@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import json
 import os
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,17 +81,16 @@ class Store:
                 record.compare(earlier, wanted, self.folder, "study")
             except ValueError as error:
                 raise StoreError(str(error)) from error
-        self.new = earlier is None or overwrite
         # The settings first: a folder that a kill leaves behind is then known for a study.
-        self._write(self.folder / record.SETTINGS, json.dumps(wanted, indent=2, sort_keys=True) + "\n")
+        record.write(self.folder / record.SETTINGS, wanted)
         for name in (PARTS, IMAGES):
             (self.folder / name).mkdir(exist_ok=True)
         for path in self.folder.rglob(".tmp-*"):  # what a killed process was writing
             path.unlink()
 
     def forget(self) -> None:
-        """Remove what this run has begun, if it did not continue a study: it was asked for what cannot be."""
-        if self.new:
+        """Remove a study that has finished no part: it was asked for what cannot be."""
+        if not any((self.folder / PARTS).iterdir()):
             self.clear()
 
     def clear(self) -> None:
@@ -136,16 +134,13 @@ class Store:
 
     def finish(self, part: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """Write the rows of a part: from now on it is finished."""
-        self._write(self._rows(part), json.dumps(list(rows)))  # numbers are written so that they are read bit for bit
+        record.write(self._rows(part), list(rows))
 
     def _rows(self, part: str) -> Path:
         return self.folder / PARTS / f"{part}.json"
 
     def _arrays(self, part: str) -> Path:
         return self.folder / PARTS / f"{part}.npz"
-
-    def _write(self, path: Path, text: str) -> None:
-        atomic(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
     def _read(self, path: Path) -> Any:
         try:
@@ -185,22 +180,5 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     def draw(temporary: Path) -> None:
         with temporary.open("wb") as file:
             np.savez_compressed(file, allow_pickle=False, **arrays)
-
-    atomic(path, draw)
-
-
-def write_table(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Write a CSV file, whole or not at all; None and NaN are empty cells, bools 1 and 0."""
-
-    def cell(value: object) -> object:
-        if value is None or (isinstance(value, float) and value != value):
-            return ""
-        return int(value) if isinstance(value, (bool, np.bool_)) else value
-
-    def draw(temporary: Path) -> None:
-        with temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(columns)
-            writer.writerows([cell(value) for value in row] for row in rows)
 
     atomic(path, draw)

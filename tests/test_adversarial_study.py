@@ -65,6 +65,7 @@ def test_what_is_written(finished):
 def test_rows_of_attacks_are_true_of_the_files(finished):
     """Judged anew from the arrays and the pictures, by Keras itself."""
     model, (pixels, labels) = quadrants(), pictures()
+    network = adversarial.Network(model)
     with np.load(finished / "adversarial.npz") as kept:
         arrays = dict(kept)
     rows = table(finished / "attacks.csv")
@@ -81,6 +82,7 @@ def test_rows_of_attacks_are_true_of_the_files(finished):
             assert float(row[f"p_label_{suffix}"]) == pytest.approx(probabilities[label], abs=1e-6)
             assert float(row[f"p_target_{suffix}"]) == pytest.approx(probabilities[target], abs=1e-6)
             assert int(row[f"class_{suffix}"]) == probabilities.argmax()
+            assert float(row[f"logit_target_{suffix}"]) == pytest.approx(network.logits(x[None])[0, target], abs=1e-6)
             assert int(row[f"success_{suffix}"]) == (probabilities.argmax() == target)
             ending = "" if suffix == "float" else "_png"
             gap = x.astype(np.float64) - original
@@ -339,3 +341,10 @@ def test_controls_that_cannot_be_made_are_told(tmp_path, monkeypatch):
     assert target == [f"no image of class {i} is classified rightly" for i in (0, 1)]
     kinds = {row["kind"] for row in table(tmp_path / "out" / "pairs.csv")}
     assert kinds == {"adversarial", "other_class", "chance"}
+
+
+def test_the_page_tells_how_often_a_map_is_upside_down(finished):
+    rows = [row for row in table(finished / "attacks.csv") if (row["attack"], row["success_float"]) == ("pgd", "1")]
+    before, after = (np.mean([float(row[f"logit_target_{of}"]) < 0 for row in rows]) for of in ("original", "float"))
+    told = f"- pgd: the target's logit is negative for {before:.1%} of the originals, and for {after:.1%} of the"
+    assert told in (finished / "study.md").read_text()

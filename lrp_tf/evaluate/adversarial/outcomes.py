@@ -19,7 +19,8 @@ from lrp_tf.evaluate.adversarial.store import IMAGES, Store
 # The columns of attacks.csv.
 COLUMNS = (
     "attack", "source", "label", "target", "success_float", "success_png", "margin_float", "margin_png",
-    "class_float", "class_png", "p_label_original", "p_label_float", "p_target_float", "p_label_png", "p_target_png",
+    "class_float", "class_png", "logit_target_original", "logit_target_float", "logit_target_png",
+    "p_label_original", "p_label_float", "p_target_float", "p_label_png", "p_target_png",
     *NAMES, *(f"{name}_png" for name in NAMES), "predictions", "gradients", "weight", "seconds",
 )  # fmt: skip
 FAILED = ("attack", "source", "label", "target", "stage", "margin_float", "margin_png", "reason")
@@ -107,22 +108,25 @@ def _judged(
         x: the originals. kept, seen: adversarial images [len(done), …] as floats, and as their pictures give them.
     """
     target = np.array([cases[i].target for i in done])
-    before, judged = network.probabilities(x[list(done)]), (("float", confidence), ("png", 0.0))
-    both = []
-    for values in (kept, seen):
-        logits = network.logits(values)
-        both.append((values, margins(logits, target), logits.argmax(axis=1), network.probabilities(values)))
+    originals, judged = x[list(done)], (("float", confidence), ("png", 0.0))
+    before = network.logits(originals), network.probabilities(originals)
+    both = [(values, network.logits(values), network.probabilities(values)) for values in (kept, seen)]
     found: dict[int, dict[str, Any]] = {}
     for row, (i, attempt) in enumerate(done.items()):
         case = cases[i]
-        found[i] = {"p_label_original": float(before[row, case.label])}
+        found[i] = {
+            "logit_target_original": float(before[0][row, case.target]),
+            "p_label_original": float(before[1][row, case.label]),
+        }
         # The confidence is a reserve that rounding may use up.
-        for (suffix, asked), (values, margin, said, probabilities) in zip(judged, both, strict=True):
+        for (suffix, asked), (values, logits, probabilities) in zip(judged, both, strict=True):
+            margin = float(margins(logits, target)[row])
             far = distances(x[i], values[row], low=scale.low, high=scale.high)
             found[i] |= {
-                f"success_{suffix}": bool(margin[row] > 0 and margin[row] >= asked),
-                f"margin_{suffix}": float(margin[row]),
-                f"class_{suffix}": int(said[row]),
+                f"success_{suffix}": margin > 0 and margin >= asked,
+                f"margin_{suffix}": margin,
+                f"class_{suffix}": int(logits[row].argmax()),
+                f"logit_target_{suffix}": float(logits[row, case.target]),
                 f"p_label_{suffix}": float(probabilities[row, case.label]),
                 f"p_target_{suffix}": float(probabilities[row, case.target]),
                 **{name if suffix == "float" else f"{name}_png": value for name, value in far.items()},

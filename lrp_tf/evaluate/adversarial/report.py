@@ -179,6 +179,7 @@ class Report:
             "",
             "Distances are means over the attacks that reached their target, predictions and gradients over all.",
             "",
+            *self._signs(),
         ]
         missed, undone = (sum(row["stage"] == stage for row in failed) for stage in ("attack", "png"))
         if missed:
@@ -223,6 +224,21 @@ class Report:
             share = [f"{count / len(own):.1%} ({count})" for count in (len(reached), seen)]
             lines.append([attack.name, str(len(own)), *share, *means, *calls])
         return markdown_table(head, lines)
+
+    def _signs(self) -> list[str]:
+        """How often the target's logit is negative, which turns a map, and its ranking by relevance, upside down."""
+        lines = []
+        for attack in self.study.attacks:
+            own = [row for row in self.attacks if row["attack"] == attack.name and row.get("success_float")]
+            if own:
+                before, after = (
+                    sum(row[f"logit_target_{of}"] < 0 for row in own) / len(own) for of in ("original", "float")
+                )
+                lines.append(
+                    f"- {attack.name}: the target's logit is negative for {before:.1%} of the originals, and for "
+                    f"{after:.1%} of the adversarial images that reached it."
+                )
+        return [*lines, ""] if lines else []
 
     def rates(self) -> list[str]:
         """How fast attacks were, in sentences; of the runs that made the parts."""

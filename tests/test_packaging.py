@@ -35,7 +35,13 @@ print("explained by", lrp_tf.__version__)
 # No network in tests: builds use this environment's setuptools.
 BUILD = "from setuptools import build_meta; print(build_meta.build_{}({!r}))"
 FOLDERS = ("lrp_tf", "tests", "docs", "mnist", "vgg", "benchmarks", "notebooks")
-MADE = shutil.ignore_patterns("__pycache__", "results", "logs", "photos", "*.egg-info")
+# What the scripts write beside themselves, as .gitignore has it.
+WRITTEN = [
+    Path(line).name
+    for line in (REPOSITORY / ".gitignore").read_text(encoding="utf-8").split()
+    if line.startswith(("mnist/", "vgg/"))
+]
+MADE = shutil.ignore_patterns("__pycache__", "*.egg-info", *WRITTEN)
 SUFFIXES = {".py", ".typed", ".html", ".css", ".js"}
 URL = "https://example.org/owner/lrp_tf"
 
@@ -84,6 +90,7 @@ def files(folder: Path) -> set[str]:
 
 
 def test_the_source_archive_holds_the_repository(source: Path, tmp_path: Path) -> None:
+    assert {"logs", "results", "study"} <= set(WRITTEN)
     wanted = files(copied(tmp_path / "copy"))
     assert {"tests/conftest.py", "tests/helpers/pictures.py", "docs/digits.png", "vgg/lrp.py", "Makefile"} <= wanted
     assert files(source) - {"PKG-INFO", "setup.cfg"} == wanted

@@ -54,12 +54,12 @@ def call(*command: object, cwd: Path, **environment: str) -> str:
 
 
 def copied(to: Path) -> Path:
-    """What the repository holds, but for what only a repository needs (.gitignore, .ci) and what was made in it."""
+    """What the repository holds, but for what only a repository needs (.ci, .github) and what was made in it."""
     to.mkdir()
     for folder in FOLDERS:
         shutil.copytree(REPOSITORY / folder, to / folder, ignore=MADE)
     for file in REPOSITORY.iterdir():
-        if file.is_file() and not file.name.startswith(".") and file.name != "PKG-INFO":
+        if file.is_file() and (file.name == ".gitignore" or not file.name.startswith(".")) and file.name != "PKG-INFO":
             shutil.copy(file, to)
     (to / "setup.cfg").unlink(missing_ok=True)  # setuptools writes it into source archives
     return to

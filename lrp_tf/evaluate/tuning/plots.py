@@ -38,8 +38,7 @@ def pareto(path: str | os.PathLike, found: Findings) -> Path:
     special = [(found.best.name, _BEST, "best"), (found.default.name, _DEFAULT, "default")]
     for name, colour, label in special:
         _points(axes, [row for row in rows if row.name == name], colour, f"{label}: {name}", size=60)
-    for row in [row for row in front if row.name not in (found.best.name, found.default.name)][:_NAMED]:
-        axes.annotate(row.name, (row.sparseness, row.mean), xytext=(6, 4), textcoords="offset points", fontsize=6)
+    _numbered(axes, front, found)
     axes.set_xlabel("sparseness (Gini index of |R|)", fontsize=9)
     axes.set_ylabel(f"{found.metric} ({found.better} is better)", fontsize=9, **TEXT_STYLE)
     if found.better == "lower":
@@ -61,6 +60,18 @@ def _points(
     axes.scatter(x, y, s=size, color=colour, marker=marker, label=label, zorder=3 if size > 22 else 2)
     if line:
         axes.plot(x, y, color=colour, linewidth=1, zorder=1)
+
+
+def _numbered(axes: Axes, front: list[Ranked], found: Findings) -> None:
+    """Ranks beside points of the front, and in the legend what they are: names of neighbours would overlap."""
+    places = {row.name: place for place, row in enumerate(found.ranking, 1)}
+    rows = [row for row in front if row.name not in (found.best.name, found.default.name)][:_NAMED]
+    for row in rows:
+        place = str(places[row.name])
+        axes.annotate(
+            place, (row.sparseness, row.mean), xytext=(0, 6), textcoords="offset points", fontsize=7, ha="center"
+        )
+        axes.plot([], [], linestyle="none", label=f"{place}: {row.name}")
 
 
 def _front(rows: list[Ranked], better: str) -> list[Ranked]:

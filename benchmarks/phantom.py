@@ -1,9 +1,11 @@
 """Synthetic scans with a planted lesion: a small Conv3D net learns them; its relevance is drawn for docs/volumes.md.
 
     python -m benchmarks.phantom docs/volumes.png
+    python -m benchmarks.phantom --compare
 
 Heads are ellipsoids with folds, skull and noise. Each has a bright ball on one side; the class is the side. Prints
-accuracy, how much of the relevance lies in the ball, and how often its largest entry does.
+accuracy, how much of the relevance lies in the ball, and how often its largest entry does; with --compare for every
+preset for images, gradients and filters that see no net.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import numpy as np
 from keras import layers as kl
 
 import lrp_tf
-from lrp_tf import heatmap
+from lrp_tf import composites, evaluate, gradients, heatmap
 
 SHAPE = (16, 40, 36)  # slices from the feet to the head, rows from the front to the back, columns from right to left
 SPACING = (4.0, 1.5, 1.5)  # mm
@@ -71,14 +73,35 @@ def trained(count: int = 200, epochs: int = 12) -> keras.Model:
     return model
 
 
+def compared(model: keras.Model, voxels: np.ndarray, lesions: np.ndarray) -> evaluate.Comparison:
+    """Share of positive relevance in the lesion, and whether the largest entry lies there, for all methods."""
+    bounds = {"low": float(voxels.min()), "high": float(voxels.max())}
+    methods: dict = {
+        name: lrp_tf.Explainer(model, name, **(bounds if composites.needs_bounds(name) else {}))
+        for name in composites.PRESETS
+        if name not in composites.FOR_TRANSFORMERS
+    }
+    methods |= {"gradient": gradients.Gradient(model), "gradient × input": gradients.InputTimesGradient(model)}
+    methods |= {"SmoothGrad": gradients.SmoothGrad(model), "Grad-CAM": gradients.GradCAM(model)}
+    methods |= {"|x|": "absolute", "Sobel": "sobel", "random": "random"}
+    metrics = ["relevance_mass", "relevance_rank", "pointing_game"]
+    return evaluate.compare(methods, voxels, metrics=metrics, masks=lesions, batch_size=20)
+
+
 def main() -> None:
     """Train, measure, draw."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("out", type=Path, help="the picture")
+    parser.add_argument("out", type=Path, nargs="?", help="the picture")
     parser.add_argument("--composite", default="epsilon")
+    parser.add_argument("--compare", action="store_true", help="print a table of all methods in place of a picture")
     options = parser.parse_args()
+    if (options.out is None) != options.compare:
+        parser.error("expected either OUT, the picture, or --compare")
     model = trained()
     voxels, classes, lesions = heads(60, 10_000)
+    if options.compare:
+        print(compared(model, voxels, lesions).overview())
+        return
     right = model.predict(voxels, verbose=0).argmax(axis=1) == classes
     explainer = lrp_tf.Explainer(model, options.composite)
     relevance = np.concatenate([*explainer.map(voxels, batch=20)])[..., 0]

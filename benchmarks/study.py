@@ -136,6 +136,7 @@ def main() -> None:
         "--metrics", type=named_list, nargs="+", default=[named_list(name) for name in METRICS],
         metavar="NAME[:OPTION=VALUE,...]",
     )  # fmt: skip
+    parser.add_argument("--reference", metavar="METHOD", help="what all are set against in pairs; default: the best")
     options = parser.parse_args()
     model, x, masks = {"digits": digits, "cifar": cifar, "mobilenet": mobilenet}[options.net](options)
     metrics = {str(item): evaluate.get(item.name, **item.options) for items in options.metrics for item in items}
@@ -143,9 +144,12 @@ def main() -> None:
     methods = explainers(model, float(x.min()))
     chosen = {name: methods[name] for name in options.methods or methods}
     began = time.perf_counter()
-    found = evaluate.compare(chosen, x, metrics=metrics, masks=masks, batch_size=50, resume=options.out / "kept")
+    found = evaluate.compare(
+        chosen, x, metrics=metrics, masks=masks, batch_size=50, resume=options.out / "kept",
+        reference=options.reference,
+    )  # fmt: skip
     found.save(options.out)
-    print(found.overview())
+    print(found.markdown() if options.reference else found.overview())
     print(f"{len(x)} samples, {time.perf_counter() - began:.0f} s")
 
 

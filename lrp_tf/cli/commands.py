@@ -14,6 +14,7 @@ from lrp_tf.arrays.stream import ArrayStream
 from lrp_tf.cli import given, tables
 from lrp_tf.cli.explain import SOME_FAILED, explain_command
 from lrp_tf.cli.messages import message_of, with_options
+from lrp_tf.composites import remarks
 from lrp_tf.engine import targets
 from lrp_tf.explainer import Explainer
 from lrp_tf.files import images
@@ -112,7 +113,7 @@ def export_command(options: argparse.Namespace) -> int:
 
 
 def composites_command(options: argparse.Namespace) -> int:
-    """Print the presets as text."""
+    """Print the presets as text, and what was measured against them."""
     given.import_modules(options)
     for name in composites.PRESETS:
         say(name)
@@ -124,6 +125,8 @@ def composites_command(options: argparse.Namespace) -> int:
             continue
         for entry in entries:
             say(printable(f"    {composites.Composite([entry])}"))
+        for remark in remarks.of_preset(name):
+            say(printable(f"    # {remark}"))
     return 0
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import numpy as np
 import tensorflow as tf
 
+from lrp_tf.composites import Composite, remarks
 from lrp_tf.core.graph import Graph, Step, shape_text
 from lrp_tf.core.protocol import Handler
 from lrp_tf.engine.plan import inner_plan
@@ -71,13 +72,11 @@ def _cell(value: object) -> str:
     return printable(value)
 
 
-def rule_table(graph: Graph, handlers: Mapping[Step, Handler], composite: str) -> Table:
+def rule_table(graph: Graph, handlers: Mapping[Step, Handler], composite: Composite) -> Table:
     """Layer -> operation -> rule, in the order of the model; for rewritten layers, what became of them.
 
-    Where bfloat16 was asked for, a column says what the rule of each step with a kernel computes in, and why.
-
-    Args:
-        composite: its name.
+    Where bfloat16 was asked for, a column says what the rule of each step with a kernel computes in, and why. A note
+    says so where the composite is a preset that lost to a filter on nets of this kind, see `composites.remarks`.
     """
     asked = any(step.marks.precision for step in graph.steps)
     rows = [
@@ -90,9 +89,10 @@ def rule_table(graph: Graph, handlers: Mapping[Step, Handler], composite: str) -
     rows.sort(key=lambda row: row[:2])
     stripped = [f"The final {step.operation} ({step.path}) is stripped: relevance explains its input, the logit."
                 for step in graph.stripped]  # fmt: skip
-    title = f"{graph.model.name}, composite {composite}, computed in {graph.dtype}"
+    lost = [str(remark) for remark in remarks.of_net(composite, graph)]
+    title = f"{graph.model.name}, composite {composite.name}, computed in {graph.dtype}"
     columns = ("layer", "operation", "output shape", "rule", *(["relevance in"] if asked else []))
-    return Table(title, columns, [row[2 : 2 + len(columns)] for row in rows], tuple(stripped))
+    return Table(title, columns, [row[2 : 2 + len(columns)] for row in rows], (*stripped, *lost))
 
 
 def _in_order(handlers: Mapping[Step, Handler], order: int | None = None) -> Iterator[tuple[int, Step, Handler]]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -75,7 +76,7 @@ def trained(count: int = 200, epochs: int = 12) -> keras.Model:
 
 def compared(model: keras.Model, voxels: np.ndarray, lesions: np.ndarray) -> evaluate.Comparison:
     """Share of positive relevance in the lesion, and whether the largest entry lies there, for all methods."""
-    bounds = {"low": float(voxels.min()), "high": float(voxels.max())}
+    bounds: dict[str, Any] = {"low": float(voxels.min()), "high": float(voxels.max())}
     methods: dict = {
         name: lrp_tf.Explainer(model, name, **(bounds if composites.needs_bounds(name) else {}))
         for name in composites.PRESETS

@@ -172,27 +172,26 @@ def table(page: str, head: str) -> dict[str, list[str]]:
 def test_the_table_of_presets_tells_the_same() -> None:
     rows = table("rules.md", "| name | first | other convolutions") | table("rules.md", "| name | linear steps")
     for name in composites.PRESETS:
-        kinds = [r.kind.name.removeprefix("nets of colour pictures ") for r in remarks.REMARKS if r.preset == name]
-        assert rows[name][-1] == "; ".join(kinds), name
+        told = [remark.kind.label for remark in remarks.REMARKS if remark.preset == name]
+        assert rows[name][-1] == ", ".join(told), name
 
 
 def test_the_page_has_the_figures() -> None:
     """Every remark has its row, and every preset that lost by its paired interval has its remark."""
-    heads = {
-        remarks.PLAIN: "| method, no BatchNormalization",
-        remarks.NORMALIZED: "| method, BatchNormalization",
-        remarks.DEPTHWISE: "| method, depthwise",
+    trained = table("which.md", "| method | no BatchNormalization")
+    found = {
+        remarks.PLAIN: {name: cells[:2] for name, cells in trained.items()},
+        remarks.NORMALIZED: {name: cells[2:] for name, cells in trained.items()},
+        remarks.DEPTHWISE: table("which.md", "| method | MobileNet"),
     }
-    assert set(heads) == set(remarks.KINDS)
-    for kind, head in heads.items():
-        rows = table("which.md", head)
-        highs = {name: float(rows[name][2].split(" to ")[1]) for name in composites.PRESETS if name in rows}
-        assert len(highs) >= 9
-        told = {r.preset: r for r in remarks.REMARKS if r.kind is kind}
-        assert {name for name, high in highs.items() if high < 0} == set(told)
+    assert set(found) == set(remarks.KINDS)
+    for kind, rows in found.items():
+        means = {name: float(cells[0].split(" (")[0]) for name, cells in rows.items()}
+        measured = [name for name in composites.PRESETS if name in rows]
+        assert len(measured) >= 9
+        told = {remark.preset: remark for remark in remarks.REMARKS if remark.kind is kind}
+        assert {name for name in measured if float(rows[name][1].split(" to ")[1]) < 0} == set(told)
         for name, remark in told.items():
-            assert float(rows[name][0].split(" ")[0]) == remark.srg
-            assert float(rows["Sobel"][0].split(" ")[0]) == remark.sobel
-            assert rows[name][2] == f"{remark.low:.3f} to {remark.high:.3f}"
-        means = {name: float(rows[name][0].split(" ")[0]) for name in highs}
-        assert (kind.best, kind.better) == max((mean, name) for name, mean in means.items())
+            assert (remark.srg, remark.sobel) == (means[name], means["Sobel"])
+            assert rows[name][1] == f"{remark.low:.3f} to {remark.high:.3f}"
+        assert (kind.best, kind.better) == max((means[name], name) for name in measured)

@@ -22,12 +22,14 @@ class Kind:
     """A kind of net, as its graph shows it.
 
     Attributes:
+        label: in tables.
         name: of several, as in "nets with depthwise convolutions".
         sees: whether a graph is of this kind.
         better: the preset that measured best there.
         best: its SRG.
     """
 
+    label: str
     name: str
     sees: Callable[[Graph], bool]
     better: str
@@ -63,7 +65,7 @@ class Remark:
         )
 
 
-def _classifies_photographs(graph: Graph) -> bool:
+def _classifies_pictures(graph: Graph) -> bool:
     """Whether it is a convolutional net from a picture of three colours to classes, without attention."""
     if len(graph.inputs) != 1 or len(graph.outputs) != 1 or len(graph.outputs[0].shape) != 1:
         return False
@@ -73,21 +75,21 @@ def _classifies_photographs(graph: Graph) -> bool:
 
 
 def _with_depthwise(graph: Graph) -> bool:
-    return _classifies_photographs(graph) and any(
+    return _classifies_pictures(graph) and any(
         isinstance(step.op, keras.layers.DepthwiseConv2D) or step.kind == "ops.DepthwiseConv" for step in graph.steps
     )
 
 
 def _with_normalization(graph: Graph) -> bool:
     layers = (layer for step in graph.steps for layer in (step.op, *step.before, *step.after))
-    return _classifies_photographs(graph) and any(isinstance(n, keras.layers.BatchNormalization) for n in layers)
+    return _classifies_pictures(graph) and any(isinstance(n, keras.layers.BatchNormalization) for n in layers)
 
 
-# Of a net of several kinds the first one holds.
-DEPTHWISE = Kind("nets of colour pictures with depthwise convolutions", _with_depthwise, "epsilon_plus_flat", 0.407)
-NORMALIZED = Kind("nets of colour pictures with BatchNormalization", _with_normalization, "tutorial", 0.561)
-PLAIN = Kind("nets of colour pictures without BatchNormalization", _classifies_photographs, "tutorial", 0.568)
-KINDS = (DEPTHWISE, NORMALIZED, PLAIN)
+_PICTURES = "nets of colour pictures"
+DEPTHWISE = Kind("depthwise", f"{_PICTURES} with depthwise convolutions", _with_depthwise, "epsilon_plus_flat", 0.407)
+NORMALIZED = Kind("normalised", f"{_PICTURES} with BatchNormalization", _with_normalization, "tutorial", 0.561)
+PLAIN = Kind("plain", f"{_PICTURES} without BatchNormalization", _classifies_pictures, "tutorial", 0.568)
+KINDS = (DEPTHWISE, NORMALIZED, PLAIN)  # of a net of several kinds the first one holds
 
 # By the commands of docs/which.md, which has the whole tables.
 _MOBILENET = "MobileNet, 23 photographs"

@@ -29,11 +29,14 @@ def add_benchmark(parser: argparse.ArgumentParser) -> None:
                         help="pixels from -1 to 1, 0 to 1, or of mean 0 and variance 1; default: signed")  # fmt: skip
     parser.add_argument("--methods", type=composite_list, action="extend", metavar="NAME[:OPTION=VALUE,...],...",
                         help="presets, with options, composites in a text or .toml file, classes of lrp_tf.gradients, "
-                        "absolute, sobel, laplace, centre, random; --methods list prints all; may be repeated; "
-                        "default: all")  # fmt: skip
+                        "absolute, sobel, laplace, centre, random; tuned: what tune chooses for each net; all: all but "
+                        "tuned; --methods list prints them; may be repeated; default: all")  # fmt: skip
+    parser.add_argument("--grid", nargs="+", metavar="NAME=VALUES",
+                        help="what tuned tries, as --grid of tune; default: see docs/benchmark.md")  # fmt: skip
     parser.add_argument("--contrast", nargs="+", choices=CONTRASTS, default=["none"],
                         help="explain the class, or the class against the other one; both compares both")  # fmt: skip
     parser.add_argument("--seeds", type=int, default=5, metavar="N", help="each its own samples and nets; default: 5")
+    parser.add_argument("--first-seed", type=int, default=0, metavar="N", help="default: 0")
     parser.add_argument("--samples", type=int, default=200, metavar="N", help="explained of each net; default: 200")
     parser.add_argument("--training", type=int, metavar="N",
                         help="samples of each problem, most of them to train on; default: the paper's, 10,000 or "

@@ -39,6 +39,8 @@ RULES = {
     "gamma zero_bias": (rules.Gamma(0.25, zero_bias=True), "Gamma", {"gamma": 0.25, "zero_bias": True}),
     "flat": (rules.Flat(), "Flat", {}),
     "wsquare": (rules.WSquare(), "WSquare", {}),
+    "joint wsquare": (rules.JointWSquare(), "JointWSquare", {}),
+    "joint wsquare zero_bias": (rules.JointWSquare(zero_bias=True), "JointWSquare", {"zero_bias": True}),
     "zbox": (rules.ZBox(LOW, HIGH), "ZBox", {}),
 }  # fmt: skip
 

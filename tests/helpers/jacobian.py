@@ -82,6 +82,9 @@ def relevance(
         return share(seen, seen.sum(0), r, stabilizer)
     if rule == "WSquare":
         return share(w**2, (w**2).sum(0), r, stabilizer)
+    if rule == "JointWSquare":
+        v = share(w, xw.sum(0) + bias, r, stabilizer)
+        return v**2 / (v**2).sum() * r.sum()
     if rule == "ZBox":
         low, high = p["low"].reshape(-1, 1), p["high"].reshape(-1, 1)
         c = xw - low * pos(w) - high * neg(w)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from lrp_tf.evaluate import record
 from lrp_tf.evaluate.benchmark.nets import LEARNT
+from lrp_tf.evaluate.benchmark.tuned import Choice
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +39,7 @@ class Cell:
         same: method -> another method, whose rules it has on each step of this net.
         refused: method -> why it does not apply to this net.
         failures: reasons of samples that a method could not explain.
+        tuned: method -> what `tune` chose for the net; all methods are then judged on samples that did not choose.
     """
 
     place: Place
@@ -52,6 +54,7 @@ class Cell:
     same: dict[str, str]
     refused: dict[str, str]
     failures: list[str]
+    tuned: dict[str, Choice] = dataclasses.field(default_factory=dict)
 
     @property
     def learnt(self) -> bool:
@@ -80,7 +83,8 @@ class Store:
         if path is None or not path.exists():
             return None
         known = record.read(path)
-        return Cell(**{**known, "place": Place(**known["place"])})
+        tuned = {name: Choice(**choice) for name, choice in known.get("tuned", {}).items()}
+        return Cell(**{**known, "place": Place(**known["place"]), "tuned": tuned})
 
     def keep(self, cell: Cell) -> None:
         """Write a finished cell."""

@@ -14,13 +14,15 @@ from lrp_tf import composites, gradients
 from lrp_tf.composites import Composite
 from lrp_tf.evaluate import baselines
 from lrp_tf.evaluate.benchmark import tokens
+from lrp_tf.evaluate.benchmark.tuned import NAME as TUNED
+from lrp_tf.evaluate.benchmark.tuned import Tuned
 from lrp_tf.evaluate.fingerprints import described
 from lrp_tf.evaluate.protocol import Array, Explain
 from lrp_tf.explainer import Explainer
 from lrp_tf.rules import Rule
 
 # A name, with options perhaps; a composite or rule; what makes an explainer of a model.
-Wanted: TypeAlias = "str | Named | Composite | Rule | Callable[[keras.Model], Explain]"
+Wanted: TypeAlias = "str | Named | Tuned | Composite | Rule | Callable[[keras.Model], Explain]"
 
 CONTRASTS = ("none", "softmax")
 BASELINES = ("absolute", "sobel", "laplace", "random")
@@ -32,12 +34,12 @@ GRADIENTS: dict[str, dict[str, Any]] = {
     "Occlusion": {"window": 1},
     "GradCAM": {},
 }
-_OTHERS = ("guided_backprop", "deconvnet")  # gradients that are composites
+OTHERS = ("guided_backprop", "deconvnet")  # gradients that are composites
 
 
 def names() -> list[str]:
     """All methods: presets, gradients, and baselines that know no model."""
-    return [*composites.PRESETS, *_OTHERS, *GRADIENTS, *BASELINES]
+    return [*composites.PRESETS, *OTHERS, *GRADIENTS, *BASELINES]
 
 
 def takes_tokens(model: keras.Model) -> bool:
@@ -80,6 +82,8 @@ class Methods:
         found = cls({}, {}, {})
         known: dict[tuple[str, ...], str] = {}
         for name, one in wanted.items():
+            if isinstance(one, Tuned):  # chosen for each net, see `tuned`
+                continue
             try:
                 explain = _built(model, one, low, high, seed)
             except (TypeError, ValueError, NotImplementedError) as error:
@@ -116,7 +120,7 @@ def _under(name: str, one: Wanted, contrast: Sequence[str]) -> dict[str, str]:
 
 
 def listed(methods: Sequence[str] | Mapping[str, Wanted] | None) -> dict[str, Wanted]:
-    """Methods under their names; None: all of `names`.
+    """Methods under their names; None: all of `names`. "tuned" is another one.
 
     Raises:
         ValueError: an unknown name, none at all, one that comes twice. TypeError: neither a name nor a method.
@@ -131,11 +135,12 @@ def listed(methods: Sequence[str] | Mapping[str, Wanted] | None) -> dict[str, Wa
         methods = {name: name for name in methods}
     if not methods:
         raise ValueError("methods expects at least one. Received: none")
-    every = [*names(), "gradient"]
+    every = [*names(), "gradient", TUNED]
+    methods = {name: Tuned() if one == TUNED else one for name, one in methods.items()}
     for name, one in methods.items():
         if isinstance(one, str) and one not in every and one not in composites.PRESETS and one not in baselines.NAMES:
             raise ValueError(f"methods expects some of {every}. Received: {one!r}")
-        if not isinstance(one, (str, Named, Composite, Rule)) and not callable(one):
+        if not isinstance(one, (str, Named, Tuned, Composite, Rule)) and not callable(one):
             raise TypeError(f"methods[{name!r}] expects a name, a composite or a function. Received: {one!r}")
     return dict(methods)
 
@@ -160,14 +165,20 @@ class Named:
             if "seed" in inspect.signature(kind).parameters:
                 options.setdefault("seed", seed)
             return tokens.gradient(model, self.name, options) if ids else kind(model, **options)
-        if ids and self.name in (*_OTHERS, "gradient"):
+        if ids and self.name in (*OTHERS, "gradient"):
             raise ValueError(f"{self.name} is a gradient, which ids of tokens do not have. Remedy: Gradient")
         if self.name in composites.PRESETS and composites.needs_bounds(self.name):
             options = {"low": low, "high": high, **options}
         return Explainer(model, self.name, **options)
 
 
-def _built(model: keras.Model, one: Wanted, low: float, high: float, seed: int) -> Explain:
+def _built(
+    model: keras.Model,
+    one: str | Named | Composite | Rule | Callable[[keras.Model], Explain],
+    low: float,
+    high: float,
+    seed: int,
+) -> Explain:
     if isinstance(one, str):
         one = Named(one)
     if isinstance(one, Named):

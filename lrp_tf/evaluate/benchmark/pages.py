@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -10,9 +11,11 @@ from typing import NamedTuple
 import numpy as np
 
 from lrp_tf.atomic import atomic
+from lrp_tf.evaluate.benchmark import against
 from lrp_tf.evaluate.benchmark.methods import BASELINES
 from lrp_tf.evaluate.benchmark.nets import LEARNT
 from lrp_tf.evaluate.benchmark.results import Results
+from lrp_tf.evaluate.benchmark.tuned import Choice
 from lrp_tf.evaluate.tables import write_csv
 
 _WORDS = {
@@ -26,7 +29,7 @@ _WORDS = {
 
 def markdown(found: Results) -> str:
     """All tables; see `Benchmark.markdown`."""
-    parts = [f"# {found.title}", _nets(found)]
+    parts = [f"# {found.title}", _nets(found), *against.markdown(found)]
     for net in found.nets:
         for metric in found.metrics:
             parts += [f"## {metric}, {net}", _table(found, net, metric)]
@@ -142,7 +145,7 @@ def _grid(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def write(folder: Path, found: Results) -> None:
-    """table.md, summary.csv, seeds.csv and nets.csv."""
+    """table.md, summary.csv, seeds.csv and nets.csv; with a method `tuned` also against.csv and tuned.csv."""
     text = markdown(found)
     atomic(folder / "table.md", lambda temporary: temporary.write_text(text, encoding="utf-8"))
     if found.rows:
@@ -151,6 +154,13 @@ def write(folder: Path, found: Results) -> None:
     write_csv(folder / "nets.csv", nets, [
         (c.place.net, c.place.problem, c.place.background, c.place.seed, c.alpha, c.chance, c.accuracy, c.epochs,
          c.seconds, c.explained) for c in found.cells])  # fmt: skip
+    if compared := against.against(found):
+        write_csv(folder / "against.csv", compared[0]._fields, compared)
+        choices = [(c.place, name, choice) for c in found.cells for name, choice in c.tuned.items()]
+        named = ("net", "problem", "background", "seed", "method", *(f.name for f in dataclasses.fields(Choice)))
+        write_csv(folder / "tuned.csv", named, [
+            (place.net, place.problem, place.background, place.seed, name, *dataclasses.astuple(choice))
+            for place, name, choice in choices])  # fmt: skip
     seeds = ("net", "problem", "background", "seed", "accuracy", "metric", "method", "value", "undefined", "note")
     write_csv(folder / "seeds.csv", seeds, list(_seeds(found)))
 

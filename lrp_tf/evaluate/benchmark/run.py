@@ -18,11 +18,13 @@ from lrp_tf.evaluate.benchmark.cells import Cell, Place, Store
 from lrp_tf.evaluate.benchmark.methods import CONTRASTS, Methods, Wanted, contrasted, listed
 from lrp_tf.evaluate.benchmark.nets import OF_PICTURES, OF_TEXTS, Trainer
 from lrp_tf.evaluate.benchmark.summary import Benchmark
+from lrp_tf.evaluate.benchmark.tuned import Choice, Chooser, Tuned, choosers, enough
 from lrp_tf.evaluate.compare import compare
 from lrp_tf.evaluate.fingerprints import described
 from lrp_tf.evaluate.metric import Metric, get
 from lrp_tf.evaluate.predictors import Predictor
 from lrp_tf.evaluate.problem import Problem
+from lrp_tf.evaluate.protocol import Explain
 
 Told = Callable[[Cell, int, int], object]
 _EMD_SIDE = 16  # larger pictures are pooled to so many blocks a side: exact distances take minutes there
@@ -47,6 +49,7 @@ def benchmark(
     size: int = 8,
     nets: Sequence[str] | None = None,
     seeds: int = 5,
+    first_seed: int = 0,
     samples: int = 200,
     methods: Sequence[str] | Mapping[str, Wanted] | None = None,
     inputs: str = "signed",
@@ -68,10 +71,11 @@ def benchmark(
         problems: of XAI-TRIS, see `xaitris.generate`; or of texts, see `evidence.generate`: the ones or the others.
         backgrounds, size, inputs: of XAI-TRIS; None: all backgrounds.
         nets: "mlp" and "cnn" of pictures; "encoder", a small transformer, of texts; None: all of them.
-        seeds: how many, from 0 on.
+        seeds: how many. first_seed: the first of them.
         samples: at most this many are explained of each net.
         methods: names of presets, of gradients and of baselines; or a dict of name -> name, composite, or function that
-            makes an explainer of a model; None: all of them.
+            makes an explainer of a model; None: all of them. "tuned", which is not among these: `tune` chooses a
+            composite for each net by one half of the samples, and all methods are judged on the other half alone.
         contrast: "none", "softmax" or both: whether the class is explained, or the class against the other one, by all
             methods that know the model.
         training: samples in all, see `xaitris.generate`; None: the paper's number. epochs: at most; None:
@@ -85,13 +89,16 @@ def benchmark(
     wanted = listed(methods)
     texts = not isinstance(problems, str) and bool(problems) and set(problems) <= set(evidence.NAMES)
     names = _names(texts, problems, backgrounds, nets, contrast)
-    for what, count in (("seeds", seeds), ("samples", samples)):
+    if texts and any(isinstance(one, Tuned) for one in wanted.values()):
+        raise ValueError("methods: tuned is for pictures. Remedy: evaluate.tune on a net and texts of your own")
+    for what, count in (("seeds", seeds), ("samples", samples), ("first_seed", first_seed + 1)):
         if count < 1:
-            raise ValueError(f"{what} expects at least 1. Received: {count}")
+            least = 0 if what == "first_seed" else 1
+            raise ValueError(f"{what} expects at least {least}. Received: {count - 1 + least}")
     size, inputs = (evidence.LENGTH, "tokens") if texts else (size, inputs)
     plan = _Plan(size, inputs, tuple(contrast), samples, training, epochs, wanted, metrics_of(size, texts))
     store = Store(None if resume is None else Path(resume), plan.settings())
-    every = itertools.product(range(seeds), names["backgrounds"], problems, names["nets"])
+    every = itertools.product(range(first_seed, first_seed + seeds), names["backgrounds"], problems, names["nets"])
     places = [Place(problem, background, net, seed) for seed, background, problem, net in every]
     cells = []
     for cell in _measured(plan, store, places):
@@ -182,21 +189,21 @@ class _Bench:
         self.plan = plan
         self.trainer = Trainer(net, plan.size, classes=classes, samples=samples, epochs=plan.epochs)
         self.predict = Predictor(self.trainer.model, batch_size=plan.samples)
+        self.net = net
         self.methods: Methods | None = None
+        self.choosers: dict[str, Chooser] = {}
         self.bounds: tuple[float, float] | None = None
 
     def cell(self, place: Place, problem: Problem) -> Cell:
         """Train on the problem of a place and judge all methods."""
         plan, trainer = self.plan, self.trainer
         fitted = trainer.fit(problem, place.seed)
-        if self.methods is None or self.bounds != (problem.low, problem.high):
-            self.bounds = problem.low, problem.high
-            self.methods = Methods.of(
-                trainer.model, plan.wanted, contrast=plan.contrast, low=problem.low, high=problem.high
-            )
+        self._prepare(problem.low, problem.high)
+        assert self.methods is not None
         _, classes = trainer.judge(problem.test)
         rows = np.flatnonzero(classes == problem.test.label)[: plan.samples]
-        values, undefined, failures = self._judged(problem, rows)
+        chosen, rows, explain, why = self._chosen(problem, rows, place.seed)
+        values, undefined, failures = self._judged(problem, rows, {**explain, **self.methods.explain})
         return Cell(
             place,
             problem.alpha,
@@ -209,19 +216,44 @@ class _Bench:
             undefined,
             self.methods.same,
             self.methods.refused,
-            failures,
+            [*why, *failures],
+            chosen,
         )
 
+    def _prepare(self, low: float, high: float) -> None:
+        """Build all methods, unless they are there."""
+        if self.methods is not None and self.bounds == (low, high):
+            return
+        self.bounds, plan, model = (low, high), self.plan, self.trainer.model
+        self.methods = Methods.of(model, plan.wanted, contrast=plan.contrast, low=low, high=high)
+        self.choosers = choosers(
+            model, plan.wanted, self.net, samples=plan.samples, contrast=plan.contrast, low=low, high=high
+        )
+
+    def _chosen(
+        self, problem: Problem, rows: np.ndarray, seed: int
+    ) -> tuple[dict[str, Choice], np.ndarray, dict[str, Explain], list[str]]:
+        """What `tune` chose by half of the rows, the other half, and the methods; why there is nothing to choose by."""
+        if not self.choosers:
+            return {}, rows, {}, []
+        x, label = problem.test.x[rows], problem.test.label[rows]
+        if not enough(x):
+            return {}, rows, {}, [f"{len(rows)} samples do not suffice to choose by"]
+        found, explain, left = dict[str, Choice](), dict[str, Explain](), rows
+        for name, chooser in self.choosers.items():  # the same half each time
+            found[name], kept, explain[name] = chooser.choose(x, label, seed)
+            left = rows[kept]
+        return found, left, explain, []
+
     def _judged(
-        self, problem: Problem, rows: np.ndarray
+        self, problem: Problem, rows: np.ndarray, methods: dict[str, Explain]
     ) -> tuple[dict[str, dict[str, float | None]], dict[str, dict[str, int]], list[str]]:
         """Values and undefined ones by method and metric; reasons of failures."""
-        assert self.methods is not None
         if not len(rows):
             return {}, {}, ["the net gets no test sample right"]
         test = problem.test
         found = compare(
-            self.methods.explain,
+            methods,
             test.x[rows],
             test.label[rows],
             predict=self.predict,

@@ -44,6 +44,7 @@ class Benchmark(Results):
     def save(self, folder: str | os.PathLike) -> Path:
         """Write table.md, summary.csv, seeds.csv (a row for each net and method), nets.csv, a picture for each metric.
 
+        With a method `tuned` also tuned.csv, what was chosen for each net, and against.csv, its differences to others.
         Each file appears whole or not at all.
 
         Returns:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 import keras
 import numpy as np
 
+from lrp_tf.engine.contrast import Contrast
 from lrp_tf.engine.many import Many
 from lrp_tf.evaluate.case import Case
 from lrp_tf.evaluate.metric import Metric, get
@@ -43,32 +44,41 @@ class Judge:
 
     Args:
         model, output: what is explained.
-        metric: judges relevance as it is: it must not explain again.
-        told: called for each candidate that was judged on a batch, with the number of samples.
+        contrast: what each class is explained against.
+        reused: whether samples follow for which the weights are other ones: all that is compiled is kept.
 
     Attributes:
+        samples, metric, seed: see `begin`.
+        told: called for each candidate that was judged on a batch, with the number of samples.
         failures: what has no value, and why.
     """
 
     def __init__(
         self,
         model: keras.Model,
-        metric: Metric,
-        samples: Samples,
         *,
         output: int | str | None,
+        contrast: Contrast,
         channel_axis: int | None,
         batch_size: int,
-        seed: int,
-        told: Callable[[int], object],
+        reused: bool,
     ) -> None:
-        self.model, self.output, self.metric, self.samples = model, output, metric, samples
+        self.model, self.output, self.contrast = model, output, contrast
         self.predict = Predictor(model, output=output, batch_size=batch_size)
-        self.channel_axis, self.seed, self.told = channel_axis, seed, told
-        self.metrics = {metric.name: metric} | {SPARSENESS: get(SPARSENESS)}
-        self.failures: list[Failure] = []
+        self.channel_axis, self.reused = channel_axis, reused
         self._many: dict[tuple[str, ...], Many] = {}
         self._first_call = self._call = self._judging = 0.0  # seconds that the last one took
+
+    def begin(self, samples: Samples, metric: Metric, seed: int) -> None:
+        """Take other samples.
+
+        Args:
+            metric: judges relevance as it is: it must not explain again. seed: of its random numbers.
+        """
+        self.samples, self.metric, self.seed = samples, metric, seed
+        self.metrics = {metric.name: metric} | {SPARSENESS: get(SPARSENESS)}
+        self.told: Callable[[int], object] = lambda count: None
+        self.failures: list[Failure] = []
 
     def values(
         self, candidates: Sequence[Candidate], ids: np.ndarray, known: RecordedBatch, clock: Clock, reserve: float = 0.0
@@ -105,21 +115,38 @@ class Judge:
         return found
 
     def _relevance(self, group: Sequence[Candidate], ids: np.ndarray) -> dict[str, np.ndarray]:
-        key = tuple(candidate.name for candidate in group)
-        new, begin = key not in self._many, time.monotonic()
-        if new:
+        key, begin = self._compiled(group), time.monotonic()
+        new = key is None
+        if key is None:
+            key = tuple(candidate.name for candidate in group)
             made = Many(self.model, [candidate.composite for candidate in group], output=self.output)
-            self._many = {key: made}  # the former one is not needed again
+            self._many = {**(self._many if self.reused else {}), key: made}
         parts = [ids[first : first + _SAMPLES] for first in range(0, len(ids), _SAMPLES)]
-        found = [self._many[key](self.samples.x[part], self.samples.target[part]) for part in parts]
+        x, target = self.samples.x, self.samples.target
+        found = [self._many[key](x[part], target[part], contrast=self.contrast) for part in parts]
         self._call = time.monotonic() - begin
         self._first_call = self._call if new else self._first_call
         return {name: np.concatenate([part[row] for part in found]) for row, name in enumerate(key)}
 
+    def _compiled(self, group: Sequence[Candidate]) -> tuple[str, ...] | None:
+        """The names of a compiled pass that explains by all of these candidates."""
+        names = {candidate.name for candidate in group}
+        if self.reused:
+            return next((key for key in self._many if names <= set(key)), None)
+        return next((key for key in self._many if key == tuple(candidate.name for candidate in group)), None)
+
     def _expected(self, group: Sequence[Candidate]) -> float:
         """Seconds until their relevance is there: more if it has to be compiled."""
-        compiled = tuple(candidate.name for candidate in group) in self._many
-        return self._call if compiled else self._first_call
+        return self._first_call if self._compiled(group) is None else self._call
+
+    def explained(self, candidate: Candidate, x: np.ndarray, target: np.ndarray) -> np.ndarray:
+        """Relevance of samples by one candidate, from a pass that is compiled already where there is one."""
+        before = self.samples
+        self.samples = Samples(x, target)
+        try:
+            return self._relevance([candidate], np.arange(len(x)))[candidate.name]
+        finally:
+            self.samples = before
 
     def _value(self, relevance: np.ndarray, ids: np.ndarray, name: str) -> tuple[np.ndarray, list[Failure]]:
         """Values [metrics, B]; NaN, with the reason, for samples whose relevance is not finite."""

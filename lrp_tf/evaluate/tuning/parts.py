@@ -25,6 +25,7 @@ class Parts:
     convolutional: bool
     counts: Mapping[str, int]
     half: int
+    pools: bool = False  # whether there is max pooling
 
     @classmethod
     def of(cls, graph: Graph) -> Parts:
@@ -37,7 +38,8 @@ class Parts:
             mine = left if match is None else left.intersection(match.select(graph))
             counts[part] = len(mine)
             left = left - mine
-        return dataclasses.replace(found, counts=counts)
+        pools = bool(composites.max_pooling().select(graph))
+        return dataclasses.replace(found, counts=counts, pools=pools)
 
     def count(self, part: str) -> int:
         """Linear steps of a part."""

@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from lrp_tf import composites, rules
+from lrp_tf import composites, flows, rules
 from lrp_tf.composites import Composite
 from lrp_tf.composites.bounds import InputZBox
 from lrp_tf.evaluate.tuning.parts import PARTS, Parts
@@ -21,11 +21,16 @@ from lrp_tf.rules.boxes import Bound
 Value: TypeAlias = float | bool | str | rules.Relative
 Grid: TypeAlias = Mapping[str, object] | Sequence[str] | str
 
-PARAMETERS = ("rule", "gamma", "epsilon", "zero_bias")
-RULES = ("flat", "wsquare", "box", "epsilon", "zplus", "alphabeta", "gamma")
+PARAMETERS = ("rule", "gamma", "epsilon", "zero_bias", "pooling")
+RULES = ("flat", "wsquare", "jointwsquare", "box", "epsilon", "zplus", "alphabeta", "gamma")
+POOLINGS = ("max", "average")
 _USUAL = "0,0.01:1:log4"  # gamma of a half, if nobody says what varies
 _BASE: dict[str, Value] = {"gamma": 0.25, "epsilon": 1e-6, "zero_bias": False}
-_READS = {"gamma": ("gamma",), "epsilon": ("epsilon",), "zero_bias": ("epsilon", "zplus", "alphabeta", "gamma")}
+_READS = {
+    "gamma": ("gamma",),
+    "epsilon": ("epsilon",),
+    "zero_bias": ("epsilon", "zplus", "alphabeta", "gamma", "jointwsquare"),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,6 +92,10 @@ class Space:
                     f"grid: {axis.name} has no effect, since this model has no steps in its part {axis.part!r}. "
                     f"Expected parts of it: {', '.join(part for part in PARTS if parts.count(part))}"
                 )
+            if axis.parameter == "pooling" and not parts.pools:
+                raise ValueError(
+                    "grid: pooling has no effect, since this model has no max pooling. Remedy: leave it out"
+                )
             if axis.parameter == "rule" and "box" in axis.values and (low is None or high is None):
                 raise ValueError(f"grid: {axis.name}=box needs the bounds of the model's input. Remedy: low=, high=")
 
@@ -117,7 +126,10 @@ class Space:
         """The composite of these settings, name of an axis -> value; what they leave open has its default."""
         chosen = {part: self._rule(part, settings) for part in PARTS}
         name = " ".join(f"{key}={written(value)}" for key, value in settings.items())
-        return Candidate(name, Composite(self.parts.entries(chosen), name or "base"), dict(settings))
+        entries = self.parts.entries(chosen)
+        if settings.get("pooling") == "average":
+            entries = [(composites.max_pooling(), flows.MaxAsAverage()), *entries]
+        return Candidate(name, Composite(entries, name or "base"), dict(settings))
 
     def _rule(self, part: str, settings: Mapping[str, Value]) -> rules.Rule:
         def value(parameter: str, default: Value) -> Value:
@@ -136,6 +148,8 @@ class Space:
             return InputZBox(self._low, self._high)
         if kind in ("zplus", "alphabeta"):
             return (rules.ZPlus if kind == "zplus" else rules.AlphaBeta)(zero_bias=zero_bias)
+        if kind == "jointwsquare":
+            return rules.JointWSquare(zero_bias=zero_bias)
         return rules.Flat() if kind == "flat" else rules.WSquare()
 
     def coarse_to_fine(self, candidates: Sequence[Candidate]) -> list[Candidate]:
@@ -198,6 +212,8 @@ def axes_of(grid: Grid) -> list[Axis]:
 
 def _axis(name: str, given: object) -> Axis:
     parameter, dot, part = name.partition(".")
+    if parameter == "pooling" and dot:
+        raise ValueError(f"grid expects pooling for the whole net. Received: {name!r}. Remedy: pooling=max,average")
     for word, known in ((parameter, PARAMETERS), (part, PARTS if dot else ("",))):
         if word not in known:
             near = difflib.get_close_matches(word, known, n=1)
@@ -249,7 +265,7 @@ def _value(name: str, parameter: str, item: object) -> Value:
     if isinstance(item, rules.Relative):
         return item
     text = str(item).strip().lower()
-    if parameter == "rule":
+    if parameter in ("rule", "pooling"):
         return text
     if parameter == "zero_bias":
         if text not in ("true", "false"):
@@ -266,11 +282,12 @@ def _value(name: str, parameter: str, item: object) -> Value:
 
 
 def _check(name: str, parameter: str, value: Value) -> None:
-    if parameter == "rule":
-        if value not in RULES:
-            near = difflib.get_close_matches(str(value), RULES, n=1)
+    if parameter in ("rule", "pooling"):
+        known = RULES if parameter == "rule" else POOLINGS
+        if value not in known:
+            near = difflib.get_close_matches(str(value), known, n=1)
             hint = f" Did you mean {near[0]!r}?" if near else ""
-            raise ValueError(f"grid: {name} expects some of {', '.join(RULES)}. Received: {value!r}.{hint}")
+            raise ValueError(f"grid: {name} expects some of {', '.join(known)}. Received: {value!r}.{hint}")
     elif isinstance(value, rules.Relative):
         if parameter != "epsilon":
             raise ValueError(f"grid: {name} expects numbers. Received: {value!r}")

@@ -15,6 +15,7 @@ import numpy as np
 from lrp_tf import __version__, composites
 from lrp_tf.composites import Composite
 from lrp_tf.engine import streams
+from lrp_tf.engine.contrast import Contrast
 from lrp_tf.evaluate import protocol
 from lrp_tf.evaluate.fingerprints import described, model_digest
 from lrp_tf.evaluate.metric import Metric, get
@@ -78,22 +79,21 @@ def tune(
         ValueError: arguments out of range, an axis without effect, fewer than four different samples, another run
             in `resume`. TypeError: no numbers. ImportError: cma is missing.
     """
-    _check(search, confidence, batch_size)
-    base = _named(default)
-    explainer = Explainer(model, base.composite, output=output)
-    space = Space(grid, Parts.of(explainer.graph), low, high)
-    samples = protocol.inputs(x)
-    classes = _targets(explainer, samples, target, batch_size)
-    judge = Judge(
-        *(model, _metric(metric), Samples(samples, classes)),
+    tuner = Tuner(
+        model,
+        grid=grid,
+        default=default,
+        also=also,
+        search=search,
+        low=low,
+        high=high,
         output=output,
         channel_axis=channel_axis,
-        batch_size=max(batch_size, 32),
-        seed=seed,
-        told=lambda count: None,
+        batch_size=batch_size,
+        confidence=confidence,
+        reused=False,
     )
-    run = _Run(judge, space, base, None if also is None else list(also), search, batch_size, confidence, budget)
-    return run.result(digests(x, target, None), resume, progress)
+    return tuner(x, target, metric=metric, budget=budget, seed=seed, resume=resume, progress=progress)
 
 
 def _check(search: str, confidence: float, batch_size: int) -> None:
@@ -105,28 +105,74 @@ def _check(search: str, confidence: float, batch_size: int) -> None:
         raise ValueError("batch_size expects a number of samples. Received: None")
 
 
-class _Run:
-    """A search and its report."""
+class Tuner:
+    """`tune` for a model whose weights change from call to call: whatever is compiled for one call serves the next.
+
+        tuner = Tuner(model, grid="gamma.upper=0.1,0.5", also=[])
+        found = tuner(x, target); model.set_weights(others); again = tuner(x, target)
+
+    Args:
+        contrast: what each class is explained against, as the Explainer's. reused: False: it is called once, so that
+            what is compiled need not be kept. The rest: see `tune`.
+    """
 
     def __init__(
         self,
-        judge: Judge,
-        space: Space,
-        base: Candidate,
-        also: list[str | Composite] | None,
-        search: str,
-        batch_size: int,
-        confidence: float,
-        budget: float | str | None,
+        model: keras.Model,
+        *,
+        grid: Grid | None = None,
+        default: str | Composite = "epsilon_plus_flat",
+        also: Sequence[str | Composite] | None = None,
+        search: str = "grid",
+        low: Bound = None,
+        high: Bound = None,
+        output: int | str | None = None,
+        contrast: Contrast = None,
+        channel_axis: int | None = -1,
+        batch_size: int = 16,
+        confidence: float = 0.95,
+        reused: bool = True,
     ) -> None:
-        self.judge, self.space, self.base, self.search, self.batch_size = judge, space, base, search, batch_size
-        self.confidence, self.budget, self.seconds = confidence, budget, seconds_of(budget)
+        _check(search, confidence, batch_size)
+        self.base, self.search, self.batch_size, self.confidence = _named(default), search, batch_size, confidence
+        self.explainer = Explainer(model, self.base.composite, output=output)
+        self.space = Space(grid, Parts.of(self.explainer.graph), low, high)
         others = presets_without_bounds() if also is None else [_named(one) for one in also]
         if search == "cma":
-            evolution.check(space)
-        self.candidates = _candidates(base, others, space, search)
+            evolution.check(self.space)
+        self.candidates = _candidates(self.base, others, self.space, search)
+        self.judge = Judge(
+            model,
+            output=output,
+            contrast=contrast,
+            channel_axis=channel_axis,
+            batch_size=max(batch_size, 32),
+            reused=reused,
+        )
 
-    def result(
+    def __call__(
+        self,
+        x: Array,
+        target: Array | None = None,
+        *,
+        metric: str | Metric = "srg",
+        budget: float | str | None = None,
+        seed: int = 0,
+        resume: str | os.PathLike | None = None,
+        progress: Callable[[int, int], object] | None = None,
+    ) -> Tuning:
+        """Search, then report; for arguments and errors see `tune`."""
+        samples = protocol.inputs(x)
+        classes = _targets(self.explainer, samples, target, self.batch_size)
+        self.judge.begin(Samples(samples, classes), _metric(metric), seed)
+        self.budget, self.seconds = budget, seconds_of(budget)
+        return self._result(digests(x, target, None), resume, progress)
+
+    def explained(self, name: str, x: np.ndarray, target: np.ndarray) -> np.ndarray:
+        """Relevance of other samples [n, ...] by the candidate of that name."""
+        return self.judge.explained(next(one for one in self.candidates if one.name == name), x, target)
+
+    def _result(
         self,
         data: dict[str, str],
         resume: str | os.PathLike | None,

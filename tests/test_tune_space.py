@@ -1,5 +1,7 @@
 """What `evaluate.tune` tries, the grid in words, and how it halves the data."""
 
+import itertools
+
 import keras
 import numpy as np
 import pytest
@@ -99,6 +101,30 @@ def test_each_part_gets_its_rule(net):
         rules.Gamma(0.3, zero_bias=True),
         rules.Epsilon(0.1, True),
     ]
+
+
+def test_max_pooling_as_average_pooling_is_a_setting_of_the_whole_net(net):
+    pooled = randomize(keras.Sequential([keras.Input((8, 8, 1)), kl.Conv2D(2, 3), kl.MaxPooling2D(), kl.Flatten(),
+                                         kl.Dense(2)]))  # fmt: skip
+    grid = space.Space("pooling=max,average rule.first=jointwsquare zero_bias=true,false", parts_of(pooled))
+    found = {candidate.name: candidate.composite for candidate in grid.candidates()}
+    assert len(found) == 4
+    x = np.random.default_rng(0).normal(size=(3, 8, 8, 1)).astype("float32")
+    maps = []
+    for name, composite in found.items():
+        assert lrp_tf.composites.parse(str(composite)) == composite
+        explainer = lrp_tf.Explainer(pooled, composite)
+        handlers = [repr(handler) for _, handler in explainer.clone.plan.every_step()]
+        assert ("MaxAsAverage" in handlers) is ("average" in name)
+        assert ("JointWSquare(zero_bias=True)" in handlers) is ("zero_bias=true" in name)
+        maps.append(np.asarray(explainer(x)))
+    assert all(np.abs(a - b).max() > 1e-6 for a, b in itertools.combinations(maps, 2))
+    with pytest.raises(ValueError, match=r"pooling has no effect.*no max pooling"):
+        space.Space("pooling=max,average", parts_of(net))
+    with pytest.raises(ValueError, match=r"pooling for the whole net. Received: 'pooling.upper'"):
+        space.axes_of("pooling.upper=average")
+    with pytest.raises(ValueError, match=r"some of max, average. Received: 'averge'.*Did you mean 'average'"):
+        space.axes_of("pooling=averge")
 
 
 def test_an_axis_that_changes_nothing_is_refused(net):

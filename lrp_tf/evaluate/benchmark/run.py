@@ -89,12 +89,7 @@ def benchmark(
     wanted = listed(methods)
     texts = not isinstance(problems, str) and bool(problems) and set(problems) <= set(evidence.NAMES)
     names = _names(texts, problems, backgrounds, nets, contrast)
-    if texts and any(isinstance(one, Tuned) for one in wanted.values()):
-        raise ValueError("methods: tuned is for pictures. Remedy: evaluate.tune on a net and texts of your own")
-    for what, count in (("seeds", seeds), ("samples", samples), ("first_seed", first_seed + 1)):
-        if count < 1:
-            least = 0 if what == "first_seed" else 1
-            raise ValueError(f"{what} expects at least {least}. Received: {count - 1 + least}")
+    _check(wanted, texts, seeds, first_seed, samples)
     size, inputs = (evidence.LENGTH, "tokens") if texts else (size, inputs)
     plan = _Plan(size, inputs, tuple(contrast), samples, training, epochs, wanted, metrics_of(size, texts))
     store = Store(None if resume is None else Path(resume), plan.settings())
@@ -106,6 +101,15 @@ def benchmark(
         if progress is not None:
             progress(cell, len(cells), len(places))
     return Benchmark(tuple(cells), tuple(contrasted(wanted, plan.contrast)), plan.metrics, size, inputs)
+
+
+def _check(wanted: Mapping[str, Wanted], texts: bool, seeds: int, first_seed: int, samples: int) -> None:
+    """Raise ValueError: numbers out of range; a method that texts do not have."""
+    if texts and any(isinstance(one, Tuned) for one in wanted.values()):
+        raise ValueError("methods: tuned is for pictures. Remedy: evaluate.tune on a net and texts of your own")
+    for what, count, least in (("seeds", seeds, 1), ("first_seed", first_seed, 0), ("samples", samples, 1)):
+        if count < least:
+            raise ValueError(f"{what} expects at least {least}. Received: {count}")
 
 
 def _names(

@@ -1,0 +1,247 @@
+"""The method `tuned` of a benchmark: what chooses, who is judged on what, the table of differences, the command."""
+
+import csv
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import lrp_tf
+from lrp_tf import cli, evaluate
+from lrp_tf.evaluate.benchmark import against, methods, nets, run, tuned
+from lrp_tf.evaluate.benchmark.cells import Cell, Place
+from lrp_tf.evaluate.benchmark.tuned import Tuned
+from lrp_tf.evaluate.fills import Samples
+from lrp_tf.evaluate.tuning.halves import halves
+from lrp_tf.evaluate.tuning.parts import Parts
+from lrp_tf.evaluate.tuning.space import Space
+
+CUT = {"problems": ["linear"], "backgrounds": ["white"], "nets": ["mlp"], "seeds": 2, "samples": 40}
+CUT |= {"training": 800, "epochs": 3}
+GRID = "rule.first=jointwsquare,epsilon"
+SOME = {"epsilon": "epsilon", "epsilon_gamma_box": "epsilon_gamma_box", "Gradient": "Gradient", "random": "random"}
+
+
+@pytest.fixture(scope="module")
+def found() -> evaluate.Benchmark:
+    return evaluate.benchmark(**CUT, methods={**SOME, "mine": Tuned(GRID)})
+
+
+def test_one_half_chooses_and_all_methods_are_judged_on_the_other(found: evaluate.Benchmark) -> None:
+    for cell in found.cells:
+        choice = cell.tuned["mine"]
+        assert choice.samples + cell.explained == 40
+        assert choice.samples == 20
+        assert choice.candidates == 3  # two of the grid, and the default
+        # What was chosen, explained anew on the half that did not choose, gives the values of the table.
+        problem = evaluate.xaitris.generate("linear", "white", samples=800, seed=cell.place.seed)
+        trainer = nets.Trainer("mlp", 8, samples=len(problem.train), epochs=3)
+        trainer.fit(problem, cell.place.seed)
+        _, classes = trainer.judge(problem.test)
+        rows = np.flatnonzero(classes == problem.test.label)[:40]
+        x, label, masks = (part[rows] for part in (problem.test.x, problem.test.label, problem.test.masks))
+        kept = np.sort(halves(x, label, cell.place.seed)[1])
+        explainer = lrp_tf.Explainer(trainer.model, lrp_tf.composites.parse(choice.composite))
+        relevance = np.asarray(explainer(x[kept], label[kept]))
+        case = evaluate.Case.of(x[kept], label[kept], explainer, evaluate.Predictor(trainer.model), relevance=relevance,
+                                masks=masks[kept])  # fmt: skip
+        for name, metric in found.metrics.items():
+            if "R+" not in name:
+                assert cell.of("mine", name) == pytest.approx(float(np.nanmean(metric(case))), rel=1e-3), name
+
+
+def test_without_it_nothing_changes(found: evaluate.Benchmark) -> None:
+    plain = evaluate.benchmark(**{**CUT, "seeds": 1}, methods=SOME)
+    assert plain.cells[0].explained == 40
+    assert not plain.cells[0].tuned
+    assert "tuned" not in plain.markdown()
+    assert tuned.NAME not in methods.names()
+    half = found.cells[0]
+    assert half.of("epsilon", "precision") != plain.cells[0].of("epsilon", "precision")
+
+
+def test_the_choice_ignores_masks(monkeypatch: pytest.MonkeyPatch, found: evaluate.Benchmark) -> None:
+    generate = evaluate.xaitris.generate
+
+    def elsewhere(*given: object, **options: object) -> evaluate.problem.Problem:
+        problem = generate(*given, **options)
+        test = dataclasses.replace(problem.test, masks=np.roll(problem.test.masks, 3, axis=2))
+        return dataclasses.replace(problem, test=test)
+
+    monkeypatch.setattr(run.xaitris, "generate", elsewhere)
+    other = evaluate.benchmark(**CUT, methods={**SOME, "mine": Tuned(GRID)})
+    for before, after in zip(found.cells, other.cells, strict=True):
+        assert before.tuned == after.tuned
+        assert before.of("mine", "mass") != after.of("mine", "mass")
+
+
+def test_flipped_pixels_come_from_the_other_class() -> None:
+    x = np.arange(12, dtype=np.float32)[:, None, None, None] * np.ones((1, 8, 8, 1), np.float32)
+    target = np.repeat([0, 1], 6)
+    fill = tuned.OtherClass(x, target, [0])
+    ids = np.array([2, 7, 11])
+    values = fill.values(Samples(x[ids], True, 0, ids))
+    assert values.shape == (3, 8, 8, 1)
+    assert values[0].min() >= 6
+    assert values[1:].max() < 6
+    np.testing.assert_array_equal(values, fill.values(Samples(x[ids], True, 5, ids)))
+    alone = tuned.OtherClass(x[:3], target[:3], [0])  # of one class alone
+    np.testing.assert_array_equal(alone.values(Samples(x[:3], True, 0, np.arange(3))), x[:3])
+
+
+def cell(seed: int, values: dict[str, float | None], net: str = "mlp") -> Cell:
+    choice = tuned.Choice("rule.first=epsilon", "all: epsilon", 0.4, 0.3, seed == 0, 5, 20)
+    place = Place("xor", "white", net, seed)
+    by_metric = {name: {"precision": value} for name, value in values.items()}
+    return Cell(
+        place, 0.3, 0.125, 0.9, 3, 1.0, 20, by_metric, {}, {"epsilon_plus": "epsilon"}, {}, [], {"tuned": choice}
+    )
+
+
+def made(rows: list[dict[str, float | None]]) -> evaluate.Benchmark:
+    cells = tuple(cell(seed, values) for seed, values in enumerate(rows))
+    names = ("tuned", *(name for name in rows[0] if name != "tuned"), "epsilon_plus")
+    return evaluate.Benchmark(cells, names, {"precision": evaluate.get("relevance_rank")}, 8, "signed")
+
+
+def test_differences_are_in_pairs_of_seeds() -> None:
+    first = {"tuned": 0.60, "epsilon": 0.50, "tutorial": 0.56, "Gradient": 0.55, "guided_backprop": 0.1, "sobel": 0.2}
+    second = {"tuned": 0.70, "epsilon": 0.64, "tutorial": 0.68, "Gradient": 0.64, "guided_backprop": 0.1, "sobel": 0.9}
+    (row,) = against.against(made([first, second]))
+    assert (row.preset, row.other) == ("tutorial", "Gradient")
+    assert row.mean == pytest.approx(0.65)
+    assert row.over_preset == pytest.approx(0.03)
+    half = 12.7062 * np.std([0.04, 0.02], ddof=1) / 2**0.5
+    assert row.high == pytest.approx(0.03 + half, rel=1e-4)
+    assert row.over_other == pytest.approx(0.055)
+    assert row.not_worse
+    assert row.best
+    text = made([first, second]).markdown()
+    assert "| precision | mlp | 1 | 1 | 1 |" in text
+    assert "| precision | mlp | xor white | 0.650 | tutorial | +0.030 ±.127 | Gradient | +0.055 ±.064 |" in text
+    assert "for 1 of 2 nets" in text
+
+
+def test_worse_than_a_preset_is_told() -> None:
+    low = [{"tuned": 0.5 + noise, "epsilon": 0.8, "Gradient": 0.5, "sobel": None} for noise in (0.01, 0.02, 0.0)]
+    (row,) = against.against(made(low))
+    assert not row.not_worse
+    assert row.best  # of Gradient
+    assert row.preset == "epsilon"  # and not epsilon_plus, which has the same maps
+    text = made(low).markdown()
+    assert "| precision | mlp | 1 | 0 | 1 |" in text
+    assert "| **-0.290 ±.025** |" in text
+
+
+def test_nothing_to_compare_with() -> None:
+    found = made([{"tuned": 0.5, "epsilon": None}])
+    (row,) = against.against(found)
+    assert (row.preset, row.other) == ("", "")
+    assert not row.best
+    assert "| precision | mlp | xor white | 0.500 |  | – |  | – |" in found.markdown()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"problems": ["pair"], "nets": None, "backgrounds": None, "methods": ["tuned"]}, "tuned is for pictures"),
+        ({"methods": {"mine": Tuned("rule.first=epsilon,wsquar")}}, "Did you mean 'wsquare'"),
+        ({"methods": {"mine": Tuned("pooling=max,average")}}, "pooling has no effect.*no max pooling"),
+        ({"methods": ["tuned"], "first_seed": -1}, r"first_seed expects at least 0\. Received: -1"),
+    ],
+)
+def test_what_cannot_be_is_refused(given: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        evaluate.benchmark(**{**CUT, "seeds": 1, "epochs": 1, "training": 200, **given})
+
+
+def test_too_few_samples_to_choose_by_are_told() -> None:
+    few = {**CUT, "seeds": 1, "samples": 3, "training": 200, "epochs": 1}
+    found = evaluate.benchmark(**few, methods={"epsilon": "epsilon", "mine": Tuned(GRID)})
+    assert found.cells[0].failures == ["3 samples do not suffice to choose by"]
+    assert np.isnan(found.cells[0].of("mine", "precision"))
+    assert "3 samples do not suffice" in found.markdown()
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with open(path, encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    given = ["benchmark", "--problems", "linear", "--backgrounds", "white", "--nets", "mlp", "--samples", "20"]
+    given += [
+        "--seeds",
+        "1",
+        "--first-seed",
+        "7",
+        "--training",
+        "400",
+        "--epochs",
+        "2",
+        "--contrast",
+        "none",
+        "softmax",
+    ]
+    asked = ["--methods", "epsilon,Gradient,tuned"]
+    assert cli.main([*given, *asked, "--grid", GRID]) == 0
+    out = capsys.readouterr().out
+    assert "## tuned against the best preset and every other method" in out
+    assert "## tuned contrast softmax against the best preset" in out
+    (first, second) = rows(tmp_path / "benchmark/tuned.csv")
+    assert (first["method"], second["method"]) == ("tuned", "tuned contrast softmax")
+    assert (first["seed"], first["candidates"], first["samples"]) == ("7", "3", "10")
+    compared = rows(tmp_path / "benchmark/against.csv")
+    assert {(row["method"], row["preset"], row["other"]) for row in compared} == {
+        ("tuned", "epsilon", "Gradient"),
+        ("tuned contrast softmax", "epsilon contrast softmax", "Gradient contrast softmax"),
+    }
+    before = (tmp_path / "benchmark/against.csv").read_bytes()
+    monkeypatch.setattr(run, "Trainer", None)  # nothing is trained any more
+    assert cli.main([*given, *asked, "--resume", "--grid", GRID]) == 0
+    assert (tmp_path / "benchmark/against.csv").read_bytes() == before
+    assert cli.main([*given, *asked, "--resume", "--grid", "rule.first=epsilon,gamma"]) == 2
+    assert "They differ in methods" in capsys.readouterr().err
+    assert cli.main([*given, "--methods", "epsilon", "--grid", GRID]) == 2
+    assert "--grid is of the method tuned. Remedy: --methods all,tuned" in capsys.readouterr().err
+
+
+def test_all_methods_and_tuned(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked = {}
+
+    class Enough(Exception):
+        pass
+
+    def benchmark(*given: object, **options: object) -> None:
+        asked.update(options["methods"])
+        raise Enough
+
+    monkeypatch.setattr(evaluate, "benchmark", benchmark)
+    with pytest.raises(Enough):
+        cli.main(["benchmark", "--methods", "all,tuned", "--out", str(tmp_path / "out")])
+    assert list(asked) == [*methods.names(), "tuned"]
+    assert asked["tuned"] == Tuned()
+
+
+@pytest.mark.parametrize("net", nets.OF_PICTURES)
+@pytest.mark.parametrize("size", [8, 64])
+def test_the_usual_grids_fit_the_nets(net: str, size: int) -> None:
+    parts = Parts.of(lrp_tf.Explainer(nets.NETS[net].make(size, 2), "epsilon").graph)
+    candidates = Space(tuned.GRIDS[net], parts).candidates()
+    assert len(candidates) == {"mlp": 24, "cnn": 16}[net]
+
+
+@pytest.mark.slow
+def test_srg_alone_finds_more_evidence_than_the_best_preset() -> None:
+    """Where it was seen on all seeds: multiplicative, by |R| on evidence; of the presets the best one in hindsight."""
+    every = [*methods.names(), "tuned"]
+    some = [name for name in every if name not in ("Occlusion", "GradCAM", "attn_lrp", "cp_lrp", "guided_backprop")]
+    found = evaluate.benchmark(["multiplicative", "linear"], ["white"], nets=["mlp"], seeds=2, methods=some)
+    rows = {(row.problem, row.metric): row for row in against.against(found)}
+    for problem in ("multiplicative", "linear"):
+        row = rows[problem, "mass"]
+        assert row.over_preset > 0.1, row
+        assert row.over_other > 0.05, row
+    assert rows["multiplicative", "precision"].over_preset > 0.05

@@ -85,14 +85,14 @@ def test_an_earlier_run_is_begun_anew() -> None:
 
 def test_methods_are_listed(capsys: pytest.CaptureFixture) -> None:
     assert cli.main(["benchmark", "--methods", "list"]) == 0
-    assert capsys.readouterr().out.split() == methods.names()
+    assert capsys.readouterr().out.split() == [*methods.names(), "tuned"]
     assert not Path("benchmark").exists()
 
 
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (["--methods", "epsilom"], "--methods expects some of epsilon, .* Received: epsilom"),
+        (["--methods", "epsilom"], "--methods expects some of all, epsilon, .*, tuned. Received: epsilom"),
         (["--methods", "epsilon,epsilon"], "--methods: epsilon comes twice"),
         (["--seeds", "0"], "seeds expects at least 1. Received: 0"),
         (["--training", "5"], "samples expects at least 20. Received: 5"),

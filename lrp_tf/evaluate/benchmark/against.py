@@ -10,6 +10,7 @@ import numpy as np
 from lrp_tf import composites
 from lrp_tf.evaluate.benchmark.methods import BASELINES, GRADIENTS, OTHERS
 from lrp_tf.evaluate.benchmark.results import Results, interval
+from lrp_tf.evaluate.benchmark.tuned import DEFAULT
 
 
 class Against(NamedTuple):
@@ -116,7 +117,7 @@ def _words(found: Results, method: str) -> str:
         "and the best other method (gradients and baselines) are those with the largest mean on that half, in "
         "hindsight. Differences are in pairs of seeds. not worse: the interval of the difference to the best preset "
         "reaches 0. above: the mean is above that of every gradient and baseline. SRG of the choice on the other half "
-        f"is not significantly above that of the default preset for {kept} of {len(choices)} nets, where `tune` would "
+        f"is not significantly above that of {DEFAULT} for {kept} of {len(choices)} nets, where `tune` would "
         "advise to keep that one."
     )
 

@@ -17,10 +17,10 @@ from lrp_tf.evaluate.tuning.tune import Tuner
 NAME = "tuned"
 # What is tried by default, for each kind of net; chosen on the seeds from 100 on, see docs/benchmark.md.
 GRIDS: dict[str, str] = {
-    "mlp": "rule.first=jointwsquare,wsquare,epsilon gamma.lower=0,2 gamma.upper=0,2 "
-    "rule.dense=gamma gamma.dense=0,0.25",
-    "cnn": "rule.first=jointwsquare,zplus gamma.upper=0,2 rule.dense=gamma gamma.dense=0,2 pooling=max,average",
+    "mlp": "rule.first=jointwsquare,wsquare,epsilon gamma=0,2",
+    "cnn": "rule.first=jointwsquare,gamma,zplus gamma.first=2 gamma.upper=0,2 pooling=average",
 }
+DEFAULT = "epsilon_plus"  # the usual one begins with Flat, which is too coarse for 8 x 8 pixels
 _REGIONS = 8  # on each side of a picture
 _STEPS, _DRAWS = 16, 2
 _LEAST = 4  # different samples, half of which choose
@@ -109,6 +109,7 @@ class Chooser:
         self.tuner = Tuner(
             model,
             grid=GRIDS[net] if wanted.grid is None else wanted.grid,
+            default=DEFAULT,
             also=[],
             low=low,
             high=high,

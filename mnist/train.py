@@ -79,12 +79,14 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
 
 def _add_network(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("network")
-    group.add_argument("--net", choices=["digits", "cnn"],
-                       help="digits: two convolutions, for 28x28; cnn: six convolutions, 32 to 128 channels; default: "
-                       "digits for grey pictures of 28x28, else cnn")  # fmt: skip
+    group.add_argument("--net", choices=["digits", "cnn", "mobilenet"],
+                       help="digits: two convolutions, for 28x28; cnn: six convolutions, 32 to 128 channels; "
+                       "mobilenet: seven blocks of a depthwise and a 1x1 convolution, 32 to 256 channels, with "
+                       "BatchNormalization; default: digits for grey pictures of 28x28, else cnn")  # fmt: skip
     group.add_argument("--batch-norm", action="store_true", help="of cnn: between each convolution and its ReLU")
     group.add_argument("--dropout", type=number(0, 0.95), metavar="RATE",
-                       help="of cnn: behind each pair of convolutions; default: 0.25")  # fmt: skip
+                       help="of cnn: behind each pair of convolutions; of mobilenet: before the Dense layer; default: "
+                       "0.25")  # fmt: skip
     group.add_argument("--l2", type=number(0, 1), default=0.0, metavar="F",
                        help="factor on the sum of squares of all kernels in the loss; default: 0")  # fmt: skip
     group.add_argument("--mixed-precision", action="store_true", help="compute in float16: faster on a GPU only")
@@ -93,16 +95,16 @@ def _add_network(parser: argparse.ArgumentParser) -> None:
 def _add_training(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("training")
     group.add_argument("--epochs", type=whole(1), metavar="N",
-                       help="default: 4 for MNIST, more for smaller sets of digits; 30 for cnn")  # fmt: skip
+                       help="default: 4 for MNIST, more for smaller sets of digits; 30 for cnn and mobilenet")  # fmt: skip
     group.add_argument("--batch", type=whole(1), metavar="B",
                        help="pictures of a step; default: 128, of fewer than 10,000 training pictures and for cnn "
-                       "64")  # fmt: skip
+                       "and mobilenet 64")  # fmt: skip
     options.add_optimizer(group, clip_norm=0.0)
     group.add_argument("--learning-rate", type=number(0, 10, open_low=True), metavar="RATE",
                        help="its peak; default: 0.05 for sgd, else 0.001, of fewer than 10,000 digits "
                        "0.002")  # fmt: skip
     group.add_argument("--warm-up", type=number(0, 1000), metavar="EPOCHS",
-                       help="the learning rate rises over so many epochs; default: 1 for cnn, else 0")  # fmt: skip
+                       help="the learning rate rises over so many epochs; default: 1 for cnn and mobilenet, else 0")  # fmt: skip
     group.add_argument("--clip-value", type=number(0, 1e6), default=0.0, metavar="N",
                        help="entries of gradients are cut at this absolute value; default: 0, not")  # fmt: skip
     group.add_argument("--patience", type=whole(0, 10_000), default=0, metavar="N",
@@ -142,15 +144,7 @@ def run(arguments: argparse.Namespace) -> Path:
     print(f"dataset: {images.name}, {len(images.x_train)} training and {len(images.x_test)} test images", flush=True)
     outcome.tell_failures(images, out)
     recipe = recipe_of(arguments, images, net)
-    shape: dict[str, Any] = {"l2": arguments.l2, "policy": "mixed_float16" if arguments.mixed_precision else "float32"}
-    if net == "cnn":
-        shape |= {
-            "batch_norm": arguments.batch_norm,
-            "dropout": 0.25 if arguments.dropout is None else arguments.dropout,
-        }
-        model = nets.cnn(images.x_train.shape[1:], len(images.names), **shape)
-    else:
-        model = nets.digits(len(images.names), channels=images.channels, **shape)
+    model, shape = network(arguments, images, net)
     everything = {"net": net, **shape, **vars(recipe), "data": sources.fingerprint(images)}
     if not arguments.resume:
         clear(out)
@@ -168,6 +162,18 @@ def run(arguments: argparse.Namespace) -> Path:
     )
     print(f"model: {out / outcome.MODEL}")
     return out / outcome.MODEL
+
+
+def network(arguments: argparse.Namespace, images: sources.Images, net: str) -> tuple[keras.Model, dict[str, Any]]:
+    """The network, untrained, and the options that it was made by."""
+    shape: dict[str, Any] = {"l2": arguments.l2, "policy": "mixed_float16" if arguments.mixed_precision else "float32"}
+    if net == "digits":
+        return nets.digits(len(images.names), channels=images.channels, **shape), shape
+    shape["dropout"] = 0.25 if arguments.dropout is None else arguments.dropout
+    if net == "cnn":
+        shape["batch_norm"] = arguments.batch_norm
+    make = {"cnn": nets.cnn, "mobilenet": nets.mobilenet}[net]
+    return make(images.x_train.shape[1:], len(images.names), **shape), shape
 
 
 def clear(out: Path) -> None:
@@ -196,7 +202,7 @@ def pictures(arguments: argparse.Namespace) -> sources.Images:
 
 
 def net_of(arguments: argparse.Namespace, images: sources.Images) -> str:
-    """The network for the pictures: "digits" or "cnn".
+    """The network for the pictures: "digits", "cnn" or "mobilenet".
 
     Raises:
         ValueError: options that do not fit it, or pictures that do not.
@@ -206,11 +212,13 @@ def net_of(arguments: argparse.Namespace, images: sources.Images) -> str:
     if net == "digits" and shape[:2] != (28, 28):
         raise ValueError(f"--net digits: expected pictures of 28x28. Received: {shape[0]}x{shape[1]}")
     if min(shape[:2]) < 8:
-        raise ValueError(f"--net cnn: expected pictures of 8x8 or more. Received: {shape[0]}x{shape[1]}")
+        raise ValueError(f"--net {net}: expected pictures of 8x8 or more. Received: {shape[0]}x{shape[1]}")
     if images.strokes and "flip" in (arguments.augment or ()):
         options.refuse_flip()
     if net == "digits" and (arguments.batch_norm or arguments.dropout is not None):
         raise ValueError("--batch-norm and --dropout are of --net cnn. Expected --net cnn beside them, or neither")
+    if net == "mobilenet" and arguments.batch_norm:
+        raise ValueError("--batch-norm is of --net cnn. Expected no such option: --net mobilenet always has it")
     return net
 
 
@@ -228,17 +236,17 @@ def recipe_of(arguments: argparse.Namespace, images: sources.Images, net: str) -
     if decay is None:
         decay = options.DECAYS[arguments.optimizer]
     augment = arguments.augment or ([] if images.strokes else ["flip", "shift"])
-    epochs = arguments.epochs or (30 if net == "cnn" else default_epochs(count))
+    epochs = arguments.epochs or (default_epochs(count) if net == "digits" else 30)
     if arguments.patience >= epochs:
         raise ValueError(
             f"--patience: expected fewer epochs than --epochs. Received: {arguments.patience} and {epochs}"
         )
-    warm_up = min(1.0 if net == "cnn" else 0.0, epochs) if warm_up is None else warm_up
+    warm_up = min(0.0 if net == "digits" else 1.0, epochs) if warm_up is None else warm_up
     if warm_up > epochs:
         raise ValueError(f"--warm-up: expected at most the epochs of the training. Received: {warm_up:g} and {epochs}")
     return fitting.Recipe(
         epochs=epochs,
-        batch=arguments.batch or (64 if few or net == "cnn" else 128),
+        batch=arguments.batch or (64 if few or net != "digits" else 128),
         optimizer=arguments.optimizer,
         learning_rate=rate,
         schedule=arguments.schedule,

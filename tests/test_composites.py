@@ -52,6 +52,7 @@ E, Z, AB, G = "Epsilon(1e-06)", "ZPlus()", "AlphaBeta(2, 1)", "Gamma(0.25)"
         ("epsilon_alpha2_beta1", AB, AB, AB, E),
         ("epsilon_alpha2_beta1_flat", "Flat()", AB, AB, E),
         ("epsilon_gamma_box", "ZBox(-1, 1) of the model's input", G, G, E),
+        ("epsilon_gamma_wsquare", "WSquare()", "Gamma(1)", "Gamma(1)", E),
         ("tutorial", "ZBox(-1, 1) of the model's input", G, "Epsilon(Relative(0.25))", "Zero()"),
     ],
 )
@@ -73,7 +74,10 @@ def test_tutorial_pools_by_average_and_the_others_do_not() -> None:
         assert type(pool) is (flows.MaxAsAverage if name == "tutorial" else flows.WinnerTakesAll)
 
 
-@pytest.mark.parametrize("name", ["epsilon_plus", "epsilon_alpha2_beta1_flat", "epsilon_gamma_box"])
+SHALLOW = ["epsilon_plus", "epsilon_alpha2_beta1_flat", "epsilon_gamma_box", "epsilon_gamma_wsquare"]
+
+
+@pytest.mark.parametrize("name", SHALLOW)
 def test_a_convolution_that_classifies_is_dense(name: str) -> None:
     """On a 1x1 map, as MobileNet's classifier, and as the last linear step whatever its class."""
     inputs = keras.Input((8, 8, 3))
@@ -93,6 +97,24 @@ def test_flat_leaves_a_first_dense_alone() -> None:
     mlp = keras.Sequential([keras.Input((4, 4, 1)), kl.Flatten(), kl.Dense(5, name="d"), kl.Dense(3, name="e")])
     assert assigned(mlp, "epsilon_plus_flat") == {"d": E, "e": E}
     assert assigned(mlp, preset("epsilon_gamma_box"))["d"] == "ZBox(-1, 1) of the model's input"
+
+
+def test_a_quarter_of_the_convolutions_shares_by_squares() -> None:
+    """By number, depthwise ones among them; a single one is the first quarter; Dense nets are those of Epsilon."""
+    layers = [keras.Input((8, 8, 3)), kl.Conv2D(4, 3, name="stem")]
+    for i in range(3):
+        layers += [kl.DepthwiseConv2D(3, padding="same", name=f"deep{i}"), kl.BatchNormalization(), kl.ReLU(6.0)]
+        layers += [kl.Conv2D(4, 1, name=f"point{i}"), kl.BatchNormalization(), kl.ReLU(6.0)]
+    net = keras.Sequential([*layers, kl.GlobalAveragePooling2D(), kl.Dense(3, name="dense")])
+    options = {"gamma": 0.5, "epsilon": 0.1, "stabilizer": 1e-3, "zero_bias": True}
+    found = assigned(net, preset("epsilon_gamma_wsquare", **options))
+    assert list(found.values())[:2] == ["WSquare(stabilizer=0.001)"] * 2
+    assert list(found.values())[2:-1] == ["Gamma(0.5, stabilizer=0.001, zero_bias=True)"] * 5
+    assert found["dense"] == "Epsilon(0.1, zero_bias=True)"
+    single = keras.Sequential([keras.Input((6, 6, 1)), kl.Conv2D(2, 3, name="a"), kl.Flatten(), kl.Dense(2, name="d")])
+    assert assigned(single, "epsilon_gamma_wsquare") == {"a": "WSquare()", "d": E}
+    mlp = keras.Sequential([keras.Input((4,)), kl.Dense(5, name="d"), kl.Dense(3, name="e")])
+    assert assigned(mlp, "epsilon_gamma_wsquare") == assigned(mlp, "epsilon") == {"d": E, "e": E}
 
 
 def test_first_and_last_of_several() -> None:

@@ -189,6 +189,7 @@ def test_a_linear_step_that_is_the_output_has_no_activation() -> None:
 def test_matchers_of_the_presets(graph) -> None:
     assert names(composites.convolutions(), graph) == ["a", "b", "c", "d"]
     assert names(composites.first_half_of_convolutions(), graph) == ["a", "b"]
+    assert names(composites.first_quarter_of_convolutions(), graph) == ["a"]
     assert names(composites.max_pooling(), graph) == ["pool"]
 
 
@@ -202,6 +203,7 @@ def test_matchers_of_the_presets(graph) -> None:
         activation("relu"),
         composites.convolutions(),
         composites.first_half_of_convolutions(),
+        composites.first_quarter_of_convolutions(),
         composites.max_pooling(),
     ],
     ids=repr,

@@ -130,6 +130,8 @@ def test_default_epochs(train: ModuleType, images: int, epochs: int):
         (["--clip-value", "-1"], "--clip-value: expected a number from 0"),
         (["--l2", "2"], "--l2: expected a number from 0 to 1"),
         (["--net", "digits", "--dataset", "colours.npz"], "--net digits: expected pictures of 28x28. Received: 32x32"),
+        (["--net", "mobilenet", "--dataset", "small.npz"], "--net mobilenet: expected pictures of 8x8 or more"),
+        (["--net", "mobilenet", "--dataset", "colours.npz", "--batch-norm"], "--net mobilenet always has it"),
         (["--dataset", "small.npz"], "--net cnn: expected pictures of 8x8 or more. Received: 6x6"),
     ],
 )
@@ -265,6 +267,23 @@ def test_l2_is_in_the_loss_and_what_is_clipped():
     more = {"optimizer": "adam", "weight_decay": 0.0, "augment": (), "validation_share": 0.1, "seed": 0}
     found = fitting.optimizer(fitting.Recipe(**common, **more, clip_norm=0.0, clip_value=0.5), 1)
     assert (found.clipvalue, found.global_clipnorm) == (0.5, None)
+
+
+def test_mobilenet(train: ModuleType, tmp_path: Path):
+    """As the page says; `--dropout` and `--l2` reach it, and all of its kernels."""
+    options = ["--net", "mobilenet", "--dropout", "0.5", "--l2", "0.01", *TINY, "--out", str(tmp_path / "logs")]
+    train.main(["--dataset", coloured(tmp_path / "small.npz", size=16), *options])
+    model = keras.models.load_model(tmp_path / "logs" / "model.keras", compile=False)
+    assert (model.input_shape, model.output_shape) == ((None, 16, 16, 3), (None, 3))
+    kinds = [type(layer) for layer in model.layers]
+    depthwise = kinds.count(keras.layers.DepthwiseConv2D)
+    assert (depthwise, kinds.count(keras.layers.Conv2D), kinds.count(keras.layers.BatchNormalization)) == (7, 8, 15)
+    assert [layer.max_value for layer in model.layers if isinstance(layer, keras.layers.ReLU)] == [6.0] * 15
+    assert model.get_layer("block7_point_relu").output.shape == (None, 2, 2, 256)
+    assert model.get_layer("dropout").rate == 0.5
+    kernels = [weight for weight in model.trainable_weights if weight.name == "kernel"]
+    assert len(kernels) == len(model.losses) == 16
+    assert float(sum(model.losses)) == pytest.approx(0.01 * sum(np.square(k).sum() for k in kernels), rel=1e-5)
 
 
 def test_patience():

@@ -125,6 +125,7 @@ PRESETS = [
     "epsilon_alpha2_beta1",
     "epsilon_alpha2_beta1_flat",
     "epsilon_gamma_box",
+    "epsilon_gamma_wsquare",
 ]
 
 

@@ -15,7 +15,7 @@ from typing import NamedTuple
 # The modules that define these names need TensorFlow; a test compares both.
 PRESETS = (
     *("epsilon", "epsilon_plus", "epsilon_plus_flat", "epsilon_alpha2_beta1", "epsilon_alpha2_beta1_flat"),
-    *("epsilon_gamma_box", "tutorial", "attn_lrp", "cp_lrp"),
+    *("epsilon_gamma_box", "epsilon_gamma_wsquare", "tutorial", "attn_lrp", "cp_lrp"),
 )
 FOR_TRANSFORMERS = ("attn_lrp", "cp_lrp")
 WHEN_EMPTY = ("absorb", "magnitude", "uniform")

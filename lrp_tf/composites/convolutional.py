@@ -67,12 +67,24 @@ def first_half_of_convolutions() -> Match:
 
     Of an odd number, the one in the middle too.
     """
-    return Match(lambda graph: _half(_convolutions(graph)), "first_half_of_convolutions()")
+    return Match(lambda graph: _part(_convolutions(graph), 2), "first_half_of_convolutions()")
+
+
+@pickled_by_name
+def first_quarter_of_convolutions() -> Match:
+    """The first quarter of the convolutions in execution order.
+
+        composites.Composite([(composites.first_quarter_of_convolutions(), rules.WSquare()),
+                              (None, rules.Epsilon())])
+
+    Rounded up: at least one.
+    """
+    return Match(lambda graph: _part(_convolutions(graph), 4), "first_quarter_of_convolutions()")
 
 
 def _convolutions(graph: Graph) -> list[Step]:
     return [step for step in linear_steps(graph) if step.entry.convolution]
 
 
-def _half(steps: list[Step]) -> list[Step]:
-    return steps[: math.ceil(len(steps) / 2)]
+def _part(steps: list[Step], parts: int) -> list[Step]:
+    return steps[: math.ceil(len(steps) / parts)]

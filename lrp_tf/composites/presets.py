@@ -12,7 +12,13 @@ from typing import Any, TypeVar, overload
 from lrp_tf import flows, rules
 from lrp_tf.composites.bounds import InputZBox
 from lrp_tf.composites.composite import Composite, Entry
-from lrp_tf.composites.convolutional import convolutions, dense_like, first_convolution, first_half_of_convolutions
+from lrp_tf.composites.convolutional import (
+    convolutions,
+    dense_like,
+    first_convolution,
+    first_half_of_convolutions,
+    first_quarter_of_convolutions,
+)
 from lrp_tf.composites.kinds import contractions, max_pooling, products, quotients
 from lrp_tf.composites.match import activation, first, last
 from lrp_tf.rules.boxes import Bound
@@ -70,6 +76,23 @@ def _epsilon_gamma_box(
 ) -> list[Entry]:
     box = (first(), InputZBox(low, high, stabilizer))
     return _preset(rules.Gamma(gamma, stabilizer, zero_bias, when_empty), rules.Epsilon(epsilon, zero_bias), (box,))
+
+
+def _epsilon_gamma_wsquare(
+    gamma: float = 1.0,
+    epsilon: Stabilizer = 1e-6,
+    stabilizer: Stabilizer = 1e-6,
+    zero_bias: bool = False,
+    when_empty: str = "absorb",
+) -> list[Entry]:
+    """For depthwise nets: where few inputs meet and BatchNormalization is folded, w² alone tells how to share."""
+    dense = rules.Epsilon(epsilon, zero_bias)
+    return [
+        (dense_like(), dense),
+        (first_quarter_of_convolutions(), rules.WSquare(stabilizer)),
+        (convolutions(), rules.Gamma(gamma, stabilizer, zero_bias, when_empty)),
+        (None, dense),
+    ]
 
 
 _RELATIVE = rules.Relative(0.25)
@@ -157,6 +180,7 @@ PRESETS: dict[str, Preset] = {
     "epsilon_alpha2_beta1": _epsilon_alpha2_beta1,
     "epsilon_alpha2_beta1_flat": _epsilon_alpha2_beta1_flat,
     "epsilon_gamma_box": _epsilon_gamma_box,
+    "epsilon_gamma_wsquare": _epsilon_gamma_wsquare,
     "tutorial": _tutorial,
     "attn_lrp": _attn_lrp,
     "cp_lrp": _cp_lrp,

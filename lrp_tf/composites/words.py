@@ -14,7 +14,13 @@ import numpy as np
 
 from lrp_tf import flows, rules
 from lrp_tf.composites.bounds import InputZBox
-from lrp_tf.composites.convolutional import convolutions, dense_like, first_convolution, first_half_of_convolutions
+from lrp_tf.composites.convolutional import (
+    convolutions,
+    dense_like,
+    first_convolution,
+    first_half_of_convolutions,
+    first_quarter_of_convolutions,
+)
 from lrp_tf.composites.kinds import contractions, max_pooling, products, quotients
 from lrp_tf.composites.match import Match, Predicate, activation, at, first, first_n, last, named, of_type, span
 
@@ -25,6 +31,7 @@ PHRASES: dict[str, Callable[[], Match]] = {
     "first convolution": first_convolution,
     "convolutions": convolutions,
     "first half of convolutions": first_half_of_convolutions,
+    "first quarter of convolutions": first_quarter_of_convolutions,
     "dense": dense_like,
     "max pooling": max_pooling,
     "products": products,

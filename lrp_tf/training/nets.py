@@ -7,6 +7,7 @@ from typing import Any
 import keras
 
 WIDTHS = (32, 64, 128)  # channels of the two convolutions of each block, in Dieter and Zisgen 2023
+BLOCKS = ((32, 1), (64, 2), (64, 1), (128, 2), (128, 1), (256, 2), (256, 1))  # channels and stride, of `mobilenet`
 
 
 def digits(classes: int = 10, *, channels: int = 1, l2: float = 0.0, policy: str = "float32") -> keras.Model:
@@ -64,6 +65,40 @@ def cnn(
     x = layers.Flatten(name="flatten", dtype=policy)(x)
     outputs = layers.Dense(classes, activation="softmax", name="predictions", **_options(l2, "float32"))(x)
     return keras.Model(inputs, outputs, name="cnn")
+
+
+def mobilenet(
+    shape: tuple[int, int, int], classes: int, *, dropout: float = 0.25, l2: float = 0.0, policy: str = "float32"
+) -> keras.Model:
+    """A small MobileNet (Howard et al. 2017, arXiv:1704.04861), [B, *shape] -> [B, classes], float32.
+
+    A convolution of 3 x 3, seven blocks of a depthwise and a 1 x 1 convolution, BatchNormalization and ReLU6 behind
+    each of the fifteen, global average pooling and a Dense layer. Three blocks halve the height and the width.
+
+    Args:
+        shape: (H, W, C), 8 pixels or more.
+        dropout: rate before the Dense layer.
+        l2, policy: as in `digits`.
+    """
+    layers, more = keras.layers, _options(l2, policy)
+    flat = {**more, "use_bias": False}
+    deep = {"dtype": policy, "use_bias": False, "depthwise_regularizer": more["kernel_regularizer"]}
+
+    def behind(x: Any, name: str) -> Any:
+        x = layers.BatchNormalization(momentum=0.9, name=f"{name}_norm", dtype=policy)(x)
+        return layers.ReLU(6.0, name=f"{name}_relu", dtype=policy)(x)
+
+    x = inputs = keras.Input(shape, name="pixels")
+    x = behind(layers.Conv2D(32, 3, padding="same", name="stem", **flat)(x), "stem")
+    for i, (width, stride) in enumerate(BLOCKS, 1):
+        name = f"block{i}_deep"
+        x = behind(layers.DepthwiseConv2D(3, stride, padding="same", name=name, **deep)(x), name)
+        name = f"block{i}_point"
+        x = behind(layers.Conv2D(width, 1, name=name, **flat)(x), name)
+    x = layers.GlobalAveragePooling2D(name="pool", dtype=policy)(x)
+    x = layers.Dropout(dropout, name="dropout", dtype=policy)(x)
+    outputs = layers.Dense(classes, activation="softmax", name="predictions", **_options(l2, "float32"))(x)
+    return keras.Model(inputs, outputs, name="mobilenet")
 
 
 def _options(l2: float, policy: str) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Does a preset for depthwise nets beat what is no LRP? Paired intervals on two trained nets.
 
-    python benchmarks/depthwise.py cifar --data cifar10_part.npz --model mnist/logs/cifar10_part/model.keras --grid
-    python benchmarks/depthwise.py cifar --data cifar10_part.npz --model mnist/logs/cifar10_part/model.keras --out study/cifar
+    python benchmarks/depthwise.py cifar --data cifar10_part.npz --model model.keras --samples 200 --grid
+    python benchmarks/depthwise.py cifar --data cifar10_part.npz --model model.keras --out study/cifar
     python benchmarks/depthwise.py photos --data photos --weights mobilenet075.weights.h5 --out study/photos
 
 cifar: the net of `python mnist/train.py --dataset cifar10_part.npz --net mobilenet`. The first half of the test
@@ -41,8 +41,12 @@ MORE = ("astronaut.png", "chelsea.png", "coffee.png", "motorcycle_left.png", "ro
 
 @dataclasses.dataclass(frozen=True)
 class Material:
-    """A net and what it is shown: x [n, H, W, C], target [n], masks [n, H, W] or None; `views` in a row are of one
-    picture."""
+    """A net and what it is shown.
+
+    Attributes:
+        x: [n, H, W, C]. target: [n]. masks: [n, H, W] or None.
+        views: so many samples in a row are of one picture.
+    """
 
     model: keras.Model
     x: np.ndarray

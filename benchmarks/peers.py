@@ -45,7 +45,7 @@ LEFT_OUT = {
     "zennit tutorial": "no rule propagates max pooling as average pooling",
     "captum epsilon_plus": f"Alpha1_Beta0_Rule adds negative biases to z⁺ too; compared as '{NO_BIAS}'",
     "captum epsilon_plus_flat": "no Flat rule",
-    "zennit epsilon_gamma_wsquare": "can be written there, as any list of rules; its Gamma and WSquare are compared apart",
+    "zennit epsilon_gamma_wsquare": "no preset of that name there; its rules are those of other rows",
     "captum epsilon_gamma_wsquare": "no WSquare rule",
     "captum epsilon_alpha2_beta1": "no AlphaBeta rule with β > 0",
     "captum epsilon_alpha2_beta1_flat": "no AlphaBeta rule with β > 0, no Flat rule",

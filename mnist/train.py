@@ -95,7 +95,8 @@ def _add_network(parser: argparse.ArgumentParser) -> None:
 def _add_training(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("training")
     group.add_argument("--epochs", type=whole(1), metavar="N",
-                       help="default: 4 for MNIST, more for smaller sets of digits; 30 for cnn and mobilenet")  # fmt: skip
+                       help="default: 4 for MNIST, more for smaller sets of digits; 30 for cnn and "
+                       "mobilenet")  # fmt: skip
     group.add_argument("--batch", type=whole(1), metavar="B",
                        help="pictures of a step; default: 128, of fewer than 10,000 training pictures and for cnn "
                        "and mobilenet 64")  # fmt: skip
@@ -104,7 +105,8 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
                        help="its peak; default: 0.05 for sgd, else 0.001, of fewer than 10,000 digits "
                        "0.002")  # fmt: skip
     group.add_argument("--warm-up", type=number(0, 1000), metavar="EPOCHS",
-                       help="the learning rate rises over so many epochs; default: 1 for cnn and mobilenet, else 0")  # fmt: skip
+                       help="the learning rate rises over so many epochs; default: 1 for cnn and mobilenet, else "
+                       "0")  # fmt: skip
     group.add_argument("--clip-value", type=number(0, 1e6), default=0.0, metavar="N",
                        help="entries of gradients are cut at this absolute value; default: 0, not")  # fmt: skip
     group.add_argument("--patience", type=whole(0, 10_000), default=0, metavar="N",

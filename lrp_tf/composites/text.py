@@ -34,7 +34,8 @@ def parse(text: str, name: str | None = None) -> Composite:
         text    = item { ( ";" | LINE BREAK ) item }
         item    = matcher ":" handler | "flow_epsilon" "=" value
         matcher = "all" | "first" | "last" | "first convolution" | "convolutions" | "first half of convolutions"
-                | "first quarter of convolutions" | "dense" | "max pooling" | "products" | "quotients" | "contractions" | "at" INTEGER
+                | "first quarter of convolutions"
+                | "dense" | "max pooling" | "products" | "quotients" | "contractions" | "at" INTEGER
                 | "first" INTEGER | "span" end ".." end | "named" STRING | "activation" WORD | class { "," class }
         end     = INTEGER | STRING | matcher | "(" matcher ")"
         class   = a class of keras.layers | STRING with the name "package>Class" that is registered with Keras

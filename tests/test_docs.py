@@ -100,7 +100,7 @@ def check_composites(names: dict) -> None:
             python, text = [f"({code}, rules.Flat())" for code in python], [f"{code}: flat" for code in text]
         for code, written in zip(python, text, strict=True):
             assert composites.Composite([eval(code, {**known, "rules": rules})]) == composites.parse(written), written
-    assert len(rows) == 25
+    assert len(rows) == 26
 
 
 def check_extensions(names: dict) -> None:

@@ -2,6 +2,7 @@
 
     python docs/pictures.py rules --digits digits/model.keras
     python docs/pictures.py presets reading --weights mobilenet075.weights.h5 --classes imagenet_class_index.json
+    python docs/pictures.py concepts --weights mobilenet075.weights.h5
 
 The first needs a model that `python mnist/train.py --dataset digits --out digits` trains in seconds; the others
 MobileNet's ImageNet weights (alpha 0.75). Photographs come with scikit-image, digits with scikit-learn.
@@ -28,6 +29,7 @@ from lrp_tf.files import images
 
 HERE = Path(__file__).resolve().parent
 SHOWN = (3, 5, 8)  # digits
+CONCEPTS_LAYER, CONCEPTS_COMPOSITE = "conv_pw_11_relu", "epsilon_plus_flat"
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -142,10 +144,28 @@ def reading_picture(options: argparse.Namespace) -> Path:
     return heatmap.grid(options.out / "reading.jpg", pictures, titles=[list(row) for row in rows], tile_inches=2.4)
 
 
+def concepts_picture(options: argparse.Namespace) -> Path:
+    """Photographs, their maps, and those of the channels of a layer with the largest share of relevance."""
+    model = mobilenet(options)
+    explainer = lrp_tf.Explainer(model, CONCEPTS_COMPOSITE)
+    rows, titles = [], []
+    for name in ("chelsea.png", "coffee.png"):
+        pixels = images.Fit(224, 224, "crop").apply(images.read(photograph(name)))
+        x = keras.applications.mobilenet.preprocess_input(pixels[None].astype("float32"))
+        found = explainer.concepts(x, layer=CONCEPTS_LAYER, top=5)
+        looks = {"smooth": 2.0}
+        maps = [heatmap.to_rgb(r, **looks) for r in found.maps.numpy()[0]]
+        rows.append([heatmap.image_to_rgb(pixels), heatmap.to_rgb(explainer(x).numpy()[0], **looks), *maps])
+        numbers = zip(found.channels.numpy()[0], found.share.numpy()[0], strict=True)
+        titles.append(["photograph", "all relevance", *(f"channel {c}: {100 * s:.0f} %" for c, s in numbers)])
+    return heatmap.grid(options.out / "concepts.jpg", rows, titles=titles, tile_inches=1.7)
+
+
 PICTURES: dict[str, Callable[[argparse.Namespace], Path]] = {
     "rules": rules_picture,
     "presets": presets_picture,
     "reading": reading_picture,
+    "concepts": concepts_picture,
 }
 
 if __name__ == "__main__":

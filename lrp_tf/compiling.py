@@ -15,7 +15,7 @@ from lrp_tf.engine import check as checks
 from lrp_tf.engine import diagnosis, initial, passes, streams, targets
 from lrp_tf.engine.clone import BELOW_ZERO, Clone, structured
 from lrp_tf.engine.contrast import Contrast
-from lrp_tf.engine.passes import Found, Key, Pass, Request
+from lrp_tf.engine.passes import Found, Key, Pass, Request, Verdict
 from lrp_tf.engine.savings import bfloat16
 from lrp_tf.engine.targets import Initial, Inputs, Target, Targets
 from lrp_tf.saved import functions
@@ -46,6 +46,7 @@ class Compiling:
         self._clone: Clone | None = None
         self._compiled: dict[Key, Pass] = {}
         self._shapes: dict[Key, list[tuple[int | None, ...]]] = {}  # of what each was called with first
+        self._conditional: dict[Any, Callable] = {}  # passes under conditions; no file holds them
         self._compiled_of: Graph | None = None
         self._unchecked = saved is not None and saved.unchecked
         self.renew()
@@ -85,7 +86,7 @@ class Compiling:
             return
         self.clone.renew()
         if self._compiled_of is not self.clone.graph:
-            self._compiled, self._compiled_of = {}, self.clone.graph
+            self._compiled, self._conditional, self._compiled_of = {}, {}, self.clone.graph
             self._unchecked = checks.concerns(self.graph) if self._check is None else bool(self._check)
 
     def _check_once(self, inputs: list[tf.Tensor], logits: tf.Tensor) -> None:
@@ -107,15 +108,11 @@ class Compiling:
         contrast: Contrast = None,
         max_batch: int | None = None,
     ) -> Found:
-        self.renew()
-        graph = self._outline
-        inputs = targets.inputs(graph, x)
-        chosen = targets.against(graph, targets.checked(graph, target, start, inputs[0]), contrast, inputs[0])
-        size, samples = streams.checked_size(max_batch, "max_batch") or self.max_batch, inputs[0].shape[0]
-        if size is None or samples is None or samples <= size:
+        inputs, chosen = self._checked(x, target, start, contrast)
+        parts = self._parts(inputs, max_batch)
+        if parts is None:
             found = self._run_whole(inputs, chosen, request, check, target)
         else:
-            parts = [slice(first, first + size) for first in range(0, samples, size)]
             found = passes.joined(
                 [self._run_whole([x[p] for x in inputs], chosen.part(p), request, check, target) for p in parts]
             )
@@ -124,6 +121,23 @@ class Compiling:
             diagnosis.advise(found.amplification, found.begin, found.conservation, self.composite.name)
         return found
 
+    def _checked(
+        self, x: Inputs, target: Targets, start: Initial, contrast: Contrast
+    ) -> tuple[list[tf.Tensor], Target]:
+        """The flat inputs and the target of a call."""
+        self.renew()
+        graph = self._outline
+        inputs = targets.inputs(graph, x)
+        chosen = targets.against(graph, targets.checked(graph, target, start, inputs[0]), contrast, inputs[0])
+        return inputs, chosen
+
+    def _parts(self, inputs: list[tf.Tensor], max_batch: int | None) -> list[slice] | None:
+        """The parts that a batch is explained in, one after another; None: as a whole."""
+        size, samples = streams.checked_size(max_batch, "max_batch") or self.max_batch, inputs[0].shape[0]
+        if size is None or samples is None or samples <= size:
+            return None
+        return [slice(first, first + size) for first in range(0, samples, size)]
+
     def _run_whole(
         self, inputs: list[tf.Tensor], chosen: Target, request: Request, check: bool, target: Targets
     ) -> Found:
@@ -131,6 +145,20 @@ class Compiling:
         tensors = [*inputs, *chosen.tensors]
         run = self._pass(chosen, request, tensors)
         found, verdict = run(*tensors)
+        self._judge(verdict, inputs, chosen, found.logits, found.relevance, check, target)
+        return passes.seal(run, found, tensors)
+
+    def _judge(
+        self,
+        verdict: Verdict,
+        inputs: list[tf.Tensor],
+        chosen: Target,
+        logits: tf.Tensor,
+        relevance: list[tf.Tensor],
+        check: bool,
+        target: Targets,
+    ) -> None:
+        """Raise what a verdict finds wrong; inside a tf.function, assert that nothing is."""
         if not tf.executing_eagerly():
             tf.debugging.Assert(verdict.declared, [BELOW_ZERO])
             tf.debugging.Assert(verdict.in_range, ["target out of range, or the class of contrast itself"])
@@ -138,13 +166,12 @@ class Compiling:
         elif not verdict.declared:
             raise ValueError(BELOW_ZERO)
         elif not verdict.in_range:
-            initial.refuse(chosen, found.logits, target)
+            initial.refuse(chosen, logits, target)
         elif check and not verdict.finite:
-            _, begin, _ = initial.initial_relevance(chosen, found.logits)
-            first = begin[diagnosis.first_bad_target(found.relevance)] if chosen.several else begin
-            diagnosis.raise_where_it_began(self.clone, inputs, first, found.relevance)
-        self._check_once(inputs, found.logits)
-        return passes.seal(run, found, tensors)
+            _, begin, _ = initial.initial_relevance(chosen, logits)
+            first = begin[diagnosis.first_bad_target(relevance)] if chosen.several else begin
+            diagnosis.raise_where_it_began(self.clone, inputs, first, relevance)
+        self._check_once(inputs, logits)
 
     def _pass(self, chosen: Target, request: Request, tensors: list[tf.Tensor]) -> Pass:
         key = Key(chosen.mode, chosen.kind, chosen.contrast, request, tf.config.functions_run_eagerly())

@@ -14,8 +14,8 @@ import keras
 import tensorflow as tf
 
 from lrp_tf import __version__
-from lrp_tf.compiling import Compiling
 from lrp_tf.composites import Composite
+from lrp_tf.conditional import Conditional
 from lrp_tf.engine import check as checks
 from lrp_tf.engine import diagnosis, tables, targets
 from lrp_tf.engine.check import Check
@@ -34,7 +34,7 @@ from lrp_tf.tracing.sizes import Sizes
 __all__ = ["Conservation", "Explainer", "Explanation", "clone_with_rules"]
 
 
-class Explainer(Compiling):
+class Explainer(Conditional):
     """Explains a Keras model by Layer-wise Relevance Propagation (Bach et al. 2015).
 
         explainer = lrp_tf.Explainer(model, composite="epsilon_plus_flat")

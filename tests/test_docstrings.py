@@ -34,7 +34,19 @@ WITHOUT = {
     *("Match", "linear_steps", "Term", "Operator", "LinearLayer"),
     *("Share", "Affine", "Product", "Quotient", "Contraction", "Winner", "LayerNorm", "GroupNorm", "WinnerTakesAll"),
 }
-METHODS = ("__call__", "with_model", "save", "load", "explain", "map", "summary", "report", "check")
+METHODS = (
+    "__call__",
+    "with_model",
+    "save",
+    "load",
+    "explain",
+    "map",
+    "summary",
+    "report",
+    "check",
+    "concepts",
+    "channel_relevance",
+)
 
 
 def face() -> dict[str, Any]:

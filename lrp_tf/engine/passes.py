@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import tensorflow as tf
 
@@ -22,6 +22,8 @@ from lrp_tf.engine.propagate import Forward, Hook
 from lrp_tf.engine.rows import Shares, no_row, row_of
 from lrp_tf.engine.savings import targets as side_by_side
 from lrp_tf.engine.targets import Target
+
+_Result = TypeVar("_Result")
 
 
 class Request(NamedTuple):
@@ -146,11 +148,15 @@ def compiled(
     clone: Clone, target: Target, request: Request, jit_compile: bool = False, hook: Hook | None = None
 ) -> Pass:
     """The same as a concrete function for any batch size; plain after `tf.config.run_functions_eagerly(True)`."""
-    graph, function = clone.graph, plain(clone, target, request, hook)
+    return concrete(plain(clone, target, request, hook), signature(clone.graph, target), jit_compile)
+
+
+def concrete(function: Callable, signature: list[tf.TensorSpec], jit_compile: bool = False) -> Callable:
+    """A function compiled for this signature; itself after `tf.config.run_functions_eagerly(True)`."""
     if tf.config.functions_run_eagerly():
         return function
     # AutoGraph would only cost time: no Python control flow here depends on tensors.
-    traced = tf.function(function, input_signature=signature(graph, target), autograph=False, jit_compile=jit_compile)
+    traced = tf.function(function, input_signature=signature, autograph=False, jit_compile=jit_compile)
     # The concrete function: TensorFlow would count the explainers of a program as retraces of one function.
     return traced.get_concrete_function()
 
@@ -187,8 +193,7 @@ def seal(run: Pass, found: Found, tensors: Sequence[tf.Tensor]) -> Found:
     Args:
         run, tensors: the pass that found it, and its arguments.
     """
-    variables = getattr(run, "captured_inputs", None)  # unknown where functions run eagerly
-    one = functools.partial(sealed, sources=None if variables is None else [*tensors, *variables])
+    one = sealing(run, tensors)
     return found._replace(
         relevance=tf.nest.map_structure(one, found.relevance),
         layers=tf.nest.map_structure(one, found.layers),
@@ -198,12 +203,24 @@ def seal(run: Pass, found: Found, tensors: Sequence[tf.Tensor]) -> Found:
     )
 
 
+def sealing(run: Callable, tensors: Sequence[tf.Tensor]) -> Callable[[tf.Tensor], tf.Tensor]:
+    """What seals a tensor that a pass computed from these arguments, see `core.sealing`."""
+    variables = getattr(run, "captured_inputs", None)  # unknown where functions run eagerly
+    return functools.partial(sealed, sources=None if variables is None else [*tensors, *variables])
+
+
 def joined(parts: list[Found]) -> Found:
     """The result for a batch from those for its parts: samples one after another, rows of steps summed."""
     rows = [part.steps for part in parts if part.steps is not None]
-    samples = [part._replace(steps=None) for part in parts]
-    found = tf.nest.map_structure(lambda *values: None if values[0] is None else tf.concat(values, axis=0), *samples)
+    found = one_after_another([part._replace(steps=None) for part in parts])
     return found._replace(steps=tf.add_n(rows) if rows else None)
+
+
+def one_after_another(parts: Sequence[_Result]) -> _Result:
+    """The same structure of tensors with the samples of all parts; None stays None."""
+    if len(parts) == 1:
+        return parts[0]
+    return tf.nest.map_structure(lambda *values: None if values[0] is None else tf.concat(values, axis=0), *parts)
 
 
 def from_tensors(

@@ -59,6 +59,15 @@ def inner_plan(handler: Handler) -> Plan | None:
     return found if isinstance(found, Plan) else None
 
 
+def reached(steps: Iterable[Step], starts: Iterable[Ref]) -> set[Ref]:
+    """The tensors that relevance of `starts` arrives at, on its way back through steps in the order of execution."""
+    found = set(starts)
+    for step in reversed(list(steps)):
+        if not found.isdisjoint(step.outputs):
+            found.update(step.inputs[i] for i in step.signals)
+    return found
+
+
 def first_dividers(graph: Graph, handlers: dict[Step, Handler], starts: Iterable[Ref]) -> frozenset[Step]:
     """The first steps to divide relevance on each way down from `starts`.
 

@@ -13,7 +13,7 @@ from lrp_tf.core.loop import EachTimeStep, body_of
 from lrp_tf.core.protocol import Handler
 from lrp_tf.engine.hidden import hidden_tensors, hidden_weights
 from lrp_tf.engine.loop import Recurrence
-from lrp_tf.engine.plan import Plan, first_dividers, inner_plan
+from lrp_tf.engine.plan import Plan, first_dividers, inner_plan, reached
 from lrp_tf.engine.positions import find
 from lrp_tf.engine.savings import positivity, recomputation
 from lrp_tf.engine.savings.marks import mark
@@ -64,18 +64,18 @@ def _plan(
     """The plan for a graph and what a composite assigned; see `make_plan`."""
     graph, handlers = hold(graph, {step: _running(step, handler) for step, handler in assigned.items()})
     graph, handlers = mark(graph, handlers, first, fast)
-    reached = _reached(graph, first)
+    within_reach = frozenset(reached(graph.steps, first))
     return Plan(
         graph=graph,
         handlers=handlers,
         starts=first,
-        reached=reached,
+        reached=within_reach,
         heads=first_dividers(graph, handlers, first),
         hidden=tuple(hidden_tensors(graph, handlers, first)),
-        hidden_weights=(*hidden_weights(graph, handlers, reached), *_inner_weights(handlers)),
+        hidden_weights=(*hidden_weights(graph, handlers, within_reach), *_inner_weights(handlers)),
         makers={ref: step for step in graph.steps for ref in step.outputs},
         rectifiers=positivity.shared_rectifiers(graph, handlers),
-        positions=find(graph, reached, positions),
+        positions=find(graph, within_reach, positions),
         segments=recomputation.segments(graph) if recompute else recomputation.whole(graph),
     )
 
@@ -92,11 +92,3 @@ def _inner_weights(handlers: dict[Step, Handler]) -> list[keras.Variable]:
     """The hidden weights of layers that loops run; constants that they read are those of the graph around them."""
     plans = [plan for handler in handlers.values() if (plan := inner_plan(handler)) is not None]
     return [w for plan in plans for w in plan.hidden_weights if not isinstance(w, Ref)]
-
-
-def _reached(graph: Graph, starts: Iterable[Ref]) -> frozenset[Ref]:
-    found = set(starts)
-    for step in reversed(graph.steps):
-        if not found.isdisjoint(step.outputs):
-            found.update(step.inputs[i] for i in step.signals)
-    return frozenset(found)

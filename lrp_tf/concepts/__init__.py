@@ -1,0 +1,7 @@
+"""Which features a prediction rests on, and what they stand for."""
+
+from __future__ import annotations
+
+from lrp_tf.engine.conditions import Concepts
+
+__all__ = ["Concepts"]

@@ -52,7 +52,7 @@ def test_one_half_chooses_and_all_methods_are_judged_on_the_other(found: evaluat
 
 
 def test_without_it_nothing_changes(found: evaluate.Benchmark) -> None:
-    plain = evaluate.benchmark(**{**CUT, "seeds": 1}, methods=SOME)
+    plain = evaluate.benchmark(**{**CUT, "seeds": 1}, methods=["epsilon"])
     assert plain.cells[0].explained == 40
     assert not plain.cells[0].tuned
     assert "tuned" not in plain.markdown()
@@ -70,10 +70,10 @@ def test_the_choice_ignores_masks(monkeypatch: pytest.MonkeyPatch, found: evalua
         return dataclasses.replace(problem, test=test)
 
     monkeypatch.setattr(run.xaitris, "generate", elsewhere)
-    other = evaluate.benchmark(**CUT, methods={**SOME, "mine": Tuned(GRID)})
-    for before, after in zip(found.cells, other.cells, strict=True):
-        assert before.tuned == after.tuned
-        assert before.of("mine", "mass") != after.of("mine", "mass")
+    before = found.cells[0]
+    (after,) = evaluate.benchmark(**{**CUT, "seeds": 1}, methods={"mine": Tuned(GRID)}).cells
+    assert before.tuned == after.tuned
+    assert before.of("mine", "mass") != after.of("mine", "mass")
 
 
 def test_flipped_pixels_come_from_the_other_class() -> None:
@@ -158,7 +158,7 @@ def test_what_cannot_be_is_refused(given: dict, message: str) -> None:
 
 def test_too_few_samples_to_choose_by_are_told() -> None:
     few = {**CUT, "seeds": 1, "samples": 3, "training": 200, "epochs": 1}
-    found = evaluate.benchmark(**few, methods={"epsilon": "epsilon", "mine": Tuned(GRID)})
+    found = evaluate.benchmark(**few, methods={"random": "random", "mine": Tuned(GRID)})
     assert found.cells[0].failures == ["3 samples do not suffice to choose by"]
     assert np.isnan(found.cells[0].of("mine", "precision"))
     assert "3 samples do not suffice" in found.markdown()

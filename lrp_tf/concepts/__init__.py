@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from lrp_tf.concepts.building import build_reference
+from lrp_tf.concepts.reference import Reference, Samples
 from lrp_tf.engine.conditions import Concepts
 
-__all__ = ["Concepts"]
+__all__ = ["Concepts", "Reference", "Samples", "build_reference"]

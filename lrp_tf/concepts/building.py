@@ -1,0 +1,276 @@
+"""`build_reference`: streams a data set once and keeps the best samples of every channel."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from lrp_tf.concepts import receptive, sources, store
+from lrp_tf.concepts.channels import Channels, channels_of
+from lrp_tf.concepts.pooling import POOLINGS, Measured, measuring
+from lrp_tf.concepts.ranking import Ranking
+from lrp_tf.concepts.reference import Reference
+from lrp_tf.concepts.sources import Batch
+from lrp_tf.core.graph import shape_text
+from lrp_tf.engine import streams, targets
+from lrp_tf.engine.clone import BELOW_ZERO
+from lrp_tf.engine.targets import Target
+from lrp_tf.evaluate.fingerprints import described
+from lrp_tf.evaluate.record import compare
+from lrp_tf.evaluate.samples import digest
+from lrp_tf.explainer import Explainer
+
+PART = ".part"  # behind the name of the file while the run is unfinished
+_SECONDS = 30.0  # between two writes of what is known so far
+_SHARE = 20  # a write takes at most one part in so many of the time
+
+
+def build_reference(
+    explainer: Explainer,
+    dataset: Any,
+    layers: str | Sequence[str],
+    *,
+    path: str | os.PathLike,
+    n: int = 8,
+    target: str | None = "label",
+    pooling: str = "sum",
+    start: str = "output",
+    batch: int = 32,
+    shard: tuple[int, int] = (0, 1),
+    resume: bool = True,
+    seconds: float = _SECONDS,
+    progress: Callable[[int], object] | None = None,
+) -> Reference:
+    """For each channel of some layers the samples of a data set with the highest relevance and activation.
+
+        reference = build_reference(explainer, (x_train, y_train), ["conv2"], path="reference.h5")
+        reference.samples("conv2", channel=3).ids
+
+    RelMax (Achtibat et al. 2023) ranks by the relevance that arrives at a channel from the model's output; ActMax by
+    its activation. Both are kept for each class. The data set is read once, in constant memory.
+
+    Args:
+        dataset: arrays (x, labels), a `tf.data.Dataset`, or an iterable, of samples or batches with labels. A sample is
+            known by its place in the data set, from 0, so the order must be the same whenever a run is resumed.
+        layers: names or paths of layers.
+        path: the HDF5 file to write; see docs/reference-samples.md. Until it is finished it is called `path`.part.
+        n: samples to keep for each channel and class.
+        target: "label", relevance of the labelled class, under which a sample is kept; None: of the predicted one.
+        pooling: a channel's score over the positions of its map: "sum", "max", or "positive", the sum above zero.
+        start: "output", relevance starts as the class's pre-softmax value, or "one", as 1.
+        batch: size of batches made of arrays or single samples.
+        shard: (i, n) takes the batches i, i + n, …; `Reference.merge` puts all n files together.
+        resume: continue what an earlier run left; False: begin anew.
+        seconds: between two writes of what is known so far, which a kill leaves behind.
+        progress: called with the number of samples seen, after each batch.
+
+    Returns:
+        What the file holds. A sample that is NaN anywhere, or whose label is no class, is a line of its `failures`.
+
+    Raises:
+        ValueError: an unknown layer or one without channels; no labels; an option out of range; `path` holds another
+            run or the samples differ from those of the earlier one; no sample could be used.
+        TypeError: a data set that cannot be iterated.
+        OSError: the file cannot be written.
+    """
+    names = (layers,) if isinstance(layers, str) else tuple(dict.fromkeys(layers))
+    _check(explainer, names, n, target, pooling, start, shard)
+    size = streams.checked_size(batch, "batch") or 1
+    explainer.renew()
+    found = [channels_of(explainer.graph, name) for name in names]
+    settings = {
+        "model": explainer.model.name,
+        "explainer": described(explainer),
+        "weights": described(explainer.model),
+        "layers": list(names),
+        **{"n": int(n), "target": target, "pooling": pooling, "start": start, "batch": size},
+        "dtype": explainer.graph.dtype,
+    }
+    run = _Run(explainer, found, settings, Path(path), (int(shard[0]), int(shard[1])), resume)
+    return run.through(dataset, size, seconds, progress)
+
+
+def _check(
+    explainer: Explainer,
+    names: Sequence[str],
+    n: int,
+    target: str | None,
+    pooling: str,
+    start: str,
+    shard: tuple[int, int],
+) -> None:
+    """Raise ValueError for arguments out of range."""
+    shape = explainer.graph.outputs[0].shape
+    if len(shape) > 1:
+        raise ValueError(f"Expected a model whose output is classes, [B, C]. Received: an output {shape_text(shape)}")
+    if not names:
+        raise ValueError("layers expects at least one name of a layer. Received: none")
+    if not isinstance(n, (int, np.integer)) or isinstance(n, bool) or n < 1:
+        raise ValueError(f"n expects a number of samples, at least 1. Received: {n!r}")
+    if target not in ("label", None):
+        raise ValueError(f'target expects "label", or None for the predicted class. Received: {target!r}')
+    if pooling not in POOLINGS:
+        raise ValueError(f"pooling expects one of {', '.join(POOLINGS)}. Received: {pooling!r}")
+    if start not in ("output", "one"):
+        raise ValueError(f'start expects "output" or "one". Received: {start!r}')
+    if len(shard) != 2 or not 0 <= shard[0] < shard[1]:
+        raise ValueError(f"shard expects (i, n) with 0 <= i < n. Received: {shard!r}")
+
+
+class _Run:
+    """One pass over a data set, or over the rest of it."""
+
+    def __init__(
+        self,
+        explainer: Explainer,
+        layers: Sequence[Channels],
+        settings: dict[str, Any],
+        path: Path,
+        shard: tuple[int, int],
+        resume: bool,
+    ) -> None:
+        self.explainer, self.layers, self.path, self.shard = explainer, layers, path, shard
+        self.part = path.with_name(path.name + PART)
+        kind = "top" if settings["target"] is None else "class"
+        self.target = Target(kind, settings["start"], None)
+        self.labelled = settings["target"] == "label"
+        self.measure: Callable[..., Measured] | None = None
+        self.rankings: dict[tuple[str, str, int], Ranking] = {}
+        self.finished = False
+        if not path.parent.is_dir():  # before hours of work
+            raise FileNotFoundError(f"Expected a file in a folder that exists. Received: {str(path)!r}")
+        earlier = next((one for one in (path, self.part) if resume and one.exists()), None)
+        if earlier is None:
+            known = [self._layer(layer) for layer in layers]
+            self.head = store.Head(settings, tuple(known), shard=shard)
+        else:
+            self._take_up(earlier, settings)
+        # Of the batches that are known the first and the last are read again: they tell whether the data are the same.
+        self.ends = (min(self.head.batches), max(self.head.batches)) if self.head.batches else ()
+        self.classes = targets.class_count(explainer.graph) or 0
+
+    def _layer(self, layer: Channels) -> store.Layer:
+        fields = receptive.fields(self.explainer.graph, layer)
+        return store.Layer(layer.name, layer.count, tuple(size or 0 for size in layer.positions), fields)
+
+    def _take_up(self, earlier: Path, settings: dict[str, Any]) -> None:
+        """Read what an earlier run left."""
+        with store.opened(earlier) as file:
+            self.head = head = store.head_of(file)
+            unnamed = {"model": ""}  # Keras counts names of models up in every process
+            before = head.settings | unnamed | {"shard": list(head.shard)}
+            compare(before, settings | unnamed | {"shard": list(self.shard)}, earlier, "reference")
+            self.finished = head.total >= 0
+            if not self.finished:
+                for key in ((layer.name, by, label) for layer in head.layers for by in store.BY for label in head.seen):
+                    self.rankings[key] = store.ranking_of(file, head, *key)
+
+    def through(
+        self, dataset: Any, size: int, seconds: float, progress: Callable[[int], object] | None
+    ) -> Reference:
+        """Take in all batches of the shard that are missing, and write the file."""
+        written = time.monotonic()
+        pause, total = seconds, 0
+        for batch in sources.batches(self.explainer.graph, dataset, size, self._wanted):
+            if batch.x is not None:
+                self._batch(batch)
+            if self.finished:  # the first batch has told whether the data are the same
+                return Reference.load(self.path)
+            total = batch.number + 1
+            if progress is not None:
+                progress(batch.first + batch.size)
+            if batch.x is not None and time.monotonic() - written >= pause:
+                begun = time.monotonic()
+                store.write(self.part, self.head, self._ranking)
+                written = time.monotonic()
+                pause = max(seconds, _SHARE * (written - begun))
+        if not self.head.seen and self.head.failures:
+            sample, reason = self.head.failures[0]
+            raise ValueError(f"No sample could be used. Expected at least one. Received: sample {sample}: {reason}")
+        self.head.total = total
+        store.write(self.path, self.head, self._ranking)
+        self.part.unlink(missing_ok=True)
+        return Reference.load(self.path)
+
+    def _wanted(self, number: int) -> bool:
+        i, n = self.shard
+        return number % n == i and (number not in self.head.batches or number in self.ends)
+
+    def _ranking(self, layer: str, by: str, label: int) -> Ranking:
+        return self.rankings[layer, by, label]
+
+    def _batch(self, batch: Batch) -> None:
+        labels = self._labels(batch)
+        x = targets.inputs(self.explainer.graph, batch.x)
+        found = digest(*(np.asarray(one) for one in x), labels)
+        known = self.head.batches.get(batch.number)
+        if known is not None:
+            if known != (batch.first, batch.size, found):
+                raise ValueError(
+                    f"resume: the samples of batch {batch.number} differ from those of the earlier run in {self.path}. "
+                    "Remedy: the same data in the same order (a tf.data.Dataset without shuffle), or resume=False"
+                )
+            return
+        self._take_in(batch, x, labels)
+        self.head.batches[batch.number] = (batch.first, batch.size, found)
+
+    def _labels(self, batch: Batch) -> np.ndarray | None:
+        """Classes int64 [B] of a batch; None where the predicted ones count."""
+        if not self.labelled:
+            return None
+        if batch.labels is None:
+            raise ValueError(
+                'target="label" needs labels. Expected (x, labels), or a data set of such pairs. Received: samples '
+                "alone. Remedy: target=None, for the predicted classes"
+            )
+        labels = batch.labels
+        if labels.ndim == 2 and labels.shape[1] == self.classes and self.classes > 2:  # one-hot
+            labels = labels.argmax(axis=1)
+        if labels.size != batch.size or not np.issubdtype(labels.dtype, np.number):
+            raise ValueError(
+                f"Expected a class for each sample, [B] integers or one-hot [B, {self.classes}]. "
+                f"Received: {labels.dtype} {labels.shape} for {batch.size} samples"
+            )
+        return labels.reshape(-1).astype(np.int64)
+
+    def _take_in(self, batch: Batch, x: list[tf.Tensor], labels: np.ndarray | None) -> None:
+        """Rank the samples of a batch."""
+        known = np.ones(batch.size, bool) if labels is None else (labels >= 0) & (labels < self.classes)
+        arguments = [] if labels is None else [tf.constant(np.where(known, labels, 0), tf.int32)]
+        if self.measure is None:
+            self.measure = measuring(self.explainer.clone, self.layers, self.target, self.head.settings["pooling"])
+        found = self.measure(*x, *arguments)
+        if not found.declared:
+            raise ValueError(BELOW_ZERO)
+        finite, classes = found.finite.numpy(), found.classes.numpy()
+        ids = batch.first + np.arange(batch.size)
+        for row in np.flatnonzero(~known | ~finite):
+            assert labels is not None or known[row]
+            reason = _not_finite(x, row) if known[row] else f"label {labels[row]}: no class of 0 to {self.classes - 1}"  # type: ignore[index]
+            self.head.failures.append((int(ids[row]), reason))
+        for label in np.unique(classes[known & finite]).tolist():
+            rows = np.flatnonzero(known & finite & (classes == label))
+            self.head.seen[label] = self.head.seen.get(label, 0) + len(rows)
+            self._rank(found, label, rows, ids[rows])
+
+    def _rank(self, found: Measured, label: int, rows: np.ndarray, ids: np.ndarray) -> None:
+        n, dtype = self.head.settings["n"], self.head.dtype
+        for layer in self.layers:
+            for by in store.BY:
+                pooled = getattr(found, by)[layer.name]
+                score, place = pooled.score.numpy()[rows].T, pooled.place.numpy()[rows].T
+                key = (layer.name, by, label)
+                if key not in self.rankings:
+                    self.rankings[key] = Ranking.empty(layer.count, n, dtype)
+                self.rankings[key].add(score, ids, place)
+
+
+def _not_finite(x: Iterable[tf.Tensor], row: int) -> str:
+    bad = any(one.dtype.is_floating and not np.isfinite(one[row].numpy()).all() for one in x)
+    return f"NaN or Inf in the {'input' if bad else 'relevance or activation'}"

@@ -1,0 +1,179 @@
+"""The file of a reference: HDF5, of which `docs/reference-samples.md` tells the layout."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from lrp_tf.atomic import atomic
+from lrp_tf.concepts.ranking import Ranking
+
+FORMAT, VERSION = "lrp_tf reference", 1
+BY = ("relevance", "activation")
+_PARTS = ("score", "sample", "place")
+
+
+@dataclasses.dataclass(frozen=True)
+class Layer:
+    """What is known of a layer before any sample is seen.
+
+    Attributes:
+        channels: how many. positions: sizes of the other axes of its output.
+        fields: for each of these axes int32 [size, axes of the input, 2], see `receptive.fields`; empty if the model
+            has several inputs, or none of floats.
+    """
+
+    name: str
+    channels: int
+    positions: tuple[int, ...]
+    fields: tuple[np.ndarray, ...]
+
+
+@dataclasses.dataclass
+class Head:
+    """All of a file but its rankings.
+
+    Attributes:
+        settings: what has to be the same where a run is resumed or merged; of values that JSON knows.
+        layers: in the order in which they were asked for.
+        seen: class -> how many samples it had.
+        batches: number -> (id of the first sample, size, digest), of those that have been taken in.
+        failures: (sample, reason).
+        total: how many batches the data set has; -1 until its end was seen.
+        shard: (i, n).
+    """
+
+    settings: dict[str, Any]
+    layers: tuple[Layer, ...]
+    seen: dict[int, int] = dataclasses.field(default_factory=dict)
+    batches: dict[int, tuple[int, int, str]] = dataclasses.field(default_factory=dict)
+    failures: list[tuple[int, str]] = dataclasses.field(default_factory=list)
+    total: int = -1
+    shard: tuple[int, int] = (0, 1)
+
+    @property
+    def dtype(self) -> str:
+        """Of the scores."""
+        return self.settings["dtype"]
+
+
+# layer, "relevance" or "activation", class -> ranking
+Rankings = Callable[[str, str, int], Ranking]
+
+
+def write(path: Path, head: Head, rankings: Rankings) -> Path:
+    """Write a file, whole or not at all. Of the rankings one at a time is held."""
+
+    def fill(temporary: Path) -> None:
+        with h5py.File(temporary, "w") as file:
+            _write_head(file, head)
+            for number, layer in enumerate(head.layers):
+                for by in BY:
+                    _write_rankings(file[f"layers/{number}"].create_group(by), head, layer, by, rankings)
+
+    return atomic(path, fill)
+
+
+def _write_head(file: h5py.File, head: Head) -> None:
+    file.attrs["format"], file.attrs["version"] = FORMAT, VERSION
+    file.attrs["settings"] = json.dumps(head.settings)
+    file.attrs["total"], file.attrs["shard"] = head.total, np.asarray(head.shard, np.int64)
+    classes, numbers = sorted(head.seen), sorted(head.batches)
+    file["classes/class"] = np.asarray(classes, np.int64)
+    file["classes/samples"] = np.asarray([head.seen[c] for c in classes], np.int64)
+    file["batches/number"] = np.asarray(numbers, np.int64)
+    file["batches/first"] = np.asarray([head.batches[n][0] for n in numbers], np.int64)
+    file["batches/size"] = np.asarray([head.batches[n][1] for n in numbers], np.int64)
+    file["batches/digest"] = np.asarray([head.batches[n][2].encode() for n in numbers], "S16")
+    failures = sorted(head.failures)
+    file["failures/sample"] = np.asarray([sample for sample, _ in failures], np.int64)
+    file.create_dataset("failures/reason", data=[reason for _, reason in failures], dtype=h5py.string_dtype())
+    for number, layer in enumerate(head.layers):
+        group = file.create_group(f"layers/{number}")
+        group.attrs["name"], group.attrs["channels"] = layer.name, layer.channels
+        group.attrs["positions"] = np.asarray(layer.positions, np.int64)
+        for axis, field in enumerate(layer.fields):
+            group[f"field/{axis}"] = field
+
+
+def _write_rankings(group: h5py.Group, head: Head, layer: Layer, by: str, rankings: Rankings) -> None:
+    classes = sorted(head.seen)
+    size = (len(classes), layer.channels, head.settings["n"])
+    score, sample, place = (
+        group.create_dataset(part, size, dtype)
+        for part, dtype in zip(_PARTS, (head.dtype, "int64", "int32"), strict=True)
+    )
+    for row, label in enumerate(classes):
+        found = rankings(layer.name, by, label)
+        score[row], sample[row], place[row] = found.score, found.sample, found.place
+
+
+@contextlib.contextmanager
+def opened(path: str | os.PathLike) -> Iterator[h5py.File]:
+    """The file, open for reading.
+
+    Raises:
+        FileNotFoundError: there is none. ValueError: it is no reference, or one of a later version of lrp_tf.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"Expected a file that build_reference wrote. Received: {os.fspath(path)!r}, no file")
+    try:
+        file = h5py.File(path, "r")
+    except OSError as error:
+        raise ValueError(f"Expected a file that build_reference wrote. Received: {os.fspath(path)!r}: {error}") from error
+    with file:
+        if file.attrs.get("format") != FORMAT or file.attrs.get("version") != VERSION:
+            raise ValueError(
+                f"Expected a {FORMAT}, version {VERSION}. Received: {os.fspath(path)!r}, "
+                f"{file.attrs.get('format', 'another HDF5 file')} {file.attrs.get('version', '')}"
+            )
+        yield file
+
+
+def head_of(file: h5py.File) -> Head:
+    """All of a file but its rankings."""
+    layers = tuple(_layer_of(file[f"layers/{number}"]) for number in range(len(file["layers"])))
+    parts = (file[f"batches/{name}"][:].tolist() for name in ("number", "first", "size", "digest"))
+    reasons = [reason.decode() for reason in file["failures/reason"][:]]
+    return Head(
+        settings=json.loads(file.attrs["settings"]),
+        layers=layers,
+        seen=dict(zip(file["classes/class"][:].tolist(), file["classes/samples"][:].tolist(), strict=True)),
+        batches={n: (first, size, digest.decode()) for n, first, size, digest in zip(*parts, strict=True)},
+        failures=list(zip(file["failures/sample"][:].tolist(), reasons, strict=True)),
+        total=int(file.attrs["total"]),
+        shard=(int(file.attrs["shard"][0]), int(file.attrs["shard"][1])),
+    )
+
+
+def _layer_of(group: h5py.Group) -> Layer:
+    fields = group.get("field", {})
+    return Layer(
+        group.attrs["name"],
+        int(group.attrs["channels"]),
+        tuple(int(size) for size in group.attrs["positions"]),
+        tuple(fields[str(axis)][:] for axis in range(len(fields))),
+    )
+
+
+def ranking_of(file: h5py.File, head: Head, layer: str, by: str, label: int) -> Ranking:
+    """The ranking of one layer and class; an empty one if the file has no sample of the class."""
+    number = [one.name for one in head.layers].index(layer)
+    if label not in head.seen:
+        return Ranking.empty(head.layers[number].channels, head.settings["n"], head.dtype)
+    row = sorted(head.seen).index(label)
+    return Ranking(*(file[f"layers/{number}/{by}/{part}"][row] for part in _PARTS))
+
+
+def channel_of(file: h5py.File, number: int, by: str, channel: int, rows: Sequence[int]) -> tuple[np.ndarray, ...]:
+    """Scores, samples and places of one channel for some classes, [rows, n] each."""
+    group = file[f"layers/{number}/{by}"]
+    return tuple(group[part][:, channel][list(rows)] for part in _PARTS)

@@ -116,7 +116,10 @@ def test_maxima_see_what_means_see(padding: str) -> None:
 
 def test_signals_and_volumes() -> None:
     causal = kl.Conv1D(2, 3, dilation_rate=2, padding="causal")
-    stacks = {(17, 2): [causal, kl.MaxPooling1D(2), kl.Cropping1D(1), kl.ZeroPadding1D(2)], (5, 6, 4, 1): [kl.Conv3D(2, 2)]}
+    stacks = {
+        (17, 2): [causal, kl.MaxPooling1D(2), kl.Cropping1D(1), kl.ZeroPadding1D(2)],
+        (5, 6, 4, 1): [kl.Conv3D(2, 2)],
+    }
     for shape, stack in stacks.items():
         i = h = keras.Input(shape)
         for layer in stack:

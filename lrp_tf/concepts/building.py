@@ -171,9 +171,7 @@ class _Run:
                 for key in ((layer.name, by, label) for layer in head.layers for by in store.BY for label in head.seen):
                     self.rankings[key] = store.ranking_of(file, head, *key)
 
-    def through(
-        self, dataset: Any, size: int, seconds: float, progress: Callable[[int], object] | None
-    ) -> Reference:
+    def through(self, dataset: Any, size: int, seconds: float, progress: Callable[[int], object] | None) -> Reference:
         """Take in all batches of the shard that are missing, and write the file."""
         written = time.monotonic()
         pause, total = seconds, 0

@@ -125,6 +125,14 @@ class Reference:
         positions = np.stack(np.unravel_index(place[best], shape), axis=-1) if shape else np.zeros((len(best), 0))
         return Samples(sample[best], score[best], positions.astype(np.int32), labels[best])
 
+    def has_fields(self, layer: str) -> bool:
+        """Whether `box` knows what positions of a layer see: of a model with one input whose sizes are known.
+
+        reference.has_fields("conv2")
+        """
+        self._check(layer, 0, "relevance")
+        return bool(self._head.layers[list(self.layers).index(layer)].fields)
+
     def box(self, layer: str, position: Sequence[int]) -> tuple[slice, ...]:
         """What a position of a layer sees of the input: a slice for each axis of the input without the batch.
 

@@ -128,7 +128,9 @@ def opened(path: str | os.PathLike) -> Iterator[h5py.File]:
     try:
         file = h5py.File(path, "r")
     except OSError as error:
-        raise ValueError(f"Expected a file that build_reference wrote. Received: {os.fspath(path)!r}: {error}") from error
+        raise ValueError(
+            f"Expected a file that build_reference wrote. Received: {os.fspath(path)!r}: {error}"
+        ) from error
     with file:
         if file.attrs.get("format") != FORMAT or file.attrs.get("version") != VERSION:
             raise ValueError(

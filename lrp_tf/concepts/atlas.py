@@ -1,0 +1,112 @@
+"""`atlas`: one prediction, its most relevant channels, and what they stand for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lrp_tf.concepts.crops import Drawing, Images, crops
+from lrp_tf.concepts.reference import Reference
+from lrp_tf.concepts.sheet import positive
+from lrp_tf.engine import targets
+from lrp_tf.explainer import Explainer
+from lrp_tf.heatmap.colours import reduce_channels
+from lrp_tf.heatmap.files import DPI, require_format
+from lrp_tf.heatmap.layout import arrange
+from lrp_tf.heatmap.photographs import overlay
+from lrp_tf.heatmap.sheets import write_sheet
+
+
+def atlas(
+    explainer: Explainer,
+    x: Any,
+    reference: Reference,
+    layer: str,
+    *,
+    images: Images,
+    path: str | os.PathLike,
+    target: int | None = None,
+    top: int = 5,
+    n: int = 6,
+    by: str = "relevance",
+    same_class: bool = False,
+    show: Callable[[np.ndarray], np.ndarray] | None = None,
+    names: Mapping[int, str] | Sequence[str] | None = None,
+    tile_inches: float = 1.1,
+    dpi: float = DPI,
+) -> Path:
+    """One prediction as a figure: its most relevant channels, where they are in it, and what they stand for.
+
+        atlas(explainer, x[0], reference, "conv2", images=x_train, path="why.png")
+
+    The first row is the sample and its heatmap. Each row below is a channel: its share of the sum of |relevance| over
+    all channels of the layer, the heatmap of what passed through it, and its reference samples, dimmed where nothing
+    passed.
+
+    Args:
+        x: one sample, [...] or [1, ...].
+        layer: one that the reference was built for.
+        images, show, names, tile_inches, dpi: see `concept_sheet`.
+        path: the picture to write, whole or not at all.
+        target: class to explain; None: the predicted one.
+        top: how many channels.
+        n: how many reference samples of each.
+        by: which reference samples: those of the highest "relevance" or "activation".
+        same_class: reference samples of the explained class alone, as far as there are any.
+
+    Returns:
+        `path`.
+
+    Raises:
+        ValueError: a layer that the reference does not have, or of another size there; several samples; see
+            `Explainer.concepts`.
+        OSError: the file cannot be written.
+    """
+    path = require_format(path)
+    if layer not in reference.layers:
+        raise ValueError(f"The reference has no layer {layer!r}. Expected one of {list(reference.layers)}")
+    x = _single(explainer, x)
+    drawing = Drawing(images, show, names)
+    found = explainer.concepts(x, target, layer=layer, top=top)
+    relevance, chosen = np.asarray(found.relevance)[0], np.asarray(found.channels)[0]
+    if len(relevance) != reference.layers[layer]:
+        raise ValueError(
+            f"Expected the reference of this model. Received: one whose layer {layer!r} has {reference.layers[layer]} "
+            f"channels, not {len(relevance)}"
+        )
+    label = int(np.asarray(found.target)[0])
+    picture, whole = drawing.picture(x[0]), reduce_channels(np.asarray(explainer(x, label))[0])
+    rows: list[list[np.ndarray | None]] = [[picture, overlay(picture, whole)]]
+    titles, labels = [""], ["the sample", f"relevance for {drawing.name(label)}"]
+    for channel, share, map_ in zip(
+        chosen.tolist(), np.asarray(found.share)[0], np.asarray(found.maps)[0], strict=True
+    ):
+        kind = label if same_class and label in reference.classes else None
+        samples = positive(reference.samples(layer, channel, by=by, label=kind), n)
+        made = crops(reference, samples, layer, channel, drawing, explainer)
+        rows.append([overlay(picture, reduce_channels(map_)), *(crop.masked for crop in made)])
+        side = "for it" if relevance[channel] >= 0 else "against it"
+        none = "" if made else f"; no sample has {by} above zero here"
+        titles.append(f"channel {channel}: {share:.1%} of |R|, {side}{none}")
+        labels.extend(["what passed it", *(crop.label for crop in made)])
+    layout = arrange(
+        rows, titles=titles, labels=labels, suptitle=f"{drawing.name(label)}: {layer}", tile_inches=tile_inches
+    )
+    return write_sheet(path, layout, dpi)
+
+
+def _single(explainer: Explainer, x: Any) -> np.ndarray:
+    """The sample as a batch of one."""
+    x = np.asarray(x)
+    (ref,) = explainer.graph.inputs if len(explainer.graph.inputs) == 1 else (None,)
+    if ref is None:
+        raise ValueError("An atlas needs a model with one input. Received: a model with several")
+    x = x[None] if x.ndim == len(ref.shape) else x
+    targets.inputs(explainer.graph, x)
+    if len(x) != 1:
+        raise ValueError(f"An atlas is of one sample. Expected [1, ...]. Received: shape {x.shape}")
+    return x

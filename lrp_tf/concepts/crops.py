@@ -1,0 +1,117 @@
+"""Reference samples as pictures: cut to what the channel saw, and dimmed where it found nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from lrp_tf.concepts.reference import Reference, Samples
+from lrp_tf.explainer import Explainer
+from lrp_tf.heatmap.colours import reduce_channels
+from lrp_tf.heatmap.layout import number
+from lrp_tf.heatmap.photographs import image_to_rgb
+from lrp_tf.heatmap.smoothing import smooth
+
+# Samples by id, as the model takes them.
+Images = Any
+_SOFT = 1 / 40  # width of the Gaussian over a mask, of the longer side of the picture
+_FULL = 0.9  # quantile of the relevance that is shown undimmed
+_PAPER = 32.0  # grey of what is dimmed away
+
+
+class Crop(NamedTuple):
+    """A reference sample. plain, masked: uint8 [h, w, 3]; masked is None without an explainer."""
+
+    plain: np.ndarray
+    masked: np.ndarray | None
+    label: str
+
+
+class Drawing(NamedTuple):
+    """How samples become pictures.
+
+    Attributes:
+        images: by id; an array, anything that can be indexed, or a function of the id.
+        show: a sample as the model takes it -> what `image_to_rgb` takes.
+        names: of classes, by number.
+    """
+
+    images: Images
+    show: Callable[[np.ndarray], np.ndarray] | None = None
+    names: Mapping[int, str] | Sequence[str] | None = None
+
+    def sample(self, i: int) -> np.ndarray:
+        """The sample of an id, as the model takes it.
+
+        Raises:
+            ValueError: there is none.
+        """
+        try:
+            return np.asarray(self.images(int(i)) if callable(self.images) else self.images[int(i)])
+        except (IndexError, KeyError) as error:
+            raise ValueError(
+                f"images has no sample {int(i)}. Expected the data set that the reference was built from, by id. "
+                f"Received: {type(self.images).__name__}"
+            ) from error
+
+    def picture(self, x: np.ndarray) -> np.ndarray:
+        """uint8 [H, W, 3]."""
+        return image_to_rgb(x if self.show is None else self.show(x))
+
+    def name(self, label: int) -> str:
+        """Of a class."""
+        try:
+            return str(label) if self.names is None else str(self.names[label])
+        except (IndexError, KeyError):
+            return str(label)
+
+
+def crops(
+    reference: Reference,
+    samples: Samples,
+    layer: str,
+    channel: int,
+    drawing: Drawing,
+    explainer: Explainer | None,
+) -> list[Crop]:
+    """The samples of a channel as pictures.
+
+    Args:
+        explainer: that of the reference; it gives the maps that crops are masked with.
+    """
+    x = [drawing.sample(i) for i in samples.ids]
+    if not x:
+        return []
+    maps = None if explainer is None else conditional(explainer, np.stack(x), samples.labels, layer, channel)
+    found = []
+    for row, one in enumerate(x):
+        picture, box = drawing.picture(one), _box(reference, layer, samples.positions[row], one.shape)
+        masked = None if maps is None else dimmed(picture, maps[row])[box]
+        label = f"{drawing.name(int(samples.labels[row]))}\n#{samples.ids[row]}: {number(float(samples.scores[row]))}"
+        found.append(Crop(picture[box], masked, label))
+    return found
+
+
+def conditional(explainer: Explainer, x: np.ndarray, target: Any, layer: str, channel: int) -> list[np.ndarray]:
+    """The relevance of each sample that passed one channel, [H, W] each."""
+    maps = explainer.concepts(x, target, layer=layer, channels=[channel]).maps
+    return [reduce_channels(one[0]) for one in np.asarray(maps)]
+
+
+def dimmed(picture: np.ndarray, relevance: np.ndarray) -> np.ndarray:
+    """A picture uint8 [H, W, 3] that fades out where |relevance| [H, W] is low."""
+    size = smooth(np.abs(relevance), _SOFT * max(relevance.shape))
+    full = float(np.quantile(size[size > 0], _FULL)) if (size > 0).any() else 1.0
+    shown = np.clip(size / full, 0, 1)[..., None] ** 0.5
+    return np.rint(picture * shown + _PAPER * (1 - shown)).astype(np.uint8)
+
+
+def _box(reference: Reference, layer: str, position: np.ndarray, shape: Sequence[int]) -> tuple[slice, slice]:
+    """Rows and columns that the position sees; the whole picture where it sees padding alone, or nothing is known."""
+    whole = (slice(0, shape[0]), slice(0, shape[1]))
+    if not reference.has_fields(layer):
+        return whole
+    rows, columns = reference.box(layer, position)[:2]
+    return (rows, columns) if rows.stop > rows.start and columns.stop > columns.start else whole

@@ -11,8 +11,8 @@ import tensorflow as tf
 from keras import layers as kl
 
 import lrp_tf
-from lrp_tf.concepts.channels import channel_axis, channels_of
 from lrp_tf.concepts.receptive import box_of, fields
+from lrp_tf.engine.channels import find
 
 SIZE = (13, 10, 2)
 
@@ -70,10 +70,11 @@ def support(model: keras.Model, positions: tuple[int, ...]) -> np.ndarray:
 
 
 def found(model: keras.Model, name: str) -> np.ndarray:
-    graph = lrp_tf.Explainer(model, "epsilon").graph
-    layer = channels_of(graph, name)
-    every = itertools.product(*map(range, layer.positions or (1,)))
-    axes = fields(graph, layer)
+    plan = lrp_tf.Explainer(model, "epsilon").clone.plan
+    layer = find(plan, name)
+    sizes = [layer.ref.shape[axis - 1] for axis in layer.others] or [1]
+    every = itertools.product(*map(range, sizes))
+    axes = fields(plan.graph, layer)
     return np.array([box_of(axes, at) for at in every])
 
 
@@ -151,10 +152,8 @@ def test_channels_first() -> None:
     h = kl.Conv2D(3, 3, strides=2, padding="same", data_format="channels_first")(i)
     h = kl.Activation("relu", name="first")(h)
     model = keras.Model(i, kl.Dense(2)(kl.Flatten()(h)))
-    graph = lrp_tf.Explainer(model, "epsilon").graph
-    layer = channels_of(graph, "first")
-    assert (layer.axis, layer.count, layer.positions) == (0, 3, (4, 5))
-    assert channel_axis(graph, layer.ref) == 0
-    rows, columns = fields(graph, layer)
+    plan = lrp_tf.Explainer(model, "epsilon").clone.plan
+    rows, columns = fields(plan.graph, find(plan, "first"))
+    assert (len(rows), len(columns)) == (4, 5)
     np.testing.assert_array_equal(rows[:, 1], [[0, 2], [1, 4], [3, 6], [5, 7]])
     np.testing.assert_array_equal(columns[-1], [[0, 2], [0, 7], [7, 9]])

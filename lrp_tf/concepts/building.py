@@ -12,13 +12,14 @@ import numpy as np
 import tensorflow as tf
 
 from lrp_tf.concepts import receptive, sources, store
-from lrp_tf.concepts.channels import Channels, channels_of
 from lrp_tf.concepts.pooling import POOLINGS, Measured, measuring
 from lrp_tf.concepts.ranking import Ranking
 from lrp_tf.concepts.reference import Reference
 from lrp_tf.concepts.sources import Batch
 from lrp_tf.core.graph import shape_text
+from lrp_tf.engine import channels as naming
 from lrp_tf.engine import streams, targets
+from lrp_tf.engine.channels import Channels
 from lrp_tf.engine.clone import BELOW_ZERO
 from lrp_tf.engine.targets import Target
 from lrp_tf.evaluate.fingerprints import described
@@ -83,13 +84,17 @@ def build_reference(
     _check(explainer, names, n, target, pooling, start, shard)
     size = streams.checked_size(batch, "batch") or 1
     explainer.renew()
-    found = [channels_of(explainer.graph, name) for name in names]
+    found = [_channels(explainer, name) for name in names]
     settings = {
         "model": explainer.model.name,
         "explainer": described(explainer),
         "weights": described(explainer.model),
         "layers": list(names),
-        **{"n": int(n), "target": target, "pooling": pooling, "start": start, "batch": size},
+        "n": int(n),
+        "target": target,
+        "pooling": pooling,
+        "start": start,
+        "batch": size,
         "dtype": explainer.graph.dtype,
     }
     run = _Run(explainer, found, settings, Path(path), (int(shard[0]), int(shard[1])), resume)
@@ -121,6 +126,17 @@ def _check(
         raise ValueError(f'start expects "output" or "one". Received: {start!r}')
     if len(shard) != 2 or not 0 <= shard[0] < shard[1]:
         raise ValueError(f"shard expects (i, n) with 0 <= i < n. Received: {shard!r}")
+
+
+def _channels(explainer: Explainer, name: str) -> Channels:
+    """The channels of a layer, of which there must be a known number."""
+    found = naming.find(explainer.clone.plan, name)
+    if found.size is None or None in found.ref.shape:
+        raise ValueError(
+            f"Layer {name!r}: expected known sizes. Received: an output of {shape_text(found.ref.shape)}. Remedy: "
+            "Explainer(model, sizes=...)"
+        )
+    return found
 
 
 class _Run:
@@ -157,7 +173,8 @@ class _Run:
 
     def _layer(self, layer: Channels) -> store.Layer:
         fields = receptive.fields(self.explainer.graph, layer)
-        return store.Layer(layer.name, layer.count, tuple(size or 0 for size in layer.positions), fields)
+        sizes = tuple(layer.ref.shape[axis - 1] or 0 for axis in layer.others)
+        return store.Layer(layer.name, layer.size or 0, sizes, fields)
 
     def _take_up(self, earlier: Path, settings: dict[str, Any]) -> None:
         """Read what an earlier run left."""
@@ -249,8 +266,8 @@ class _Run:
         finite, classes = found.finite.numpy(), found.classes.numpy()
         ids = batch.first + np.arange(batch.size)
         for row in np.flatnonzero(~known | ~finite):
-            assert labels is not None or known[row]
-            reason = _not_finite(x, row) if known[row] else f"label {labels[row]}: no class of 0 to {self.classes - 1}"  # type: ignore[index]
+            other = f"label {labels[row]}: no class of 0 to {self.classes - 1}" if labels is not None else ""
+            reason = _not_finite(x, int(row)) if known[row] else other
             self.head.failures.append((int(ids[row]), reason))
         for label in np.unique(classes[known & finite]).tolist():
             rows = np.flatnonzero(known & finite & (classes == label))
@@ -265,7 +282,7 @@ class _Run:
                 score, place = pooled.score.numpy()[rows].T, pooled.place.numpy()[rows].T
                 key = (layer.name, by, label)
                 if key not in self.rankings:
-                    self.rankings[key] = Ranking.empty(layer.count, n, dtype)
+                    self.rankings[key] = Ranking.empty(layer.size or 0, n, dtype)
                 self.rankings[key].add(score, ids, place)
 
 

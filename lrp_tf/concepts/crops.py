@@ -113,5 +113,5 @@ def _box(reference: Reference, layer: str, position: np.ndarray, shape: Sequence
     whole = (slice(0, shape[0]), slice(0, shape[1]))
     if not reference.has_fields(layer):
         return whole
-    rows, columns = reference.box(layer, position)[:2]
+    rows, columns = reference.box(layer, position.tolist())[:2]
     return (rows, columns) if rows.stop > rows.start and columns.stop > columns.start else whole

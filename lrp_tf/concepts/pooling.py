@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from lrp_tf.concepts.channels import Channels
 from lrp_tf.engine import diagnosis, initial, passes
+from lrp_tf.engine.channels import Channels
 from lrp_tf.engine.clone import Clone
 from lrp_tf.engine.targets import Target
 
@@ -60,8 +60,8 @@ def measuring(clone: Clone, layers: Sequence[Channels], target: Target, pooling:
         active = [forward.values[layer.ref] for layer in layers]
         finite = diagnosis.finite(clone, inputs, forward, [*values, *active], each=True)
         return Measured(
-            {layer.name: _pooled(layer.by_channel(r), pooling) for layer, r in zip(layers, values, strict=True)},
-            {layer.name: _pooled(layer.by_channel(a), pooling) for layer, a in zip(layers, active, strict=True)},
+            {layer.name: _pooled(by_channel(layer, r), pooling) for layer, r in zip(layers, values, strict=True)},
+            {layer.name: _pooled(by_channel(layer, a), pooling) for layer, a in zip(layers, active, strict=True)},
             classes,
             finite,
             tf.constant(True) & clone.as_declared(inputs),
@@ -71,6 +71,13 @@ def measuring(clone: Clone, layers: Sequence[Channels], target: Target, pooling:
         return run
     signature = passes.signature(clone.graph, target)
     return tf.function(run, input_signature=signature, autograph=False).get_concrete_function()
+
+
+def by_channel(layer: Channels, values: tf.Tensor) -> tf.Tensor:
+    """Values at a layer's tensor, [B, ...], as [B, C, P], positions in row-major order."""
+    values = tf.transpose(values, [0, layer.axis, *layer.others])
+    size = tf.shape(values)
+    return tf.reshape(values, tf.stack([size[0], size[1], -1]))
 
 
 def _pooled(values: tf.Tensor, pooling: str) -> Pooled:

@@ -9,9 +9,9 @@ import keras
 import numpy as np
 
 from lrp_tf import flows
-from lrp_tf.concepts.channels import Channels
 from lrp_tf.core.graph import Graph, Ref, Step
 from lrp_tf.core.linear import channels_first, each
+from lrp_tf.engine.channels import Channels
 from lrp_tf.flows.sums import Negation
 
 # For each axis of a tensor bool [S, size]: which of its entries each of S positions sees.
@@ -33,21 +33,20 @@ def fields(graph: Graph, layer: Channels) -> tuple[np.ndarray, ...]:
         For each axis of positions int32 [size, axes of the input, 2], where the box begins and ends; of a layer without
         positions one array with size 1. Nothing where the model has several inputs or leaves sizes open.
     """
-    if len(graph.inputs) != 1 or None in (*graph.inputs[0].shape, *layer.shape):
+    shape = [n for n in layer.ref.shape if n is not None]
+    if len(graph.inputs) != 1 or None in (*graph.inputs[0].shape, *layer.ref.shape):
         return ()
     found = []
-    for axis, size in enumerate(layer.positions or (1,)):
-        assert size is not None  # as checked above
-        seeds = [np.ones((size, n or 1), bool) for n in layer.shape]
-        if layer.positions:
-            seeds[axis if axis < layer.axis else axis + 1] = np.eye(size, dtype=bool)
+    for axis in layer.others or [0]:  # 0: no positions
+        size = shape[axis - 1] if axis else 1
+        seeds: Seen = [np.ones((size, n), bool) for n in shape]
+        if axis:
+            seeds[axis - 1] = np.eye(size, dtype=bool)
         found.append(_boxes(_at_input(graph, layer, seeds, graph.inputs[0])))
     return tuple(found)
 
 
 def _at_input(graph: Graph, layer: Channels, seeds: Seen, source: Ref) -> Seen:
-    for step in reversed(layer.padding):
-        seeds = _through_layer(step.op, seeds, layer.ref.shape)
     seen: dict[Ref, Seen] = {layer.ref: seeds}
     for step in reversed(graph.steps):
         above = [(ref, seen[ref]) for ref in step.outputs if ref in seen]
@@ -114,8 +113,8 @@ def _whole(shape: Sequence[int | None], masks: Seen) -> Seen:
     return [np.repeat(anything[:, None], n or 1, axis=1) for n in shape]
 
 
-def _any(mask: np.ndarray, size: int) -> np.ndarray:
-    return np.repeat(mask.any(axis=1, keepdims=True), size, axis=1)
+def _any(mask: np.ndarray, size: int | None) -> np.ndarray:
+    return np.repeat(mask.any(axis=1, keepdims=True), size or 1, axis=1)
 
 
 def _each_position_alone(step: Step) -> bool:
@@ -128,6 +127,7 @@ def _each_position_alone(step: Step) -> bool:
 
 
 _NORMALIZING = ("LayerNormalization", "RMSNormalization", "UnitNormalization", "Softmax", "Normalize", "RMSNorm")
+_OVER_CHANNELS = ("softmax", "log_softmax", "sparsemax", "sparse_softmax", "glu")
 _JOINS = ("Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum", "Divide", "TrueDivide")
 
 
@@ -216,7 +216,7 @@ def _reach(n_in: int, n_out: int, kernel: int, stride: int, dilation: int, paddi
         before = max((n_out - 1) * stride + width - n_in, 0) // 2
     elif padding == "causal":
         before = width - 1
-    at = np.arange(n_out)[:, None] * stride - before + np.arange(kernel) * dilation
+    at: np.ndarray = np.arange(n_out)[:, None] * stride - before + np.arange(kernel) * dilation
     found = np.zeros((n_out, n_in), bool)
     rows, taps = np.nonzero((at >= 0) & (at < n_in))
     found[rows, at[rows, taps]] = True

@@ -59,7 +59,8 @@ def concept_sheet(
         require_format(path)
     drawing = Drawing(images, show, names)
     rows: list[list[np.ndarray | None]] = []
-    titles, labels = [], []
+    titles: list[str] = []
+    labels: list[str] = []
     for one in (by,) if isinstance(by, str) else tuple(by):
         found = positive(reference.samples(layer, channel, by=one, label=label), n)
         if not len(found):

@@ -123,8 +123,9 @@ def opened(path: str | os.PathLike) -> Iterator[h5py.File]:
     Raises:
         FileNotFoundError: there is none. ValueError: it is no reference, or one of a later version of lrp_tf.
     """
+    received = f"Expected a file that build_reference wrote. Received: {os.fspath(path)!r}"
     if not Path(path).is_file():
-        raise FileNotFoundError(f"Expected a file that build_reference wrote. Received: {os.fspath(path)!r}, no file")
+        raise FileNotFoundError(f"{received}, no file")
     try:
         file = h5py.File(path, "r")
     except OSError as error:

@@ -68,7 +68,7 @@ def build_reference(
         batch: size of batches made of arrays or single samples.
         shard: (i, n) takes the batches i, i + n, …; `Reference.merge` puts all n files together.
         resume: continue what an earlier run left; False: begin anew.
-        seconds: between two writes of what is known so far, which a kill leaves behind.
+        seconds: between two writes of what is known so far, which a kill leaves behind; 0: after every batch.
         progress: called with the number of samples seen, after each batch.
 
     Returns:
@@ -204,7 +204,7 @@ class _Run:
                 begun = time.monotonic()
                 store.write(self.part, self.head, self._ranking)
                 written = time.monotonic()
-                pause = max(seconds, _SHARE * (written - begun))
+                pause = max(seconds, _SHARE * (written - begun)) if seconds else 0.0
         if not self.head.seen and self.head.failures:
             sample, reason = self.head.failures[0]
             raise ValueError(f"No sample could be used. Expected at least one. Received: sample {sample}: {reason}")

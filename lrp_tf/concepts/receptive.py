@@ -268,7 +268,7 @@ def _enlarged(op: Any, masks: Seen, shape: Sequence[Any]) -> Seen:
     axes = _spatial(op, len(shape)) if hasattr(op, "data_format") else [0]
     for axis in axes:
         size = masks[axis].shape[1] // shape[axis]
-        found[axis] = masks[axis].reshape(len(masks[axis]), shape[axis], size).any(axis=2)
+        found[axis] = np.any(masks[axis].reshape(len(masks[axis]), shape[axis], size), axis=2)
     return found
 
 

@@ -71,7 +71,7 @@ class Reference:
         if head.total < 0:
             raise ValueError(
                 f"Expected a finished reference. Received: {os.fspath(path)!r}, whose run was interrupted after "
-                f"{len(head.batches)} batches. Remedy: build_reference with the same arguments, which resumes it"
+                f"{len(head.batches)} batch(es). Remedy: build_reference with the same arguments, which resumes it"
             )
         return cls(Path(path), head)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from lrp_tf.concepts.crops import Drawing, Images, crops
+from lrp_tf.concepts.crops import Drawing, Images, crops, over
 from lrp_tf.concepts.reference import Reference
 from lrp_tf.concepts.sheet import positive
 from lrp_tf.engine import targets
@@ -17,7 +17,6 @@ from lrp_tf.explainer import Explainer
 from lrp_tf.heatmap.colours import reduce_channels
 from lrp_tf.heatmap.files import DPI, require_format
 from lrp_tf.heatmap.layout import arrange
-from lrp_tf.heatmap.photographs import overlay
 from lrp_tf.heatmap.sheets import write_sheet
 
 
@@ -80,7 +79,7 @@ def atlas(
         )
     label = int(np.asarray(found.target)[0])
     picture, whole = drawing.picture(x[0]), reduce_channels(np.asarray(explainer(x, label))[0])
-    rows: list[list[np.ndarray | None]] = [[picture, overlay(picture, whole)]]
+    rows: list[list[np.ndarray | None]] = [[picture, over(picture, whole)]]
     titles, labels = [""], ["the sample", f"relevance for {drawing.name(label)}"]
     for channel, share, map_ in zip(
         chosen.tolist(), np.asarray(found.share)[0], np.asarray(found.maps)[0], strict=True
@@ -88,8 +87,8 @@ def atlas(
         kind = label if same_class and label in reference.classes else None
         samples = positive(reference.samples(layer, channel, by=by, label=kind), n)
         made = crops(reference, samples, layer, channel, drawing, explainer)
-        rows.append([overlay(picture, reduce_channels(map_)), *(crop.masked for crop in made)])
-        side = "for it" if relevance[channel] >= 0 else "against it"
+        rows.append([over(picture, reduce_channels(map_)), *(crop.masked for crop in made)])
+        side = f"{'for' if relevance[channel] >= 0 else 'against'} {drawing.name(label)}"
         none = "" if made else f"; no sample has {by} above zero here"
         titles.append(f"channel {channel}: {share:.1%} of |R|, {side}{none}")
         labels.extend(["what passed it", *(crop.label for crop in made)])

@@ -11,12 +11,13 @@ from lrp_tf.concepts.reference import Reference, Samples
 from lrp_tf.explainer import Explainer
 from lrp_tf.heatmap.colours import reduce_channels
 from lrp_tf.heatmap.layout import number
-from lrp_tf.heatmap.photographs import image_to_rgb
+from lrp_tf.heatmap.photographs import image_to_rgb, overlay
 from lrp_tf.heatmap.smoothing import smooth
 
 # Samples by id, as the model takes them.
 Images = Any
 _SOFT = 1 / 40  # width of the Gaussian over a mask, of the longer side of the picture
+_FINE = 1 / 120  # the same of heatmaps
 _FULL = 0.9  # quantile of the relevance that is shown undimmed
 _PAPER = 32.0  # grey of what is dimmed away
 
@@ -106,6 +107,11 @@ def dimmed(picture: np.ndarray, relevance: np.ndarray) -> np.ndarray:
     full = float(np.quantile(size[size > 0], _FULL)) if (size > 0).any() else 1.0
     shown = np.clip(size / full, 0, 1)[..., None] ** 0.5
     return np.rint(picture * shown + _PAPER * (1 - shown)).astype(np.uint8)
+
+
+def over(picture: np.ndarray, relevance: np.ndarray) -> np.ndarray:
+    """Relevance [H, W] over a picture uint8 [H, W, 3]: a little smoothed, and without its few largest values."""
+    return overlay(picture, relevance, scale="99%", smooth=_FINE * max(relevance.shape))
 
 
 def _box(reference: Reference, layer: str, position: np.ndarray, shape: Sequence[int]) -> tuple[slice, slice]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from lrp_tf.concepts.crops import Crop, Drawing, Images, crops
+from lrp_tf.concepts.crops import Drawing, Images, crops
 from lrp_tf.concepts.reference import Reference, Samples
 from lrp_tf.explainer import Explainer
 from lrp_tf.heatmap.composed import composed
@@ -70,10 +70,13 @@ def concept_sheet(
                 'class or by="activation"'
             )
         made = crops(reference, found, layer, channel, drawing, explainer)
-        for picked, title in _rows(made, one):
-            rows.append(picked)
-            titles.append(title)
-            labels.extend(crop.label for crop in made)
+        rows.append([crop.plain for crop in made])
+        titles.append(f"highest {one}")
+        labels.extend(crop.label for crop in made)
+        if explainer is not None:
+            rows.append([crop.masked for crop in made])
+            titles.append("what passed the channel")
+            labels.extend("" for _ in made)
     layout = arrange(
         rows, titles=titles, labels=labels, suptitle=f"{layer}, channel {channel}", tile_inches=tile_inches
     )
@@ -86,10 +89,3 @@ def positive(samples: Samples, n: int | None) -> Samples:
     """The best n samples among those whose score is above zero: others say nothing of what a channel stands for."""
     kept = np.flatnonzero(samples.scores > 0)[:n]
     return Samples(samples.ids[kept], samples.scores[kept], samples.positions[kept], samples.labels[kept])
-
-
-def _rows(made: Sequence[Crop], by: str) -> list[tuple[list[np.ndarray | None], str]]:
-    found: list[tuple[list[np.ndarray | None], str]] = [([crop.plain for crop in made], f"highest {by}")]
-    if any(crop.masked is not None for crop in made):
-        found.append(([crop.masked for crop in made], "what passed the channel"))
-    return found

@@ -112,7 +112,7 @@ def test_the_planted_net(tmp_path: Path) -> None:
     assert relevant[1].positions.tolist() == [[1, 0], [0, 0]]
 
 
-@pytest.mark.parametrize("shards", [2, 5, 9])  # of six batches: three shards have none
+@pytest.mark.parametrize("shards", [2, 9])  # of six batches: of nine shards three have none
 def test_shards_merge_to_one_run(build: Callable, tmp_path: Path, shards: int) -> None:
     whole = build("whole.h5")
     parts = [build(f"{i}.h5", shard=(i, shards)).path for i in range(shards)]

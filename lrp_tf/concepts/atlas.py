@@ -61,22 +61,16 @@ def atlas(
         `path`.
 
     Raises:
-        ValueError: a layer that the reference does not have, or of another size there; several samples; see
+        ValueError: a layer that the reference does not have, the reference of another model; several samples; see
             `Explainer.concepts`.
         OSError: the file cannot be written.
     """
     path = require_format(path)
-    if layer not in reference.layers:
-        raise ValueError(f"The reference has no layer {layer!r}. Expected one of {list(reference.layers)}")
+    reference.check_explainer(explainer, layer)
     x = _single(explainer, x)
     drawing = Drawing(images, show, names)
-    found = explainer.concepts(x, target, layer=layer, top=top)
+    found = explainer.concepts(x, target, layer=layer, top=min(top, reference.layers[layer]))
     relevance, chosen = np.asarray(found.relevance)[0], np.asarray(found.channels)[0]
-    if len(relevance) != reference.layers[layer]:
-        raise ValueError(
-            f"Expected the reference of this model. Received: one whose layer {layer!r} has {reference.layers[layer]} "
-            f"channels, not {len(relevance)}"
-        )
     label = int(np.asarray(found.target)[0])
     picture, whole = drawing.picture(x[0]), reduce_channels(np.asarray(explainer(x, label))[0])
     rows: list[list[np.ndarray | None]] = [[picture, over(picture, whole)]]

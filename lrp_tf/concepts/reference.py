@@ -12,6 +12,8 @@ import numpy as np
 from lrp_tf.concepts import merge, store
 from lrp_tf.concepts.ranking import NONE
 from lrp_tf.concepts.receptive import box_of
+from lrp_tf.evaluate.fingerprints import described
+from lrp_tf.explainer import Explainer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,6 +155,18 @@ class Reference:
         if len(at) != len(axes) or any(not 0 <= i < size for i, size in zip(at, axes, strict=True)):
             raise ValueError(f"Expected a position in {found.positions}. Received: {tuple(position)}")
         return tuple(slice(int(first), int(end)) for first, end in box_of(found.fields, at))
+
+    def check_explainer(self, explainer: Explainer, layer: str) -> None:
+        """Raise ValueError unless the reference has this layer and is of the model of an explainer.
+
+        reference.check_explainer(explainer, "conv2")
+        """
+        self._check(layer, 0, "relevance")
+        if described(explainer.model) != self.settings["weights"]:
+            raise ValueError(
+                f"Expected an explainer of the model that {os.fspath(self.path)!r} was built with. Received: "
+                f"{explainer!r}, whose layers or weights differ. Remedy: that model, or a reference of this one"
+            )
 
     def _check(self, layer: str, channel: int, by: str) -> None:
         if layer not in self.layers:

@@ -53,10 +53,13 @@ def concept_sheet(
         The sheet, uint8 [H, W, 3].
 
     Raises:
-        ValueError: see `Reference.samples`; no sample whose score is above zero, samples that are no pictures.
+        ValueError: see `Reference.samples`; no sample whose score is above zero, samples that are no pictures,
+            the explainer of another model.
     """
     if path is not None:
         require_format(path)
+    if explainer is not None:
+        reference.check_explainer(explainer, layer)
     drawing = Drawing(images, show, names)
     rows: list[list[np.ndarray | None]] = []
     titles: list[str] = []

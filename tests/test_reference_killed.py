@@ -11,7 +11,6 @@ import pytest
 
 from lrp_tf.concepts import store
 
-
 CHILD = """
 import sys
 import keras, numpy as np

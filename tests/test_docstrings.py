@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import importlib
 import inspect
 import re
@@ -200,6 +201,16 @@ def compiled() -> dict:
     return {"model": model}
 
 
+def referenced(names: dict) -> dict:
+    """A reference, and the same in two parts."""
+    concepts = importlib.import_module("lrp_tf.concepts")
+    build, data = functools.partial(concepts.build_reference, names["explainer"]), (names["x"], np.array([7, 8, 7, 8]))
+    reference = build(data, ["conv2"], path="reference.h5")
+    for i in range(2):
+        build(data, ["conv2"], path=f"part{i}.h5", batch=2, shard=(i, 2))
+    return {"reference": reference, "y_train": data[1], **{name: getattr(concepts, name) for name in concepts.__all__}}
+
+
 class MyDense(keras.layers.Dense):
     pass
 
@@ -234,6 +245,7 @@ SPECIAL: dict[str, Callable[[dict], dict]] = {
     "export": lambda names: colours(),
     "RelevanceLogger": lambda names: compiled(),
     "find": lambda names: colours(),
+    **dict.fromkeys(("build_reference", "Reference", "Samples", "concept_sheet", "atlas"), referenced),
     **dict.fromkeys(("Network", "LBFGS", "FGSM", "PGD", "CarliniWagner", "Attack", "Attempt"), attacked),
 }  # fmt: skip
 

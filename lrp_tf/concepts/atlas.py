@@ -16,7 +16,7 @@ from lrp_tf.engine import targets
 from lrp_tf.explainer import Explainer
 from lrp_tf.heatmap.colours import reduce_channels
 from lrp_tf.heatmap.files import DPI, require_format
-from lrp_tf.heatmap.layout import arrange
+from lrp_tf.heatmap.layout import Layout, arrange
 from lrp_tf.heatmap.sheets import write_sheet
 
 
@@ -67,29 +67,43 @@ def atlas(
     """
     path = require_format(path)
     reference.check_explainer(explainer, layer)
-    x = _single(explainer, x)
-    drawing = Drawing(images, show, names)
-    found = explainer.concepts(x, target, layer=layer, top=min(top, reference.layers[layer]))
-    relevance, chosen = np.asarray(found.relevance)[0], np.asarray(found.channels)[0]
+    x, drawing = _single(explainer, x), Drawing(images, show, names)
+    shown = min(top, reference.layers[layer])
+    layout = _arranged(explainer, x, reference, layer, drawing, target, shown, n, by, same_class, tile_inches)
+    return write_sheet(path, layout, dpi)
+
+
+def _arranged(
+    explainer: Explainer,
+    x: np.ndarray,
+    reference: Reference,
+    layer: str,
+    drawing: Drawing,
+    target: int | None,
+    top: int,
+    n: int,
+    by: str,
+    same_class: bool,
+    tile_inches: float,
+) -> Layout:
+    """Where everything lies; see `atlas`."""
+    found = explainer.concepts(x, target, layer=layer, top=top)
     label = int(np.asarray(found.target)[0])
     picture, whole = drawing.picture(x[0]), reduce_channels(np.asarray(explainer(x, label))[0])
     rows: list[list[np.ndarray | None]] = [[picture, over(picture, whole)]]
     titles, labels = [""], ["the sample", f"relevance for {drawing.name(label)}"]
-    for channel, share, map_ in zip(
-        chosen.tolist(), np.asarray(found.share)[0], np.asarray(found.maps)[0], strict=True
-    ):
+    relevance, shares, maps = (np.asarray(part)[0] for part in (found.relevance, found.share, found.maps))
+    for channel, share, map_ in zip(np.asarray(found.channels)[0].tolist(), shares, maps, strict=True):
         kind = label if same_class and label in reference.classes else None
         samples = positive(reference.samples(layer, channel, by=by, label=kind), n)
         made = crops(reference, samples, layer, channel, drawing, explainer)
         rows.append([over(picture, reduce_channels(map_)), *(crop.masked for crop in made)])
-        side = f"{'for' if relevance[channel] >= 0 else 'against'} {drawing.name(label)}"
+        side = "for" if relevance[channel] >= 0 else "against"
         none = "" if made else f"; no sample has {by} above zero here"
-        titles.append(f"channel {channel}: {share:.1%} of |R|, {side}{none}")
+        titles.append(f"channel {channel}: {share:.1%} of |R|, {side} {drawing.name(label)}{none}")
         labels.extend(["what passed it", *(crop.label for crop in made)])
-    layout = arrange(
-        rows, titles=titles, labels=labels, suptitle=f"{drawing.name(label)}: {layer}", tile_inches=tile_inches
-    )
-    return write_sheet(path, layout, dpi)
+    head = f"{drawing.name(label)}: {layer}"
+    return arrange(rows, titles=titles, labels=labels, suptitle=head, tile_inches=tile_inches)
 
 
 def _single(explainer: Explainer, x: Any) -> np.ndarray:

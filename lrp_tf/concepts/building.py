@@ -85,18 +85,7 @@ def build_reference(
     size = streams.checked_size(batch, "batch") or 1
     explainer.renew()
     found = [_channels(explainer, name) for name in names]
-    settings = {
-        "model": explainer.model.name,
-        "explainer": described(explainer),
-        "weights": described(explainer.model),
-        "layers": list(names),
-        "n": int(n),
-        "target": target,
-        "pooling": pooling,
-        "start": start,
-        "batch": size,
-        "dtype": explainer.graph.dtype,
-    }
+    settings = _settings(explainer, names, n=int(n), target=target, pooling=pooling, start=start, batch=size)
     run = _Run(explainer, found, settings, Path(path), (int(shard[0]), int(shard[1])), resume)
     return run.through(dataset, size, seconds, progress)
 
@@ -126,6 +115,13 @@ def _check(
         raise ValueError(f'start expects "output" or "one". Received: {start!r}')
     if len(shard) != 2 or not 0 <= shard[0] < shard[1]:
         raise ValueError(f"shard expects (i, n) with 0 <= i < n. Received: {shard!r}")
+
+
+def _settings(explainer: Explainer, names: Sequence[str], **options: Any) -> dict[str, Any]:
+    """What has to be the same where a run is resumed or merged."""
+    model = explainer.model
+    found = {"model": model.name, "explainer": described(explainer), "weights": described(model), "layers": list(names)}
+    return found | options | {"dtype": explainer.graph.dtype}
 
 
 def _channels(explainer: Explainer, name: str) -> Channels:

@@ -20,6 +20,9 @@ from lrp_tf.explainer import Explainer
 class Samples:
     """Reference samples of one channel, the best first.
 
+        found = reference.samples("conv2", channel=3)
+        found.ids[0], found.scores[0], found.positions[0]   # the best one
+
     Attributes:
         ids: int64 [m], places in the data set, from 0.
         scores: [m], relevance or activation of the channel, pooled over positions.

@@ -12,7 +12,7 @@ from lrp_tf.concepts.reference import Reference, Samples
 from lrp_tf.explainer import Explainer
 from lrp_tf.heatmap.composed import composed
 from lrp_tf.heatmap.files import DPI, require_format
-from lrp_tf.heatmap.layout import arrange
+from lrp_tf.heatmap.layout import Layout, arrange
 from lrp_tf.heatmap.sheets import write_sheet
 
 
@@ -60,32 +60,47 @@ def concept_sheet(
         require_format(path)
     if explainer is not None:
         reference.check_explainer(explainer, layer)
+    rankings = (by,) if isinstance(by, str) else tuple(by)
     drawing = Drawing(images, show, names)
+    layout = _arranged(reference, channel, layer, drawing, explainer, rankings, label, n, tile_inches)
+    if path is not None:
+        write_sheet(path, layout, dpi)
+    return composed(layout, dpi)
+
+
+def _arranged(
+    reference: Reference,
+    channel: int,
+    layer: str,
+    drawing: Drawing,
+    explainer: Explainer | None,
+    rankings: Sequence[str],
+    label: int | None,
+    n: int | None,
+    tile_inches: float,
+) -> Layout:
+    """Where everything lies; see `concept_sheet`."""
     rows: list[list[np.ndarray | None]] = []
     titles: list[str] = []
     labels: list[str] = []
-    for one in (by,) if isinstance(by, str) else tuple(by):
-        found = positive(reference.samples(layer, channel, by=one, label=label), n)
+    for by in rankings:
+        found = positive(reference.samples(layer, channel, by=by, label=label), n)
         if not len(found):
             of = "" if label is None else f" of class {label}"
             raise ValueError(
-                f"Channel {channel} of {layer!r} has no sample{of} whose {one} is above zero. Remedy: another channel, "
+                f"Channel {channel} of {layer!r} has no sample{of} whose {by} is above zero. Remedy: another channel, "
                 'class or by="activation"'
             )
         made = crops(reference, found, layer, channel, drawing, explainer)
         rows.append([crop.plain for crop in made])
-        titles.append(f"highest {one}")
+        titles.append(f"highest {by}")
         labels.extend(crop.label for crop in made)
         if explainer is not None:
             rows.append([crop.masked for crop in made])
             titles.append("what passed the channel")
             labels.extend("" for _ in made)
-    layout = arrange(
-        rows, titles=titles, labels=labels, suptitle=f"{layer}, channel {channel}", tile_inches=tile_inches
-    )
-    if path is not None:
-        write_sheet(path, layout, dpi)
-    return composed(layout, dpi)
+    head = f"{layer}, channel {channel}"
+    return arrange(rows, titles=titles, labels=labels, suptitle=head, tile_inches=tile_inches)
 
 
 def positive(samples: Samples, n: int | None) -> Samples:

@@ -14,7 +14,7 @@ import argparse
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -89,7 +89,7 @@ def main() -> None:
     explainer = lrp_tf.Explainer(study.model, options.composite)
     path = options.out / f"{options.net}-{layer}.h5"
     reference = build_reference(explainer, (study.x, study.y), layer, path=path, batch=20)
-    draw = {"layer": layer, "images": study.x, "show": study.show, "names": study.names}
+    draw: dict[str, Any] = {"layer": layer, "images": study.x, "show": study.show, "names": study.names}
     for name, x in study.drawn.items():
         atlas(explainer, x, reference, path=options.out / f"atlas-{name}{options.suffix}", top=options.top, **draw)
         channel = int(np.asarray(explainer.concepts(x[None], layer=layer, top=1).channels)[0, 0])

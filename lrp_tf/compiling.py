@@ -89,7 +89,12 @@ class Compiling:
             self._compiled, self._conditional, self._compiled_of = {}, {}, self.clone.graph
             self._unchecked = checks.concerns(self.graph) if self._check is None else bool(self._check)
 
-    def _check_once(self, inputs: list[tf.Tensor], logits: tf.Tensor) -> None:
+    def check_once(self, inputs: list[tf.Tensor], logits: tf.Tensor) -> None:
+        """Check the clone on the first batch, if the explainer was told so or has to.
+
+        Args:
+            inputs, logits: flat inputs, finite, and the pre-softmax values that a pass gave for them.
+        """
         if self._unchecked and tf.executing_eagerly():
             self._unchecked = False
             checks.raise_unless_sound(checks.check(self.clone, inputs, logits, self.composite.name))
@@ -171,7 +176,7 @@ class Compiling:
             _, begin, _ = initial.initial_relevance(chosen, logits)
             first = begin[diagnosis.first_bad_target(relevance)] if chosen.several else begin
             diagnosis.raise_where_it_began(self.clone, inputs, first, relevance)
-        self._check_once(inputs, logits)
+        self.check_once(inputs, logits)
 
     def _pass(self, chosen: Target, request: Request, tensors: list[tf.Tensor]) -> Pass:
         key = Key(chosen.mode, chosen.kind, chosen.contrast, request, tf.config.functions_run_eagerly())

@@ -13,6 +13,7 @@ import tensorflow as tf
 from keras import layers as kl
 
 import lrp_tf
+from lrp_tf import compiling
 from lrp_tf.concepts import Reference, build_reference, building
 
 pytestmark = pytest.mark.usefixtures("mode")
@@ -308,3 +309,26 @@ def test_several_inputs(tmp_path: Path) -> None:
     assert not reference.has_fields("h")
     with pytest.raises(ValueError, match="needs a model with one input"):
         reference.box("h", ())
+
+
+def test_what_every_call_of_an_explainer_refuses(
+    explainer: lrp_tf.Explainer, data: tuple, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    positive = lrp_tf.Explainer(explainer.model, "epsilon", nonnegative=True)
+    with pytest.raises(ValueError, match="values below zero, though nonnegative=True"):
+        build_reference(positive, data, "conv", path=tmp_path / "r.h5")
+    wrong = lrp_tf.Explainer(explainer.model, "epsilon", check=True)
+    judged = []
+
+    def check(clone: object, inputs: list, logits: tf.Tensor, name: str) -> None:
+        judged.append((np.asarray(inputs[0]), np.asarray(logits)))
+
+    monkeypatch.setattr(compiling.checks, "check", check)
+    monkeypatch.setattr(compiling.checks, "raise_unless_sound", lambda found: None)
+    x = data[0].copy()
+    x[0, 0, 0, 0] = np.nan
+    build_reference(wrong, (x, data[1]), "conv", path=tmp_path / "r.h5", batch=4)
+    (inputs, logits), *others = judged
+    assert not others  # once, on finite samples
+    np.testing.assert_array_equal(inputs, x[1:4])
+    np.testing.assert_allclose(logits, explainer.explain(x[1:4]).logits, rtol=1e-5)

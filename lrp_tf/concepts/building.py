@@ -77,6 +77,7 @@ def build_reference(
     Raises:
         ValueError: an unknown layer or one without channels; no labels; an option out of range; `path` holds another
             run or the samples differ from those of the earlier one; no sample could be used.
+            `CheckError`: the explainer is not sound, see `Explainer(check=…)`.
         TypeError: a data set that cannot be iterated.
         OSError: the file cannot be written.
     """
@@ -260,6 +261,8 @@ class _Run:
         if not found.declared:
             raise ValueError(BELOW_ZERO)
         finite, classes = found.finite.numpy(), found.classes.numpy()
+        if finite.any():
+            self.explainer.check_once([one[finite] for one in x], found.logits[finite])
         ids = batch.first + np.arange(batch.size)
         for row in np.flatnonzero(~known | ~finite):
             other = f"label {labels[row]}: no class of 0 to {self.classes - 1}" if labels is not None else ""

@@ -27,6 +27,7 @@ class Measured(NamedTuple):
 
     Attributes:
         relevance, activation: by layer.
+        logits: the pre-softmax values, [B, C].
         classes: int32 [B], the class whose relevance it is.
         finite: bool [B], whether all values of the sample are finite.
         declared: bool scalar, see `Verdict`.
@@ -34,6 +35,7 @@ class Measured(NamedTuple):
 
     relevance: Mapping[str, Pooled]
     activation: Mapping[str, Pooled]
+    logits: tf.Tensor
     classes: tf.Tensor
     finite: tf.Tensor
     declared: tf.Tensor
@@ -62,6 +64,7 @@ def measuring(clone: Clone, layers: Sequence[Channels], target: Target, pooling:
         return Measured(
             {layer.name: _pooled(by_channel(layer, r), pooling) for layer, r in zip(layers, values, strict=True)},
             {layer.name: _pooled(by_channel(layer, a), pooling) for layer, a in zip(layers, active, strict=True)},
+            logits,
             classes,
             finite,
             tf.constant(True) & clone.as_declared(inputs),

@@ -62,8 +62,8 @@ def measuring(clone: Clone, layers: Sequence[Channels], target: Target, pooling:
         active = [forward.values[layer.ref] for layer in layers]
         finite = diagnosis.finite(clone, inputs, forward, [*values, *active], each=True)
         return Measured(
-            {layer.name: _pooled(by_channel(layer, r), pooling) for layer, r in zip(layers, values, strict=True)},
-            {layer.name: _pooled(by_channel(layer, a), pooling) for layer, a in zip(layers, active, strict=True)},
+            {layer.name: _pooled(by_position(layer, r), pooling) for layer, r in zip(layers, values, strict=True)},
+            {layer.name: _pooled(by_position(layer, a), pooling) for layer, a in zip(layers, active, strict=True)},
             logits,
             classes,
             finite,
@@ -76,18 +76,19 @@ def measuring(clone: Clone, layers: Sequence[Channels], target: Target, pooling:
     return tf.function(run, input_signature=signature, autograph=False).get_concrete_function()
 
 
-def by_channel(layer: Channels, values: tf.Tensor) -> tf.Tensor:
-    """Values at a layer's tensor, [B, ...], as [B, C, P], positions in row-major order."""
-    values = tf.transpose(values, [0, layer.axis, *layer.others])
+def by_position(layer: Channels, values: tf.Tensor) -> tf.Tensor:
+    """Values at a layer's tensor, [B, ...], as [B, P, C], positions in row-major order."""
+    order = [0, *layer.others, layer.axis]
+    values = tf.transpose(values, order) if order != sorted(order) else values
     size = tf.shape(values)
-    return tf.reshape(values, tf.stack([size[0], size[1], -1]))
+    return tf.reshape(values, tf.stack([size[0], -1, size[-1]]))
 
 
 def _pooled(values: tf.Tensor, pooling: str) -> Pooled:
-    """Over the last axis of [B, C, P]; of equal values the first position in row-major order counts."""
-    place = tf.argmax(values, axis=-1, output_type=tf.int32)
+    """Over the positions of [B, P, C]; of equal values the first position in row-major order counts."""
+    place = tf.argmax(values, axis=1, output_type=tf.int32)
     if pooling == "max":
-        return Pooled(tf.reduce_max(values, axis=-1), place)
+        return Pooled(tf.reduce_max(values, axis=1), place)
     if pooling == "positive":
         values = tf.nn.relu(values)
-    return Pooled(tf.reduce_sum(values, axis=-1), place)
+    return Pooled(tf.reduce_sum(values, axis=1), place)

@@ -157,3 +157,30 @@ def test_channels_first() -> None:
     assert (len(rows), len(columns)) == (4, 5)
     np.testing.assert_array_equal(rows[:, 1], [[0, 2], [1, 4], [3, 6], [5, 7]])
     np.testing.assert_array_equal(columns[-1], [[0, 2], [0, 7], [7, 9]])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["conv_pw_2_relu", "conv_dw_4_relu", "conv_pw_5_relu"])
+def test_mobilenet(name: str) -> None:
+    """Padding that is absorbed, depthwise convolutions, BatchNormalization that is folded, ReLU6."""
+    model = keras.applications.MobileNet(alpha=0.25, weights=None, input_shape=(96, 96, 3), classes=3)
+    for layer in model.layers:
+        kernel, *rest = layer.get_weights() or [None]
+        if isinstance(layer, kl.BatchNormalization):
+            layer.set_weights([np.ones_like(kernel), *map(np.zeros_like, rest[:2]), np.ones_like(kernel)])
+        elif kernel is not None:  # means, which stay below 6
+            inputs = kernel.shape[:2] if isinstance(layer, kl.DepthwiseConv2D) else kernel.shape[:-1]
+            layer.set_weights([np.full_like(kernel, 1 / np.prod(inputs)), *map(np.zeros_like, rest)])
+    inner = keras.Model(model.inputs[0], model.get_layer(name).output)
+    sizes = inner.output_shape[1:3]
+    boxes = found(model, name).reshape(*sizes, 3, 2)
+    x = tf.random.uniform([4, 96, 96, 3], 0.1, 0.5)
+    every = [(0, 0), (sizes[0] - 1, sizes[1] - 1), (sizes[0] // 2, sizes[1] // 3), (1, sizes[1] - 2)]
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        y = inner(x)
+        chosen = tf.stack([tf.reduce_sum(y[(i, *at)]) for i, at in enumerate(every)])
+    reached = tape.gradient(chosen, x).numpy() != 0
+    for one, at in zip(reached, every, strict=True):
+        where = np.argwhere(one)
+        np.testing.assert_array_equal(boxes[at], np.stack([where.min(axis=0), where.max(axis=0) + 1], axis=-1))

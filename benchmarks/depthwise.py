@@ -19,6 +19,7 @@ import dataclasses
 import functools
 import json
 import math
+import re
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -28,7 +29,6 @@ import numpy as np
 
 import lrp_tf
 from lrp_tf import composites, evaluate, gradients
-from lrp_tf.core.graph import Graph
 from lrp_tf.evaluate.protocol import UndefinedMetricWarning
 from lrp_tf.files import images
 
@@ -97,24 +97,20 @@ def others() -> list[Path]:
     return [folders[0] / name for name in MORE] + [folders[1] / name for name in ("china.jpg", "flower.jpg")]
 
 
-def grid(model: keras.Model) -> dict[str, object]:
+def grid(model: keras.Model, pattern: str) -> dict[str, object]:
     """LRP with another rule on the first part of the convolutions, ZPlus or Gamma on the rest, with a contrast."""
-    count = len(composites.convolutions().select(graph_of(model)))
-    found: dict[str, object] = {}
+    count = len(composites.convolutions().select(lrp_tf.Explainer(model).graph))
+    found = {DEFAULT: DEFAULT}
     for part, share in SHARES.items():
         for first in ("flat", "wsquare"):
             for rest in ("zplus", "gamma 0.5", "gamma 1", "gamma 2"):
                 text = f"dense: epsilon; first {math.ceil(share * count)}: {first}; all: {rest}"
-                found[f"{part}: {first}; rest: {rest}"] = explained(model, text)
+                found[f"{part}: {first}; rest: {rest}"] = text
     for rest in ("gamma 0.5", "gamma 1", "gamma 2"):
-        found[f"first: flat; rest: {rest}"] = explained(model, f"dense: epsilon; first: flat; all: {rest}")
+        found[f"first: flat; rest: {rest}"] = f"dense: epsilon; first: flat; all: {rest}"
         text = f"dense: epsilon; first: wsquare; DepthwiseConv2D: wsquare; all: {rest}"
-        found[f"first, DepthwiseConv2D: wsquare; rest: {rest}"] = explained(model, text)
-    return found | {DEFAULT: explained(model, DEFAULT)}
-
-
-def graph_of(model: keras.Model) -> Graph:
-    return lrp_tf.Explainer(model).graph
+        found[f"first, DepthwiseConv2D: wsquare; rest: {rest}"] = text
+    return {name: explained(model, text) for name, text in found.items() if re.search(pattern, name)}
 
 
 def explained(model: keras.Model, composite: str) -> Callable[..., object]:
@@ -176,12 +172,13 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, help="of photos: MobileNet's")
     parser.add_argument("--samples", type=int, default=500, help="of cifar; default: 500")
     parser.add_argument("--grid", action="store_true", help="rank composites instead of comparing the preset")
+    parser.add_argument("--only", metavar="PATTERN", help="of the grid: the composites whose name it matches somewhere")
     parser.add_argument("--out", type=Path, help="default: nothing is kept")
     options = parser.parse_args()
     warnings.simplefilter("ignore", UndefinedMetricWarning)
     given = {"cifar": cifar, "photos": photos}[options.net](options)
     metrics = ("srg",) if given.masks is None else ("srg", *ON_OBJECTS)
-    methods = grid(given.model) if options.grid else rivals(given.model)
+    methods = grid(given.model, options.only or "") if options.grid else rivals(given.model)
     found = evaluate.compare(
         methods, given.x, given.target, model=given.model, metrics=metrics, masks=given.masks, batch_size=50,
         resume=options.out, progress=lambda count: print(".", end="", flush=True),

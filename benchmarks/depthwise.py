@@ -110,7 +110,15 @@ def grid(model: keras.Model, pattern: str) -> dict[str, object]:
         found[f"first: flat; rest: {rest}"] = f"dense: epsilon; first: flat; all: {rest}"
         text = f"dense: epsilon; first: wsquare; DepthwiseConv2D: wsquare; all: {rest}"
         found[f"first, DepthwiseConv2D: wsquare; rest: {rest}"] = text
-    return {name: explained(model, text) for name, text in found.items() if re.search(pattern, name)}
+    found["magnitude"] = "dense: epsilon; first: flat; all: zplus when_empty=magnitude"
+    made: dict[str, object] = {name: explained(model, text) for name, text in found.items()}
+    preset, default = explained(model, PRESET), explained(model, DEFAULT)
+    made[f"{PRESET}, absolute"] = absolute(preset)
+    filtered = lrp_tf.Explainer(model, PRESET, relevance_filter=0.1)
+    made[f"{PRESET}, filtered"] = functools.partial(filtered, contrast="softmax")
+    for part in (56, 28, 14):
+        made[f"{DEFAULT}, smoothed over 1/{part} of the width"] = smoothed(default, model.input_shape[2] / part)
+    return {name: explain for name, explain in made.items() if re.search(pattern, name)}
 
 
 def explained(model: keras.Model, composite: str) -> Callable[..., object]:
@@ -132,6 +140,13 @@ def rivals(model: keras.Model) -> dict[str, object]:
 
 def absolute(explain: Callable[..., object]) -> Callable[..., np.ndarray]:
     return lambda x, target: np.abs(np.asarray(explain(x, target)))
+
+
+def smoothed(explain: Callable[..., object], sigma: float) -> Callable[..., np.ndarray]:
+    """Under a Gaussian of so many pixels."""
+    from scipy.ndimage import gaussian_filter
+
+    return lambda x, target: gaussian_filter(np.asarray(explain(x, target)).sum(-1), (0, sigma, sigma))
 
 
 def clustered(found: evaluate.Comparison, views: int) -> evaluate.Comparison:

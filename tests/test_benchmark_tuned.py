@@ -123,6 +123,24 @@ def test_differences_are_in_pairs_of_seeds() -> None:
     assert "for 1 of 2 nets" in text
 
 
+def test_means_over_problems_have_a_table() -> None:
+    rows = [{"tuned": 0.6, "epsilon": 0.5, "sobel": None}, {"tuned": 0.8, "epsilon": 0.94, "sobel": 0.25}]
+    one = made(rows)
+    assert "Means over" not in one.markdown()
+    cells = [c for xor in one.cells for c in (xor, moved(xor, "rigid"))]
+    two = dataclasses.replace(one, cells=tuple(cells))
+    table = two.markdown().split("## Means over the 2 problems, mlp\n\n")[1].split("\n\n")[0].splitlines()
+    assert table[0] == "| method | precision |"
+    # 0.6 and 0.8 on xor, half of that on rigid; one problem does not count for more because a seed lacks a value.
+    assert table[2:] == ["| epsilon = epsilon_plus | 0.540 |", "| tuned | 0.525 |", "| sobel | 0.188 |"]
+
+
+def moved(xor: Cell, problem: str) -> Cell:
+    """The same net on another problem, where all values are halves."""
+    halves = {m: {k: None if v is None else v / 2 for k, v in of.items()} for m, of in xor.values.items()}
+    return dataclasses.replace(xor, place=dataclasses.replace(xor.place, problem=problem), values=halves)
+
+
 def test_worse_than_a_preset_is_told() -> None:
     low = [{"tuned": 0.5 + noise, "epsilon": 0.8, "Gradient": 0.5, "sobel": None} for noise in (0.01, 0.02, 0.0)]
     (row,) = against.against(made(low))

@@ -30,6 +30,9 @@ _WORDS = {
 def markdown(found: Results) -> str:
     """All tables; see `Benchmark.markdown`."""
     parts = [f"# {found.title}", _nets(found), *against.markdown(found)]
+    if len(found.problems) > 1:
+        for net in found.nets:
+            parts += [f"## Means over the {len(found.problems)} problems, {net}", _means(found, net)]
     for net in found.nets:
         for metric in found.metrics:
             parts += [f"## {metric}, {net}", _table(found, net, metric)]
@@ -56,6 +59,16 @@ def _nets(found: Results) -> str:
         "random maps find by precision and mass."
     )
     return f"## Nets\n\n{words}\n\n{_grid(columns, rows)}"
+
+
+def _means(found: Results, net: str) -> str:
+    """Methods × metrics, each the mean over all problems; the best by the first metric first."""
+    lines = []
+    for method, others in _sharing(found, net).items():
+        each = [[found.row(net, *where, metric, method).mean for where in found.problems] for metric in found.metrics]
+        lines.append((" = ".join([method, *others]), [_mean(np.array(values)) for values in each]))
+    lines.sort(key=lambda line: -np.nan_to_num(line[1][0], nan=-1.0))
+    return _grid(["method", *found.metrics], [[name, *map(_number, means)] for name, means in lines])
 
 
 class _Line(NamedTuple):

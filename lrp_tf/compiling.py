@@ -151,7 +151,10 @@ class Compiling:
         run = self._pass(chosen, request, tensors)
         found, verdict = run(*tensors)
         self._judge(verdict, inputs, chosen, found.logits, found.relevance, check, target)
-        return passes.seal(run, found, tensors)
+        # A loaded pass, which could not be differentiated, never runs under a tape.
+        if self.jit_compile and passes.beyond_xla(self.clone.plan):
+            return passes.seal(run, found, tensors)
+        return passes.in_reverse_only(found)
 
     def _judge(
         self,

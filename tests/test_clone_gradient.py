@@ -49,7 +49,9 @@ def test_gradient_under_a_persistent_tape():
         start = np.eye(3, dtype="float32")[[k] * 3] * np.asarray(z)
         close(tape.gradient(z, x, output_gradients=tf.constant(start)), explain(x, k), 1e-6)
     close(tape.gradient(top, x), explain(x, 1, start="one"), 1e-6)
-    assert tape.gradient(z, model.trainable_variables) == [None] * 4
+    with tf.GradientTape() as own:
+        values = model(x)
+    close(tape.gradient(z, model.trainable_variables), own.gradient(values, model.trainable_variables), 1e-5)
 
 
 def test_gradient_through_what_stands_before_and_behind_the_clone():

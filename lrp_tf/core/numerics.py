@@ -71,7 +71,7 @@ def number(value: float, dtype: tf.DType, shape: tuple[int, ...] = ()) -> tf.Ten
 
 def shape_of(x: tf.Tensor) -> tf.Tensor:
     """tf.shape(x)."""
-    if tf.executing_eagerly() or x.graph is not tf.compat.v1.get_default_graph():
+    if not tf.is_symbolic_tensor(x) or x.graph is not tf.compat.v1.get_default_graph():
         return tf.shape(x)
     return once(("shape", x.name), lambda: tf.shape(x))
 

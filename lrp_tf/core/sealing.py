@@ -1,19 +1,21 @@
-"""Relevance refuses to be differentiated: its derivative would be wrong without a word."""
+"""Relevance whose derivative nobody could compute refuses to be differentiated, instead of being wrong in silence."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
-from types import FrameType
 from typing import Any
 
 import tensorflow as tf
 from tensorflow.python.eager import forwardprop_util, record
 
+from lrp_tf.core.asking import asking
+
 _NOT_TWICE = (
-    "The relevance is not differentiable: its own derivative would leave out what the rules hold constant and what the "
-    "savings replace. Expected: gradients that end at the relevance. Received: a gradient through it (of the second "
-    "order, or with respect to weights). Remedy: tf.stop_gradient(relevance) where it is used as a constant"
+    "This relevance is not differentiable: XLA compiled it through max pooling or a loop; or it went through a step "
+    "that crops or pads what it resizes; or it comes from a clone inside of a tf.function with both tapes around it, or "
+    "from tf.gradients; or it is that of concepts; or forward mode was asked for. Expected: gradients that end at the "
+    "relevance. Received: a gradient through it. Remedy: docs/training-on-relevance.md has another way for each of these; "
+    "tf.stop_gradient(relevance) where it is used as a constant"
 )
 _SEALED = "LrpTfSealed"
 
@@ -28,9 +30,8 @@ def sealed(relevance: tf.Tensor, sources: Sequence[tf.Tensor] | None = None) -> 
         sources: inputs and variables that the relevance was computed from. Where a tape asks for the gradients of none
             of them, the relevance is a constant, and no error.
     """
-    if len(forwardprop_util.pack_tangents([relevance]).indices):
-        _refuse()
-    if tf.executing_eagerly() and not record.should_record_backprop([relevance]):
+    refuse_forward_mode(relevance)
+    if tf.executing_eagerly() and not record.should_record_backprop([relevance, *(sources or [])]):
         return relevance
     with record.stop_recording():
         if tf.executing_eagerly():
@@ -42,27 +43,25 @@ def sealed(relevance: tf.Tensor, sources: Sequence[tf.Tensor] | None = None) -> 
     return found
 
 
+def refuse_forward_mode(relevance: tf.Tensor) -> None:
+    """LookupError where a tf.autodiff.ForwardAccumulator follows the relevance."""
+    if len(forwardprop_util.pack_tangents([relevance]).indices):
+        _refuse()
+
+
 def _refuse() -> None:
     raise LookupError(_NOT_TWICE)
-
-
-def _asked_for() -> set[int] | None:
-    """The ids of what the caller of `tape.gradient` asks for; None: unknown. TensorFlow tells no gradient function."""
-    frame: FrameType | None = sys._getframe()
-    while frame is not None and frame.f_code.co_name != "imperative_grad":
-        frame = frame.f_back
-    sources = None if frame is None else frame.f_locals.get("sources")
-    return None if sources is None else set(map(id, sources))
 
 
 @tf.RegisterGradient(_SEALED)
 def _refuse_unless_zero(op: Any, gradient: tf.Tensor) -> Any:
     """The gradient of an operation in a graph, or of what a tape recorded, which names the inputs that it skips."""
     if not isinstance(op, tf.Operation):
-        asked, skipped = _asked_for(), op.skip_input_indices or ()
+        asked, skipped = asking(), op.skip_input_indices or ()
+        sources = None if asked is None else asked.sources
         for index, source in enumerate(op.inputs):
             # A variable is computed from nothing: it counts only where the caller asked for it.
-            unasked = asked is not None and source.dtype == tf.resource and id(source) not in asked
+            unasked = sources is not None and source.dtype == tf.resource and id(source) not in sources
             if index not in skipped and not unasked:
                 _refuse()
         return [None] * len(op.inputs)

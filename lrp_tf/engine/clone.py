@@ -17,9 +17,10 @@ from lrp_tf import composites, flows
 from lrp_tf.composites import Composite
 from lrp_tf.core.graph import Graph, Ref, Step
 from lrp_tf.core.protocol import Handler, Propagate
-from lrp_tf.core.sealing import sealed
+from lrp_tf.core.sealing import refuse_forward_mode, sealed
 from lrp_tf.engine import propagate as propagation
 from lrp_tf.engine.canonize import canonize, choose_output
+from lrp_tf.engine.orders import Order, Orders
 from lrp_tf.engine.plan import Plan
 from lrp_tf.engine.planning import make_plan
 from lrp_tf.engine.propagate import Forward, Hook, Observer, Propagated
@@ -35,22 +36,13 @@ BELOW_ZERO = (
 )
 
 
-NO_WEIGHTS = (
-    "The clone has no gradient with respect to weights, only relevance with respect to its inputs. Expected: a tape "
-    "that watches the clone's input, tape.watch(x). Received: a gradient through the clone, under a tape that watches "
-    "weights but no input. Remedy: take gradients by weights through the model itself, and use "
-    "tf.stop_gradient(clone(x)) where the values are constants"
-)
-
-
 class Clone:
     """A model rebuilt from its steps: the same values forward, relevance backward.
 
     Calling it gives the pre-softmax values, and `tape.gradient(clone(x), x, output_gradients=R_out)` is the relevance
-    of x, through one `tf.custom_gradient` around the whole. It reads the model's weights at every call and has no
-    gradient with respect to them. If the tape watches no input, asking for one raises LookupError. If it does, the
-    gradient with respect to weights is None, TensorFlow's sign for "not connected": a custom gradient cannot tell which
-    of them were asked for. The relevance itself has no gradient: a second derivative raises LookupError.
+    of x, through one `tf.custom_gradient` around the whole. It reads the model's weights at every call; the gradient by
+    them is the ordinary one. The relevance may be differentiated again by a tape around, which then gets the ordinary
+    gradient of the values, too; docs/training-on-relevance.md says where this is refused with a LookupError.
 
     Args:
         graph: canonized.
@@ -88,24 +80,24 @@ class Clone:
 
         @tf.custom_gradient
         def run(*flat: tf.Tensor) -> tuple[tf.Tensor, Callable]:
-            watched, place = record.should_record_backprop(flat) or not record.could_possibly_record(), _place()
+            orders = Orders(flat)
             # Not recorded: a tape would keep the values that are to be computed again.
             with record.stop_recording() if self.recomputes else contextlib.nullcontext():
                 forward = propagation.forward(self.plan, flat, lean=True)
 
             def gradient(initial: tf.Tensor, variables: Iterable[tf.Variable] | None = None) -> list | tuple:
                 # A tape around a tf.function calls this in another graph, with every variable that the function reads.
-                # Without a tape the caller is tf.gradients.
-                if variables and not watched and _place() is place:
-                    raise LookupError(NO_WEIGHTS)
-                relevances = self.propagate(forward, initial).relevance
-                found = [
-                    sealed(tf.cast(relevances[ref], x.dtype))
-                    if x.dtype.is_floating
-                    else None  # integers have no gradient
-                    for ref, x in zip(self.graph.inputs, flat, strict=True)
-                ]
-                return (found, [None] * len(list(variables))) if variables is not None else found
+                order, weights = orders.next(list(variables or ()))
+                inputs = list(flat) if order is Order.ORDINARY else []
+                found, by_weights = self._ordinary(flat, initial, inputs, weights)
+                if order in (Order.RELEVANCE, Order.SEALED):
+                    found = self._relevance(flat, forward, initial, order)
+                elif order is Order.NOTHING:
+                    found = [None] * len(flat)
+                if variables is None:
+                    return found
+                each = {v.ref(): g for v, g in zip(weights, by_weights, strict=True)}
+                return found, [each.get(v.ref()) for v in variables]
 
             return self.output(forward), gradient
 
@@ -119,6 +111,40 @@ class Clone:
         elif not declared:
             raise ValueError(BELOW_ZERO)
         return run(*tensors)
+
+    def _relevance(
+        self, flat: Sequence[tf.Tensor], forward: Forward, initial: tf.Tensor, order: Order
+    ) -> list[tf.Tensor | None]:
+        """The relevance of the flat inputs, in their dtypes; None for integers, which have no gradient."""
+        if self.recomputes and record.could_possibly_record():  # by a tape that differentiates the relevance
+            forward = propagation.forward(self.plan, flat)
+        relevances = self.propagate(forward, initial).relevance
+        found: list[tf.Tensor | None] = []
+        for ref, x in zip(self.graph.inputs, flat, strict=True):
+            r = tf.cast(relevances[ref], x.dtype) if x.dtype.is_floating else None
+            if r is not None and order is Order.SEALED:
+                r = sealed(r)
+            elif r is not None:
+                refuse_forward_mode(r)
+            found.append(r)
+        return found
+
+    def _ordinary(
+        self,
+        flat: Sequence[tf.Tensor],
+        initial: tf.Tensor,
+        inputs: list[tf.Tensor],
+        weights: list[tf.Variable],
+    ) -> tuple[list[tf.Tensor | None], list[tf.Tensor | None]]:
+        """The gradient of the values by `inputs`, some of `flat`, and by `weights`; they are computed once more."""
+        if not inputs and not weights:
+            return [], []
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch([x for x in inputs if x.dtype.is_floating])
+            tape.watch(weights)
+            values = self.output(propagation.forward(self.plan, flat))
+        found = tape.gradient(values, [inputs, weights], tf.cast(initial, values.dtype))
+        return found[0], found[1]
 
     def made_by(self, recipe: Callable[[], Clone], snapshot: Snapshot) -> Clone:
         """The clone itself, with the recipe that `renew` and pickle make it from."""
@@ -304,11 +330,6 @@ def structured(graph: Graph, reached: Iterable[Ref], relevances: Sequence[tf.Ten
         return found if ref in reached else None
 
     return tree.map_structure(pick, graph.input_structure)
-
-
-def _place() -> tf.Graph | None:
-    """The graph that operations are added to; None in eager mode."""
-    return None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
 
 
 def _fraction(relevance_filter: float | None) -> float | None:

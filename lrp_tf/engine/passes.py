@@ -10,9 +10,10 @@ import tensorflow as tf
 
 from lrp_tf.core.account import Account
 from lrp_tf.core.graph import Graph, Ref, Step
+from lrp_tf.core.loop import body_of
 from lrp_tf.core.numerics import sample_sum
 from lrp_tf.core.protocol import Propagate
-from lrp_tf.core.sealing import sealed
+from lrp_tf.core.sealing import refuse_forward_mode, sealed
 from lrp_tf.engine import diagnosis, initial
 from lrp_tf.engine import propagate as propagation
 from lrp_tf.engine.clone import Clone
@@ -22,6 +23,7 @@ from lrp_tf.engine.propagate import Forward, Hook
 from lrp_tf.engine.rows import Shares, no_row, row_of
 from lrp_tf.engine.savings import targets as side_by_side
 from lrp_tf.engine.targets import Target
+from lrp_tf.flows import WinnerTakesAll
 
 _Result = TypeVar("_Result")
 
@@ -187,6 +189,12 @@ def uses_xla(jit_compile: bool | str) -> bool:
     return jit_compile
 
 
+def beyond_xla(plan: Plan) -> bool:
+    """Whether XLA cannot compile the derivative of the relevance: it lacks that of max pooling's own, and of loops."""
+    handlers = {step: plan.handlers[step] for step in plan.graph.steps}
+    return any(isinstance(h, WinnerTakesAll) or body_of(step) is not None for step, h in handlers.items())
+
+
 def seal(run: Pass, found: Found, tensors: Sequence[tf.Tensor]) -> Found:
     """The same relevance, which refuses to be differentiated (`core.sealing`).
 
@@ -207,6 +215,13 @@ def sealing(run: Callable, tensors: Sequence[tf.Tensor]) -> Callable[[tf.Tensor]
     """What seals a tensor that a pass computed from these arguments, see `core.sealing`."""
     variables = getattr(run, "captured_inputs", None)  # unknown where functions run eagerly
     return functools.partial(sealed, sources=None if variables is None else [*tensors, *variables])
+
+
+def in_reverse_only(found: Found) -> Found:
+    """The same relevance; LookupError where a tf.autodiff.ForwardAccumulator follows it."""
+    for relevance in found.relevance:
+        refuse_forward_mode(relevance)
+    return found
 
 
 def joined(parts: list[Found]) -> Found:

@@ -15,6 +15,8 @@ from lrp_tf.core.numerics import vjp
 from lrp_tf.core.protocol import Propagate
 from lrp_tf.flows.base import Flow, Kept, lookup, replaced, scatter
 from lrp_tf.flows.moves import Cast, Gather, Lookup
+from lrp_tf.flows.normalization import Centered
+from lrp_tf.flows.sums import Resample
 
 
 class Derivative(Flow):
@@ -53,13 +55,18 @@ class Derivative(Flow):
         values = [tf.cast(inputs[i], dtype) for i in step.signals]
         if not kept:
             return [tf.zeros_like(x) for x in values]
-        if isinstance(lookup(step), Cast):
+        known = lookup(step)
+        if isinstance(known, Cast):
             return [relevances[0]]
 
         def function(*xs: tf.Tensor) -> list[tf.Tensor]:
+            if isinstance(known, Centered) and len(inputs) == 1:
+                return [known.value(step, *xs)]
             found = keras.tree.flatten(step.call(*replaced(inputs, step.signals, xs)))
             return [found[i] for i in kept]
 
+        if isinstance(known, Resample):
+            return known.transpose(step, lambda *xs: function(*xs)[0], values, relevances[0])
         return vjp(function, values, [relevances[i] for i in kept])
 
 

@@ -41,14 +41,22 @@ class Centered(Flow):
         """x with its groups on axes of their own, gamma and beta that broadcast to it, and the axes of the mean."""
         raise NotImplementedError
 
-    def backward(self, step: Step, saved: Kept) -> Propagate:
-        inputs, _ = saved
-        shape = tf.shape(inputs[0])
-        x, gamma, beta, axes = self.parts(step, inputs[0])
+    def value(self, step: Step, x: tf.Tensor) -> tf.Tensor:
+        """The output, by operations that have a second derivative: tf.nn.moments holds the mean, as its first may."""
+        return tf.reshape(self._normalized(step, x)[2], tf.shape(x))
+
+    def _normalized(self, step: Step, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor, list[int]]:
+        """x in its groups, scale, z, beta, and the axes of the mean."""
+        x, gamma, beta, axes = self.parts(step, x)
         mean = tf.reduce_mean(x, axes, keepdims=True)
         variance = tf.reduce_mean(tf.square(x - mean), axes, keepdims=True)
         scale = gamma * tf.math.rsqrt(variance + tf.constant(step.op.epsilon, x.dtype))
-        z = (x - mean) * scale + beta
+        return x, scale, (x - mean) * scale + beta, beta, axes
+
+    def backward(self, step: Step, saved: Kept) -> Propagate:
+        inputs, _ = saved
+        shape = tf.shape(inputs[0])
+        x, scale, z, beta, axes = self._normalized(step, inputs[0])
         epsilon = offset(z, self.stabilizer)
 
         def propagate(relevances: list[tf.Tensor], account: Account | None) -> list[tf.Tensor | None]:
@@ -72,6 +80,9 @@ class LayerNorm(Centered):
         if getattr(step.op, "rms_scaling", False):  # of older Keras: nothing is centered, and a scale passes R
             return PassThrough().backward(step, saved)
         return super().backward(step, saved)
+
+    def value(self, step: Step, x: tf.Tensor) -> tf.Tensor:
+        return step.call(x) if getattr(step.op, "rms_scaling", False) else super().value(step, x)
 
     def parts(self, step: Step, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, list[int]]:
         layer, rank = step.op, x.shape.rank

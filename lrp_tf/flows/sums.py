@@ -15,6 +15,7 @@ from lrp_tf.core.account import Account
 from lrp_tf.core.graph import Ref, Step
 from lrp_tf.core.numerics import Relative, check_stabilizer, offset, ratio, vjp
 from lrp_tf.core.protocol import Handler, Propagate, Saved, ZeroInput
+from lrp_tf.core.sealing import sealed
 from lrp_tf.flows.base import (
     UNBOUNDED,
     Flow,
@@ -29,6 +30,7 @@ from lrp_tf.flows.base import (
     unbroadcast,
 )
 from lrp_tf.flows.moves import Pad
+from lrp_tf.flows.resizing import is_separable, repeats, transposed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,6 +75,12 @@ class Share(Flow):
         """The number of signals, each of which alone makes the whole sum; 1 for a sum of their contributions."""
         return 1
 
+    def transpose(
+        self, step: Step, function: Callable[..., tf.Tensor], values: list[tf.Tensor], g: tf.Tensor
+    ) -> list[tf.Tensor]:
+        """The transpose of the map `function` at `values`, applied to g."""
+        return vjp(function, values, g)
+
     def forward(self, step: Step, inputs: list[tf.Tensor]) -> tuple[list[tf.Tensor], Summed]:
         outputs, (inputs, _) = super().forward(step, inputs)
         # Only z above zero matters: relu(z), which the ReLU behind the step reuses, is kept instead of z.
@@ -105,7 +113,9 @@ class Share(Flow):
                 if self.has_offset(step):
                     offset_alone = function(*[tf.zeros_like(x) for x in values])
                     account.add("bias", tf.math.multiply_no_nan(offset_alone, g))  # a mask may add -Inf
-            shares = [g] * len(values) if plain else vjp(function, values, g / parts if parts > 1 else g)
+            shares = (
+                [g] * len(values) if plain else self.transpose(step, function, values, g / parts if parts > 1 else g)
+            )
             found = [tf.cast(x * share, relevances[0].dtype) for x, share in zip(values, shares, strict=True)]
             return scatter(step, signals, found)
 
@@ -156,16 +166,27 @@ class Resample(Share):
         return lambda x: tf.cast(step.call(tf.cast(x, tf.float32)), x.dtype)
 
     def backward(self, step: Step, saved: Summed) -> Propagate:
-        if self.moves(step):
-            return Pad().backward(step, (saved.inputs, [saved.output]))
-        return super().backward(step, saved)
+        if not self.moves(step):
+            return super().backward(step, saved)
+        if is_separable(step):
+            return lambda relevances, account: self.transpose(step, step.call, saved.inputs, relevances[0])
+        move = Pad().backward(step, (saved.inputs, [saved.output]))
+        if repeats(step):
+            return move
+        return lambda relevances, account: [None if r is None else sealed(r) for r in move(relevances, account)]
+
+    def transpose(
+        self, step: Step, function: Callable[..., tf.Tensor], values: list[tf.Tensor], g: tf.Tensor
+    ) -> list[tf.Tensor]:
+        """Two products with matrices: TensorFlow's own transpose of an interpolation has no derivative, or None."""
+        if is_separable(step):
+            return [transposed(step, values[0], g)]
+        found = super().transpose(step, function, values, g)
+        return found if repeats(step) else [sealed(r) for r in found]
 
     def moves(self, step: Step) -> bool:
         """Whether the step only moves values."""
-        if isinstance(step.op, keras.layers.CenterCrop):  # resizes images that are smaller than the crop
-            pairs = zip(step.inputs[0].shape, step.outputs[0].shape, strict=True)
-            return all(before is not None and after is not None and before >= after for before, after in pairs)
-        return step.op.interpolation == "nearest"
+        return repeats(step) or getattr(step.op, "interpolation", "") == "nearest"
 
     def has_offset(self, step: Step) -> bool:
         return getattr(step.op, "pad_to_aspect_ratio", False)  # the padding has fill_value

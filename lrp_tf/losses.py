@@ -21,7 +21,11 @@ Masks = Any  # an array or tensor; for several inputs a structure of them, with 
 
 @dataclasses.dataclass(frozen=True)
 class RelevancePenalty:
-    """How much relevance lies where it may not; `relevance_penalty` makes it and describes the fields."""
+    """How much relevance lies where it may not; `relevance_penalty` makes it and describes the fields.
+
+    penalty = lrp_tf.losses.relevance_penalty(lrp_tf.Explainer(model), masks)
+    share = penalty(x, target=labels)
+    """
 
     explainer: Callable[..., Any]
     masks: Masks = None
@@ -85,7 +89,8 @@ def relevance_penalty(
 
         penalty = lrp_tf.losses.relevance_penalty(lrp_tf.Explainer(model), marks="artefact")
         with tf.GradientTape() as tape:
-            loss = crossentropy(labels, model(x, training=True)) + 1.0 * penalty(x, masks, target=labels)
+            loss = keras.losses.sparse_categorical_crossentropy(labels, model(x, training=True))
+            loss = tf.reduce_mean(loss) + 1.0 * penalty(x, masks, target=labels)
         gradients = tape.gradient(loss, model.trainable_variables)
 
     Args:

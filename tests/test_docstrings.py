@@ -245,6 +245,10 @@ SPECIAL: dict[str, Callable[[dict], dict]] = {
     "export": lambda names: colours(),
     "RelevanceLogger": lambda names: compiled(),
     "find": lambda names: colours(),
+    **dict.fromkeys(
+        ("relevance_penalty", "RelevancePenalty"),
+        lambda names: {"labels": names["target"], "masks": np.ones((4, 12, 12), bool)},
+    ),
     **dict.fromkeys(("build_reference", "Reference", "Samples", "concept_sheet", "atlas"), referenced),
     **dict.fromkeys(("Network", "LBFGS", "FGSM", "PGD", "CarliniWagner", "Attack", "Attempt"), attacked),
 }  # fmt: skip

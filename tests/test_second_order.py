@@ -9,11 +9,9 @@ import tensorflow as tf
 from helpers.exactness import LAYERS, QUICK, RULES, SIGNS, layer_and_data
 from helpers.finite import check_derivatives, weighed
 from helpers.layer_cases import CASES
-from helpers.thinning import thinned
 from keras import tree
 
 import lrp_tf
-from lrp_tf import composites, rules
 from lrp_tf.engine.savings import switched_off
 
 PRESETS = {
@@ -31,7 +29,7 @@ PRESETS = {
 
 
 def relevance(clone, inputs, start):
-    """By the innermost tape; a tape around it differentiates it. Of integers by the pass itself: no tape asks for it."""
+    """By the innermost tape; a tape around it differentiates it. Of integers, which no tape asks for, by the pass."""
     if not any(v.dtype.is_floating for v in inputs):
         forward = clone.forward(inputs)
         z = clone.output(forward)

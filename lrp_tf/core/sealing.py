@@ -12,10 +12,10 @@ from lrp_tf.core.asking import asking
 
 _NOT_TWICE = (
     "This relevance is not differentiable: XLA compiled it through max pooling or a loop; or it went through a step "
-    "that crops or pads what it resizes; or it comes from a clone inside of a tf.function with both tapes around it, or "
-    "from tf.gradients; or it is that of concepts; or forward mode was asked for. Expected: gradients that end at the "
-    "relevance. Received: a gradient through it. Remedy: docs/training-on-relevance.md has another way for each of these; "
-    "tf.stop_gradient(relevance) where it is used as a constant"
+    "that crops or pads what it resizes; or it comes from a clone inside of a tf.function with both tapes around it, "
+    "or from tf.gradients; or it is that of concepts; or forward mode was asked for. Expected: gradients that end at "
+    "the relevance. Received: a gradient through it. Remedy: docs/training-on-relevance.md has another way for each of "
+    "these; tf.stop_gradient(relevance) where it is used as a constant"
 )
 _SEALED = "LrpTfSealed"
 

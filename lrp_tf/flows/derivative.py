@@ -16,7 +16,7 @@ from lrp_tf.core.protocol import Propagate
 from lrp_tf.flows.base import Flow, Kept, lookup, replaced, scatter
 from lrp_tf.flows.moves import Cast, Gather, Lookup
 from lrp_tf.flows.normalization import Centered
-from lrp_tf.flows.sums import Resample
+from lrp_tf.flows.resizing import Resample
 
 
 class Derivative(Flow):

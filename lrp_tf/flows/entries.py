@@ -19,7 +19,8 @@ from lrp_tf.flows.functions import Angle, Homogeneous, ProductOver, Ranked, Rema
 from lrp_tf.flows.moves import Cast, Detached, Gather, InputScaling, Lookup, Move, Pad, Select, normalize, rescale
 from lrp_tf.flows.normalization import GroupNorm, LayerNorm
 from lrp_tf.flows.pooling import AdaptiveWinnerTakesAll, GlobalWinnerTakesAll, WinnerTakesAll
-from lrp_tf.flows.sums import Affine, Contraction, Negation, Product, Quotient, Resample, Share, Winner
+from lrp_tf.flows.resizing import Resample
+from lrp_tf.flows.sums import Affine, Contraction, Negation, Product, Quotient, Share, Winner
 
 # Augmentation does nothing in inference mode.
 _AUGMENTATION = """

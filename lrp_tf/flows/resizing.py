@@ -1,6 +1,8 @@
-"""Interpolation as a matrix for each axis: its transpose then has a derivative, which TensorFlow's own has not."""
+"""Resizing. Interpolation is a matrix for each axis: its transpose then has a derivative, as TensorFlow's has not."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import keras
 import numpy as np
@@ -8,6 +10,44 @@ import tensorflow as tf
 
 from lrp_tf.core.graph import Step
 from lrp_tf.core.linear import channels_first
+from lrp_tf.core.protocol import Propagate
+from lrp_tf.core.sealing import sealed
+from lrp_tf.flows.moves import Pad
+from lrp_tf.flows.sums import Share, Summed
+
+
+class Resample(Share):
+    """Resizing and upsampling: nearest neighbours move R with the values, interpolation shares it."""
+
+    def linear_map(self, step: Step, inputs: list[tf.Tensor]) -> Callable[..., tf.Tensor] | None:
+        # TensorFlow interpolates in float32 for every input dtype, and some of its gradients accept nothing else.
+        return lambda x: tf.cast(step.call(tf.cast(x, tf.float32)), x.dtype)
+
+    def backward(self, step: Step, saved: Summed) -> Propagate:
+        if not self.moves(step):
+            return super().backward(step, saved)
+        if is_separable(step):
+            return lambda relevances, account: self.transpose(step, step.call, saved.inputs, relevances[0])
+        move = Pad().backward(step, (saved.inputs, [saved.output]))
+        if repeats(step):
+            return move
+        return lambda relevances, account: [None if r is None else sealed(r) for r in move(relevances, account)]
+
+    def transpose(
+        self, step: Step, function: Callable[..., tf.Tensor], values: list[tf.Tensor], g: tf.Tensor
+    ) -> list[tf.Tensor]:
+        """Two products with matrices: TensorFlow's own transpose of an interpolation has no derivative, or None."""
+        if is_separable(step):
+            return [transposed(step, values[0], g)]
+        found = super().transpose(step, function, values, g)
+        return found if repeats(step) else [sealed(r) for r in found]
+
+    def moves(self, step: Step) -> bool:
+        """Whether the step only moves values."""
+        return repeats(step) or getattr(step.op, "interpolation", "") == "nearest"
+
+    def has_offset(self, step: Step) -> bool:
+        return getattr(step.op, "pad_to_aspect_ratio", False)  # the padding has fill_value
 
 
 def repeats(step: Step) -> bool:

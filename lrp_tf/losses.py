@@ -23,8 +23,10 @@ Masks = Any  # an array or tensor; for several inputs a structure of them, with 
 class RelevancePenalty:
     """How much relevance lies where it may not; `relevance_penalty` makes it and describes the fields.
 
-    penalty = lrp_tf.losses.relevance_penalty(lrp_tf.Explainer(model), masks)
-    share = penalty(x, target=labels)
+        penalty = lrp_tf.losses.relevance_penalty(explainer)
+        share = penalty(x, masks, target=labels)
+
+    It is called in a training step, under the tape.
     """
 
     explainer: Callable[..., Any]

@@ -43,6 +43,8 @@ PHOTOS = ["scikit-image>=0.22", "scikit-learn>=1.5"]
 HEIF = ["pillow-heif>=1.0"]
 EVALUATE = ["scipy>=1.11", "scikit-image>=0.22"]
 TUNE = [*EVALUATE, "cma>=3.3"]
+# Prototypes, clusters and embeddings; intervals of accuracies.
+CONCEPTS = ["scikit-learn>=1.5", "scipy>=1.11"]
 # The coverage table of KerasHub.
 HUB = ["keras-hub>=0.32"]
 # Its releases follow TensorFlow's; for the warm-up requests.
@@ -71,6 +73,7 @@ TEST = [
     *HEIF,
     *EVALUATE,
     *TUNE,
+    *CONCEPTS,
     *TEXT,
     *VOLUMES,
     *AUDIO,
@@ -115,6 +118,7 @@ setup(
         "heif": HEIF,
         "evaluate": EVALUATE,
         "tune": TUNE,
+        "concepts": CONCEPTS,
         "hub": HUB,
         "text": TEXT,
         "volumes": VOLUMES,

@@ -195,6 +195,19 @@ def attacked(names: dict) -> dict:
     return {"network": network, "x": x, "target": target, "attack": attack}
 
 
+def clustered(names: dict) -> dict:
+    """Maps and concept vectors of twelve samples, what is found among them, a layer's outputs, a report."""
+    concepts, x = importlib.import_module("lrp_tf.concepts"), series((12, 12, 12, 1))
+    labels, vectors = np.repeat([3, 5], 6), series((12, 4))
+    report = concepts.Correction((concepts.Accuracy("after", "with the artefact", 12, 0.9, 0.8, 1.0, 0.0),))
+    path = names["path"]
+    found = concepts.spectral(x) if "cluster" in path or "embed" in path else concepts.prototypes(vectors, labels, 2)
+    own = {"concepts": concepts, "x": x, "maps": x[..., 0], "labels": labels, "vectors": vectors, "found": found}
+    own |= {"predicted": labels, "outputs": series((12, 8)), "marked": labels == 3, "report": report}
+    own |= {"points": np.random.default_rng(0).random((12, 2)), "corrected": names["model"]}
+    return own | {"add_mark": lambda x: x + np.float32(0.1)}
+
+
 def compiled() -> dict:
     model = network()
     model.compile("sgd", "sparse_categorical_crossentropy")
@@ -250,6 +263,11 @@ SPECIAL: dict[str, Callable[[dict], dict]] = {
         lambda names: {"labels": names["target"], "masks": np.ones((4, 12, 12), bool)},
     ),
     **dict.fromkeys(("build_reference", "Reference", "Samples", "concept_sheet", "atlas"), referenced),
+    **dict.fromkeys(
+        ("concept_vectors", "shares", "prototypes.prototypes", "Prototypes", "ClassPrototypes", "spectral", "Clusters",
+         "embed", "thumbnails", "suppress", "concept_direction", "correction", "Correction", "Accuracy"),
+        clustered,
+    ),
     **dict.fromkeys(("Network", "LBFGS", "FGSM", "PGD", "CarliniWagner", "Attack", "Attempt"), attacked),
 }  # fmt: skip
 
@@ -294,7 +312,7 @@ def test_examples_run(
     path: str, shared: dict, prepared: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     name = path.rpartition(".")[2]
-    names = dict(shared)
+    names = dict(shared) | {"path": path}
     names |= next((make(names) for end, make in SPECIAL.items() if f".{path}".endswith(f".{end}")), {})
     if name in (
         "save",

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 
 ORDERS = ("top_down", "bottom_up", "independent")
-_WANTED = "a copy of a model expects one that Keras can make anew from its config"
+_WANTED = "a copy expects a model that Keras can make anew from its config"
 _REMEDY = (
     "Remedy: give your layers and models a get_config and register them with keras.saving.register_keras_serializable; "
     "share no layer between a model and one inside it"

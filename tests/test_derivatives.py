@@ -290,6 +290,26 @@ def test_both_tapes_around_a_function_that_holds_the_clone():
         outer.gradient(r, x)
 
 
+def test_two_tapes_inside_of_a_third(net):
+    """The second one may want relevance, or the derivative of the first one's."""
+    clone, x = lrp_tf.clone_with_rules(net), tf.constant(X)
+    with tf.GradientTape() as outer, tf.GradientTape() as one, tf.GradientTape() as other:
+        outer.watch(x)
+        one.watch(x)
+        other.watch(x)
+        z = clone(x)
+    close(one.gradient(z, x), other.gradient(z, x), 0)  # nobody records
+    with tf.GradientTape() as outer:
+        with tf.GradientTape() as one, tf.GradientTape() as other:
+            one.watch(x)
+            other.watch(x)
+            z = clone(x)
+        one.gradient(z, x)
+        with raises(LookupError, "third", "Expected", "Received", "Remedy"):
+            other.gradient(z, x)
+    assert outer.gradient(z, net.trainable_variables)[0] is not None
+
+
 def test_gradients_without_a_tape(net):
     """tf.gradients, inside a function, gives the relevance, and not its derivative."""
     clone, x = lrp_tf.clone_with_rules(net), tf.constant(X)

@@ -15,6 +15,13 @@ from tensorflow.python.eager import record
 
 from lrp_tf.core.asking import asking
 
+_THIRD = (
+    "Two tapes ask for the gradient of one call of a clone while a third one records. Expected: one tape that takes "
+    "the relevance, and one around it that differentiates it. Received: a second tape inside of the third, which may "
+    "want either. Remedy: GradientTape(persistent=True) where relevance is taken several times; an Explainer where its "
+    "derivative is differentiated again"
+)
+
 
 class Order(enum.Enum):
     """What a tape gets by the inputs.
@@ -46,7 +53,11 @@ class Orders:
         self._differentiated: int | None = None  # the tape that took the relevance while another one recorded
 
     def next(self, weights: Sequence[tf.Variable]) -> tuple[Order, list[tf.Variable]]:
-        """What whoever asks now gets by the inputs, and the weights that it may want the gradient of."""
+        """What whoever asks now gets by the inputs, and the weights that it may want the gradient of.
+
+        Raises:
+            LookupError: a second tape asks while a third one records.
+        """
         here = _place() is self._place
         who = asking() if here else None
         wanted = [v for v in weights if who is None or who.wants(v)]
@@ -55,6 +66,8 @@ class Orders:
         if who is None:  # a tape around a tf.function
             return Order.ORDINARY if self._asked else Order.SEALED, wanted
         if self._differentiated not in (None, who.tape):
+            if record.could_possibly_record():
+                raise LookupError(_THIRD)
             return Order.ORDINARY, wanted
         if not self._watched:
             return Order.NOTHING, wanted

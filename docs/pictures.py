@@ -2,7 +2,7 @@
 
     python docs/pictures.py rules --digits digits/model.keras
     python docs/pictures.py presets reading --weights mobilenet075.weights.h5 --classes imagenet_class_index.json
-    python docs/pictures.py concepts --weights mobilenet075.weights.h5
+    python docs/pictures.py concepts depthwise --weights mobilenet075.weights.h5
 
 The first needs a model that `python mnist/train.py --dataset digits --out digits` trains in seconds; the others
 MobileNet's ImageNet weights (alpha 0.75). Photographs come with scikit-image, digits with scikit-learn.
@@ -11,6 +11,7 @@ MobileNet's ImageNet weights (alpha 0.75). Photographs come with scikit-image, d
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import shutil
 import sys
@@ -24,7 +25,7 @@ import keras
 import numpy as np
 
 import lrp_tf
-from lrp_tf import cli, composites, gallery, heatmap, rules
+from lrp_tf import cli, composites, gallery, gradients, heatmap, rules
 from lrp_tf.files import images
 
 HERE = Path(__file__).resolve().parent
@@ -161,11 +162,33 @@ def concepts_picture(options: argparse.Namespace) -> Path:
     return heatmap.grid(options.out / "concepts.jpg", rows, titles=titles, tile_inches=1.7)
 
 
+def depthwise_picture(options: argparse.Namespace) -> Path:
+    """Photographs by the default and the preset for depthwise nets, both with a contrast, SmoothGrad and Grad-CAM."""
+    model = mobilenet(options)
+    presets = ("epsilon_plus_flat", "epsilon_gamma_wsquare")
+    methods = {
+        **{name: functools.partial(lrp_tf.Explainer(model, name), contrast="softmax") for name in presets},
+        "SmoothGrad²": gradients.SmoothGrad(model, reduce="mean_square"),
+        "Grad-CAM": gradients.GradCAM(model),
+    }
+    rows = []
+    for name in ("chelsea.png", "rocket.jpg", "coffee.png"):
+        pixels = images.Fit(224, 224, "crop").apply(images.read(photograph(name)))
+        x = keras.applications.mobilenet.preprocess_input(pixels[None].astype("float32"))
+        target = model.predict(x, verbose=0).argmax(1)
+        maps = [np.asarray(explain(x, target))[0] for explain in methods.values()]
+        rows.append([heatmap.image_to_rgb(pixels), *(heatmap.to_rgb(r, smooth=2.0, scale="99%") for r in maps)])
+    return heatmap.grid(
+        options.out / "depthwise.jpg", rows, titles=[["photograph", *methods]] * len(rows), tile_inches=1.7
+    )
+
+
 PICTURES: dict[str, Callable[[argparse.Namespace], Path]] = {
     "rules": rules_picture,
     "presets": presets_picture,
     "reading": reading_picture,
     "concepts": concepts_picture,
+    "depthwise": depthwise_picture,
 }
 
 if __name__ == "__main__":

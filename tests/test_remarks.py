@@ -14,6 +14,7 @@ from helpers import REPOSITORY
 import lrp_tf
 from lrp_tf import cli, composites, rules
 from lrp_tf.composites import presets, remarks
+from lrp_tf.composites.bounds import InputZBox
 
 kl = keras.layers
 PICTURE = (12, 12, 3)
@@ -109,11 +110,22 @@ def test_other_settings_of_a_preset_were_not_measured(remark: remarks.Remark) ->
         channels = {"low": [-1.0, -2.0, -3.0], "high": [1.0, 2.0, 3.0]}
         assert summary(model, remark.preset, **channels)[0] == [str(remark)]
         assert summary(model, remark.preset, low=np.zeros(3), high=np.ones(3))[0] == [str(remark)]
+        assert summary(model, remark.preset, low=np.zeros(PICTURE), high=np.ones(PICTURE))[0] == [str(remark)]
+        boxed = [(match, stabilized(rule)) for match, rule in default.entries]
+        assert summary(model, composites.Composite(boxed, remark.preset))[0] == []
     assert summary(model, remark.preset, **box, zero_bias=True)[0] == []
     assert summary(model, remark.preset, **box, epsilon=0.1)[0] == []
     assert summary(model, remark.preset, **box, flow_epsilon=0.1)[0] == []
     extended = [(composites.at(0), rules.ZPlus()), *default.entries]
     assert summary(model, composites.Composite(extended, remark.preset))[0] == []
+    graph = lrp_tf.Explainer(model, default, check=False).graph
+    canonized = composites.Composite(default.entries, remark.preset, canonizers=[lambda graph: graph])
+    assert (remarks.of_net(default, graph), remarks.of_net(canonized, graph)) == ([remark], [])
+
+
+def stabilized(rule: Any) -> Any:
+    """A box of another stabilizer; any other rule as it is."""
+    return InputZBox(rule.low, rule.high, 0.1) if isinstance(rule, InputZBox) else rule
 
 
 def test_a_preset_of_a_users_own_gets_no_remark(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
@@ -162,6 +174,23 @@ def test_figures_bear_out_what_is_said(remark: remarks.Remark) -> None:
         assert figure.low - 0.001 <= figure.srg - sobel <= figure.high + 0.001
     assert f" on {sum(lost)} of {len(lost)} nets of colour" in str(remark) or all(lost)
     assert " on nets of colour" in str(remark) or not all(lost)
+    for net, best, figure in zip(kind.nets, kind.best, remark.figures, strict=True):
+        told = f"On {net}, it was better than Sobel" in str(remark)
+        assert told == (figure.low > 0)
+        assert told or figure.lost
+        # What is named as better is above Sobel on every net; where it is below the preset, the text says so.
+        assert (f"On {net}, it was better than Sobel and than {kind.better}." in str(remark)) == (figure.srg > best)
+    assert all(best > sobel for best, sobel in zip(kind.best, kind.sobel, strict=True))
+
+
+def test_the_net_on_which_a_preset_did_not_lose_is_told() -> None:
+    texts = {remark.preset: str(remark) for remark in remarks.REMARKS if remark.kind is remarks.DEPTHWISE}
+    net = remarks.DEPTHWISE.nets[1]
+    assert f"On {net}, it was better than Sobel and than epsilon_gamma_wsquare. See" in texts["tutorial"]
+    assert f"On {net}, it was better than Sobel. See" in texts["epsilon_alpha2_beta1_flat"]
+    assert "it was better" not in texts["epsilon"]
+    figures = (remarks.Figure(0.1, -0.2, -0.1), remarks.Figure(0.2, -0.1, 0.1))
+    assert f"On {net}, it did not lose. See" in str(remarks.Remark("mine", remarks.DEPTHWISE, figures))
 
 
 def table(page: str, head: str) -> dict[str, list[str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Callable
 
@@ -28,7 +29,7 @@ class Kind:
         nets: those that were measured, and how many pictures.
         sobel: SRG of a Sobel filter on each of them: the mean area between "least relevant first" and "most relevant
             first"; random maps have 0.
-        better: a preset that was better on all of them.
+        better: a preset that was above Sobel on all nets of the kind.
         best: its SRG on each.
     """
 
@@ -53,6 +54,11 @@ class Figure:
     def lost(self) -> bool:
         """Whether Sobel was better beyond chance."""
         return self.high < 0
+
+    @property
+    def won(self) -> bool:
+        """Whether the preset was better beyond chance."""
+        return self.low > 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,8 +90,17 @@ class Remark:
         )
         return (
             f"{self.preset} lost to a Sobel filter, which sees no net, on {extent}{kind.name}. Area by region flipping "
-            f"(SRG) of it, Sobel and {kind.better}: {measured}. See {PAGE}."
+            f"(SRG) of it, Sobel and {kind.better}: {measured}. {self._elsewhere()}See {PAGE}."
         )
+
+    def _elsewhere(self) -> str:
+        """What holds of the nets on which it did not lose, a sentence for each."""
+        found = ""
+        for net, best, figure in zip(self.kind.nets, self.kind.best, self.figures, strict=True):
+            if not figure.lost:
+                than = f"Sobel and than {self.kind.better}" if figure.srg > best else "Sobel"
+                found += f"On {net}, it was better than {than}. " if figure.won else f"On {net}, it did not lose. "
+        return found
 
 
 def _classifies_pictures(graph: Graph) -> bool:
@@ -119,7 +134,7 @@ DEPTHWISE = Kind(
     best=(0.409, 0.303),
 )
 NORMALIZED = Kind(
-    label="normalised",
+    label="normalized",
     name="nets of colour pictures with BatchNormalization",
     sees=_with_normalization,
     nets=("a CNN on CIFAR-10, 200 pictures",),
@@ -175,9 +190,10 @@ def of_net(composite: Composite, graph: Graph) -> list[Remark]:
 
 def _is_default(composite: Composite, name: str) -> bool:
     """Whether the composite is this preset with default options; bounds of the input may be any."""
-    boxes = [rule for _, rule in composite.entries if isinstance(rule, InputZBox)]
-    needed = presets.needs_bounds(name)
-    if len(boxes) != int(needed):
-        return False
-    bounds = {"low": boxes[0].low, "high": boxes[0].high} if needed else {}
-    return composite == presets.get(name, **bounds)
+    box = {"low": 0.0, "high": 1.0}  # instead of its own, which may be arrays
+    plain = copy.copy(composite)
+    plain.entries = [
+        (match, InputZBox(**box, stabilizer=rule.stabilizer) if type(rule) is InputZBox else rule)
+        for match, rule in composite.entries
+    ]
+    return plain == presets.get(name, **(box if presets.needs_bounds(name) else {}))

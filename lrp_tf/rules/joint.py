@@ -26,7 +26,7 @@ class JointWSquare(Rule):
     a linear function lies along its weights (the argument for the w^2 rule in Montavon et al. 2017, who make it for
     each output by itself). Weights of opposite signs cancel here, as they do in the model. All inputs of a sample get
     the sign of the sum of R_j. The map hardly depends on the input's values, so it is for first steps that read signed
-    inputs.
+    inputs. Under TimeDistributed each time step is a step of its own: its sum of R_j is shared among its own inputs.
     """
 
     stabilizer: float | Relative = 1e-6

@@ -18,6 +18,7 @@ from lrp_tf import composites, evaluate, rules
 from lrp_tf.evaluate.tuning import search, space
 from lrp_tf.evaluate.tuning.clock import Clock, seconds_of
 from lrp_tf.evaluate.tuning.findings import compared
+from lrp_tf.evaluate.tuning.tune import Tuner
 
 GRID = "gamma.lower=0,0.5 gamma.upper=0.1,0.5"
 METRIC = evaluate.get("srg", steps=3, region=2, fill="mean")
@@ -334,3 +335,19 @@ def test_a_metric_that_fails_for_one_sample_costs_its_value_alone(net, data):
 
     with pytest.raises(ValueError, match="an option is wrong"):
         tuned(net, data, metric=evaluate.Metric("broken", broken, "faithfulness", "higher", "none"))
+
+
+def test_a_tuner_explains_by_each_candidate_before_and_after_a_search(net, data):
+    x, target = data
+    tuner = Tuner(net, grid=GRID, also=[], batch_size=4)
+    names = [candidate.name for candidate in tuner.candidates]
+    before = tuner.explained(names[1], x[:3], target[:3])
+    found = tuner(x, target, metric=METRIC)
+    samples = tuner.judge.samples
+    np.testing.assert_allclose(tuner.explained(names[1], x[:3], target[:3]), before, atol=1e-6)
+    assert tuner.judge.samples is samples
+    assert len(samples.x) == len(x)
+    explainer = lrp_tf.Explainer(net, found.winner)
+    np.testing.assert_allclose(tuner.explained(found.best.name, x, target), explainer(x, target), atol=1e-5)
+    with pytest.raises(ValueError, match=r"name expects one of \['epsilon_plus_flat', 'gamma.lower=.*Received: 'eps'"):
+        tuner.explained("eps", x, target)

@@ -38,6 +38,10 @@ class Samples:
         """Identifies some of them."""
         return digest(self.x[ids], self.target[ids])
 
+    def some(self, ids: np.ndarray) -> Samples:
+        """Those of these numbers."""
+        return Samples(self.x[ids], self.target[ids])
+
 
 class Judge:
     """Explains and judges.
@@ -103,7 +107,7 @@ class Judge:
                 if finished is None and clock.left <= reserve + ahead:
                     continue
                 if finished is None:
-                    relevance = self._relevance(group, ids) if relevance is None else relevance
+                    relevance = self._relevance(group, self.samples.some(ids)) if relevance is None else relevance
                     begin = time.monotonic()
                     finished = self._value(relevance[candidate.name], ids, candidate.name)
                     self._judging = time.monotonic() - begin
@@ -114,15 +118,15 @@ class Judge:
                 self.told(len(ids))
         return found
 
-    def _relevance(self, group: Sequence[Candidate], ids: np.ndarray) -> dict[str, np.ndarray]:
+    def _relevance(self, group: Sequence[Candidate], samples: Samples) -> dict[str, np.ndarray]:
         key, begin = self._compiled(group), time.monotonic()
         new = key is None
         if key is None:
             key = tuple(candidate.name for candidate in group)
             made = Many(self.model, [candidate.composite for candidate in group], output=self.output)
             self._many = {**(self._many if self.reused else {}), key: made}
-        parts = [ids[first : first + _SAMPLES] for first in range(0, len(ids), _SAMPLES)]
-        x, target = self.samples.x, self.samples.target
+        x, target = samples.x, samples.target
+        parts = [slice(first, first + _SAMPLES) for first in range(0, len(x), _SAMPLES)]
         found = [self._many[key](x[part], target[part], contrast=self.contrast) for part in parts]
         self._call = time.monotonic() - begin
         self._first_call = self._call if new else self._first_call
@@ -141,12 +145,7 @@ class Judge:
 
     def explained(self, candidate: Candidate, x: np.ndarray, target: np.ndarray) -> np.ndarray:
         """Relevance of samples by one candidate, from a pass that is compiled already where there is one."""
-        before = self.samples
-        self.samples = Samples(x, target)
-        try:
-            return self._relevance([candidate], np.arange(len(x)))[candidate.name]
-        finally:
-            self.samples = before
+        return self._relevance([candidate], Samples(x, target))[candidate.name]
 
     def _value(self, relevance: np.ndarray, ids: np.ndarray, name: str) -> tuple[np.ndarray, list[Failure]]:
         """Values [metrics, B]; NaN, with the reason, for samples whose relevance is not finite."""

@@ -169,8 +169,15 @@ class Tuner:
         return self._result(digests(x, target, None), resume, progress)
 
     def explained(self, name: str, x: np.ndarray, target: np.ndarray) -> np.ndarray:
-        """Relevance of other samples [n, ...] by the candidate of that name."""
-        return self.judge.explained(next(one for one in self.candidates if one.name == name), x, target)
+        """Relevance of samples [n, ...] of the classes [n] by the candidate of that name, before or after a search.
+
+        Raises:
+            ValueError: no candidate has this name.
+        """
+        known = {candidate.name: candidate for candidate in self.candidates}
+        if name not in known:
+            raise ValueError(f"name expects one of {list(known)}. Received: {name!r}")
+        return self.judge.explained(known[name], x, target)
 
     def _result(
         self,
@@ -188,7 +195,7 @@ class Tuner:
         total = len(self.candidates) * len(choosing) + 2 * len(reporting)
         if progress is not None:
             judge.told = lambda count: progress(count, total)
-        archive = self.archive()
+        archive = self._archive()
         kept = {name: value for name, value in archive.items() if name not in ("budget", "versions")}
         # Another budget is no other run: what is finished counts.
         record = Record(resume, kept | {"channel_axis": judge.channel_axis, "output": judge.output, **data})
@@ -211,7 +218,7 @@ class Tuner:
             unreached.append(f"It took {clock.spent:.0f} s, which is more than the budget.")
         return _tuning(judge, self.space, tried, pair, values, used, archive, self.confidence, unreached)
 
-    def archive(self) -> dict[str, object]:
+    def _archive(self) -> dict[str, object]:
         """What settings.json says of a run."""
         versions = {name: importlib.metadata.version(name) for name in ("tensorflow", "keras", "numpy")}
         return {

@@ -152,6 +152,42 @@ def test_worse_than_a_preset_is_told() -> None:
     assert "| **-0.290 ±.025** |" in text
 
 
+def test_one_seed_has_no_interval_and_counts_nothing() -> None:
+    values = {"tuned": 0.5, "epsilon": 0.8, "Gradient": 0.4}
+    found = made([values])
+    (row,) = against.against(found)
+    assert not row.not_worse
+    assert not row.worse
+    assert row.best
+    assert "| precision | mlp | 1 | – | 1 |" in found.markdown()
+    assert "| precision | mlp | xor white | 0.500 | epsilon | -0.300 | Gradient | +0.100 |" in found.markdown()
+    more = made([values, values | {"tuned": 0.51}])
+    rigid = moved(found.cells[0], "rigid")  # with one seed
+    both = dataclasses.replace(more, cells=(*more.cells, rigid))
+    assert "| precision | mlp | 2 | 0 of 1 | 2 |" in both.markdown()
+
+
+def test_without_presets_there_is_nothing_that_it_is_not_worse_than() -> None:
+    rows = [{"tuned": 0.5 + noise, "sobel": 0.1} for noise in (0.01, 0.02)]
+    found = made(rows)
+    found = dataclasses.replace(found, methods=("tuned", "sobel"))
+    cells = tuple(dataclasses.replace(cell, same={}) for cell in found.cells)
+    text = dataclasses.replace(found, cells=cells).markdown()
+    assert "| precision | mlp | 1 | – | 1 |" in text
+
+
+def test_what_metrics_of_positive_relevance_leave_out_is_told() -> None:
+    found = made([{"tuned": 0.6, "epsilon": 0.5}, {"tuned": 0.7, "epsilon": 0.5}])
+    assert "R+" not in found.markdown()
+    cells = [dataclasses.replace(cell, undefined={"tuned": {"mass R+": 3, "precision R+": 2}}) for cell in found.cells]
+    metrics = {**found.metrics, **{name: evaluate.get("relevance_rank") for name in ("precision R+", "mass R+")}}
+    text = dataclasses.replace(found, cells=tuple(cells), metrics=metrics).markdown()
+    assert (
+        "precision R+ and mass R+ are means over the samples that have positive relevance by the method: tuned has "
+        "none for 6 of 40 samples."
+    ) in text
+
+
 def test_nothing_to_compare_with() -> None:
     found = made([{"tuned": 0.5, "epsilon": None}])
     (row,) = against.against(found)
@@ -174,12 +210,70 @@ def test_what_cannot_be_is_refused(given: dict, message: str) -> None:
         evaluate.benchmark(**{**CUT, "seeds": 1, "epochs": 1, "training": 200, **given})
 
 
+FEW = {**CUT, "seeds": 1, "samples": 3, "training": 200, "epochs": 1}
+
+
 def test_too_few_samples_to_choose_by_are_told() -> None:
-    few = {**CUT, "seeds": 1, "samples": 3, "training": 200, "epochs": 1}
-    found = evaluate.benchmark(**few, methods={"random": "random", "mine": Tuned(GRID)})
-    assert found.cells[0].failures == ["3 samples do not suffice to choose by"]
+    found = evaluate.benchmark(**FEW, methods={"random": "random", "mine": Tuned(GRID)})
+    assert found.cells[0].failures == [
+        "3 samples, of which 3 differ, do not suffice to choose by; 4 that differ would. All other methods are judged "
+        "on all 3, and not on the half that does not choose"
+    ]
+    assert found.cells[0].explained == 3
+    assert np.isfinite(found.cells[0].of("random", "precision"))
     assert np.isnan(found.cells[0].of("mine", "precision"))
-    assert "3 samples do not suffice" in found.markdown()
+    assert "3 samples, of which 3 differ, do not suffice" in found.markdown()
+
+
+def test_samples_of_one_class_do_not_choose(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is nothing to fill with: every composite would have the same SRG."""
+    generate = evaluate.xaitris.generate
+
+    def alone(*given: object, **options: object) -> evaluate.problem.Problem:
+        problem = generate(*given, **options)
+        test = dataclasses.replace(problem.test, label=np.zeros_like(problem.test.label))
+        return dataclasses.replace(problem, test=test)
+
+    monkeypatch.setattr(run.xaitris, "generate", alone)
+    (cell,) = evaluate.benchmark(**{**FEW, "samples": 8}, methods={"random": "random", "mine": Tuned(GRID)}).cells
+    assert not cell.tuned
+    (told,) = cell.failures
+    assert told.startswith(f"{cell.explained} samples of one class do not suffice to choose by")
+    assert f"judged on all {cell.explained}," in told
+    assert cell.explained >= 4
+    two = np.arange(8) % 2
+    x = np.arange(8.0)[:, None]
+    assert tuned.lacking(x, two) == ""
+    assert "8 samples, of which 3 differ" in tuned.lacking(x.clip(0, 2), two)
+
+
+def test_a_grid_is_checked_before_anything_is_trained(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "Trainer", None)
+    both = {**CUT, "seeds": 1, "nets": ["cnn", "mlp"]}
+    for grid, message in (
+        ("rule.first=wsquare,epsilon pooling=max,average", r"pooling has no effect.*This model: the mlp, for .* mine$"),
+        ("gamma.frist=0,1", "frist"),
+        ("rule.first=epsilon,box rule.upper=epsilon zero_bias.upper=true,false gamma.upper=0,1", "gamma.upper has no"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            evaluate.benchmark(**both, methods={"mine": Tuned(grid)})
+    tuned.check_grids({"a": Tuned(), "b": "epsilon"}, {"mlp": None})  # nothing to check, so that nothing is built
+
+
+def test_what_decides_a_choice_refuses_a_resume(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    given = {**FEW, "samples": 8, "methods": ["random", "tuned"], "resume": tmp_path}
+    evaluate.benchmark(**given)
+    monkeypatch.setattr(run, "Trainer", None)
+    evaluate.benchmark(**given)
+    for name, value in (("_REGIONS", 4), ("_STEPS", 8), ("_DRAWS", 3), ("DEFAULT", "epsilon"), ("GRIDS", {"mlp": "x"})):
+        with monkeypatch.context() as patch:
+            patch.setattr(tuned, name, value)
+            with pytest.raises(
+                ValueError, match=rf"other settings\. They differ in tuned: '{name.strip('_').lower()}' "
+            ):
+                evaluate.benchmark(**given)
+    assert tuned.settings_of({"a": "epsilon"}) == {}
+    assert "grids" not in tuned.settings_of({"a": Tuned(GRID)})["tuned"]
 
 
 def rows(path: Path) -> list[dict[str, str]]:

@@ -32,7 +32,8 @@ def add_benchmark(parser: argparse.ArgumentParser) -> None:
                         "absolute, sobel, laplace, centre, random; tuned: what tune chooses for each net; all: all but "
                         "tuned; --methods list prints them; may be repeated; default: all")  # fmt: skip
     parser.add_argument("--grid", nargs="+", metavar="NAME=VALUES",
-                        help="what tuned tries, as --grid of tune; default: see docs/benchmark.md")  # fmt: skip
+                        help="what tuned tries, as --grid of tune: one grid for all nets; default: one for each "
+                        "kind of net, see docs/benchmark.md")  # fmt: skip
     parser.add_argument("--contrast", nargs="+", choices=CONTRASTS, default=["none"],
                         help="explain the class, or the class against the other one; both compares both")  # fmt: skip
     parser.add_argument("--seeds", type=int, default=5, metavar="N", help="each its own samples and nets; default: 5")

@@ -40,8 +40,13 @@ class Against(NamedTuple):
 
     @property
     def not_worse(self) -> bool:
-        """Whether the interval of the difference to the best preset reaches 0."""
-        return bool(self.over_preset >= 0 or self.high >= 0)
+        """Whether the interval of the difference to the best preset reaches 0; one seed has none."""
+        return bool(self.high >= 0)
+
+    @property
+    def worse(self) -> bool:
+        """Whether that interval lies below 0; one seed has none."""
+        return bool(self.high < 0)
 
     @property
     def best(self) -> bool:
@@ -116,9 +121,22 @@ def _words(found: Results, method: str) -> str:
         "without masks; it is the best one there (`winner`). All methods are judged on the other half. The best preset "
         "and the best other method (gradients and baselines) are those with the largest mean on that half, in "
         "hindsight. Differences are in pairs of seeds. not worse: the interval of the difference to the best preset "
-        "reaches 0. above: the mean is above that of every gradient and baseline. SRG of the choice on the other half "
-        f"is not significantly above that of {DEFAULT} for {kept} of {len(choices)} nets, where `tune` would "
-        "advise to keep that one."
+        "reaches 0, counted where there is one, which takes two seeds. above: the mean is above that of every gradient "
+        f"and baseline. SRG of the choice on the other half is not significantly above that of {DEFAULT} for {kept} of "
+        f"{len(choices)} nets, where `tune` would advise to keep that one.{_positive(found, method)}"
+    )
+
+
+def _positive(found: Results, method: str) -> str:
+    """What the metrics of positive relevance are means over."""
+    named = [metric for metric in found.metrics if metric.endswith("R+")]
+    if not named:
+        return ""
+    cells = [cell for cell in found.cells if method in cell.tuned]
+    lacks = sum(max(cell.undefined.get(method, {}).get(metric, 0) for metric in named) for cell in cells)
+    return (
+        f" {' and '.join(named)} are means over the samples that have positive relevance by the method: {method} has "
+        f"none for {lacks} of {sum(cell.explained for cell in cells)} samples."
     )
 
 
@@ -132,9 +150,17 @@ def _counts(found: Results, rows: list[Against]) -> str:
             if net == "all" and len(found.nets) == 1:
                 continue
             some = [row for row in rows if row.metric == metric and net in (row.net, "all")]
-            lower, best = sum(row.not_worse for row in some if row.preset), sum(row.best for row in some if row.other)
-            lines.append(f"| {metric} | {net} | {len(some)} | {lower} | {best} |")
+            reaches = _count([row.not_worse for row in some if row.not_worse or row.worse], len(some))
+            best = _count([row.best for row in some if np.isfinite(row.over_other)], len(some))
+            lines.append(f"| {metric} | {net} | {len(some)} | {reaches} | {best} |")
     return "\n".join(lines)
+
+
+def _count(known: list[bool], of: int) -> str:
+    """How many of the problems where it is known; of how many, if it is not known of all `of`."""
+    if not known:
+        return "–"
+    return f"{sum(known)}" if len(known) == of else f"{sum(known)} of {len(known)}"
 
 
 def _differences(found: Results, rows: list[Against]) -> str:
@@ -151,7 +177,7 @@ def _differences(found: Results, rows: list[Against]) -> str:
     lines = [f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}"]
     for row in rows:
         shown = [row.metric, row.net, f"{row.problem} {row.background}", f"{row.mean:.3f}"]
-        shown += [row.preset, _difference(row.over_preset, row.high, not row.not_worse)]
+        shown += [row.preset, _difference(row.over_preset, row.high, row.worse)]
         shown += [row.other, _difference(row.over_other, row.other_high, False)]
         lines.append(f"| {' | '.join(shown)} |")
     return "\n".join(lines)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 import os
@@ -16,9 +17,9 @@ from lrp_tf import __version__
 from lrp_tf.evaluate import evidence, xaitris
 from lrp_tf.evaluate.benchmark.cells import Cell, Place, Store
 from lrp_tf.evaluate.benchmark.methods import CONTRASTS, Methods, Wanted, contrasted, listed
-from lrp_tf.evaluate.benchmark.nets import OF_PICTURES, OF_TEXTS, Trainer
+from lrp_tf.evaluate.benchmark.nets import NETS, OF_PICTURES, OF_TEXTS, Trainer
 from lrp_tf.evaluate.benchmark.summary import Benchmark
-from lrp_tf.evaluate.benchmark.tuned import Choice, Chooser, Tuned, choosers, enough
+from lrp_tf.evaluate.benchmark.tuned import Choice, Chooser, Tuned, check_grids, choosers, lacking, settings_of
 from lrp_tf.evaluate.compare import compare
 from lrp_tf.evaluate.fingerprints import described
 from lrp_tf.evaluate.metric import Metric, get
@@ -84,13 +85,14 @@ def benchmark(
         progress: called after each net, with its cell, the number of finished ones, and that of all.
 
     Raises:
-        ValueError: unknown names; no seed or no sample; settings that `resume` does not share.
+        ValueError: unknown names; no seed or no sample; a grid that does not fit a net; other settings in `resume`.
     """
     wanted = listed(methods)
     texts = not isinstance(problems, str) and bool(problems) and set(problems) <= set(evidence.NAMES)
     names = _names(texts, problems, backgrounds, nets, contrast)
     _check(wanted, texts, seeds, first_seed, samples)
     size, inputs = (evidence.LENGTH, "tokens") if texts else (size, inputs)
+    check_grids(wanted, {net: functools.partial(NETS[net].make, size, 2) for net in names["nets"]})
     plan = _Plan(size, inputs, tuple(contrast), samples, training, epochs, wanted, metrics_of(size, texts))
     store = Store(None if resume is None else Path(resume), plan.settings())
     every = itertools.product(range(first_seed, first_seed + seeds), names["backgrounds"], problems, names["nets"])
@@ -160,6 +162,7 @@ class _Plan(NamedTuple):
             "contrast": sorted(self.contrast),
             "methods": {name: one if isinstance(one, str) else described(one) for name, one in self.wanted.items()},
             "metrics": {name: described(metric) for name, metric in self.metrics.items()},
+            **settings_of(self.wanted),
         }
 
 
@@ -201,8 +204,8 @@ class _Bench:
     def cell(self, place: Place, problem: Problem) -> Cell:
         """Train on the problem of a place and judge all methods."""
         plan, trainer = self.plan, self.trainer
+        self._prepare(problem.low, problem.high)  # before training: what does not fit is told at once
         fitted = trainer.fit(problem, place.seed)
-        self._prepare(problem.low, problem.high)
         assert self.methods is not None
         _, classes = trainer.judge(problem.test)
         rows = np.flatnonzero(classes == problem.test.label)[: plan.samples]
@@ -238,11 +241,11 @@ class _Bench:
         self, problem: Problem, rows: np.ndarray, seed: int
     ) -> tuple[dict[str, Choice], np.ndarray, dict[str, Explain], list[str]]:
         """What `tune` chose by half of the rows, the other half, and the methods; why there is nothing to choose by."""
-        if not self.choosers:
+        if not self.choosers or not len(rows):
             return {}, rows, {}, []
         x, label = problem.test.x[rows], problem.test.label[rows]
-        if not enough(x):
-            return {}, rows, {}, [f"{len(rows)} samples do not suffice to choose by"]
+        if why := lacking(x, label):
+            return {}, rows, {}, [why]
         found, explain, left = dict[str, Choice](), dict[str, Explain](), rows
         for name, chooser in self.choosers.items():  # the same half each time
             found[name], kept, explain[name] = chooser.choose(x, label, seed)

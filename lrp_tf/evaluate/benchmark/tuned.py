@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import keras
 import numpy as np
@@ -11,8 +11,10 @@ import numpy as np
 from lrp_tf.evaluate.fills import Fill, Samples
 from lrp_tf.evaluate.metric import Metric, get
 from lrp_tf.evaluate.protocol import Explain
-from lrp_tf.evaluate.tuning.space import Grid
+from lrp_tf.evaluate.tuning.parts import Parts
+from lrp_tf.evaluate.tuning.space import Grid, Space, axes_of
 from lrp_tf.evaluate.tuning.tune import Tuner
+from lrp_tf.explainer import Explainer
 
 NAME = "tuned"
 # What is tried by default, for each kind of net; chosen on the seeds from 100 on, see docs/benchmark.md.
@@ -157,6 +159,40 @@ def choosers(
     }
 
 
-def enough(x: np.ndarray) -> bool:
-    """Whether there are different samples for both halves."""
-    return len(np.unique(x.reshape(len(x), -1), axis=0)) >= _LEAST
+def lacking(x: np.ndarray, target: np.ndarray) -> str:
+    """Why samples [n, ...] of the classes [n] do not suffice to choose by; "" if they do."""
+    differ = len(np.unique(x.reshape(len(x), -1), axis=0))
+    if differ < _LEAST:
+        why = f"{len(x)} samples, of which {differ} differ, do not suffice to choose by; {_LEAST} that differ would"
+    elif len(np.unique(target)) < 2:
+        why = f"{len(x)} samples of one class do not suffice to choose by: flipped pixels come from another class"
+    else:
+        return ""
+    return f"{why}. All other methods are judged on all {len(x)}, and not on the half that does not choose"
+
+
+def check_grids(wanted: Mapping[str, object], make: Mapping[str, Callable[[], keras.Model]]) -> None:
+    """Raise ValueError: the grid of a method `tuned` is none, or it does not fit a net.
+
+    Args:
+        wanted: methods by their names. make: kind of net -> what makes a new model of it.
+    """
+    grids = {name: one.grid for name, one in wanted.items() if isinstance(one, Tuned) and one.grid is not None}
+    for grid in grids.values():
+        axes_of(grid)
+    for net in make if grids else ():
+        parts = Parts.of(Explainer(make[net](), DEFAULT, check=False).graph)
+        for name, grid in grids.items():
+            try:
+                Space(grid, parts, -1.0, 1.0).candidates()  # any bounds: whether there are some
+            except ValueError as error:
+                raise ValueError(f"{error}. This model: the {net}, for the method {name}") from error
+
+
+def settings_of(wanted: Mapping[str, object]) -> dict[str, object]:
+    """What decides a choice besides the grids that were given; nothing if there is no method `tuned`."""
+    own = [one for one in wanted.values() if isinstance(one, Tuned)]
+    if not own:
+        return {}
+    decisive = {"default": DEFAULT, "regions": _REGIONS, "steps": _STEPS, "draws": _DRAWS}
+    return {"tuned": decisive | ({"grids": dict(GRIDS)} if any(one.grid is None for one in own) else {})}

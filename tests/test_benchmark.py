@@ -87,8 +87,8 @@ def test_explainers_follow_the_weights(trainer: nets.Trainer, problem: xaitris.P
 
 def test_what_does_not_apply_and_what_is_the_same_is_told() -> None:
     mlp = Methods.of(nets.mlp(8), methods.listed(None), contrast=methods.CONTRASTS)
-    plus = ("epsilon_plus", "epsilon_plus_flat", "epsilon_alpha2_beta1", "epsilon_alpha2_beta1_flat")
-    same = dict.fromkeys(plus, "epsilon") | {"cp_lrp": "attn_lrp"}
+    dense = ("epsilon_plus", "epsilon_plus_flat", "epsilon_alpha2_beta1", "epsilon_alpha2_beta1_flat")
+    same = dict.fromkeys((*dense, "epsilon_gamma_wsquare"), "epsilon") | {"cp_lrp": "attn_lrp"}
     assert mlp.same == same | {f"{a} contrast softmax": f"{b} contrast softmax" for a, b in same.items()}
     assert set(mlp.refused) == {"GradCAM", "GradCAM contrast softmax"}
     assert "needs a layer whose output has positions" in mlp.refused["GradCAM"]

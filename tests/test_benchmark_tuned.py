@@ -346,14 +346,21 @@ def test_the_usual_grids_fit_the_nets(net: str, size: int) -> None:
 
 
 @pytest.mark.slow
-def test_srg_alone_finds_more_evidence_than_the_best_preset() -> None:
-    """Where it was seen on all seeds: multiplicative, by |R| on evidence; of the presets the best one in hindsight."""
-    every = [*methods.names(), "tuned"]
-    some = [name for name in every if name not in ("Occlusion", "GradCAM", "attn_lrp", "cp_lrp", "guided_backprop")]
-    found = evaluate.benchmark(["multiplicative", "linear"], ["white"], nets=["mlp"], seeds=2, methods=some)
-    rows = {(row.problem, row.metric): row for row in against.against(found)}
-    for problem in ("multiplicative", "linear"):
-        row = rows[problem, "mass"]
-        assert row.over_preset > 0.1, row
-        assert row.over_other > 0.05, row
-    assert rows["multiplicative", "precision"].over_preset > 0.05
+def test_srg_alone_finds_as_much_evidence_as_the_best_preset_of_each_problem() -> None:
+    """By mass on all problems and both nets, where preset, gradient and baseline are the best in hindsight.
+
+    On seeds 0 and 1: -.01 to +.28 over the preset, .13 on average, and above every other method on 6 of 8 problems.
+    """
+    every = [name for name in [*methods.names(), "tuned"] if name not in ("attn_lrp", "cp_lrp")]
+    found = evaluate.benchmark(backgrounds=["white"], seeds=2, samples=100, methods=every)
+    rows = {(row.net, row.problem): row for row in against.against(found) if row.metric == "mass"}
+    assert len(rows) == 8
+    assert all(choice.samples == 50 for cell in found.cells for choice in cell.tuned.values())
+    over = {where: row.over_preset for where, row in rows.items()}
+    assert min(over.values()) > -0.12, over
+    assert np.mean([*over.values()]) > 0.08, over
+    for net in nets.OF_PICTURES:
+        for problem in ("linear", "multiplicative"):  # SRG prefers first rules that no preset has
+            assert over[net, problem] > 0.1, over
+            assert rows[net, problem].over_other > 0, rows[net, problem]
+    assert sum(row.best for row in rows.values()) >= 4, rows

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Callable
 from pathlib import Path
 
+import h5py
 import keras
 import numpy as np
 import pytest
@@ -176,6 +177,35 @@ def test_what_does_not_fit_an_earlier_run(build: Callable, data: tuple, explaine
     assert build("r.h5", n=2, resume=False).settings["n"] == 2
 
 
+def test_a_finished_file_checks_its_own_batches_and_their_number(build: Callable, data: tuple, tmp_path: Path) -> None:
+    x, y = data
+    build("shard.h5", shard=(1, 2))
+    build("whole.h5", (x[:16], y[:16]))
+    written = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(ValueError, match="batch 1 differ from"):
+        build("shard.h5", (x * 0.5, y), shard=(1, 2))
+    changed = np.where(np.arange(23)[:, None, None, None] >= 20, 0.0, x)
+    with pytest.raises(ValueError, match="batch 5 differ from"):
+        build("shard.h5", (changed, y), shard=(1, 2))
+    for count, batches in ((23, 6), (15, 4), (12, 3)):
+        with pytest.raises(ValueError, match=f"batch 3 differ from|samples differ from .*Expected 4 .*: {batches}"):
+            build("whole.h5", (x[:count], y[:count]))
+    assert build("shard.h5", shard=(1, 2)).classes
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == written
+
+
+def test_a_run_that_is_resumed_with_fewer_data(build: Callable, data: tuple, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        build("cut.h5", stopping(*data, after=3), seconds=0.0)
+    with pytest.raises(ValueError, match=r"samples differ from .*Expected at least 3 batches. Received: 2. Remedy"):
+        build("cut.h5", tuple(values[:8] for values in data))
+    assert [path.name for path in tmp_path.iterdir()] == ["cut.h5.part"]
+    (tmp_path / "cut.h5.part").write_bytes((tmp_path / "cut.h5.part").read_bytes()[:3000])
+    with pytest.raises(ValueError, match=r"cut.h5.part'.* Remedy: resume=False"):
+        build("cut.h5")
+    assert build("cut.h5", resume=False).classes
+
+
 def test_ways_to_give_a_data_set(build: Callable, data: tuple) -> None:
     x, y = (values[:6] for values in data)
     batches = [(x[:4], y[:4]), (x[4:], y[4:])]
@@ -252,6 +282,9 @@ def test_layers_and_places_that_do_not_fit(build: Callable, explainer: lrp_tf.Ex
         build_reference(bare, (np.ones((2, 4)), [0, 1]), "bare", path=tmp_path / "bare.h5")
     with pytest.raises(FileNotFoundError, match="folder that exists"):
         build("nowhere/r.h5")
+    for resume in (True, False):
+        with pytest.raises(IsADirectoryError, match=r"path expects a file to write. .*a folder. Remedy"):
+            build("", resume=resume)
     with pytest.raises(TypeError, match=r"arrays \(x, labels\), or an iterable of batches. Received: int"):
         build("number.h5", 3)
     images = keras.Sequential([keras.Input((4, 4, 1)), kl.Conv2D(2, 1)])
@@ -275,6 +308,32 @@ def test_what_a_reference_is_asked_for(build: Callable) -> None:
     assert reference.box("dense", ()) == (slice(0, 6), slice(0, 5), slice(0, 2))
     with pytest.raises(ValueError, match=r"Expected a position in \(4, 3\). Received: \(4, 0\)"):
         reference.box("conv", (4, 0))
+
+
+def test_shards_of_one_model_under_other_names(explainer: lrp_tf.Explainer, data: tuple, tmp_path: Path) -> None:
+    model = explainer.model
+    other = keras.Sequential.from_config(model.get_config() | {"name": "counted_up"})
+    other.set_weights(model.get_weights())
+    assert other.name != model.name
+    both = (explainer, lrp_tf.Explainer(other, "epsilon"))
+    parts = [
+        build_reference(one, data, "conv", path=tmp_path / f"{i}.h5", shard=(i, 2)).path for i, one in enumerate(both)
+    ]
+    merged = Reference.merge(parts, tmp_path / "merged.h5")
+    assert sum(merged.classes.values()) == len(data[0])
+    for one in both:
+        merged.check_explainer(one, "conv")
+
+
+@pytest.mark.parametrize("missing", ["layers", "batches/digest", "failures", "layers/1/activation/place", "settings"])
+def test_a_damaged_file(build: Callable, missing: str) -> None:
+    path = build("r.h5").path
+    with h5py.File(path, "a") as file:
+        del (file.attrs if missing == "settings" else file)[missing]
+    with pytest.raises(ValueError, match=r"Expected a file that build_reference wrote. .*r.h5', a damaged one"):
+        Reference.load(path)
+    with pytest.raises(ValueError, match=r"a damaged one.* Remedy: resume=False, which replaces this file"):
+        build("r.h5")
 
 
 def test_files_that_are_no_whole_reference(build: Callable, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from keras import layers as kl
 
 import lrp_tf
 from lrp_tf.concepts import Reference, atlas, build_reference, concept_sheet
-from lrp_tf.concepts.crops import dimmed
+from lrp_tf.concepts.crops import axes_of, dimmed, pixels
 from lrp_tf.heatmap import image_to_rgb
 
 pytestmark = pytest.mark.usefixtures("mode")
@@ -113,6 +113,39 @@ def test_a_channel_without_relevance_has_no_sheet(reference: Reference, data: tu
         concept_sheet(reference, RED, layer="colours", images=data[0], path=tmp_path / "sheet.xyz")
 
 
+@pytest.mark.parametrize("n", [0, -1, 1.5, True])
+def test_a_number_of_samples_below_one(
+    reference: Reference, explainer: lrp_tf.Explainer, data: tuple, tmp_path: Path, n: object
+) -> None:
+    with pytest.raises(ValueError, match=r"n expects a number of reference samples, at least 1. Received"):
+        concept_sheet(reference, RED, layer="colours", images=data[0], n=n)
+    with pytest.raises(ValueError, match=r"n expects a number of reference samples, at least 1. Received"):
+        atlas(explainer, data[0][0], reference, "colours", images=data[0], path=tmp_path / "atlas.png", n=n)
+
+
+def test_pictures_of_another_size(
+    reference: Reference, explainer: lrp_tf.Explainer, data: tuple, tmp_path: Path
+) -> None:
+    x, path = data[0], tmp_path / "atlas.png"
+    for show in (lambda one: one[:6], lambda one: np.repeat(np.repeat(one, 2, 0), 2, 1)):
+        with pytest.raises(ValueError, match=r"a sample \(12, 12, 3\). Remedy: a `show` that leaves every pixel"):
+            concept_sheet(reference, RED, layer="colours", images=x, show=show)
+        with pytest.raises(ValueError, match=r"a sample \(12, 12, 3\). Remedy: a `show` that leaves every pixel"):
+            atlas(explainer, x[0], reference, "colours", images=x, path=path, show=show)
+    with pytest.raises(ValueError, match=r"samples of one shape, as the model takes them. Received: \[\(11, 12, 3\), "):
+        concept_sheet(reference, RED, layer="colours", images=lambda i: x[i][int(i == 2) :], explainer=explainer)
+    assert not path.exists()
+
+
+def test_channels_that_come_first() -> None:
+    x = np.zeros((3, 5, 4))
+    picture = np.zeros((5, 4, 3), np.uint8)
+    assert axes_of(x.shape, picture) == (1, 2)
+    assert axes_of(picture.shape, picture) == (0, 1)
+    x[:, 2, 3] = 1.0
+    assert np.argwhere(pixels(x, (1, 2))).tolist() == [[2, 3]]
+
+
 def test_an_atlas(reference: Reference, explainer: lrp_tf.Explainer, data: tuple, tmp_path: Path) -> None:
     """A red patch above a green one, explained as red: red speaks for it where it is red, green against it."""
     x = np.zeros((SIDE, SIDE, 3), "float32")
@@ -170,3 +203,24 @@ def test_an_atlas_of_another_model_and_of_one_class(
         )
         sizes.append(cv2.imread(str(path)).shape)
     assert sizes[0] != sizes[1] or not np.array_equal(*(cv2.imread(str(p)) for p in sorted(tmp_path.glob("*.png"))))
+
+
+def test_labels_of_two_classes(tmp_path: Path) -> None:
+    """One-hot for two units; one unit has two classes, and no one-hot labels."""
+    x, y = np.random.default_rng(0).normal(size=(5, 3)), np.array([0, 1, 1, 0, 1])
+
+    layers = {units: [keras.Input((3,)), kl.Dense(2, name="h"), kl.Dense(units)] for units in (1, 2)}
+    explainers = {units: lrp_tf.Explainer(keras.Sequential(found), "epsilon") for units, found in layers.items()}
+
+    def run(units: int, labels: np.ndarray) -> dict[int, int]:
+        path = tmp_path / "r.h5"
+        return build_reference(explainers[units], (x, labels), "h", path=path, batch=5, resume=False).classes
+
+    counts = {0: 2, 1: 3}
+    for units, labels in ((2, np.eye(2)[y]), (2, y), (2, y[:, None]), (1, y), (1, y[:, None].astype(float))):
+        assert run(units, labels) == counts, (units, labels.shape)
+    with pytest.raises(ValueError, match=r"\[B\] integers. Received: float64 \(5, 2\)"):
+        run(1, np.eye(2)[y])
+    for units, bad in ((1, 0.5), (2, np.nan), (2, np.inf)):
+        with pytest.raises(ValueError, match=rf"Expected a class for each sample.* Received: label {bad} of sample 3"):
+            run(units, np.where(np.arange(5) == 3, bad, y))

@@ -9,12 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from lrp_tf.concepts.crops import Drawing, Images, crops, over
+from lrp_tf.concepts.crops import Drawing, Images, axes_of, crops, over, pixels
 from lrp_tf.concepts.reference import Reference
-from lrp_tf.concepts.sheet import positive
+from lrp_tf.concepts.sheet import positive, require_count
 from lrp_tf.engine import targets
 from lrp_tf.explainer import Explainer
-from lrp_tf.heatmap.colours import reduce_channels
 from lrp_tf.heatmap.files import DPI, require_format
 from lrp_tf.heatmap.layout import Layout, arrange
 from lrp_tf.heatmap.sheets import write_sheet
@@ -61,11 +60,12 @@ def atlas(
         `path`.
 
     Raises:
-        ValueError: a layer that the reference does not have, the reference of another model; several samples; see
-            `Explainer.concepts`.
+        ValueError: a layer that the reference does not have, the reference of another model; several samples; n
+            below 1; pictures of another size than their samples; see `Explainer.concepts`.
         OSError: the file cannot be written.
     """
     path = require_format(path)
+    require_count(n)
     reference.check_explainer(explainer, layer)
     x, drawing = _single(explainer, x), Drawing(images, show, names)
     shown = min(top, reference.layers[layer])
@@ -89,7 +89,9 @@ def _arranged(
     """Where everything lies; see `atlas`."""
     found = explainer.concepts(x, target, layer=layer, top=top)
     label = int(np.asarray(found.target)[0])
-    picture, whole = drawing.picture(x[0]), reduce_channels(np.asarray(explainer(x, label))[0])
+    picture = drawing.picture(x[0])
+    axes = axes_of(x[0].shape, picture)
+    whole = pixels(np.asarray(explainer(x, label))[0], axes)
     rows: list[list[np.ndarray | None]] = [[picture, over(picture, whole)]]
     titles, labels = [""], ["the sample", f"relevance for {drawing.name(label)}"]
     relevance, shares, maps = (np.asarray(part)[0] for part in (found.relevance, found.share, found.maps))
@@ -97,7 +99,7 @@ def _arranged(
         kind = label if same_class and label in reference.classes else None
         samples = positive(reference.samples(layer, channel, by=by, label=kind), n)
         made = crops(reference, samples, layer, channel, drawing, explainer)
-        rows.append([over(picture, reduce_channels(map_)), *(crop.masked for crop in made)])
+        rows.append([over(picture, pixels(map_, axes)), *(crop.masked for crop in made)])
         side = "for" if relevance[channel] >= 0 else "against"
         none = "" if made else f"; no sample has {by} above zero here"
         titles.append(f"channel {channel}: {share:.1%} of |R|, {side} {drawing.name(label)}{none}")

@@ -60,7 +60,7 @@ def build_reference(
         dataset: arrays (x, labels), a `tf.data.Dataset`, or an iterable, of samples or batches with labels. A sample is
             known by its place in the data set, from 0, so the order must be the same whenever a run is resumed.
         layers: names or paths of layers.
-        path: the HDF5 file to write; see docs/reference-samples.md. Until it is finished it is called `path`.part.
+        path: the HDF5 file to write; see docs/reference-samples.md. An unfinished run is stored as `path`.part.
         n: samples to keep for each channel and class.
         target: "label", relevance of the labelled class, under which a sample is kept; None: of the predicted one.
         pooling: a channel's score over the positions of its map: "sum", "max", or "positive", the sum above zero.
@@ -76,7 +76,8 @@ def build_reference(
 
     Raises:
         ValueError: an unknown layer or one without channels; no labels; an option out of range; `path` holds another
-            run or the samples differ from those of the earlier one; no sample could be used.
+            run, a damaged file, or the samples differ from those of the earlier run; labels that are no whole numbers;
+            no sample could be used.
             `CheckError`: the explainer is not sound, see `Explainer(check=…)`.
         TypeError: a data set that cannot be iterated.
         OSError: the file cannot be written.
@@ -156,7 +157,11 @@ class _Run:
         self.measure: Callable[..., Measured] | None = None
         self.rankings: dict[tuple[str, str, int], Ranking] = {}
         self.finished = False
-        if not path.parent.is_dir():  # before hours of work
+        if path.is_dir():  # before hours of work
+            raise IsADirectoryError(
+                f"path expects a file to write. Received: {str(path)!r}, a folder. Remedy: the name of a file in it"
+            )
+        if not path.parent.is_dir():
             raise FileNotFoundError(f"Expected a file in a folder that exists. Received: {str(path)!r}")
         earlier = next((one for one in (path, self.part) if resume and one.exists()), None)
         if earlier is None:
@@ -175,15 +180,17 @@ class _Run:
 
     def _take_up(self, earlier: Path, settings: dict[str, Any]) -> None:
         """Read what an earlier run left."""
-        with store.opened(earlier) as file:
-            self.head = head = store.head_of(file)
-            unnamed = {"model": ""}  # Keras counts names of models up in every process
-            before = head.settings | unnamed | {"shard": list(head.shard)}
-            compare(before, settings | unnamed | {"shard": list(self.shard)}, earlier, "reference")
-            self.finished = head.total >= 0
-            if not self.finished:
-                for key in ((layer.name, by, label) for layer in head.layers for by in store.BY for label in head.seen):
+        try:
+            with store.opened(earlier) as file:
+                self.head = head = store.head_of(file)
+                before = head.compared | {"shard": list(head.shard)}
+                compare(before, store.compared(settings) | {"shard": list(self.shard)}, earlier, "reference")
+                self.finished = head.total >= 0
+                keys = ((layer.name, by, label) for layer in head.layers for by in store.BY for label in head.seen)
+                for key in () if self.finished else keys:
                     self.rankings[key] = store.ranking_of(file, head, *key)
+        except store.Unreadable as error:
+            raise ValueError(f"{error}. Remedy: resume=False, which replaces this file, or another path") from error
 
     def through(self, dataset: Any, size: int, seconds: float, progress: Callable[[int], object] | None) -> Reference:
         """Take in all batches of the shard that are missing, and write the file."""
@@ -192,16 +199,17 @@ class _Run:
         for batch in sources.batches(self.explainer.graph, dataset, size, self._wanted):
             if batch.x is not None:
                 self._batch(batch)
-            if self.finished:  # the first batch has told whether the data are the same
-                return Reference.load(self.path)
             total = batch.number + 1
             if progress is not None:
                 progress(batch.first + batch.size)
-            if batch.x is not None and time.monotonic() - written >= pause:
+            if batch.x is not None and not self.finished and time.monotonic() - written >= pause:
                 begun = time.monotonic()
                 store.write(self.part, self.head, self._ranking)
                 written = time.monotonic()
                 pause = max(seconds, _SHARE * (written - begun)) if seconds else 0.0
+        self._check_total(total)
+        if self.finished:
+            return Reference.load(self.path)
         if not self.head.seen and self.head.failures:
             sample, reason = self.head.failures[0]
             raise ValueError(f"No sample could be used. Expected at least one. Received: sample {sample}: {reason}")
@@ -209,6 +217,20 @@ class _Run:
         store.write(self.path, self.head, self._ranking)
         self.part.unlink(missing_ok=True)
         return Reference.load(self.path)
+
+    def _check_total(self, total: int) -> None:
+        """Raise ValueError if the data set has more or fewer batches than the earlier run has seen of it."""
+        last = max(self.head.batches, default=-1)
+        if self.finished and total != self.head.total:
+            raise ValueError(self._differ("samples", f"Expected {self.head.total} batches. Received: {total}"))
+        if total <= last:
+            raise ValueError(self._differ("samples", f"Expected at least {last + 1} batches. Received: {total}"))
+
+    def _differ(self, what: str, detail: str = "") -> str:
+        return (
+            f"resume: the {what} differ from those of the earlier run in {self.path}. {detail}{detail and '. '}Remedy: "
+            "the same data in the same order (a tf.data.Dataset without shuffle), or resume=False"
+        )
 
     def _wanted(self, number: int) -> bool:
         i, n = self.shard
@@ -224,10 +246,7 @@ class _Run:
         known = self.head.batches.get(batch.number)
         if known is not None:
             if known != (batch.first, batch.size, found):
-                raise ValueError(
-                    f"resume: the samples of batch {batch.number} differ from those of the earlier run in {self.path}. "
-                    "Remedy: the same data in the same order (a tf.data.Dataset without shuffle), or resume=False"
-                )
+                raise ValueError(self._differ(f"samples of batch {batch.number}"))
             return
         self._take_in(batch, x, labels)
         self.head.batches[batch.number] = (batch.first, batch.size, found)
@@ -242,14 +261,18 @@ class _Run:
                 "alone. Remedy: target=None, for the predicted classes"
             )
         labels = batch.labels
-        if labels.ndim == 2 and labels.shape[1] == self.classes and self.classes > 2:  # one-hot
+        units = self.explainer.graph.outputs[0].shape  # a single unit has two classes, and no one-hot labels
+        several = units not in ((), (1,))
+        if several and labels.shape[1:] == units:
             labels = labels.argmax(axis=1)
+        one_hot = f" or one-hot [B, {units[0]}]" if several else ""
+        expected = f"Expected a class for each sample, [B] integers{one_hot}"
         if labels.size != batch.size or not np.issubdtype(labels.dtype, np.number):
-            raise ValueError(
-                f"Expected a class for each sample, [B] integers or one-hot [B, {self.classes}]. "
-                f"Received: {labels.dtype} {labels.shape} for {batch.size} samples"
-            )
-        return labels.reshape(-1).astype(np.int64)
+            raise ValueError(f"{expected}. Received: {labels.dtype} {labels.shape} for {batch.size} samples")
+        labels = labels.reshape(-1)
+        if (bad := np.flatnonzero(~np.isfinite(labels) | (labels != np.floor(labels)))).size:
+            raise ValueError(f"{expected}. Received: label {labels[bad[0]]} of sample {batch.first + bad[0]}")
+        return labels.astype(np.int64)
 
     def _take_in(self, batch: Batch, x: list[tf.Tensor], labels: np.ndarray | None) -> None:
         """Rank the samples of a batch."""

@@ -35,7 +35,7 @@ class Drawing(NamedTuple):
 
     Attributes:
         images: by id; an array, anything that can be indexed, or a function of the id.
-        show: a sample as the model takes it -> what `image_to_rgb` takes.
+        show: a sample as the model takes it -> what `image_to_rgb` takes, of the same height and width.
         names: of classes, by number.
     """
 
@@ -81,24 +81,52 @@ def crops(
 
     Args:
         explainer: that of the reference; it gives the maps that crops are masked with.
+
+    Raises:
+        ValueError: samples of different shapes, or whose pictures have another size.
     """
     x = [drawing.sample(i) for i in samples.ids]
     if not x:
         return []
+    if len(shapes := {one.shape for one in x}) > 1:
+        raise ValueError(f"images expects samples of one shape, as the model takes them. Received: {sorted(shapes)}")
     maps = None if explainer is None else conditional(explainer, np.stack(x), samples.labels, layer, channel)
     found = []
     for row, one in enumerate(x):
-        picture, box = drawing.picture(one), _box(reference, layer, samples.positions[row], one.shape)
-        masked = None if maps is None else dimmed(picture, maps[row])[box]
+        picture = drawing.picture(one)
+        axes = axes_of(one.shape, picture)
+        box = _box(reference, layer, samples.positions[row], picture.shape, axes)
+        masked = None if maps is None else dimmed(picture, pixels(maps[row], axes))[box]
         label = f"{drawing.name(int(samples.labels[row]))}\n#{samples.ids[row]}: {number(float(samples.scores[row]))}"
         found.append(Crop(picture[box], masked, label))
     return found
 
 
-def conditional(explainer: Explainer, x: np.ndarray, target: Any, layer: str, channel: int) -> list[np.ndarray]:
-    """The relevance of each sample that passed one channel, [H, W] each."""
-    maps = explainer.concepts(x, target, layer=layer, channels=[channel]).maps
-    return [reduce_channels(one[0]) for one in np.asarray(maps)]
+def axes_of(shape: Sequence[int], picture: np.ndarray) -> tuple[int, int]:
+    """The axes of a sample that are the rows and columns of its picture: the first two, unless channels come first.
+
+    Raises:
+        ValueError: there are none.
+    """
+    size = picture.shape[:2]
+    if len(shape) in (2, 3) and tuple(shape[:2]) == size:
+        return 0, 1
+    if len(shape) == 3 and tuple(shape[1:]) == size:
+        return 1, 2
+    raise ValueError(
+        "Expected a picture of the height and width of its sample, [H, W], [H, W, C] or [C, H, W]. Received: a picture "
+        f"{size[0]}x{size[1]} of a sample {tuple(shape)}. Remedy: a `show` that leaves every pixel at its place"
+    )
+
+
+def pixels(relevance: np.ndarray, axes: tuple[int, int]) -> np.ndarray:
+    """Relevance of a sample -> [H, W]; axes: see `axes_of`."""
+    return reduce_channels(relevance if axes == (0, 1) else np.moveaxis(relevance, 0, -1))
+
+
+def conditional(explainer: Explainer, x: np.ndarray, target: Any, layer: str, channel: int) -> np.ndarray:
+    """The relevance of each sample that passed one channel, in the shape of x."""
+    return np.asarray(explainer.concepts(x, target, layer=layer, channels=[channel]).maps)[:, 0]
 
 
 def dimmed(picture: np.ndarray, relevance: np.ndarray) -> np.ndarray:
@@ -114,10 +142,13 @@ def over(picture: np.ndarray, relevance: np.ndarray) -> np.ndarray:
     return overlay(picture, relevance, scale="99%", smooth=_FINE * max(relevance.shape))
 
 
-def _box(reference: Reference, layer: str, position: np.ndarray, shape: Sequence[int]) -> tuple[slice, slice]:
+def _box(
+    reference: Reference, layer: str, position: np.ndarray, shape: Sequence[int], axes: tuple[int, int]
+) -> tuple[slice, slice]:
     """Rows and columns that the position sees; the whole picture where it sees padding alone, or nothing is known."""
     whole = (slice(0, shape[0]), slice(0, shape[1]))
     if not reference.has_fields(layer):
         return whole
-    rows, columns = reference.box(layer, position.tolist())[:2]
+    box = reference.box(layer, position.tolist())
+    rows, columns = box[axes[0]], box[axes[1]]
     return (rows, columns) if rows.stop > rows.start and columns.stop > columns.start else whole

@@ -43,7 +43,8 @@ def _whole(heads: Sequence[store.Head], names: Sequence[str]) -> store.Head:
     for head, name in zip(heads, names, strict=True):
         if head.total < 0:
             raise ValueError(f"Expected finished shards. Received: {name!r}, an unfinished one. Remedy: resume its run")
-        differ = sorted(k for k in {**first.settings, **head.settings} if first.settings.get(k) != head.settings.get(k))
+        one, other = first.compared, head.compared
+        differ = sorted(k for k in {**one, **other} if one.get(k) != other.get(k))
         if differ or head.total != first.total:
             what = ", ".join(differ) or "number of batches"
             raise ValueError(f"Expected shards of one run. Received: {names[0]!r} and {name!r}, which differ in {what}")

@@ -134,13 +134,7 @@ _JOINS = ("Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum", "Divid
 def _mixed_axes(step: Step, rank: int) -> set[int]:
     """Axes of a tensor's shape along which entries depend on one another."""
     name = type(step.op).__name__
-    if name not in _NORMALIZING and step.activation not in (
-        "softmax",
-        "log_softmax",
-        "sparsemax",
-        "sparse_softmax",
-        "glu",
-    ):
+    if name not in _NORMALIZING and step.activation not in _OVER_CHANNELS:
         return set()
     axis = getattr(step.op, "axis", -1)
     axes = [axis] if isinstance(axis, int) else list(axis or range(1, rank + 1))

@@ -44,7 +44,8 @@ def concept_sheet(
         by: "relevance", "activation", or both, one above the other.
         label: samples of this class alone.
         n: how many; None: all that the reference has.
-        show: turns a sample as the model takes it into a picture, where that is not one already.
+        show: turns a sample as the model takes it into a picture, where that is not one already; it keeps the height
+            and width. Channels that come first are moved to the end: `lambda x: np.moveaxis(x, 0, -1)`.
         names: of classes.
         path: a picture to write, whole or not at all.
         tile_inches: the longer side of a crop. dpi: pixels per inch.
@@ -53,9 +54,10 @@ def concept_sheet(
         The sheet, uint8 [H, W, 3].
 
     Raises:
-        ValueError: see `Reference.samples`; no sample whose score is above zero, samples that are no pictures,
-            the explainer of another model.
+        ValueError: see `Reference.samples`; no sample whose score is above zero, samples that are no pictures or whose
+            pictures have another size, n below 1, the explainer of another model.
     """
+    require_count(n)
     if path is not None:
         require_format(path)
     if explainer is not None:
@@ -101,6 +103,12 @@ def _arranged(
             labels.extend("" for _ in made)
     head = f"{layer}, channel {channel}"
     return arrange(rows, titles=titles, labels=labels, suptitle=head, tile_inches=tile_inches)
+
+
+def require_count(n: int | None) -> None:
+    """Raise ValueError unless n is a number of samples, or None."""
+    if n is not None and (not isinstance(n, (int, np.integer)) or isinstance(n, bool) or n < 1):
+        raise ValueError(f"n expects a number of reference samples, at least 1. Received: {n!r}")
 
 
 def positive(samples: Samples, n: int | None) -> Samples:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -19,6 +20,10 @@ from lrp_tf.concepts.ranking import Ranking
 FORMAT, VERSION = "lrp_tf reference", 1
 BY = ("relevance", "activation")
 _PARTS = ("score", "sample", "place")
+
+
+class Unreadable(ValueError):
+    """A file that is no reference, or a damaged one."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +47,7 @@ class Head:
     """All of a file but its rankings.
 
     Attributes:
-        settings: what has to be the same where a run is resumed or merged; of values that JSON knows.
+        settings: what the run was asked for; of values that JSON knows.
         layers: in the order in which they were asked for.
         seen: class -> how many samples it had.
         batches: number -> (id of the first sample, size, digest), of those that have been taken in.
@@ -63,6 +68,16 @@ class Head:
     def dtype(self) -> str:
         """Of the scores."""
         return self.settings["dtype"]
+
+    @property
+    def compared(self) -> dict[str, Any]:
+        """The settings that have to be the same where a run is resumed or merged."""
+        return compared(self.settings)
+
+
+def compared(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings without the name of the model: Keras counts names up in every process."""
+    return {name: value for name, value in settings.items() if name != "model"}
 
 
 # layer, "relevance" or "activation", class -> ranking
@@ -121,7 +136,7 @@ def opened(path: str | os.PathLike) -> Iterator[h5py.File]:
     """The file, open for reading.
 
     Raises:
-        FileNotFoundError: there is none. ValueError: it is no reference, or one of a later version of lrp_tf.
+        FileNotFoundError: there is none. Unreadable: it is no reference, or one of a later version of lrp_tf.
     """
     received = f"Expected a file that build_reference wrote. Received: {os.fspath(path)!r}"
     if not Path(path).is_file():
@@ -129,12 +144,10 @@ def opened(path: str | os.PathLike) -> Iterator[h5py.File]:
     try:
         file = h5py.File(path, "r")
     except OSError as error:
-        raise ValueError(
-            f"Expected a file that build_reference wrote. Received: {os.fspath(path)!r}: {error}"
-        ) from error
+        raise Unreadable(f"{received}: {error}") from error
     with file:
         if file.attrs.get("format") != FORMAT or file.attrs.get("version") != VERSION:
-            raise ValueError(
+            raise Unreadable(
                 f"Expected a {FORMAT}, version {VERSION}. Received: {os.fspath(path)!r}, "
                 f"{file.attrs.get('format', 'another HDF5 file')} {file.attrs.get('version', '')}"
             )
@@ -142,9 +155,24 @@ def opened(path: str | os.PathLike) -> Iterator[h5py.File]:
 
 
 def head_of(file: h5py.File) -> Head:
-    """All of a file but its rankings."""
+    """All of a file but its rankings.
+
+    Raises:
+        Unreadable: a part is missing or damaged.
+    """
+    try:
+        return _head_of(file)
+    except (KeyError, OSError) as error:
+        raise Unreadable(
+            f"Expected a file that build_reference wrote. Received: {file.filename!r}, a damaged one: {error}"
+        ) from error
+
+
+def _head_of(file: h5py.File) -> Head:
     layers = tuple(_layer_of(file[f"layers/{number}"]) for number in range(len(file["layers"])))
     parts = (file[f"batches/{name}"][:].tolist() for name in ("number", "first", "size", "digest"))
+    for number, by, part in itertools.product(range(len(layers)), BY, _PARTS):
+        file[f"layers/{number}/{by}/{part}"]  # raises if the rankings are missing
     reasons = [reason.decode() for reason in file["failures/reason"][:]]
     return Head(
         settings=json.loads(file.attrs["settings"]),

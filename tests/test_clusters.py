@@ -119,6 +119,8 @@ def test_thumbnails_lie_where_their_points_are(tmp_path):
         (lambda v: clusters.spectral(v, pixels=0), "pixels expects"),
         (lambda v: clusters.spectral(v).members(3), "number below 3"),
         (lambda v: concepts.embed(v[:3]), "four samples or more"),
+        (lambda v: concepts.embed(np.zeros((10, 4, 4))), "all alike. Remedy"),
+        (lambda v: concepts.embed(v[0] * np.arange(1, 9)[:, None, None]), "8 that are all alike"),
         (lambda v: concepts.embed(v, perplexity=50), "perplexity expects"),
         (lambda v: concepts.thumbnails("x.png", v[:, 0, :2] + 9, v), "from 0 to 1"),
         (lambda v: concepts.thumbnails("x.png", np.zeros((3, 2)), v), "images expects one for each of 3"),

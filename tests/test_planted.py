@@ -169,6 +169,33 @@ def test_correction_of_a_keras_model(tmp_path):
     with (tmp_path / "accuracy.csv").open() as file:
         assert float(next(csv.DictReader(file))["accuracy"]) == found.rows[0].accuracy
 
+    with pytest.raises(ValueError, match=r"model 'one' expects .* two classes or more, \[40, C\]. .*Remedy"):
+        concepts.correction({"one": lambda batch: np.ones((len(batch), 1))}, x, labels, planted.Mark("texture"), 0)
+
+
+@pytest.mark.parametrize("activation", ["sigmoid", None])
+def test_correction_of_a_single_unit(activation):
+    """It has the classes 0 and 1: a threshold of 0.5, or of logits 0."""
+    x = np.array([[-2.0], [0.3], [2.0], [-0.1]], np.float32)
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, activation, kernel_initializer="ones")])
+    found = concepts.correction({"model": model}, x, np.array([0, 1, 1, 1]), lambda batch: -batch, 1)
+    assert found.rows[0].accuracy == 0.75
+    assert (found.rows[1].accuracy, found.rows[1].said_artefact) == (0.5, 1)
+
+
+def test_an_artefact_of_floats_on_pixels_of_eight_bits_is_not_cut_off():
+    seen = []
+
+    def model(batch):
+        seen.append(batch)
+        return np.eye(2)[np.zeros(len(batch), int)]
+
+    x = np.full((4, 2, 2, 1), 200, np.uint8)
+    concepts.correction({"model": model}, x, np.arange(4) % 2, lambda batch: batch * np.float32(1.5), 1)
+    assert seen[0].dtype == np.uint8
+    assert seen[1].dtype == np.float32
+    assert set(seen[1][::2].ravel()) == {300.0}
+
 
 # --- the folder --------------------------------------------------------------------------------------
 

@@ -50,6 +50,8 @@ def test_the_number_of_prototypes_can_be_chosen_by_the_data():
     labels = np.where(of == 2, 2, 5)
     found = concepts.prototypes(vectors, labels, n=(1, 2), covariance="tied", folds=0)
     assert {label: len(found[label]) for label in found} == {2: 1, 5: 2}
+    again = concepts.prototypes(vectors, labels, n=np.array([1, 2]), covariance="tied", folds=0)
+    assert {label: len(again[label]) for label in again} == {2: 1, 5: 2}
 
 
 @pytest.mark.parametrize("normalize", [True, False])
@@ -101,6 +103,18 @@ def test_vectors_of_a_model(rng):
         concepts.concept_vectors(explainer, x, [0, 1], layer="conv")
     with pytest.raises(ValueError, match="one sample or more"):
         concepts.concept_vectors(explainer, x[:0], layer="conv")
+    with pytest.raises(ValueError, match="batch expects a number of samples"):
+        concepts.concept_vectors(explainer, x, layer="conv", batch=0)
+    np.testing.assert_allclose(
+        concepts.concept_vectors(explainer, x, target, layer="conv", batch=None), want, atol=1e-6
+    )
+
+
+def test_vectors_of_a_model_with_two_inputs_are_refused():
+    a, b = keras.Input((3,), name="a"), keras.Input((3,), name="b")
+    model = keras.Model([a, b], keras.layers.Dense(2, name="head")(keras.layers.Add()([a, b])))
+    with pytest.raises(ValueError, match=r"model with one input. Received: list, of a model with 2. Remedy"):
+        concepts.concept_vectors(lrp_tf.Explainer(model), [np.ones((4, 3)), np.ones((4, 3))], layer="head")
 
 
 def test_direction_of_a_concept(rng):
@@ -125,7 +139,9 @@ def test_direction_of_a_concept(rng):
         ({"vectors": np.full((120, 4), np.nan)}, "finite numbers"),
         ({"labels": np.zeros(120)}, "labels expects integers"),
         ({"labels": np.zeros(3, int)}, r"labels expects integers \[120\]"),
-        ({"n": 0}, "n expects positive integers"),
+        ({"n": 0}, "n expects a positive integer or several. Received: 0"),
+        ({"n": 1.5}, "n expects a positive integer or several. Received: 1.5"),
+        ({"n": ()}, "n expects a positive integer or several"),
         ({"n": (1, 40)}, r"expects 80 vectors of each class or more, for n = 40. Received: \{2: 30\}"),
         ({"covariance": "round"}, "covariance expects one of"),
         ({"folds": 1}, "folds expects 0, or 2 and more"),

@@ -100,14 +100,15 @@ def correction(
     that it always speaks for the wrong class. Intervals need SciPy (extra `evaluate`).
 
     Args:
-        models: by name: Keras models, or functions from a batch to the scores of classes, [B, C].
+        models: by name: Keras models, of a single unit too, or functions from a batch to the scores of classes, [B, C].
         x: test samples, [N, ...], free of the artefact. labels: their classes, int [N].
         artefact: a batch -> the same with the artefact.
         label: the class that the artefact goes with.
         seed: of the intervals.
 
     Raises:
-        ValueError: no models, other shapes, no sample of another class, an artefact that changes the shape.
+        ValueError: no models, other shapes, no sample of another class, an artefact that changes the shape, a function
+            that returns one score a sample.
     """
     x, labels = np.asarray(x), np.asarray(labels)
     others = labels != label
@@ -120,16 +121,28 @@ def correction(
     changed = np.asarray(artefact(before.copy()))
     if changed.shape != before.shape:
         raise ValueError(f"artefact expects to return {list(before.shape)}. Received: {list(changed.shape)}")
-    wrong = x.copy()
+    # Floats keep their precision; 8-bit pixels would cut off what an artefact adds to them.
+    wrong = x.astype(x.dtype if np.issubdtype(x.dtype, np.floating) else np.result_type(x.dtype, changed.dtype))
     wrong[others] = changed
     rows: list[Accuracy] = []
     for name, model in models.items():
         predict = Predictor(model) if isinstance(model, keras.Model) else model
         for samples, given in ((WITHOUT, x), (WITH, wrong)):
-            parts = [np.asarray(predict(given[i : i + batch])) for i in range(0, len(given), batch)]
-            said = np.concatenate(parts).argmax(axis=1)
+            said = _scores(name, predict, given, batch).argmax(axis=1)
             right = (said == labels).astype(np.float64)
             low, high = statistics.interval(right, [seed, len(rows)])
             taken = float((said[others] == label).mean())
             rows.append(Accuracy(name, samples, len(x), float(right.mean()), low, high, taken))
     return Correction(tuple(rows))
+
+
+def _scores(name: str, predict: Predict, x: np.ndarray, batch: int) -> np.ndarray:
+    """Scores of classes, [N, C]."""
+    found = np.concatenate([np.asarray(predict(x[i : i + batch])) for i in range(0, len(x), batch)])
+    if found.ndim != 2 or len(found) != len(x) or found.shape[1] < 2:
+        raise ValueError(
+            f"model {name!r} expects to return the scores of two classes or more, [{len(x)}, C]. Received: "
+            f"{list(found.shape)}. Remedy for a single unit: the Keras model itself; or [1 - p, p] of a probability p, "
+            "[-v, v] of a logit v"
+        )
+    return found

@@ -19,6 +19,7 @@ from lrp_tf.heatmap.photographs import scaled
 COLOURS = ((0, 114, 178), (230, 159, 0), (0, 158, 115), (204, 121, 167), (86, 180, 233), (213, 94, 0), (120, 94, 60))
 _GREY = (170, 170, 170)
 _FRAME = 2  # pixels
+_ALIKE = 1e-12  # of a feature's size: less than this between samples is rounding
 
 
 def embed(values: np.ndarray, *, perplexity: float | None = None, pixels: int = 14, seed: int = 0) -> np.ndarray:
@@ -36,7 +37,8 @@ def embed(values: np.ndarray, *, perplexity: float | None = None, pixels: int = 
         seed: of the start.
 
     Raises:
-        ValueError: other shapes, fewer than four samples, a perplexity that is not below their number, NaN or Inf.
+        ValueError: other shapes, fewer than four samples, samples that are all alike, a perplexity that is not below
+            their number, NaN or Inf.
         ImportError: scikit-learn is missing.
     """
     flat = shares(flattened(values, pixels))
@@ -45,6 +47,11 @@ def embed(values: np.ndarray, *, perplexity: float | None = None, pixels: int = 
     near = min(30.0, len(flat) / 4) if perplexity is None else perplexity
     if not 0 < near < len(flat):
         raise ValueError(f"perplexity expects a number above 0 and below {len(flat)} samples. Received: {near}")
+    if (np.ptp(flat, axis=0) <= _ALIKE * np.abs(flat).max(axis=0)).all():  # t-SNE would crash on them
+        raise ValueError(
+            f"embed expects samples that differ in more than strength. Received: {len(flat)} that are all alike. "
+            "Remedy: see whether maps are zero; leave samples out that are there several times"
+        )
     # Of about 1: t-SNE begins with distances as they are.
     flat = (flat - flat.mean(axis=0)) / (flat.std() or 1)
     points = optional("sklearn.manifold", EXTRA).TSNE(2, perplexity=near, init="pca", random_state=seed)

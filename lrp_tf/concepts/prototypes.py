@@ -94,7 +94,7 @@ class Prototypes(Mapping[int, ClassPrototypes]):
     def typicality(self, vectors: np.ndarray, labels: Any) -> np.ndarray:
         """How typical each vector is of its class, [N]: the percentage of the class's training vectors less likely.
 
-            found.typicality(vectors, predicted)     # 50: as ordinary as can be; 0: an outlier
+            found.typicality(vectors, predicted)     # 50: as likely as the median of its class; 0: an outlier
 
         Args and errors as `log_likelihood`.
         """
@@ -176,7 +176,7 @@ class Prototypes(Mapping[int, ClassPrototypes]):
 def prototypes(
     vectors: np.ndarray,
     labels: np.ndarray,
-    n: int | Sequence[int] = 4,
+    n: int | Sequence[int] | np.ndarray = 4,
     *,
     covariance: str = "diag",
     normalize: bool = True,
@@ -208,9 +208,10 @@ def prototypes(
     vectors = _checked(vectors)
     labels = np.asarray(labels)
     _require_labels(labels, len(vectors))
-    numbers = tuple(n) if isinstance(n, Sequence) else (n,)
-    if not numbers or min(numbers) < 1:
-        raise ValueError(f"n expects positive integers. Received: {n!r}")
+    wanted = np.atleast_1d(np.asarray(n))
+    if wanted.ndim != 1 or not np.issubdtype(wanted.dtype, np.integer) or wanted.min() < 1:
+        raise ValueError(f"n expects a positive integer or several. Received: {n!r}")
+    numbers = tuple(wanted.tolist())
     if covariance not in COVARIANCES:
         raise ValueError(f"covariance expects one of {list(COVARIANCES)}. Received: {covariance!r}")
     if folds < 0 or folds == 1:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from lrp_tf.engine import streams
 from lrp_tf.engine.channels import find
 from lrp_tf.explainer import Explainer
 
 
 def concept_vectors(
-    explainer: Explainer, x: np.ndarray, target: Any = None, *, layer: str, batch: int = 64
+    explainer: Explainer, x: np.ndarray, target: Any = None, *, layer: str, batch: int | None = 64
 ) -> np.ndarray:
     """Relevance of each channel of a layer, summed over positions, float [N, C].
 
@@ -24,11 +26,19 @@ def concept_vectors(
         x: samples, [N, ...], of a model with one input.
         target: a class for each sample, [N]; one for all; None: each sample's top class.
         layer: as `Explainer.concepts` takes it.
-        batch: samples that are explained at once.
+        batch: samples that are explained at once; None: all.
 
     Raises:
-        ValueError: no samples, targets of another length, and all that `Explainer.channel_relevance` raises.
+        ValueError: no samples, several inputs, targets of another length, a batch below 1, and all that
+            `Explainer.channel_relevance` raises.
     """
+    size = streams.checked_size(batch, "batch")
+    if (inputs := len(explainer.clone.graph.inputs)) != 1 or isinstance(x, Mapping):
+        raise ValueError(
+            f"concept_vectors expects one array x, of a model with one input. Received: {type(x).__name__}, of a model "
+            f"with {inputs}. Remedy: explainer.channel_relevance(x, target, layers=[{layer!r}]) of each batch, summed "
+            "over positions"
+        )
     if not len(x):
         raise ValueError("concept_vectors expects one sample or more. Received: none")
     each = target is not None and np.ndim(target) > 0
@@ -36,8 +46,8 @@ def concept_vectors(
         raise ValueError(f"target expects a class for each of {len(x)} samples. Received: {len(target)}")
     channels = find(explainer.clone.plan, layer)
     found = []
-    for first in range(0, len(x), batch):
-        part = slice(first, first + batch)
+    for first in range(0, len(x), size or len(x)):
+        part = slice(first, first + (size or len(x)))
         given = explainer.channel_relevance(x[part], target[part] if each else target, layers=[layer])
         found.append(np.asarray(channels.sums(given[layer])))
     return np.concatenate(found)
@@ -67,7 +77,9 @@ def concept_direction(outputs: np.ndarray, marked: np.ndarray) -> np.ndarray:
     without the concept are the same ones otherwise.
 
     Args:
-        outputs: of a layer, [N, C] or [N, ..., C]: means over positions are compared.
+        outputs: of a layer, [N, C] or [N, ..., C]: means over positions are compared. The last axis is taken for that
+            of channels, which an array cannot tell: np.moveaxis(outputs, 1, -1) for those of a layer with channels
+            first, which `suppress` refuses.
         marked: bool [N]: which samples have the concept.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Who asks for a gradient, and of what: TensorFlow tells no gradient function, so that the call stack is read."""
+"""Who asks for a gradient. TensorFlow does not tell gradient functions who asks, so this reads the call stack."""
 
 from __future__ import annotations
 

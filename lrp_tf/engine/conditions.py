@@ -137,7 +137,7 @@ def share_of(amounts: tf.Tensor, relevance: tf.Tensor) -> tf.Tensor:
 def plain(clone: Clone, target: Target, wanted: Wanted) -> Callable[..., tuple[Found, Verdict, tf.Tensor]]:
     """A pass as a function that is not compiled: of flat inputs, the tensors of a target, and `Asked.tensors`.
 
-    What it returns last is whether all channels and positions are such of their layers, a boolean scalar.
+    What it returns last is whether all channels and positions exist in their layers, a boolean scalar.
     """
     count, more = len(clone.graph.inputs), len(wanted.signature())
     layer = wanted.layer
@@ -284,7 +284,7 @@ def _ranked(ranks: tf.Tensor, relevance: tf.Tensor) -> tf.Tensor:
 
 
 def _in_range(wanted: Wanted, asked: Asked, forward: Forward) -> tf.Tensor:
-    """Whether all channels and positions are such of their layers."""
+    """Whether all channels and positions exist in their layers."""
     shape = tf.shape(forward.values[wanted.layer.ref])
     pairs = [] if asked.channels is None else [(asked.channels, shape[wanted.layer.axis])]
     if asked.positions is not None:

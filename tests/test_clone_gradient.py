@@ -54,6 +54,29 @@ def test_gradient_under_a_persistent_tape():
     close(tape.gradient(z, model.trainable_variables), own.gradient(values, model.trainable_variables), 1e-5)
 
 
+def test_a_tape_that_asks_again_in_a_graph_of_its_own_gets_the_relevance_again():
+    """batch_jacobian and a tf.function build another graph; the ordinary gradient is for other tapes alone."""
+    model = dense_net()
+    clone, x = lrp_tf.clone_with_rules(model, "epsilon_plus"), tf.random.uniform((3, *model.input_shape[1:]), seed=1)
+
+    def recorded():
+        with tf.GradientTape(persistent=True) as tape:
+            tape.watch(x)
+            z = clone(x)
+        return tape, z
+
+    tape, z = recorded()
+    jacobian = tape.batch_jacobian(z, x)
+    with tf.GradientTape() as plain:
+        plain.watch(x)
+        value = model(x)
+    assert not np.allclose(jacobian, plain.batch_jacobian(value, x), atol=1e-3)
+    tape, z = recorded()
+    relevance = tape.gradient(z, x)
+    close(tape.batch_jacobian(z, x), jacobian, 1e-6)
+    close(tf.function(lambda: tape.gradient(z, x))(), relevance, 1e-6)
+
+
 def test_gradient_through_what_stands_before_and_behind_the_clone():
     clone = lrp_tf.clone_with_rules(dense_net(), rules.Epsilon())
     x, scale = tf.constant(VEC), tf.Variable(2.0)

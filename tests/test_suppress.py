@@ -200,7 +200,10 @@ def test_mistakes():
     refused(ValueError, "a Own. Remedy: make it functional", "dense", own, channels=[0])
     first = keras.Sequential([keras.Input((1, 4, 4)), kl.Permute((1, 2, 3), name="same"),
                               kl.Conv2D(2, 3, data_format="channels_first", name="first")])  # fmt: skip
-    refused(ValueError, "channels as the last axis .* channels first", "first", first, channels=[0])
+    for more in (kl.BatchNormalization(axis=1, name="norm"), kl.ReLU(name="relu"), kl.Flatten(name="flat")):
+        first.add(more)
+    for name in ("first", "norm", "relu"):
+        refused(ValueError, "channels as the last axis .* channels first", name, first, channels=[0])
     tokens = keras.Input((5,))
     states = keras.Model(tokens, kl.Dense(2)(kl.LSTM(3, return_state=True, name="lstm")(tokens[..., None])[0]))
     refused(ValueError, "expected one output of floats", "lstm", states, channels=[0])

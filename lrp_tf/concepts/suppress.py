@@ -58,7 +58,7 @@ def suppress(
         given = "neither" if channels is None else "both"
         raise ValueError(f"suppress expects exactly one of channels and direction. Received: {given}")
     path = _path_of(model, layer)
-    size = _channels_of(path[-1], layer)
+    size = _channels_of(model, path[-1], layer)
     at = _neutral(neutral, size)
     plan = _masked(channels, at, size) if channels is not None else _projected(np.asarray(direction), at, size)
     twin = copy_of(model, x)
@@ -174,7 +174,7 @@ def _has_graph(model: keras.Model) -> bool:
     return any(base.__name__ == "Functional" for base in type(model).__mro__)
 
 
-def _channels_of(layer: keras.Layer, name: str) -> int:
+def _channels_of(model: keras.Model, layer: keras.Layer, name: str) -> int:
     """How many channels the output of a layer has."""
     try:
         output = layer.output if not isinstance(layer, keras.Model) else layer.outputs
@@ -187,13 +187,21 @@ def _channels_of(layer: keras.Layer, name: str) -> int:
             f"{[(list(t.shape), t.dtype) for t in tensors]}"
         )
     shape = tensors[0].shape
-    first = getattr(layer, "data_format", None) == "channels_first" and len(shape) > 2
+    first = len(shape) > 2 and _channels_first(model, layer, len(shape))
     if first or len(shape) < 2 or shape[-1] is None:
         raise ValueError(
             f"Layer {name!r}: expected channels as the last axis of the output, as many as are known. Received: "
             f"{list(shape)}{', channels first' if first else ''}"
         )
     return int(shape[-1])
+
+
+def _channels_first(model: keras.Model, layer: keras.Layer, rank: int) -> bool:
+    """Whether the channels of a layer's output lie first, or may: a layer without a format keeps those ahead of it."""
+    if isinstance(layer, keras.layers.BatchNormalization):
+        return int(layer.axis) % rank != rank - 1
+    formats = {getattr(other, "data_format", None) for other in model._flatten_layers()}
+    return getattr(layer, "data_format", "channels_first" if "channels_first" in formats else None) == "channels_first"
 
 
 def _rebuilt(model: keras.Model, path: list[keras.Layer], cut: _Cut) -> keras.Model:

@@ -49,7 +49,7 @@ class Orders:
     def __init__(self, inputs: Sequence[tf.Tensor]) -> None:
         self._place = _place()
         self._watched = record.should_record_backprop(inputs) or not record.could_possibly_record()
-        self._asked = False
+        self._asker: int | None = None  # the tape that got the relevance last
         self._differentiated: int | None = None  # the tape that took the relevance while another one recorded
 
     def next(self, weights: Sequence[tf.Variable]) -> tuple[Order, list[tf.Variable]]:
@@ -58,20 +58,21 @@ class Orders:
         Raises:
             LookupError: a second tape asks while a third one records.
         """
-        here = _place() is self._place
-        who = asking() if here else None
+        who = asking()
+        if _place() is not self._place:
+            # A tape around a tf.function; or one that asked before, as batch_jacobian does in a graph of its own.
+            again = self._asker is None or (who is not None and who.tape == self._asker)
+            return Order.SEALED if again else Order.ORDINARY, list(weights)
         wanted = [v for v in weights if who is None or who.wants(v)]
-        if who is None and here:  # tf.gradients
+        if who is None:  # tf.gradients
             return Order.SEALED if self._watched else Order.NOTHING, wanted
-        if who is None:  # a tape around a tf.function
-            return Order.ORDINARY if self._asked else Order.SEALED, wanted
         if self._differentiated not in (None, who.tape):
             if record.could_possibly_record():
                 raise LookupError(_THIRD)
             return Order.ORDINARY, wanted
         if not self._watched:
             return Order.NOTHING, wanted
-        self._asked = True
+        self._asker = who.tape
         if record.could_possibly_record():
             self._differentiated = who.tape
         return Order.RELEVANCE, wanted

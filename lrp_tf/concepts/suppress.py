@@ -200,7 +200,9 @@ def _channels_first(model: keras.Model, layer: keras.Layer, rank: int) -> bool:
     """Whether the channels of a layer's output lie first, or may: a layer without a format keeps those ahead of it."""
     if isinstance(layer, keras.layers.BatchNormalization):
         return int(layer.axis) % rank != rank - 1
-    formats = {getattr(other, "data_format", None) for other in model._flatten_layers()}
+    parts = [path[-1] for path in _paths(model, [])]
+    # Wrappers, such as TimeDistributed, hold the layer that has the format.
+    formats = {getattr(part, "data_format", None) for each in parts for part in (each, getattr(each, "layer", None))}
     return getattr(layer, "data_format", "channels_first" if "channels_first" in formats else None) == "channels_first"
 
 

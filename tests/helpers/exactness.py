@@ -219,8 +219,8 @@ def gradient(clone: Clone, x: np.ndarray, start: np.ndarray) -> np.ndarray:
 
 # Here signed contributions can cancel, and R is divided by what little is left. In float32 that rest has a relative
 # error of up to 2^-23 sum |x w| / |z| (the condition number of the sum), and so has the relevance. Gamma's denominators
-# cannot vanish where it uses them.
-CANCELLING = {"zero", "epsilon", "epsilon zero_bias"}
+# cannot vanish where it uses them. JointWSquare squares what was divided and divides by the sum of squares: four times.
+CANCELLING = {"zero": 1, "epsilon": 1, "epsilon zero_bias": 1, "joint wsquare": 4, "joint wsquare zero_bias": 4}
 
 
 def condition(layer: keras.Layer, x: np.ndarray, shape: tuple, zero_bias: bool) -> float:
@@ -260,8 +260,9 @@ def check(name: str, rule: str, sign: str, bias: str, dtype: str, savings: bool 
         found = gradient_of_clone(model, instance, x, start)
     want = expected(layer, formula, x.astype("float64"), start.astype("float64"), **parameters)
     if dtype == "float32" and rule in CANCELLING:
+        rounding = CANCELLING[rule] * 2.0**-23
         tolerance = max(
-            tolerance, 2.0**-23 * condition(layer, x.astype("float64"), start.shape[1:], "zero_bias" in rule)
+            tolerance, rounding * condition(layer, x.astype("float64"), start.shape[1:], "zero_bias" in rule)
         )
     assert found.dtype == dtype
     assert np.abs(found - want).max() <= tolerance * np.abs(want).max()

@@ -70,6 +70,8 @@ class RelevancePenalty:
         """Relevance of one input of this rank that lies where it may not, and all of it: [B] or [B, k] each."""
         several = r.shape.rank - rank
         marked = _fitted(tf.cast(mask, r.dtype), r.shape[several + 1 :], fixed=fixed)
+        if tf.executing_eagerly():
+            _check_values(marked, r.shape[0])
         for _ in range(several):
             marked = marked[:, None]
         wrong = marked if self.marks == "artefact" else 1 - marked
@@ -127,6 +129,19 @@ def _check_count(given: list[Any], relevances: list[Any]) -> None:
         raise ValueError(
             f"relevance_penalty expects masks for each of {len(relevances)} inputs, None for those that are not "
             f"judged. Received: {len(given)}"
+        )
+
+
+def _check_values(mask: tf.Tensor, batch: int) -> None:
+    """ValueError for what a share cannot be made of; in a tf.function values are unknown."""
+    low, high = float(tf.reduce_min(mask)), float(tf.reduce_max(mask))
+    if not 0 <= low <= high <= 1:
+        raise ValueError(
+            f"relevance_penalty expects masks of booleans or numbers from 0 to 1. Received: from {low:g} to {high:g}"
+        )
+    if mask.shape[0] not in (1, batch):
+        raise ValueError(
+            f"relevance_penalty expects a mask for each of {batch} samples, or one. Received: {mask.shape[0]}"
         )
 
 

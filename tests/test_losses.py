@@ -105,6 +105,11 @@ def test_what_is_refused(explain):
             relevance_penalty(explain)(X, masks, target=0)
     with raises(ValueError, r"\(8, 8\)", "Received"):
         relevance_penalty(explain, MASKS)(X, target=0)
+    for masks, received in ((255 * MASKS, "from 0 to 255"), (MASKS - 1.0, "from -1 to 0")):
+        with raises(ValueError, "numbers from 0 to 1", received):
+            relevance_penalty(explain)(X, masks.astype("float32"), target=0)
+    with raises(ValueError, "for each of 3 samples", "Received: 2"):
+        relevance_penalty(explain)(X, MASKS[:2], target=0)
     with raises(ValueError, "marks", "Received: 'mark'"):
         relevance_penalty(explain, marks="mark")
     with raises(ValueError, "measure", "Received: 'sum'"):

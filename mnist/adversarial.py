@@ -14,7 +14,7 @@ try:
     import lrp_tf  # noqa: F401
 except ImportError:  # run from a checkout that is not installed
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from lrp_tf.training.options import Parser, number, whole
+from lrp_tf.training.options import Parser, add_again, as_command, number, whole
 
 if TYPE_CHECKING:
     from lrp_tf.evaluate.adversarial.attack import Attack
@@ -26,20 +26,12 @@ OUT = HERE / "study"
 ATTACKS = ("lbfgs", "fgsm", "pgd", "cw")
 BOUNDED = ("fgsm", "pgd")  # attacks with a largest change
 COMPOSITES = ("epsilon", "epsilon_plus", "epsilon_plus_flat", "epsilon_alpha2_beta1", "gradient")
-INTERRUPTED = 130
 BATCH = 32  # images that are attacked at once, at most
 EVERY = 10.0  # seconds between two lines of progress
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = make_parser()
-    arguments = parser.parse_args(argv)
-    try:
-        run(arguments)
-    except (ImportError, OSError, ValueError, TypeError) as error:
-        parser.error(told(error))
-    except KeyboardInterrupt:
-        parser.exit(INTERRUPTED, "\nInterrupted. Finished parts are kept: use --resume to continue.\n")
+    as_command(make_parser(), argv, run, told, "parts")
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -76,9 +68,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--max-sheets", type=whole(0), default=50, metavar="N", help="pictures of single attacks; default: 50")
     add("--seed", type=whole(0, 2**32 - 1), default=0, metavar="N", help="of all that is drawn; default: 0")
     add("--out", type=Path, default=OUT, metavar="DIR", help="default: mnist/study")
-    again = parser.add_mutually_exclusive_group()
-    again.add_argument("--resume", action="store_true", help="continue a study that was interrupted")
-    again.add_argument("--overwrite", action="store_true", help="remove an earlier study in the folder first")
+    add_again(parser)
     return parser
 
 

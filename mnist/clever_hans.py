@@ -11,7 +11,7 @@ try:
     import lrp_tf  # noqa: F401
 except ImportError:  # run from a checkout that is not installed
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from lrp_tf.training.options import Parser, check_place, number, whole
+from lrp_tf.training.options import Parser, add_again, as_command, check_place, number, whole
 
 if TYPE_CHECKING:
     from lrp_tf.concepts.planted import Data
@@ -22,18 +22,10 @@ OUT = HERE / "clever"
 MARKS = ("square", "texture")
 PREVALENCES = (1.0, 3.0, 10.0, 30.0, 100.0)
 FEW, EPOCHS, EPOCHS_OF_MANY = 5000, 12, 5  # training pictures up to which a training has 12 epochs
-INTERRUPTED = 130
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = make_parser()
-    arguments = parser.parse_args(argv)
-    try:
-        run(arguments)
-    except (ImportError, OSError, ValueError, TypeError) as error:
-        parser.error(told(error))
-    except KeyboardInterrupt:
-        parser.exit(INTERRUPTED, "\nInterrupted. Finished cells are kept: use --resume to continue.\n")
+    as_command(make_parser(), argv, run, told, "cells")
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -55,9 +47,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--contrast", choices=("softmax", "mean", "none"), default="softmax", help="what the relevance "
         "of the penalty is set against; default: softmax")  # fmt: skip
     add("--out", type=Path, default=OUT, metavar="DIR", help="default: mnist/clever")
-    again = parser.add_mutually_exclusive_group()
-    again.add_argument("--resume", action="store_true", help="continue a study that was interrupted")
-    again.add_argument("--overwrite", action="store_true", help="remove an earlier study in the folder first")
+    add_again(parser)
     return parser
 
 

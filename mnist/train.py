@@ -22,7 +22,7 @@ except ImportError:  # run from a checkout that is not installed
 from lrp_tf.files.errors import optional
 from lrp_tf.training import digits as handwritten
 from lrp_tf.training import fitting, nets, options, outcome, reports, sources
-from lrp_tf.training.options import Parser, number, whole, writable
+from lrp_tf.training.options import INTERRUPTED, Parser, number, whole, writable
 
 OUT = Path(__file__).resolve().parent / "logs"
 TRAINED_ON = "trained_on_"  # The name of a saved model is this and the name of the dataset.
@@ -30,7 +30,6 @@ NAMED = options.DIGITS
 SIZE = 32  # pixels of the pictures of a folder
 SCALE = 1 / 255  # networks see pixels from 0 to 1
 MANY = 10_000  # training pictures; fewer need larger steps
-INTERRUPTED = 130
 
 
 def main(argv: list[str] | None = None) -> None:

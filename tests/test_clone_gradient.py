@@ -75,6 +75,12 @@ def test_a_tape_that_asks_again_in_a_graph_of_its_own_gets_the_relevance_again()
     relevance = tape.gradient(z, x)
     close(tape.batch_jacobian(z, x), jacobian, 1e-6)
     close(tf.function(lambda: tape.gradient(z, x))(), relevance, 1e-6)
+    with tf.GradientTape() as one, tf.GradientTape() as other:
+        one.watch(x)
+        other.watch(x)
+        z = clone(x)
+    close(one.gradient(z, x), relevance, 1e-6)
+    close(other.batch_jacobian(z, x), jacobian, 1e-6)
 
 
 def test_gradient_through_what_stands_before_and_behind_the_clone():

@@ -195,6 +195,13 @@ def test_mistakes():
     refused(ValueError, "NaN or Inf", direction=np.full(5, np.nan))
     refused(ValueError, r"neutral expects \[5\]", channels=[0], neutral=np.ones(4))
     refused(TypeError, "expects a Keras model", of="model", channels=[0])
+    refused(
+        ValueError,
+        "built. Received: .* Remedy: keras.Input",
+        "d",
+        keras.Sequential([kl.Dense(2, name="d")]),
+        channels=[0],
+    )
     own = Own()
     own(np.zeros((1, 3)))
     refused(ValueError, "a Own. Remedy: make it functional", "dense", own, channels=[0])

@@ -14,12 +14,12 @@ except ImportError:  # run from a checkout that is not installed
 import settings
 
 from lrp_tf.cli import quiet
+from lrp_tf.training.options import INTERRUPTED
 
 if TYPE_CHECKING:
     from lrp_tf.training.fitting import Recipe
     from lrp_tf.training.sources import Images
 
-INTERRUPTED = 130
 FEW = 5000  # training pictures; fewer are learned in smaller steps
 
 

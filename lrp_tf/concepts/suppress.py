@@ -54,6 +54,11 @@ def suppress(
     """
     if not isinstance(model, keras.Model):
         raise TypeError(f"model expects a Keras model. Received: {type(model).__name__}")
+    if not model.built:
+        raise ValueError(
+            f"model expects one that is built. Received: {model.name!r}, which is not. Remedy: keras.Input ahead of "
+            "its layers"
+        )
     if (channels is None) == (direction is None):
         given = "neither" if channels is None else "both"
         raise ValueError(f"suppress expects exactly one of channels and direction. Received: {given}")

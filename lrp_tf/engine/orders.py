@@ -60,9 +60,11 @@ class Orders:
         """
         who = asking()
         if _place() is not self._place:
-            # A tape around a tf.function; or one that asked before, as batch_jacobian does in a graph of its own.
-            again = self._asker is None or (who is not None and who.tape == self._asker)
-            return Order.SEALED if again else Order.ORDINARY, list(weights)
+            if self._place is None:  # batch_jacobian, or a tf.function that asks a tape of an eager call
+                ordinary = who is not None and self._differentiated not in (None, who.tape)
+            else:  # a tape around the tf.function that made the call, unless the one that asked before asks again
+                ordinary = self._asker is not None and (who is None or who.tape != self._asker)
+            return Order.ORDINARY if ordinary else Order.SEALED, list(weights)
         wanted = [v for v in weights if who is None or who.wants(v)]
         if who is None:  # tf.gradients
             return Order.SEALED if self._watched else Order.NOTHING, wanted

@@ -102,6 +102,37 @@ def check_place(arguments: argparse.Namespace) -> None:
         raise ValueError("--data-dir is where MNIST lies. Expected no such option for other data")
 
 
+INTERRUPTED = 130  # the exit status of a command that Ctrl-C ended
+
+
+def as_command(
+    parser: argparse.ArgumentParser,
+    argv: Sequence[str] | None,
+    run: Callable[[argparse.Namespace], None],
+    told: Callable[[Exception], str],
+    kept: str,
+) -> None:
+    """Run a study that `--resume` continues: errors in one line, and a word about an interruption.
+
+    Args:
+        told: the line of an error. kept: what an interruption does not lose, in the plural.
+    """
+    arguments = parser.parse_args(argv)
+    try:
+        run(arguments)
+    except (ImportError, OSError, ValueError, TypeError) as error:
+        parser.error(told(error))
+    except KeyboardInterrupt:
+        parser.exit(INTERRUPTED, f"\nInterrupted. Finished {kept} are kept: use --resume to continue.\n")
+
+
+def add_again(parser: argparse.ArgumentParser) -> None:
+    """What becomes of an earlier study in the folder."""
+    again = parser.add_mutually_exclusive_group()
+    again.add_argument("--resume", action="store_true", help="continue a study that was interrupted")
+    again.add_argument("--overwrite", action="store_true", help="remove an earlier study in the folder first")
+
+
 def writable(out: Path, files: Sequence[str]) -> Path:
     """Make the folder and write to it, so that a mistake shows before the training, not after it.
 

@@ -70,8 +70,7 @@ class RelevancePenalty:
         """Relevance of one input of this rank that lies where it may not, and all of it: [B] or [B, k] each."""
         several = r.shape.rank - rank
         marked = _fitted(tf.cast(mask, r.dtype), r.shape[several + 1 :], fixed=fixed)
-        if tf.executing_eagerly():
-            _check_values(marked, r.shape[0])
+        marked = _checked(marked, r, several)
         for _ in range(several):
             marked = marked[:, None]
         wrong = marked if self.marks == "artefact" else 1 - marked
@@ -132,39 +131,61 @@ def _check_count(given: list[Any], relevances: list[Any]) -> None:
         )
 
 
-def _check_values(mask: tf.Tensor, batch: int) -> None:
-    """ValueError for what a share cannot be made of; in a tf.function values are unknown."""
-    low, high = float(tf.reduce_min(mask)), float(tf.reduce_max(mask))
-    if not 0 <= low <= high <= 1:
-        raise ValueError(
-            f"relevance_penalty expects masks of booleans or numbers from 0 to 1. Received: from {low:g} to {high:g}"
-        )
-    if mask.shape[0] not in (1, batch):
-        raise ValueError(
-            f"relevance_penalty expects a mask for each of {batch} samples, or one. Received: {mask.shape[0]}"
-        )
-
-
 def _fitted(mask: tf.Tensor, shape: tf.TensorShape, *, fixed: bool) -> tf.Tensor:
-    """A mask in the rank of a batch whose samples have this shape.
+    """A mask in the rank of a batch whose samples have this shape, of which sizes may be open.
 
     Raises:
         ValueError: it does not broadcast to such samples.
     """
-    sample = mask.shape if fixed else mask.shape[1:]
-    form = list(sample)
-    if len(form) == len(shape) - 1:  # no axis of channels: the last one, or the first
-        last = _broadcasts(form, shape[:-1])
-        form = [*form, 1] if last else [1, *form]
-    if not _broadcasts(form, shape):
+    if mask.shape.rank is None:
+        raise ValueError("relevance_penalty expects masks of a known rank. Received: a tensor of unknown shape")
+    sample = list(mask.shape if fixed else mask.shape[1:])
+    axis = None
+    if len(sample) == len(shape) - 1:  # no axis of channels: the last one, or the first
+        last = _broadcasts(sample, shape[:-1])
+        axis, sample = (-1, [*sample, 1]) if last else (1, [1, *sample])
+    if not _broadcasts(sample, shape):
         batch = [] if fixed else ["B"]
         raise ValueError(
             f"relevance_penalty expects masks that fit to inputs of shape {tuple(shape)}: of shape "
             f"{(*batch, *shape[:-1])}, or of that rank with all axes. Received: {tuple(mask.shape)}"
         )
-    rows = 1 if fixed else tf.shape(mask)[0]
-    return tf.reshape(mask, [rows, *(-1 if n is None else n for n in form)])
+    mask = mask[None] if fixed else mask
+    return mask if axis is None else tf.expand_dims(mask, axis)
 
 
 def _broadcasts(form: list[int | None], shape: tf.TensorShape) -> bool:
-    return len(form) == len(shape) and all(a in (1, b, None) for a, b in zip(form, shape, strict=True))
+    """Whether a form may broadcast to a shape; open sizes, None, are checked when they are known."""
+    return len(form) == len(shape) and all(a in (1, b, None) or b is None for a, b in zip(form, shape, strict=True))
+
+
+def _checked(mask: tf.Tensor, r: tf.Tensor, several: int) -> tf.Tensor:
+    """The mask, if a share of relevance can be made of it; `several` axes of targets lie behind that of samples.
+
+    Raises:
+        ValueError: values beyond 0 to 1, masks for another number of samples. InvalidArgumentError for these, and for
+            open sizes that differ, where a graph knows them only when it runs; XLA leaves such checks out.
+    """
+    batch, masks = (t.shape[0] or tf.shape(t)[0] for t in (r, mask))  # numbers where they are known
+    low, high = tf.reduce_min(mask), tf.reduce_max(mask)
+    checks = [
+        _check((low >= 0) & (high <= 1), "masks of booleans or numbers from 0 to 1. Received: from", low, "to", high),
+        _check((masks == 1) | (masks == batch), "a mask for each of", batch, "samples, or one. Received:", masks),
+    ]
+    if not (r.shape[several + 1 :].is_fully_defined() and mask.shape[1:].is_fully_defined()):
+        shape, size = tf.shape(r)[several + 1 :], tf.shape(mask)[1:]
+        fits = tf.reduce_all((size == 1) | (size == shape))
+        checks.append(_check(fits, "masks that fit to inputs of shape", shape, "in this batch. Received:", size))
+    with tf.control_dependencies([check for check in checks if check is not None]):
+        return tf.identity(mask)
+
+
+def _check(right: Any, *text: Any) -> tf.Operation | None:
+    """An assertion of the graph, of booleans and numbers; made at once where they are known."""
+    message = ("relevance_penalty expects", *text)
+    known = [tf.get_static_value(part) if isinstance(part, tf.Tensor) else part for part in (right, *message)]
+    if any(part is None for part in known):
+        return tf.debugging.Assert(right, list(message))
+    if not known[0]:
+        raise ValueError(" ".join(part if isinstance(part, str) else f"{part:g}" for part in known[1:]))
+    return None

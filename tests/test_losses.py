@@ -118,6 +118,74 @@ def test_what_is_refused(explain):
         relevance_penalty("epsilon")
 
 
+def compiled(penalty, shapes, mask_dtype="bool", **options):
+    """The penalty in a tf.function of inputs, masks or none, and labels, of these shapes."""
+    inputs, *masks = (
+        tf.TensorSpec(shape, dtype) for shape, dtype in zip(shapes, ("float32", mask_dtype), strict=False)
+    )
+    signature = [tf.TensorSpec([None], "int32"), inputs, *masks]
+    return tf.function(lambda labels, x, *m: penalty(x, *m, target=labels), input_signature=signature, **options)
+
+
+@pytest.fixture(scope="module")
+def open_net():
+    """Of images of any size."""
+    net = [keras.Input((None, None, 2)), kl.Conv2D(4, 3, activation="relu"), kl.GlobalAveragePooling2D(), kl.Dense(3)]
+    return lrp_tf.Explainer(randomize(keras.Sequential(net)), "epsilon_plus")
+
+
+@pytest.mark.parametrize("sizes", [(None, None), (8, None)], ids=str)
+def test_open_sizes_inside_a_function(open_net, sizes):
+    expected = share(open_net(X, [0, 1, 2]), MASKS)
+    found = compiled(relevance_penalty(open_net), [(None, *sizes, 2), (None, None, None)])([0, 1, 2], X, MASKS)
+    close(found, expected, 1e-6)
+    found = compiled(relevance_penalty(open_net), [(None, *sizes, 2), (None, 8, 8)])([0, 1, 2], X, MASKS)
+    close(found, expected, 1e-6)
+    expected = share(open_net(X, [0, 1, 2]), np.stack([MASKS[0]] * 3))
+    for fixed in (MASKS[0], MASKS[0, ..., None]):
+        found = compiled(relevance_penalty(open_net, fixed), [(None, *sizes, 2)])([0, 1, 2], X)
+        close(found, expected, 1e-6)
+
+
+def test_what_a_function_refuses_when_it_runs(open_net):
+    """Sizes and values that its trace does not know: 255 for True made a penalty of -254."""
+    judged = compiled(relevance_penalty(open_net), [(None, None, None, 2), (None, None, None)], "float32")
+    wrong = [(255.0 * MASKS, X, "numbers from 0 to 1"), (np.nan * MASKS, X, "numbers from 0 to 1")]
+    wrong += [(MASKS[:2], X, "a mask for each of"), (MASKS[:, :5], X, "masks that fit to inputs")]
+    wrong += [(MASKS, X[:, :3], "masks that fit to inputs")]
+    thin = lrp_tf.Explainer(keras.Sequential([keras.Input((None, 2)), kl.GlobalAveragePooling1D(), kl.Dense(3)]))
+    for masks, x, text in wrong:
+        with pytest.raises(tf.errors.InvalidArgumentError, match=text):
+            judged([0, 1, 2], x, tf.cast(masks, "float32"))
+    one = compiled(relevance_penalty(thin), [(None, None, 2), (None, None)])
+    with pytest.raises(tf.errors.InvalidArgumentError, match="masks that fit to inputs"):
+        one([0, 1, 2], X[:, :1, 0], MASKS[:, 0])  # 1 x 8 would broadcast, and count relevance eightfold
+    with raises(ValueError, "for each of 3 samples", "Received: 2"):
+        compiled(relevance_penalty(open_net), [(3, 8, 8, 2), (2, 8, 8)])([0, 1, 2], X, MASKS[:2])
+    with pytest.raises(tf.errors.InvalidArgumentError, match="numbers from 0 to 1"):
+        compiled(relevance_penalty(open_net, 255.0 * MASKS[0]), [(3, None, None, 2)])([0, 1, 2], X)
+
+
+def test_masks_of_channels_first_and_open_sizes_have_all_axes():
+    layers = [kl.Conv2D(4, 1, data_format="channels_first"), kl.GlobalMaxPooling2D(data_format="channels_first")]
+    model = randomize(keras.Sequential([keras.Input((2, None, None)), *layers, kl.Dense(3)]))
+    explain, x = lrp_tf.Explainer(model, "epsilon"), np.moveaxis(X, -1, 1)
+    shapes = [(None, 2, None, None), (None, None, None, None)]
+    found = compiled(relevance_penalty(explain), shapes)([0, 1, 2], x, MASKS[:, None])
+    close(found, share(explain(x, [0, 1, 2]), np.repeat(MASKS[:, None], 2, 1)), 1e-5)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="masks that fit to inputs"):
+        compiled(relevance_penalty(explain), [shapes[0], (None, None, None)])([0, 1, 2], x, MASKS)
+
+
+@pytest.mark.parametrize("jit_compile", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_several_targets_inside_a_function(open_net, jit_compile):
+    labels = np.array([[0, 1], [1, 2], [2, 0]], "int32")
+    expected = np.mean([share(open_net(X, labels[:, k]), MASKS) for k in (0, 1)])
+    penalty = relevance_penalty(open_net)
+    run = tf.function(lambda x, m, t: penalty(x, m, target=t), jit_compile=jit_compile)
+    close(run(X, MASKS, labels), expected, 1e-5)
+
+
 def test_a_loaded_explainer_is_no_silent_zero(explain, tmp_path):
     """Under a tape it compiles a pass of its own: that of the file has no derivative."""
     explain(X, 0)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -20,7 +19,7 @@ from lrp_tf.files.errors import LoadError
 from lrp_tf.files.loading import Preprocessing
 from lrp_tf.gallery.draw import first_stride, save_array
 from lrp_tf.gallery.medium import Medium
-from lrp_tf.gallery.run import Gallery, Outcome
+from lrp_tf.gallery.run import Gallery
 from lrp_tf.gallery.tiles import Tiles
 from lrp_tf.heatmap.look import Look
 from lrp_tf.heatmap.volumes import Slicing
@@ -125,10 +124,8 @@ class ArrayGallery(Gallery):
             )
         return Arrays(*what, self.slicing, first_stride(self.explainer), self.as_nifti)
 
-    def run(self, files: Iterable[tuple[str, str]], **options: Any) -> Outcome:
-        """See `Gallery.run`."""
-        listed = list(files)
-        if any(nifti.is_nifti(path) for path, _ in listed):
-            job = dataclasses.replace(self, slicing=self.slicing or Slicing(), as_nifti=True)
-            return super(ArrayGallery, job).run(listed, **options)
-        return super().run(listed, **options)
+    def for_files(self, paths: Iterable[str]) -> ArrayGallery:
+        """A NIfTI file among them makes all of them volumes."""
+        if self.as_nifti or not any(nifti.is_nifti(path) for path in paths):
+            return self
+        return dataclasses.replace(self, slicing=self.slicing or Slicing(), as_nifti=True)

@@ -14,7 +14,7 @@ from lrp_tf.files.form import form_of
 from lrp_tf.files.images import Fit
 from lrp_tf.gallery.draw import first_stride, sheet
 from lrp_tf.gallery.explain import Explaining, Failed
-from lrp_tf.gallery.ledger import Names
+from lrp_tf.gallery.names import Names
 from lrp_tf.gallery.stream import Stream
 from lrp_tf.heatmap.look import Look
 from lrp_tf.terminal import printable, say

@@ -130,11 +130,16 @@ class LayerTable:
     def __exit__(self, *error: object) -> None:
         self._table.__exit__(*error)
 
-    def add(self, item: Item, targets: Sequence[Row], found: OfLayers) -> None:
-        """Write the rows of one file.
+    def add(self, rows: Sequence[Row]) -> None:
+        """Write the rows of one file, see `rows_of`."""
+        self._table.add(rows)
 
-        Args:
-            targets: number and name of each.
-        """
-        pairs = zip(targets, found.rows, strict=True)
-        self._table.add([(item.path, item.base, *target, *cells) for target, rows in pairs for cells in rows])
+
+def rows_of(item: Item, targets: Sequence[Row], found: OfLayers) -> list[Row]:
+    """The rows of one file in the table.
+
+    Args:
+        targets: number and name of each.
+    """
+    pairs = zip(targets, found.rows, strict=True)
+    return [(item.path, item.base, *target, *cells) for target, rows in pairs for cells in rows]

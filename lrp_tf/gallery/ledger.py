@@ -21,6 +21,7 @@ import filelock
 
 from lrp_tf.atomic import atomic
 from lrp_tf.files.errors import LoadError
+from lrp_tf.gallery.names import Names
 
 LOCK = ".lrp-tf.lock"
 RESULTS, FAILURES, SETTINGS, SCALE = "results.csv", "failures.csv", "settings.json", "scale.json"
@@ -76,55 +77,6 @@ def why_unwritten(error: Exception, describe: Callable[[Exception], str]) -> str
     return f"no result: {getattr(error, 'strerror', None) or describe(error)}"
 
 
-class Names:
-    """Names for results: like the input, never the same twice, never longer than file systems allow."""
-
-    def __init__(self, suffixes: Sequence[str]) -> None:
-        self.suffixes = suffixes
-        self.used: set[str] = set()
-
-    def new(self, path: str, relative: str) -> str:
-        """A name for the results of the file `path`, from its path `relative` to the folder that was named."""
-        stem = os.path.splitext(relative)[0]
-        stem = stem[:-4] if relative.lower().endswith(".nii.gz") else stem
-        digest = hashlib.sha1(os.fsencode(path)).hexdigest()[:8]
-        folder, _, last = stem.rpartition(os.sep)
-        prefix = f"{folder}{os.sep}" if folder else ""
-        if len(os.fsencode(last)) > 200:
-            last = os.fsencode(last)[:180].decode("utf-8", "ignore") + f"-{digest}"
-        candidates = [prefix + last, f"{prefix}{last}-{digest}"]
-        number = 1
-        while True:
-            for base in candidates:
-                if not self._taken(base):
-                    self.take(base)
-                    return base
-            number += 1
-            candidates = [f"{prefix}{last}-{digest}-{number}"]
-
-    def _taken(self, base: str) -> bool:
-        return any(self._key(base + suffix) in self.used for suffix in self.suffixes)
-
-    def take(self, base: str) -> None:
-        """Mark the name as used."""
-        self.used.update(self._key(base + suffix) for suffix in self.suffixes)
-
-    def spare(self, out: Path, paths: Iterable[str]) -> None:
-        """Mark the names of files that lie in `out` themselves: no result may replace what is being explained."""
-        home = os.path.join(os.path.realpath(out), "")
-        real: dict[str, str] = {}  # of a folder; few, while files may be many
-        for path in paths:
-            folder, name = os.path.split(path)
-            if folder not in real:
-                real[folder] = os.path.join(os.path.realpath(folder or os.curdir), "")
-            if real[folder].startswith(home):
-                self.used.add(self._key(real[folder].removeprefix(home) + name))
-
-    @staticmethod
-    def _key(name: str) -> str:
-        return name.casefold()  # some file systems do not distinguish A from a
-
-
 # --- the plan ----------------------------------------------------------------------------------
 
 
@@ -142,11 +94,15 @@ class RunPlan(NamedTuple):
         items: the files to explain.
         skipped: how many of the given files an earlier run finished.
         finished: all files that an earlier run finished -> base of their results.
+        resumed: the results of that run stay in the table.
+        folder: of the tables, where that is not the folder of the pictures; see `gallery.shards`.
     """
 
     items: list[Item]
     skipped: int
     finished: dict[str, str]
+    resumed: bool = False
+    folder: Path | None = None
 
     def digest(self) -> str:
         """Identifies the set of files, finished and not."""
@@ -188,7 +144,7 @@ def plan(
         relatives.setdefault(path, relative)
     names.spare(out, relatives if kept is None else kept)
     items = [Item(path, names.new(path, relative)) for path, relative in relatives.items() if path not in finished]
-    return RunPlan(items, len(relatives) - len(items), finished)
+    return RunPlan(items, len(relatives) - len(items), finished, resume)
 
 
 def check(out: Path, settings: Mapping[str, object], *, resume: bool, overwrite: bool) -> None:

@@ -1,20 +1,18 @@
 """A list of image files -> pictures of their relevance, with a table of results and one of failures.
 
-Files are decoded ahead of the network (`stream`), explained (`explain`), and drawn in parallel with it (`draw`); memory
-does not grow with the list. Every picture appears whole or not at all, and its row in `results.csv` only after it
-(`ledger`), so that a run that was killed can be resumed.
+A run has three parts, which may be asked for one by one. `Gallery.plan` names the results and sees what is finished;
+`Gallery.explain` decodes files ahead of the network (`stream`), explains them (`explain`), and draws in parallel with
+it (`drawing`), while memory does not grow with the list; `Gallery.record` keeps the tables (`tally`). Every picture
+appears whole or not at all, and its row in `results.csv` only after it, so that a run that was killed can be resumed.
 """
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from lrp_tf.explainer import Explainer
@@ -23,16 +21,17 @@ from lrp_tf.files.errors import LoadError
 from lrp_tf.files.form import form_of
 from lrp_tf.files.loading import Classes, Preprocessing
 from lrp_tf.gallery import layers, ledger
-from lrp_tf.gallery.explain import Explained, Explaining, Failed
-from lrp_tf.gallery.layers import LayerTable
-from lrp_tf.gallery.ledger import Item, Record, Row, RunPlan
+from lrp_tf.gallery.drawing import Drawing
+from lrp_tf.gallery.explain import Explaining
+from lrp_tf.gallery.finished import Finished
+from lrp_tf.gallery.ledger import Item, Row, RunPlan
 from lrp_tf.gallery.medium import Medium
 from lrp_tf.gallery.page import write_page
 from lrp_tf.gallery.page.results import write_about
 from lrp_tf.gallery.photographs import Photographs
 from lrp_tf.gallery.stream import Stream
-from lrp_tf.gallery.tally import Listener, Outcome, Tally
-from lrp_tf.gallery.tiles import keep, kept, paper
+from lrp_tf.gallery.tally import Listener, Outcome, Recording
+from lrp_tf.gallery.tiles import kept, paper
 from lrp_tf.heatmap.look import Look
 
 
@@ -127,6 +126,10 @@ class Gallery:
             "suffixes": list(suffixes),
         }
 
+    def for_files(self, paths: Iterable[str]) -> Gallery:
+        """The gallery as those files need it, which may differ in what their kind decides."""
+        return self
+
     def run(
         self,
         files: Iterable[tuple[str, str]],
@@ -138,7 +141,7 @@ class Gallery:
         finished: Callable[[list[Row]], object] = lambda rows: None,
         warn: Callable[[str], object] = lambda line: None,
     ) -> Outcome:
-        """Explain `files`, pairs as `images.find` gives them.
+        """Explain `files`, pairs as `images.find` gives them: `plan`, `explain` and `record` in one.
 
         Args:
             resume: continue an earlier run in `out`, with another attempt at each file that failed.
@@ -156,96 +159,156 @@ class Gallery:
                 results of an earlier run, and neither `resume` nor `overwrite`; another run is writing into `out`.
             OSError: the folder cannot be written, or the disk is full.
         """
-        with ledger.only_run(self.out):
-            outcome = _Run(self, Listener(progress, tell, finished, warn)).run(files, resume, overwrite)
-            if self.page:
-                write_page(self.out)
-            return outcome
+        return self._run(files, resume, overwrite, Listener(progress, tell, finished, warn))
 
+    def _run(self, files: Iterable[tuple[str, str]], resume: bool, overwrite: bool, listener: Listener) -> Outcome:
+        """See `run`."""
+        listed, scale = list(files), None
+        job = self.for_files(path for path, _ in listed)
+        with ledger.only_run(job.out):
+            plan = job._planned(listed, resume, overwrite)
+            if job.look.scale == "run":
+                listener.progress(plan.skipped)
+                scale = job.scale_of(plan, listener.progress)
+            with job._recording(plan, listener, contextlib.nullcontext()) as record:
+                listener.progress(plan.skipped)
+                for finished in job.explain(plan.items, scale=scale):
+                    record.add(finished)
+        return record.outcome(scale)
 
-class _Run:
-    """One run: plan, explain, draw, record."""
+    # --- the three parts -----------------------------------------------------------------------
 
-    def __init__(self, gallery: Gallery, listener: Listener) -> None:
-        self.gallery, self.listener = gallery, listener
-        self.medium = gallery.medium()
-        self.stream = self.medium.source()
-        self.explaining = Explaining(
-            *(gallery.explainer, gallery.targets, gallery.classes, self.stream, gallery.contrast),
-            *(gallery.layers, gallery.save_layers),
+    def plan(self, files: Iterable[tuple[str, str]], *, resume: bool = False, overwrite: bool = False) -> RunPlan:
+        """What is to be done: a name for the results of each file, and which of them an earlier run finished.
+
+            plan = gallery.plan(images.find(["photos"]))
+
+        Nothing is written but `settings.json`; of a run to resume, rows without pictures leave its table.
+
+        Args:
+            files, resume, overwrite: see `run`.
+
+        Raises:
+            LoadError, OSError: see `run`.
+        """
+        listed = list(files)
+        job = self.for_files(path for path, _ in listed)
+        with ledger.only_run(job.out):
+            return job._planned(listed, resume, overwrite)
+
+    def explain(
+        self, items: Sequence[Item], *, scale: float | None = None, relevance: bool = False
+    ) -> Iterator[Finished]:
+        """Explain files and write their pictures; of each it tells what became of it, as plain data.
+
+            for finished in gallery.explain(plan.items[:100]):
+                record.add(finished)
+
+        It needs neither the tables nor the lock of the folder: other processes, even other machines that see the
+        folder, may explain other items of a plan at the same time.
+
+        Args:
+            items: of a plan.
+            scale: the |R| of full colour, if `look.scale` is "run"; see `scale_of`.
+            relevance: give the relevance as well, `Finished.relevance`.
+
+        Yields:
+            Each item once, with and without a result, as they are finished.
+
+        Raises:
+            LoadError: as `run`; `look.scale` is "run", and `scale` is None.
+            OSError: the folder cannot be written, or the disk is full.
+        """
+        if self.look.scale == "run" and scale is None:
+            raise LoadError(
+                "`scale` run is the largest |R| of all files, which a part of them does not tell. Expected a number. "
+                "Remedy: `scale` with a number, such as the one in scale.json of a run over a sample",
+                "scale",
+            )
+        job = self.for_files(item.path for item in items)
+        medium = job.medium()
+        drawing = Drawing(
+            *(job.out, job._explaining(medium), medium, job.save_relevance, job.save_layers, job._tiled),
+            *(job.batch, job.describe, scale, relevance),
         )
-        self.tiled = gallery.page or gallery.tiles
-        self.scale: float | None = None  # of the whole run
+        return drawing(items)
 
-    def _layers(self, plan: RunPlan) -> contextlib.AbstractContextManager[LayerTable | None]:
-        """The table of layers, if some were asked for, open."""
-        return LayerTable(self.gallery.out, plan.finished) if self.gallery.layers else contextlib.nullcontext()
+    def record(
+        self,
+        plan: RunPlan,
+        *,
+        progress: Callable[[int], object] = lambda done: None,
+        tell: Callable[[str], object] = lambda line: None,
+        finished: Callable[[list[Row]], object] = lambda rows: None,
+        warn: Callable[[str], object] = lambda line: None,
+    ) -> Recording:
+        """The tables of a run, to which `add` appends what `explain` gave. The folder is locked meanwhile.
 
-    def run(self, files: Iterable[tuple[str, str]], resume: bool, overwrite: bool) -> Outcome:
-        gallery = self.gallery
-        names = self.medium.suffixes(self.explaining.count, gallery.save_relevance)
-        names += [layers.SUFFIX] if gallery.save_layers else []
-        whole = lambda path: not self.tiled or kept(gallery.out, path) is not None  # noqa: E731
-        plan = ledger.plan(
-            *(gallery.out, files, names, gallery.settings), resume=resume, overwrite=overwrite, whole=whole
-        )
-        if self.tiled:
-            write_about(gallery.out, gallery.about(self.explaining.rather, names))
-        if gallery.look.scale == "run":
-            self.listener.progress(plan.skipped)
-            self.scale = self._scale_of_run(plan)
-        with contextlib.ExitStack() as stack:
-            record = stack.enter_context(Record(gallery.out, append=resume))
-            tally = Tally(self.listener, record, stack.enter_context(self._layers(plan)))
-            painters = stack.enter_context(ThreadPoolExecutor(2))
-            self.listener.progress(plan.skipped)
-            pending: collections.deque[tuple[Item, Explained, Future[None]]] = collections.deque()
-            for found in self.explaining([item.path for item in plan.items]):
-                item = plan.items[found.number]
-                if isinstance(found, Failed):
-                    tally.fail(item, found.reason)
-                    continue
-                pending.append((item, found, painters.submit(self._draw, item, found)))
-                while len(pending) > 2 * gallery.batch:
-                    self._settle(tally, *pending.popleft())
-            while pending:
-                self._settle(tally, *pending.popleft())
-        return tally.outcome(plan.skipped, self.stream.low, self.stream.high, self.scale)
+            with gallery.record(plan) as record:
+                for finished in gallery.explain(plan.items):
+                    record.add(finished)
 
-    def _scale_of_run(self, plan: RunPlan) -> float:
+        Leaving it without an error writes what a run leaves at its end, such as the page.
+
+        Args:
+            progress, tell, finished, warn: see `run`.
+
+        Raises:
+            LoadError, on entering: another run is writing into `out`.
+        """
+        job = self.for_files([*(item.path for item in plan.items), *plan.finished])
+        lock = ledger.only_run(plan.folder or job.out)
+        return job._recording(plan, Listener(progress, tell, finished, warn), lock)
+
+    def scale_of(self, plan: RunPlan, progress: Callable[[int], object] = lambda done: None) -> float:
         """The largest |R| of all images, as drawn, computed before any is drawn, or read from the run to resume."""
         if plan.finished:
-            self.listener.progress(len(plan.items))
-            return ledger.read_scale(self.gallery.out, plan)
+            progress(len(plan.items))
+            return ledger.read_scale(self.out, plan)
         largest, counted = 0.0, 0
-        for maps, indices in self.explaining.relevance([item.path for item in plan.items]):
+        medium = self.medium()
+        for maps, indices in self._explaining(medium).relevance([item.path for item in plan.items]):
             counted += len(indices)
-            self.listener.progress(len(indices))
+            progress(len(indices))
             for relevance in maps.reshape(-1, *maps.shape[2:]):
                 if np.isfinite(relevance).all():  # otherwise drawing it fails, with a message
-                    largest = max(largest, float(np.abs(self.medium.values(relevance)).max()))
-        self.listener.progress(len(plan.items) - counted)
-        ledger.write_scale(self.gallery.out, plan, largest or 1.0)
+                    largest = max(largest, float(np.abs(medium.values(relevance)).max()))
+        progress(len(plan.items) - counted)
+        ledger.write_scale(self.out, plan, largest or 1.0)
         return largest or 1.0
 
-    def _draw(self, item: Item, found: Explained) -> None:
-        """Write all files of one image."""
-        base = self.gallery.out / item.base
-        base.parent.mkdir(parents=True, exist_ok=True)
-        maps = [self.medium.values(relevance) for relevance in found.maps]
-        if self.gallery.save_relevance:
-            self.medium.save(base, found.maps, found.shown)
-        if found.layers is not None and self.gallery.save_layers:
-            found.layers.save(base)
-        self.medium.draw(base, maps, found.titles, found.shown, self.scale)
-        if self.tiled:
-            keep(self.gallery.out, item.path, self.medium.tiles(maps, found.titles, found.shown, self.scale))
+    @property
+    def _tiled(self) -> bool:
+        return self.page or self.tiles
 
-    def _settle(self, tally: Tally, item: Item, found: Explained, drawn: Future[None]) -> None:
-        """Wait until an image is drawn, then record it."""
-        try:
-            drawn.result()
-        except (OSError, ValueError, cv2.error) as error:
-            tally.fail(item, ledger.why_unwritten(error, self.gallery.describe))
-        else:
-            tally.add(item, found)
+    def _explaining(self, medium: Medium) -> Explaining:
+        return Explaining(
+            *(self.explainer, self.targets, self.classes, medium.source(), self.contrast, self.layers),
+            self.save_layers,
+        )
+
+    def _suffixes(self) -> list[str]:
+        """What follows the name of a file in the names of all its results."""
+        medium = self.medium()
+        names = medium.suffixes(self._explaining(medium).count, self.save_relevance)
+        return [*names, layers.SUFFIX] if self.save_layers else names
+
+    def _planned(self, files: Sequence[tuple[str, str]], resume: bool, overwrite: bool) -> RunPlan:
+        """See `plan`; the folder is locked."""
+        whole = lambda path: not self._tiled or kept(self.out, path) is not None  # noqa: E731
+        plan = ledger.plan(
+            *(self.out, files, self._suffixes(), self.settings), resume=resume, overwrite=overwrite, whole=whole
+        )
+        if self._tiled:
+            write_about(self.out, self.about(self._explaining(self.medium()).rather, self._suffixes()))
+        return plan
+
+    def _recording(
+        self, plan: RunPlan, listener: Listener, around: contextlib.AbstractContextManager[object]
+    ) -> Recording:
+        return Recording(plan.folder or self.out, plan, listener, bool(self.layers), around, self._complete)
+
+    def _complete(self) -> None:
+        """What follows when all files are recorded."""
+        if self.page:
+            write_page(self.out)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
-from lrp_tf.gallery.explain import Explained
-from lrp_tf.gallery.layers import LayerTable
-from lrp_tf.gallery.ledger import COLUMNS, Item, Record, Row
-from lrp_tf.terminal import printable
+import numpy as np
 
-_TARGET, _NAME, _WARNING = (COLUMNS.index(name) for name in ("target", "target_name", "warning"))
+from lrp_tf.gallery.finished import Finished
+from lrp_tf.gallery.layers import LayerTable
+from lrp_tf.gallery.ledger import Record, Row, RunPlan
+from lrp_tf.terminal import printable
 
 
 class Outcome(NamedTuple):
@@ -39,49 +41,90 @@ class Outcome(NamedTuple):
 class Listener(NamedTuple):
     """The functions that are called during a run, see `Gallery.run`."""
 
-    progress: Callable[[int], object]
-    tell: Callable[[str], object]
-    finished: Callable[[list[Row]], object]
-    warn: Callable[[str], object]
+    progress: Callable[[int], object] = lambda done: None
+    tell: Callable[[str], object] = lambda line: None
+    finished: Callable[[list[Row]], object] = lambda rows: None
+    warn: Callable[[str], object] = lambda line: None
 
 
-class Tally:
-    """Records what becomes of each file, tells it, and counts.
+class Recording:
+    """The tables of a run, open to add what is finished. Use it as a context manager.
+
+        with gallery.record(plan) as record:
+            for finished in gallery.explain(plan.items):
+                record.add(finished)
+        print(record.outcome().done)
 
     Args:
-        of_layers: the table of layers, if some were asked for.
+        folder: of the tables.
+        plan: see `Gallery.plan`.
+        listener: who is told.
+        layers: there is a table of layers, too.
+        around: is entered first and left last: the lock of the folder, say.
+        complete: called after all files were added, with the tables closed.
     """
 
-    def __init__(self, listener: Listener, record: Record, of_layers: LayerTable | None) -> None:
-        self.listener, self.record, self.of_layers = listener, record, of_layers
+    def __init__(
+        self,
+        folder: Path,
+        plan: RunPlan,
+        listener: Listener,
+        layers: bool,
+        around: contextlib.AbstractContextManager[object],
+        complete: Callable[[], object],
+    ) -> None:
+        self.folder, self.plan, self.listener, self.layers = folder, plan, listener, layers
         self.done = self.failed = self.absurd = 0
+        self.low, self.high = np.inf, -np.inf
+        self._around, self._complete = around, complete
 
-    def add(self, item: Item, found: Explained) -> None:
-        """Record a file whose pictures are written."""
-        rows: list[Row] = [(item.path, item.base, *row) for row in found.rows]
-        if self.of_layers is not None and found.layers is not None:
-            self.of_layers.add(item, targets_of(rows), found.layers)
-        self.record.add(rows)
-        self.listener.finished(rows)
-        for row in rows:
-            if row[_WARNING]:
+    def __enter__(self) -> Recording:
+        with contextlib.ExitStack() as around:
+            around.enter_context(self._around)
+            with contextlib.ExitStack() as tables:
+                self._open(tables)
+                self._tables = tables.pop_all()
+            self._whole = around.pop_all()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
+        with self._whole:
+            self._tables.close()
+            if kind is None:
+                self._finish()
+
+    def _finish(self) -> None:
+        """What follows when all files are recorded, with the tables closed."""
+        self._complete()
+
+    def _open(self, stack: contextlib.ExitStack) -> None:
+        """Open the tables."""
+        self._record = stack.enter_context(Record(self.folder, append=self.plan.resumed))
+        self._layers = stack.enter_context(LayerTable(self.folder, self.plan.finished)) if self.layers else None
+
+    def add(self, finished: Finished) -> None:
+        """Record one file: its rows, or the reason why it has none. Its pictures are written already."""
+        self.low, self.high = min(self.low, finished.low), max(self.high, finished.high)
+        path = finished.item.path
+        if finished.reason is not None:
+            self._record.fail(path, finished.reason)
+            self.listener.tell(f"{path!r}: {finished.reason}")
+            self.failed += 1
+        else:
+            self._add_rows(finished)
+            self.listener.finished(finished.rows)
+            for name, warning in finished.warnings:
                 self.absurd += 1
-                self.listener.warn(f"{item.path!r}, {printable(row[_NAME])}: {row[_WARNING]}")
-        self.done += 1
+                self.listener.warn(f"{path!r}, {printable(name)}: {warning}")
+            self.done += 1
         self.listener.progress(1)
 
-    def fail(self, item: Item, reason: str) -> None:
-        """Record a file without a result."""
-        self.record.fail(item.path, reason)
-        self.listener.tell(f"{item.path!r}: {reason}")
-        self.failed += 1
-        self.listener.progress(1)
+    def _add_rows(self, finished: Finished) -> None:
+        """The row of results comes last: it tells that all else is there."""
+        if self._layers is not None and finished.layers:
+            self._layers.add(finished.layers)
+        self._record.add(finished.rows)
 
-    def outcome(self, skipped: int, low: float, high: float, scale: float | None = None) -> Outcome:
-        """See `Outcome`."""
-        return Outcome(self.done, self.failed, skipped, float(low), float(high), scale, self.absurd)
-
-
-def targets_of(rows: Sequence[Row]) -> list[tuple[object, object]]:
-    """Number and name of the target of each row of the table of results."""
-    return [(row[_TARGET], row[_NAME]) for row in rows]
+    def outcome(self, scale: float | None = None) -> Outcome:
+        """What became of the files so far. `scale`: the |R| of full colour of the whole run."""
+        return Outcome(self.done, self.failed, self.plan.skipped, float(self.low), float(self.high), scale, self.absurd)

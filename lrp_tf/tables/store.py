@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from lrp_tf.atomic import atomic
-from lrp_tf.gallery.ledger import PATH, CsvTable, from_cell, to_cell, to_csv
+from lrp_tf.gallery.ledger import PATH, CsvTable, Row, from_cell, to_cell, to_csv
 from lrp_tf.tables.files import Table
 
 _AHEAD = ("file", "target", "target_name", "checksum")
@@ -38,7 +38,7 @@ class Store:
     def __exit__(self, *error: object) -> None:
         self.file.__exit__(*error)
 
-    def add(self, row: int, targets: Sequence[tuple[object, object]], maps: np.ndarray) -> None:
+    def add(self, row: int, targets: Sequence[Row], maps: np.ndarray) -> None:
         """Append the relevance [k, F] of a row, with number and name of each target."""
         key, checksum = to_cell(self.table.key(row), PATH), self._checksum(row)
         self.file.add([

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from lrp_tf.engine.check import Check, CheckError, CheckWarning
     from lrp_tf.engine.diagnosis import RelevanceWarning
     from lrp_tf.explainer import Conservation, Explainer, Explanation, clone_with_rules
+    from lrp_tf.recipe import Recipe
     from lrp_tf.saved.archive import SaveError
     from lrp_tf.serving.saved_model import export
 
@@ -43,6 +44,7 @@ __all__ = [
     "Conservation",
     "Explainer",
     "Explanation",
+    "Recipe",
     "RelevanceWarning",
     "SaveError",
     "UnsupportedLayerError",
@@ -74,6 +76,7 @@ _HOMES = {
     "Conservation": "explainer",
     "Explainer": "explainer",
     "Explanation": "explainer",
+    "Recipe": "recipe",
     "RelevanceWarning": "engine.diagnosis",
     "SaveError": "saved.archive",
     "UnsupportedLayerError": "core.graph",

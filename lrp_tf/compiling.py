@@ -28,6 +28,7 @@ class Compiling:
     model: keras.Model
     max_batch: int | None
     _chosen: dict[str, Any]  # the options of the explainer
+    _origin: Any = None  # what `lrp_tf.Recipe` left, see there
 
     def _begin(self, model: keras.Model, make: Callable[..., Clone], saved: Saved | None = None) -> None:
         """The rest of `__init__`, once `_chosen` is there.
@@ -50,6 +51,26 @@ class Compiling:
         self._compiled_of: Graph | None = None
         self._unchecked = saved is not None and saved.unchecked
         self.renew()
+
+    @property
+    def recipe(self) -> Any:
+        """The `lrp_tf.Recipe` that it was built from.
+
+            recipe = lrp_tf.Recipe("model.keras", "epsilon").explainer().recipe
+
+        Raises:
+            TypeError: it was built from a model in memory.
+        """
+        if self._origin is None:
+            raise TypeError(
+                f"{self!r} has no recipe. Expected one that was built from a file. Received: one of a model in memory. "
+                'Remedy: model.save("model.keras") and lrp_tf.Recipe("model.keras", composite).explainer()'
+            )
+        return self._origin.recipe
+
+    def come_from(self, origin: Any) -> None:
+        """Note what it was built from, see `recipe.Origin`."""
+        self._origin = origin
 
     @property
     def clone(self) -> Clone:

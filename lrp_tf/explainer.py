@@ -44,7 +44,8 @@ class Explainer(Conditional):
     `tf.config.run_functions_eagerly(True)` nothing is compiled, as with every tf.function. If a layer changes what it
     computes (`enable_lora`, another `activation`, other variables), the next call builds the explainer anew. Of the
     settings of your own layers only flags are watched: after changing a number, a string or a list, build a new
-    Explainer. A pickle or copy holds model, composite and options, and builds the explainer anew when it is opened.
+    Explainer. A pickle or copy holds model, composite and options, and builds the explainer anew when it is opened;
+    that of `Recipe.explainer()` holds the recipe alone.
 
     Args:
         model: a Keras 3 model on TensorFlow, built; it is never changed.
@@ -113,9 +114,16 @@ class Explainer(Conditional):
         return f"Explainer({self.model.name!r}, composite={self.composite.name!r}{more})"
 
     def __reduce__(self) -> tuple:
-        """Pickle and copy the recipe: model, composite and options."""
+        """Pickle the recipe: that which it was built from, or else model, composite and options."""
+        if self._origin is not None:
+            return self._origin.__reduce__()
         build = functools.partial(type(self), **self._chosen)
         return operator.call, (build, self.model, self.composite)
+
+    def __copy__(self) -> Explainer:
+        copied = self.with_model(self.model)
+        copied.come_from(self._origin)
+        return copied
 
     @property
     def sizes(self) -> Sizes | None:

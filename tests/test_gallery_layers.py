@@ -168,7 +168,7 @@ def test_formulas_in_names_are_no_formulas(tmp_path: Path) -> None:
     layer = next(iter(explainer.graph.layers))
     found = BatchLayers({"=cmd": np.ones((1, 2))}, several=False).sample(0, [2.0], keep=False)
     with gallery_layers.LayerTable(tmp_path, ()) as of_layers:
-        of_layers.add(gallery_layers.Item("=a.png", "a"), [(0, "@b")], found)
+        of_layers.add(gallery_layers.rows_of(gallery_layers.Item("=a.png", "a"), [(0, "@b")], found))
     (row,) = table(tmp_path / "layers.csv")
     assert (row["file"], row["target_name"], row["layer"], row["share"]) == ("./=a.png", "'@b", "'=cmd", "1")
     assert layer in chosen(explainer.graph, [layer])

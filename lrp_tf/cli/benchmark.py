@@ -6,7 +6,7 @@ import argparse
 import itertools
 import time
 
-from lrp_tf import composites, evaluate
+from lrp_tf import composites, evaluate, named
 from lrp_tf.cli import given, records
 from lrp_tf.cli.composite_option import NamedPreset, Written, name_of
 from lrp_tf.evaluate.benchmark import Cell, names
@@ -80,7 +80,7 @@ def _methods(asked: list[NamedPreset | Written], grid: list[str] | None) -> dict
         elif one.name not in [*names(), "gradient", "centre", *composites.PRESETS]:
             raise LoadError(f"--methods expects some of all, {', '.join([*names(), TUNED])}. Received: {one.name}")
         else:
-            found[name] = Named(one.name, given.relative_factors(one.options)) if one.options else one.name
+            found[name] = Named(one.name, named.relative_factors(one.options)) if one.options else one.name
     return found
 
 

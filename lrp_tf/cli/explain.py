@@ -4,35 +4,31 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import dataclasses
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import cv2
 import keras
 
-from lrp_tf.arrays.run import ArrayGallery
-from lrp_tf.cli import given, several, tables, volumes
-from lrp_tf.cli.composite_option import Written, composite, folders, name_of
+from lrp_tf.cli import given, recipes, several, tables, volumes
+from lrp_tf.cli.composite_option import composite, folders, name_of
 from lrp_tf.cli.messages import message_of
 from lrp_tf.cli.options import DEFAULT
 from lrp_tf.cli.progress import ProgressBar
 from lrp_tf.engine.diagnosis import ADVICE, RelevanceWarning
-from lrp_tf.explainer import Explainer
 from lrp_tf.files import loading
 from lrp_tf.files.errors import LoadError
 from lrp_tf.gallery import ledger
 from lrp_tf.gallery.page.write import INDEX, write_page
 from lrp_tf.gallery.run import Gallery, Outcome
-from lrp_tf.heatmap.look import Look
-from lrp_tf.tables.run import TableGallery
+from lrp_tf.heatmap.volumes import Slicing
 from lrp_tf.terminal import printable, say
 
 SOME_FAILED = 1
-BATCH = 8  # images or arrays at once
 _EACH = 25  # With at most this many images, each gets a line on the console.
 
 
@@ -41,68 +37,60 @@ def explain_command(options: argparse.Namespace) -> int:
     model = given.load_model(options)
     if given.takes_arrays(model, options.images or options.target):
         return explain_arrays(model, options)
-    preprocessing = given.preprocessing_of(options, model)
-    return explain_images(model, options, preprocessing, given.classes_of(options), given.identity_of(options.model))
+    return explain_images(model, options)
 
 
 class _Task(NamedTuple):
     """What is explained, whatever the composite.
 
     Attributes:
+        kind: see `Recipe`.
         unit: what one file is called.
-        batch: how many at once, without --batch.
-        bounds: low and high of z^B, for options with `composite`.
-        more: attributes of that kind of gallery.
+        more: attributes of the gallery that are no part of a recipe.
+        slicing: of volumes.
+        identity: distinguishes the model from others, for `--resume`; None: its file does.
     """
 
-    kind: type[Gallery]
+    kind: str
     model: keras.Model
     files: list[tuple[str, str]]
-    preprocessing: loading.Preprocessing
-    classes: loading.Classes
-    identity: object
     unit: str
-    batch: int
-    bounds: Callable[[argparse.Namespace], dict[str, Any]]
-    more: Mapping[str, Any]
+    more: Mapping[str, Any] = MappingProxyType({})
+    slicing: Slicing | None = None
+    identity: object = None
 
 
 def explain_images(
     model: keras.Model,
     options: argparse.Namespace,
-    preprocessing: loading.Preprocessing,
-    classes: loading.Classes,
-    identity: object,
+    preprocessing: loading.Preprocessing | None = None,
+    classes: loading.Classes | None = None,
+    identity: object = None,
 ) -> int:
     """Explain the images of the command line; returns the exit code.
 
     Args:
-        identity: distinguishes the model from others, for `--resume`.
+        preprocessing, classes, identity: of a model that is no file; None: as the options say.
     """
     tables.refuse_table_options(options)
     volumes.refuse_volume_options(options)
-    more = {"size": options.size, "how": options.resize, "max_pixels": options.max_pixels}
-    bounds = lambda one: given.bounds_of(one, model, preprocessing)  # noqa: E731
-    files = given.files_of(options)
-    return _explain(
-        _Task(Gallery, model, files, preprocessing, classes, identity, "image", BATCH, bounds, more), options
-    )  # fmt: skip
+    if preprocessing is None:
+        preprocessing = given.preprocessing_of(options, model)
+    more = {"preprocessing": preprocessing, "classes": given.classes_of(options) if classes is None else classes}
+    return _explain(_Task("images", model, given.files_of(options), "image", more, identity=identity), options)
 
 
 def explain_arrays(model: keras.Model, options: argparse.Namespace) -> int:
     """Explain the arrays of the command line: signals, videos, or tables; returns the exit code."""
-    files, preprocessing = given.files_of(options, arrays=True), given.array_preprocessing(options)
+    files = given.files_of(options, arrays=True)
+    given.array_preprocessing(options)  # mistakes in it are told first
     if tables.takes_tables(model, [path for path, _ in files]):
         return explain_tables(model, options, files)
     tables.refuse_table_options(options)
     slicing = volumes.slicing_of(options, files)
     for one in _each(options):
         given.check_array_options(one, volumes=slicing is not None)
-    classes, identity = given.classes_of(options), given.identity_of(options.model)
-    more = {"slicing": slicing}
-    return _explain(
-        _Task(ArrayGallery, model, files, preprocessing, classes, identity, "array", BATCH, _no_bounds, more), options
-    )
+    return _explain(_Task("arrays", model, files, "array", slicing=slicing), options)
 
 
 def explain_tables(model: keras.Model, options: argparse.Namespace, files: list[tuple[str, str]]) -> int:
@@ -111,14 +99,7 @@ def explain_tables(model: keras.Model, options: argparse.Namespace, files: list[
     for one in each:
         tables.check_table_options(one)
     rows, more = tables.tables_of(options, given.explainer_of(model, each[0], {}), files)
-    preprocessing = given.array_preprocessing(options)
-    classes, identity = given.classes_of(options), given.identity_of(options.model)
-    task = _Task(TableGallery, model, rows, preprocessing, classes, identity, "row", tables.BATCH, _no_bounds, more)
-    return _explain(task, options)
-
-
-def _no_bounds(options: argparse.Namespace) -> dict[str, Any]:
-    return {}  # `check_array_options` refuses what needs some
+    return _explain(_Task("tables", model, rows, "row", more), options)
 
 
 def _each(options: argparse.Namespace) -> list[argparse.Namespace]:
@@ -142,8 +123,7 @@ def _explain(task: _Task, options: argparse.Namespace) -> int:
     """Explain files of one kind under each composite; returns the exit code."""
     each = _each(options)
     # All of them first, so that a mistake in the last one is told before the first one is worked on.
-    explainers = [given.explainer_of(task.model, one, task.bounds(one)) for one in each]
-    jobs = [_job(task, one, explainer, len(each) > 1) for one, explainer in zip(each, explainers, strict=True)]
+    jobs = [_job(task, one, len(each) > 1) for one in each]
     if len(jobs) == 1:
         several.make_way(options.out, overwrite=options.overwrite)
         failed = _run(task, jobs[0], each[0])
@@ -160,28 +140,14 @@ def _explain(task: _Task, options: argparse.Namespace) -> int:
     return SOME_FAILED if failed else 0
 
 
-def _job(task: _Task, options: argparse.Namespace, explainer: Explainer, beside: bool) -> Gallery:
+def _job(task: _Task, options: argparse.Namespace, beside: bool) -> Gallery:
     """The gallery of one composite; `beside`: there are others, and one page for all."""
-    look = given.look_of(options)
-    chosen = given.chosen_targets(options, explainer, task.classes)
-    contrast = given.chosen_contrast(options, explainer, task.classes, chosen)
-    settings = _settings(options, explainer, task.identity, task.preprocessing, chosen, look)
-    return task.kind(
-        explainer=explainer,
-        preprocessing=task.preprocessing,
-        out=options.out,
-        classes=task.classes,
-        targets=tuple(chosen),
-        contrast=contrast,
-        batch=options.batch or task.batch,
-        look=look,
-        save_relevance=options.save_relevance,
-        layers=tuple(options.layers),
-        save_layers=options.save_layers,
+    return recipes.recipe_of(options, task.kind, task.slicing).gallery(
+        options.out,
+        model=task.model,
         page=options.gallery and not beside,
         tiles=options.gallery,
-        name=name_of(options.composite),
-        settings=settings | {"contrast": contrast},
+        settings=recipes.settings_of(options, task.identity),
         describe=message_of,
         **task.more,
     )
@@ -191,13 +157,13 @@ def _run(task: _Task, job: Gallery, options: argparse.Namespace) -> bool:
     """Explain the files under one composite; returns whether some failed or are absurd."""
     explainer, unit = job.explainer, task.unit
     say(f"{printable(explainer.model.name)}, composite {explainer.composite.name}, {len(task.files)} {unit}(s)")
-    if not task.classes.names:
+    if not job.classes.names:
         say("The names of the classes are not known, numbers are shown instead (--classes FILE).")
     if job.look.scale == "run":
         say("--scale run: all relevance is computed twice, first for the scale, then for the pictures.")
     began = time.perf_counter()
     outcome = _with_bar(job, task.files, options, f"{unit}s")
-    _tell(outcome, time.perf_counter() - began, options.out, task.preprocessing, f"{unit}s")
+    _tell(outcome, time.perf_counter() - began, options.out, job.preprocessing, f"{unit}s")
     return bool(outcome.failed or outcome.absurd)
 
 
@@ -207,29 +173,6 @@ def _tell_page(options: argparse.Namespace, pages: int) -> None:
 
 
 # --- one run -----------------------------------------------------------------------------------
-
-
-def _settings(
-    options: argparse.Namespace,
-    explainer: Explainer,
-    identity: object,
-    preprocessing: loading.Preprocessing,
-    chosen: list[str | int],
-    look: Look,
-) -> dict[str, object]:
-    """What has to be the same when a run is resumed."""
-    kept: tuple[str, ...] = ("zero_bias", "relevance_filter", "fast", "output", "resize", "size", "save_relevance")
-    kept += ("axis", "slices", "spacing", "columns", "drop", "id")
-    return {name: getattr(options, name, None) for name in kept} | {
-        # None where they are not given: a run of an earlier version, which did not know them, can be resumed.
-        "layers": options.layers or None,
-        "save_layers": options.save_layers or None,
-        "composite": str(explainer.composite if isinstance(options.composite, Written) else options.composite),
-        "model": identity,
-        "preprocess": preprocessing.name,
-        "target": chosen,
-        "look": dataclasses.asdict(look),
-    }
 
 
 def _with_bar(job: Gallery, files: list[tuple[str, str]], options: argparse.Namespace, unit: str) -> Outcome:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import argparse
 import glob
-import importlib
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,17 +12,13 @@ from typing import Any
 import keras
 import numpy as np
 
-from lrp_tf import composites, rules
+from lrp_tf import composites, named
 from lrp_tf.arrays import files as array_files
-from lrp_tf.cli.composite_option import FOR_TRANSFORMERS, PRESETS, NamedPreset, RelativeFactor, Written
+from lrp_tf.cli.composite_option import FOR_TRANSFORMERS, PRESETS, NamedPreset, Written
 from lrp_tf.cli.options import MAX_PIXELS
-from lrp_tf.engine import contrast as contrasts
-from lrp_tf.engine import targets
-from lrp_tf.engine.contrast import KINDS
 from lrp_tf.explainer import Explainer
 from lrp_tf.files import images, loading
 from lrp_tf.files.errors import LoadError
-from lrp_tf.files.form import begins_with_scaling, form_of
 from lrp_tf.gallery import ledger
 from lrp_tf.heatmap.look import STYLES, Look
 from lrp_tf.terminal import say
@@ -166,38 +160,15 @@ def _is_there(text: str) -> bool:
 
 
 def chosen_targets(options: argparse.Namespace, explainer: Explainer, classes: loading.Classes) -> list[str | int]:
-    """The targets of the command line, with classes as numbers.
-
-    Raises:
-        LoadError: an unknown class, not as many names as classes.
-        ValueError: see `targets.ranked`.
-    """
-    count = targets.class_count(explainer.graph)
-    classes.check(count)
-    count = count or np.iinfo(np.int32).max
-    tops = lambda text: text.lower().startswith("topk:") or text.lower() == "top1"  # noqa: E731
-    wanted = [text if tops(text) else classes.index(text, count) for text in options.target]
-    targets.ranked(wanted, explainer.graph)
-    return wanted
+    """The targets of the command line, with classes as numbers; see `named.targets_of`."""
+    return named.targets_of(options.target, explainer.graph, classes)
 
 
 def chosen_contrast(
     options: argparse.Namespace, explainer: Explainer, classes: loading.Classes, chosen: Sequence[str | int] = ()
 ) -> str | int | None:
-    """What the targets are set against, with a class as a number.
-
-    Raises:
-        LoadError: an unknown class, or one that is a target itself. ValueError: the model has a single output unit.
-    """
-    text = options.contrast
-    if text is None:
-        return None
-    count = targets.class_count(explainer.graph) or np.iinfo(np.int32).max
-    contrast = text if text in KINDS else classes.index(text, count)
-    contrasts.checked(explainer.graph, contrast, np.zeros(1))
-    if contrast in chosen:
-        raise LoadError(f"--contrast {text} is a target itself. Expected another class than --target {contrast}")
-    return contrast
+    """What the targets are set against, with a class as a number; see `named.contrast_of`."""
+    return named.contrast_of(options.contrast, explainer.graph, classes, chosen)
 
 
 def load_model(options: argparse.Namespace) -> keras.Model:
@@ -209,32 +180,12 @@ def load_model(options: argparse.Namespace) -> keras.Model:
 
 
 def import_modules(options: argparse.Namespace) -> None:
-    if "" not in sys.path:
-        sys.path.insert(0, "")  # a console script does not search the current folder
-    for module in options.modules:
-        importlib.import_module(module)
-
-
-def identity_of(path: Path) -> list[str | int]:
-    """What distinguishes the file of a model from others."""
-    stat = path.stat()
-    return [str(path), stat.st_size, stat.st_mtime_ns]
+    named.import_modules(options.modules)
 
 
 def preprocessing_of(options: argparse.Namespace, model: keras.Model) -> loading.Preprocessing:
-    """The preprocessing that was asked for, or "none" for a model that scales its input itself.
-
-    Raises:
-        LoadError: neither; lrp_tf does not guess.
-    """
-    if options.preprocess is not None:
-        return loading.get_preprocessing(options.preprocess)
-    if begins_with_scaling(Explainer(model, "epsilon", output=output_of(options)).graph):
-        return loading.get_preprocessing("none")
-    raise LoadError(
-        f"--preprocess is missing, and {options.model} does not scale its input itself: a model that is fed other "
-        f"numbers than in training is confidently wrong. {loading.choices()}"
-    )
+    """The preprocessing that was asked for; see `named.preprocessing_of`."""
+    return named.preprocessing_of(options.preprocess, model, output_of(options), options.model)
 
 
 def classes_of(options: argparse.Namespace) -> loading.Classes:
@@ -242,27 +193,19 @@ def classes_of(options: argparse.Namespace) -> loading.Classes:
 
 
 def output_of(options: argparse.Namespace) -> int | str | None:
-    text = getattr(options, "output", None)
-    return int(text) if text is not None and text.lstrip("-").isdigit() else text
+    return named.output_of(getattr(options, "output", None))
 
 
 def needs_bounds(options: argparse.Namespace) -> bool:
     """Whether the preset takes bounds of the input that the command line does not give."""
-    if isinstance(options.composite, Written):
-        return False
-    name, given = options.composite
-    return name in composites.PRESETS and composites.needs_bounds(name) and not {"low", "high"} <= set(given)
+    return named.needs_bounds(options.composite)
 
 
 def bounds_of(
     options: argparse.Namespace, model: keras.Model, preprocessing: loading.Preprocessing
 ) -> dict[str, np.ndarray]:
     """low and high of z^B rules: the values that pixels of 0 and 255 become."""
-    if not needs_bounds(options):
-        return {}
-    form = form_of(Explainer(model, "epsilon", output=output_of(options)), options.size)
-    low, high = preprocessing.bounds(form.channels)
-    return {"low": low, "high": high}
+    return named.bounds_of(model, preprocessing, output_of(options), options.size) if needs_bounds(options) else {}
 
 
 def explainer_of(
@@ -272,21 +215,10 @@ def explainer_of(
     sizes: Mapping[str, tuple[int, ...]] | None = None,
 ) -> Explainer:
     """The explainer that the options ask for; `bounds`: low and high of z^B; `sizes`: see the Explainer."""
-    chosen = {"output": output_of(options), "relevance_filter": options.relevance_filter, "fast": options.fast}
+    chosen: dict[str, Any] = {"output": output_of(options), "fast": options.fast}
+    chosen |= {"relevance_filter": options.relevance_filter, "zero_bias": options.zero_bias}
     chosen |= {"sizes": sizes} if sizes else {}
-    if (composite := written_composite(options)) is not None:
-        return Explainer(model, composite, **chosen)
-    name, given = options.composite
-    if options.zero_bias and given.get("zero_bias", True) is not True:
-        raise LoadError(f"--zero-bias and --composite {options.composite} contradict one another. Expected one of them")
-    given = relative_factors(given)
-    zero_bias = {"zero_bias": True} if options.zero_bias else {}
-    return Explainer(model, name, **chosen, **{**bounds, **given, **zero_bias})
-
-
-def relative_factors(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Options of a preset with the stabilisers that `relative(0.25)` on the command line means."""
-    return {key: rules.Relative(value) if isinstance(value, RelativeFactor) else value for key, value in given.items()}
+    return named.explainer_of(model, options.composite, bounds, **chosen)
 
 
 def explainers_of(
@@ -310,12 +242,4 @@ def explainers_of(
 
 def written_composite(options: argparse.Namespace) -> composites.Composite | None:
     """The composite that the command line writes out, in a text or a file; None if it names a preset."""
-    if not isinstance(options.composite, Written):
-        return None
-    if options.zero_bias:
-        raise LoadError(
-            "--zero-bias is an option of presets. Expected one of them beside it. Received: --composite "
-            f"{options.composite.text}. Remedy: zero_bias=true behind its rules, as in 'all: epsilon zero_bias=true'"
-        )
-    text = options.composite.text
-    return composites.load(text) if options.composite.is_file else composites.parse(text, name=text)
+    return named.written_composite(options.composite, options.zero_bias)

@@ -27,6 +27,7 @@ from lrp_tf.files.loading import Classes
 from lrp_tf.gallery import ledger
 from lrp_tf.gallery.draw import where_it_went
 from lrp_tf.gallery.ledger import COLUMNS, Row
+from lrp_tf.recipe import identity_of
 from lrp_tf.terminal import printable, say
 from lrp_tf.texts.explain import gives_tokens, last_axis
 from lrp_tf.texts.index import INDEX
@@ -196,7 +197,7 @@ def _settings(
     kept += ["scale", "cmap", "color_gamma", "show"]
     return {name: getattr(options, name, None) for name in kept} | {
         "composite": composite if isinstance(options.composite, Written) else str(options.composite),
-        "model": given.identity_of(options.model),
+        "model": identity_of(options.model),
         "tokenizer": settings_of(tokenizer),
         "target": chosen,
         "contrast": contrast,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import fractions
+import functools
 import importlib
 import json
 import os
@@ -351,12 +352,12 @@ def get_preprocessing(text: str) -> Preprocessing:
         LoadError: none of these; the message lists the choices.
     """
     if text == "none":
-        return Preprocessing(text, lambda pixels: pixels)
+        return Preprocessing(text, np.asarray)
     if text in applications():
         return Preprocessing(text, getattr(keras.applications, text).preprocess_input)
     if text.startswith("scale:"):
         factor = _factor(text)
-        return Preprocessing(text, lambda pixels: pixels * factor)
+        return Preprocessing(text, functools.partial(np.multiply, factor))
     module, colon, name = text.partition(":")
     if colon:
         try:

@@ -18,18 +18,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from lrp_tf.cli import benchmark_options, comparing, options, text_options, tune_options
+    from lrp_tf.cli import benchmark_options, comparing, merge_options, options, text_options, tune_options
 
-    return options.parser(
-        text_options.COMMANDS | comparing.COMMANDS | benchmark_options.COMMANDS | tune_options.COMMANDS
-    )
+    more = (text_options, comparing, benchmark_options, tune_options, merge_options)
+    return options.parser({name: command for module in more for name, command in module.COMMANDS.items()})
 
 
 def _run(options: argparse.Namespace) -> int:
-    from lrp_tf.cli import benchmark, commands, evaluate, grid, text, tune
+    from lrp_tf.cli import benchmark, commands, evaluate, grid, merge, text, tune
 
     terminal.raise_interrupt()
     known = commands.COMMANDS | text.COMMANDS | evaluate.COMMANDS | grid.COMMANDS | benchmark.COMMANDS | tune.COMMANDS
+    known |= merge.COMMANDS
     return known[options.command](options)
 
 
@@ -55,6 +55,8 @@ def guarded(
             options = parser.parse_args(argv)
             saves = hasattr(options, "resume")
             quiet.import_tensorflow()
+            if getattr(options, "threads", None) is not None:
+                _limit_threads(options.threads)
             terminal.raise_interrupt()
             code = run(options)
             terminal.raise_interrupt()
@@ -71,6 +73,12 @@ def guarded(
         return INTERRUPTED
     finally:
         terminal.flush()
+
+
+def _limit_threads(count: int) -> None:
+    from lrp_tf import threads
+
+    threads.limit(count)
 
 
 if __name__ == "__main__":

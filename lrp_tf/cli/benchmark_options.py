@@ -50,6 +50,7 @@ def add_benchmark(parser: argparse.ArgumentParser) -> None:
     earlier.add_argument("--resume", action="store_true", help="skip nets that an earlier run with --out finished")
     earlier.add_argument("--overwrite", action="store_true", help="begin an earlier run anew")
     options.add_imports(parser)
+    options.add_threads(parser)
 
 
 COMMANDS: dict[str, options.Command] = {

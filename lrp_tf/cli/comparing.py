@@ -57,6 +57,7 @@ def _add_shared(parser: argparse.ArgumentParser) -> None:
                         "of its own: --composites epsilon,epsilon_plus --composites 'first: flat; all: epsilon'; "
                         "default: all presets")  # fmt: skip
     options.add_rule_settings(parser)
+    options.add_threads(parser)
 
 
 def composite_list(text: str) -> list[NamedPreset | Written]:

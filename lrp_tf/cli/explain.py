@@ -122,6 +122,11 @@ def _each(options: argparse.Namespace) -> list[argparse.Namespace]:
 def _explain(task: _Task, options: argparse.Namespace) -> int:
     """Explain files of one kind under each composite; returns the exit code."""
     each = _each(options)
+    if options.shard is not None and len(each) > 1:
+        raise LoadError(
+            f"--shard is for one composite. Expected --composite once. Received: {len(each)}. Remedy: shards of each of "
+            "them, with an --out of its own; once merged, lrp_tf.gallery.write_page makes one page of all"
+        )
     # All of them first, so that a mistake in the last one is told before the first one is worked on.
     jobs = [_job(task, one, len(each) > 1) for one in each]
     if len(jobs) == 1:
@@ -156,7 +161,8 @@ def _job(task: _Task, options: argparse.Namespace, beside: bool) -> Gallery:
 def _run(task: _Task, job: Gallery, options: argparse.Namespace) -> bool:
     """Explain the files under one composite; returns whether some failed or are absurd."""
     explainer, unit = job.explainer, task.unit
-    say(f"{printable(explainer.model.name)}, composite {explainer.composite.name}, {len(task.files)} {unit}(s)")
+    part = "" if options.shard is None else f"shard {'/'.join(map(str, options.shard))} of "
+    say(f"{printable(explainer.model.name)}, composite {explainer.composite.name}, {part}{len(task.files)} {unit}(s)")
     if not job.classes.names:
         say("The names of the classes are not known, numbers are shown instead (--classes FILE).")
     if job.look.scale == "run":
@@ -164,11 +170,13 @@ def _run(task: _Task, job: Gallery, options: argparse.Namespace) -> bool:
     began = time.perf_counter()
     outcome = _with_bar(job, task.files, options, f"{unit}s")
     _tell(outcome, time.perf_counter() - began, options.out, job.preprocessing, f"{unit}s")
+    if options.shard is not None:
+        say(f"A shard of {options.shard[1]}. When all are finished: lrp-tf merge {options.out}")
     return bool(outcome.failed or outcome.absurd)
 
 
 def _tell_page(options: argparse.Namespace, pages: int) -> None:
-    if options.gallery:
+    if options.gallery and options.shard is None:
         say(f"Gallery: {options.out / INDEX}" + (f", {pages} pages" if pages > 1 else ""))
 
 
@@ -179,8 +187,10 @@ def _with_bar(job: Gallery, files: list[tuple[str, str]], options: argparse.Name
     """Run the job with a progress bar."""
     paths = frozenset(table.path for table in getattr(job, "tables", ()))
     passes = 2 if job.look.scale == "run" else 1
+    index, count = options.shard or (0, 1)
+    total = len(range(index, len(files), count))
     with (
-        ProgressBar(passes * len(files), unit, job.at, paths) as bar,
+        ProgressBar(passes * total, unit, job.at, paths) as bar,
         warnings.catch_warnings(),
         _single_threaded_opencv(),
     ):
@@ -189,9 +199,10 @@ def _with_bar(job: Gallery, files: list[tuple[str, str]], options: argparse.Name
             files,
             resume=options.resume,
             overwrite=options.overwrite,
+            shard=options.shard,
             progress=bar.advance,
             tell=bar.tell_failure,
-            finished=bar.tell_result if len(files) <= _EACH else lambda rows: None,
+            finished=bar.tell_result if total <= _EACH else lambda rows: None,
             warn=bar.tell_absurd,
         )
 

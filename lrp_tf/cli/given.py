@@ -64,8 +64,9 @@ def _without_results(folder: str, files: list[tuple[str, str]], out: Path | None
 
 
 def _is_run(folder: Path) -> bool:
-    """Whether a folder holds the results of a run."""
-    return (folder / ledger.RESULTS).exists() and (folder / ledger.SETTINGS).exists()
+    """Whether a folder holds the results of a run, or of its shards."""
+    whole = (folder / ledger.RESULTS).exists() and (folder / ledger.SETTINGS).exists()
+    return whole or bool(ledger.shards_in(folder))
 
 
 def takes_arrays(model: keras.Model, names: Sequence[str]) -> bool:

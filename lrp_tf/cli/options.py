@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import difflib
+import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import lrp_tf
+from lrp_tf.cli.command import Command
 from lrp_tf.cli.composite_option import PRESETS, composite, spread
+from lrp_tf.cli.merge_options import shard
 from lrp_tf.cli.volume_options import add_volume_options
 
 # The modules that define these names need TensorFlow or matplotlib; a test compares both.
@@ -48,24 +52,37 @@ class _Version(argparse.Action):
 
 
 class Intermixed(argparse.ArgumentParser):
-    """Takes images and texts before, between and behind options; argparse takes them in one place alone."""
+    """Takes images and texts before, between and behind options; argparse takes them in one place alone.
+
+    Behind `--` everything is an image or text, whatever it begins with.
+    """
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         args = sys.argv[1:] if args is None else list(args)
         if any(action.dest == "composites" and "--composite" in action.option_strings for action in self._actions):
             args = spread(args)
         found, rest = super().parse_known_args(args, namespace)
-        for kind in ("images", "texts"):
+        for kind in ("images", "texts", "outs"):
             if isinstance(names := getattr(found, kind, None), list):
+                end = rest.index("--") if "--" in rest else len(rest)
                 spaced = kind == "texts"  # "-5 degrees" is a text, and no option
-                more = [text for text in rest if text == "-" or text[:1] != "-" or (spaced and " " in text)]
-                names += more
-                rest = [text for text in rest if text not in more]
+                more = [text for text in rest[:end] if text == "-" or text[:1] != "-" or (spaced and " " in text)]
+                names += [*more, *rest[end + 1 :]]
+                rest = [text for text in rest[:end] if text not in more]
+        if rest:
+            self.error(f"unrecognized arguments: {' '.join(rest)}{self._meant(rest)}")
         return found, rest
 
+    def _meant(self, unknown: list[str]) -> str:
+        """The options that are nearest to those that are not known, in words."""
+        known = [option for action in self._actions for option in action.option_strings]
+        near = [difflib.get_close_matches(text.partition("=")[0], known, 1, 0.7) for text in unknown]
+        if names := " ".join(name for names in near for name in names):
+            return f". Did you mean {names}?"
+        files = [text for text in unknown if re.match(r"-[^-]", text)]
+        return f". For files whose names begin with a dash: -- {' '.join(files)}" if files else ""
 
-# The name of a command -> what adds its options, and its line in --help.
-Command = tuple[Callable[[argparse.ArgumentParser], None], str]
+
 Commands = Mapping[str, Command]
 
 
@@ -100,6 +117,7 @@ def parser(more: Commands = MappingProxyType({})) -> argparse.ArgumentParser:
     add_preprocessing(report)
     add_rule_options(report)
     add_fit(report)
+    add_threads(report)
     add_target(report)
 
     check = commands.add_parser(
@@ -110,6 +128,7 @@ def parser(more: Commands = MappingProxyType({})) -> argparse.ArgumentParser:
     add_preprocessing(check)
     add_rule_options(check)
     add_fit(check)
+    add_threads(check)
 
     export = commands.add_parser("export", help="a SavedModel for TensorFlow Serving that explains what it predicts")
     add_model_options(export)
@@ -239,6 +258,15 @@ def add_picture_options(parser: argparse.ArgumentParser, out: Path) -> None:
     parser.add_argument("--save-layers", action="store_true", help="write their maps to .layers.npz files, too")
     parser.add_argument("--gallery", action="store_true",
                         help="write index.html, too: all pictures under their heatmaps, in a browser")  # fmt: skip
+    parser.add_argument("--shard", type=shard, metavar="i/N",
+                        help="explain every Nth file of the list alone, from file i on (0 <= i < N); N processes may "
+                        "share --out, and lrp-tf merge makes one run of them (docs/shards.md)")  # fmt: skip
+    add_threads(parser)
+
+
+def add_threads(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--threads", type=_count, metavar="N",
+                        help="of TensorFlow, of OpenCV and for reading files, at most; default: all cores")  # fmt: skip
 
 
 def add_output(

@@ -45,6 +45,7 @@ def add_explain_text(parser: argparse.ArgumentParser) -> None:
                         help="|R| of full colour: a number, a quantile of each text's words (99%%), the largest of all "
                         "targets of a text (page); default: the largest of each map's words")  # fmt: skip
     parser.add_argument("--show", choices=["signed", "abs"], default="signed", help="abs: |R|; default: signed")
+    options.add_threads(parser)
 
 
 def _tokens(text: str) -> int:

@@ -39,6 +39,7 @@ def add_tune(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the halves and of all random numbers")
     options.add_fit(parser)
     options.add_output(parser, Path("tuning"), batch=16)
+    options.add_threads(parser)
 
 
 def split(arguments: list[str]) -> tuple[list[str], list[str]]:

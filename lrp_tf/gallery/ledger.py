@@ -6,25 +6,44 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import errno
 import hashlib
-import io
 import json
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import filelock
 
 from lrp_tf.atomic import atomic
 from lrp_tf.files.errors import LoadError
+from lrp_tf.gallery.csv_tables import (
+    PATH,
+    TEXT,
+    CsvTable,
+    Row,
+    complete_rows,
+    from_cell,
+    has_rows,
+    to_cell,
+    to_csv,
+    write_text,
+)
+from lrp_tf.gallery.lines import groups
 from lrp_tf.gallery.names import Names
+
+__all__ = ["COLUMNS", "FAILED", "FAILURES", "LEFTOVERS", "LOCK", "PATH", "RESULTS", "SCALE", "SETTINGS", "SHARD"]
+__all__ += ["SHARDS", "TEXT", "TOP", "CsvTable", "Item", "Record", "Row", "RunPlan", "changed", "check", "discard"]
+__all__ += ["complete_rows", "finished_of", "from_cell", "has_rows", "items_of", "only_run", "plan", "read_json"]
+__all__ += ["read_scale", "shard_names", "shards_in", "to_cell", "to_csv", "why_unwritten", "write_scale", "write_text"]
 
 LOCK = ".lrp-tf.lock"
 RESULTS, FAILURES, SETTINGS, SCALE = "results.csv", "failures.csv", "settings.json", "scale.json"
+SHARDS, SHARD = "shards", "shard.json"  # the folder of all shards, a file in the folder of each
+LEFTOVERS = f".tmp-{'[0-9a-f]' * 16}*"  # of `atomic`, where a process was killed
 TOP = 5  # How many of the highest classes the table lists for each image.
 COLUMNS = (
     *("file", "result"),
@@ -32,7 +51,8 @@ COLUMNS = (
     *("target", "target_name", "logit", "sum_of_relevance", "bias", "stabilizer", "other", "unexplained"),
     *("probability", "arrived", "largest_relevance", "warning", "contrast", "start"),
 )
-Row = tuple[object, ...]
+FAILED = ("file", "reason")  # columns of the table of failures
+_TEXTS = {"file": PATH, "result": PATH, "reason": TEXT} | {name: TEXT for name in COLUMNS if name.endswith("_name")}
 
 
 @contextlib.contextmanager
@@ -133,9 +153,32 @@ def plan(
     Raises:
         LoadError: results of an earlier run, and neither `resume` nor `overwrite`; other settings than its.
     """
-    finished = _finished(out, suffixes, settings, resume, overwrite, whole)
-    for leftover in out.rglob(f".tmp-{'[0-9a-f]' * 16}*"):
+    finished = finished_of(out, out, suffixes, settings, resume=resume, overwrite=overwrite, whole=whole)
+    if overwrite:
+        discard(shards_in(out))
+    for leftover in out.rglob(LEFTOVERS):
         leftover.unlink(missing_ok=True)
+    listed = list(files)
+    items = items_of(out, listed, suffixes, kept=kept, finished=finished)
+    return RunPlan(items, len({path for path, _ in listed}) - len(items), finished, resume)
+
+
+def items_of(
+    out: Path,
+    files: Iterable[tuple[str, str]],
+    suffixes: Sequence[str],
+    *,
+    kept: Iterable[str] | None = None,
+    finished: Mapping[str, str] = MappingProxyType({}),
+) -> list[Item]:
+    """The files with names for their results, each file once, in their order; those that are finished are left out.
+
+    The names depend on nothing but the arguments, and on whether files lie in `out`.
+
+    Args:
+        out, files, suffixes, kept: see `plan`.
+        finished: file -> base of its results.
+    """
     names = Names(suffixes)
     for base in finished.values():
         names.take(base)
@@ -143,8 +186,7 @@ def plan(
     for path, relative in files:
         relatives.setdefault(path, relative)
     names.spare(out, relatives if kept is None else kept)
-    items = [Item(path, names.new(path, relative)) for path, relative in relatives.items() if path not in finished]
-    return RunPlan(items, len(relatives) - len(items), finished, resume)
+    return [Item(path, names.new(path, relative)) for path, relative in relatives.items() if path not in finished]
 
 
 def check(out: Path, settings: Mapping[str, object], *, resume: bool, overwrite: bool) -> None:
@@ -153,6 +195,12 @@ def check(out: Path, settings: Mapping[str, object], *, resume: bool, overwrite:
     Raises:
         LoadError: as `plan`.
     """
+    if not overwrite and (parts := shards_in(out)):
+        raise LoadError(
+            f"{out} holds {len(parts)} shards of a run, which are no whole. Expected an empty folder. Remedy: merge "
+            "them first, another `out`, or `overwrite`",
+            ("out", "overwrite"),
+        )
     if not (resume or overwrite) and has_rows(out / RESULTS):
         raise LoadError(
             f"{out} holds the results of an earlier run. Expected an empty folder. Remedy: `resume` to finish that "
@@ -167,37 +215,86 @@ def check(out: Path, settings: Mapping[str, object], *, resume: bool, overwrite:
         )
 
 
+def shards_in(out: Path) -> list[Path]:
+    """The folders of the tables of shards that write into `out`, see `gallery.shards`."""
+    return [path.parent for path in out.glob(f"{SHARDS}/*-of-*/{SHARD}")]
+
+
+def shard_names(out: Path) -> list[tuple[int, int]]:
+    """(number, count) of the shards that have begun to write into `out`, by one listing of a folder."""
+    try:
+        names = os.listdir(out / SHARDS)
+    except OSError:
+        return []
+    found = [re.fullmatch(r"(\d+)-of-(\d+)", name) for name in names]
+    return [(int(one[1]), int(one[2])) for one in found if one]
+
+
+def discard(folders: Iterable[Path]) -> None:
+    """Remove folders of tables of shards.
+
+    Raises:
+        LoadError: one of them is running.
+    """
+    for folder in folders:
+        with only_run(folder):
+            (folder / SHARD).unlink(missing_ok=True)  # first: what is removed in part is no shard
+            for path in folder.glob("*"):
+                path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # another process has begun there
+            folder.rmdir()
+            folder.parent.rmdir()
+
+
 def changed(out: Path, settings: Mapping[str, object]) -> list[str]:
     """The names of the settings in which the run in `out` differs."""
-    now, before = json.loads(json.dumps(settings)), _read_json(out / SETTINGS)  # both as they come from a file
+    now, before = json.loads(json.dumps(settings)), read_json(out / SETTINGS)  # both as they come from a file
     # An option that the earlier run did not know yet is as good as None.
     return sorted(k for k in {*before, *now} if before.get(k) != now.get(k))
 
 
-def _finished(
+def finished_of(
     out: Path,
+    pictures: Path,
     suffixes: Sequence[str],
     settings: Mapping[str, object],
+    *,
     resume: bool,
     overwrite: bool,
-    whole: Callable[[str], bool],
+    whole: Callable[[str], bool] = lambda path: True,
 ) -> dict[str, str]:
-    """file -> base of its results, of the run to resume; rows without their files are removed from its table."""
+    """file -> base of its results, of the run to resume; rows without their files are removed from its table.
+
+    Args:
+        out: folder of the tables. pictures: of all other files. For the others see `plan`.
+
+    Raises:
+        LoadError: as `plan`.
+    """
     check(out, settings, resume=resume, overwrite=overwrite)
     if not resume or not (out / RESULTS).exists():
         write_text(out / SETTINGS, json.dumps(settings, indent=1, sort_keys=True))
         return {}
-    rows = complete_rows(out / RESULTS, len(COLUMNS))
-    # Rows of one file are one write; of one that a full disk cut off, none counts.
-    torn = _torn(out / RESULTS, len(COLUMNS))
-    rows = [row for row in rows if torn is None or row[0] != torn]
-    finished = {from_cell(row[0], PATH): from_cell(row[1], PATH) for row in rows[1:]}
+    finished = {group.file: group.base for group in groups(out / RESULTS, len(COLUMNS))}
     for file, base in list(finished.items()):
-        if not (whole(file) and all((out / (base + suffix)).exists() for suffix in suffixes)):
+        if not (whole(file) and all((pictures / (base + suffix)).exists() for suffix in suffixes)):
             del finished[file]
-    kept = [row for row in rows[1:] if from_cell(row[0], PATH) in finished]
-    write_text(out / RESULTS, to_csv([COLUMNS, *kept]))
+    _keep(out / RESULTS, finished)
     return finished
+
+
+def _keep(path: Path, files: Mapping[str, str]) -> None:
+    """Leave out all rows of the table of results but those of `files`."""
+
+    def draw(temporary: Path) -> None:
+        with open(path, "rb") as before, open(temporary, "wb") as after:
+            after.write(to_csv([COLUMNS]).encode())
+            for group in groups(path, len(COLUMNS)):
+                if group.file in files:
+                    before.seek(group.begin)
+                    after.write(before.read(group.end - group.begin))
+
+    atomic(path, draw)
 
 
 def read_scale(out: Path, plan: RunPlan) -> float:
@@ -207,7 +304,7 @@ def read_scale(out: Path, plan: RunPlan) -> float:
         LoadError: the file is missing or damaged, or it is the scale of another list of files.
     """
     path = out / SCALE
-    before = _read_json(path)
+    before = read_json(path)
     scale = before.get("scale")
     if before.get("files") != plan.digest() or not isinstance(scale, int | float):
         raise LoadError(
@@ -224,7 +321,7 @@ def write_scale(out: Path, plan: RunPlan, scale: float) -> None:
     write_text(out / SCALE, json.dumps({"scale": scale, "files": plan.digest()}))
 
 
-def _read_json(path: Path) -> dict[str, object]:
+def read_json(path: Path) -> dict[str, object]:
     """The object that a file holds; an empty one if it cannot be read or holds something else."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -245,7 +342,7 @@ class Record:
 
     def __init__(self, out: Path, append: bool) -> None:
         self._results = CsvTable(out / RESULTS, COLUMNS, _TEXTS, append)
-        self._failures = CsvTable(out / FAILURES, ("file", "reason"), _TEXTS)
+        self._failures = CsvTable(out / FAILURES, FAILED, _TEXTS)
 
     def __enter__(self) -> Record:
         with contextlib.ExitStack() as stack:
@@ -264,93 +361,3 @@ class Record:
     def fail(self, path: str, reason: str) -> None:
         """Write that the file has no result."""
         self._failures.add([(path, reason)])
-
-
-class CsvTable:
-    """A CSV file of complete lines at any time: each group of rows is one write. Names need not be UTF-8.
-
-    Args:
-        texts: the columns whose values come from the user, and whether they are `TEXT` or `PATH`; see `to_cell`.
-    """
-
-    def __init__(self, path: Path, columns: Sequence[str], texts: Mapping[str, str], append: bool = False) -> None:
-        self.path, self.columns, self.texts, self.append = path, columns, texts, append and path.exists()
-
-    def __enter__(self) -> CsvTable:
-        self.file = open(self.path, "ab" if self.append else "wb", buffering=0)
-        if not self.append:
-            self.file.write(to_csv([self.columns]).encode())
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.file.close()
-
-    def add(self, rows: Sequence[Row]) -> None:
-        """Append rows, in one write."""
-        kinds = [self.texts.get(name) for name in self.columns]
-        cells = [[to_cell(str(v), kind) if kind else v for v, kind in zip(row, kinds, strict=True)] for row in rows]
-        self.file.write(to_csv(cells).encode("utf-8", "surrogateescape"))
-
-
-def to_csv(rows: Iterable[Iterable[object]]) -> str:
-    """Rows as the text of a CSV file."""
-    text = io.StringIO()
-    csv.writer(text).writerows(rows)
-    return text.getvalue()
-
-
-# Spreadsheets read these as the beginning of a formula (OWASP: CSV injection).
-_FORMULA = "[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20]"
-# Control characters could steer a terminal that shows the table. A backslash that could be one of ours is escaped too.
-_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]|\\(?=x[0-9a-f]{2})")
-TEXT, PATH = "'", "./"  # prefixes of what looks like a formula: OWASP's apostrophe; "./" keeps the meaning of a path
-_TEXTS = {"file": PATH, "result": PATH, "reason": TEXT} | {name: TEXT for name in COLUMNS if name.endswith("_name")}
-
-
-def to_cell(text: str, ahead: str = TEXT) -> str:
-    r"""A name as a table holds it: with the prefix `ahead` if it looks like a formula, ESC as \x1b. See `from_cell`."""
-    text = _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", text)
-    return ahead + text if re.match(f"(?:{re.escape(ahead)})*{_FORMULA}", text) else text
-
-
-def from_cell(cell: str, ahead: str = TEXT) -> str:
-    """The name that `to_cell` wrote."""
-    cell = cell.removeprefix(ahead) if re.match(f"(?:{re.escape(ahead)})+{_FORMULA}", cell) else cell
-    return re.sub(r"\\x([0-9a-f]{2})", lambda match: chr(int(match[1], 16)), cell)
-
-
-def has_rows(path: Path) -> bool:
-    """Whether there is a table with more than its header."""
-    if not path.exists():
-        return False
-    with open(path, "rb") as file:
-        return bool(file.readline()) and bool(file.readline())
-
-
-def complete_rows(path: Path, columns: int) -> list[list[str]]:
-    """The rows of a table whose last line may have been cut off."""
-    rows, whole = _read_csv(path)
-    if rows and (not whole or len(rows[-1]) != columns):
-        rows.pop()
-    return [row for row in rows if len(row) == columns]
-
-
-def _torn(path: Path, columns: int) -> str | None:
-    """The first cell of the line ahead of one that was cut off, if both may be of one file."""
-    rows, whole = _read_csv(path)
-    if len(rows) < 2 or (whole and len(rows[-1]) == columns):
-        return None
-    before, cut = rows[-2][0], rows[-1]
-    return before if before == cut[0] or (len(cut) == 1 and before.startswith(cut[0])) else None
-
-
-def _read_csv(path: Path) -> tuple[list[list[str]], bool]:
-    """The lines of a table, and whether the last one was written to its end."""
-    content = path.read_bytes()
-    text = content.decode("utf-8", "surrogateescape")
-    return list(csv.reader(io.StringIO(text, newline=""))), content.endswith(b"\r\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Replace a file as a whole."""
-    atomic(path, lambda temporary: temporary.write_bytes(text.encode("utf-8", "surrogateescape")))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 
+from lrp_tf import threads
 from lrp_tf.gallery.ahead import in_parallel
 from lrp_tf.gallery.tiles import Tiles
 
@@ -69,7 +69,7 @@ class Source(Generic[Shown]):
         """
         self._failures.clear()  # those of an earlier pass over the same files are found again
         waiting: list[tuple[int, np.ndarray]] = []
-        read = in_parallel(lambda item: (item[0], self.read(*item)), enumerate(paths), min(os.cpu_count() or 1, 16))
+        read = in_parallel(lambda item: (item[0], self.read(*item)), enumerate(paths), threads.readers())
         with contextlib.closing(read):
             for index, values in read:
                 if values is None:

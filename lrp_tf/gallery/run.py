@@ -12,6 +12,7 @@ import contextlib
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -20,7 +21,7 @@ from lrp_tf.files import images
 from lrp_tf.files.errors import LoadError
 from lrp_tf.files.form import form_of
 from lrp_tf.files.loading import Classes, Preprocessing
-from lrp_tf.gallery import layers, ledger
+from lrp_tf.gallery import layers, ledger, shards
 from lrp_tf.gallery.drawing import Drawing
 from lrp_tf.gallery.explain import Explaining
 from lrp_tf.gallery.finished import Finished
@@ -136,6 +137,7 @@ class Gallery:
         *,
         resume: bool = False,
         overwrite: bool = False,
+        shard: tuple[int, int] | None = None,
         progress: Callable[[int], object] = lambda done: None,
         tell: Callable[[str], object] = lambda line: None,
         finished: Callable[[list[Row]], object] = lambda rows: None,
@@ -147,6 +149,8 @@ class Gallery:
             resume: continue an earlier run in `out`, with another attempt at each file that failed.
             overwrite: begin new tables although those of an earlier run exist; pictures of the same name are replaced,
                 all others stay.
+            shard: (3, 8) explains every eighth file, from the fourth on. Eight processes may do so at the same time,
+                with the same list and the same `out`; `gallery.merge` makes one run of them. See docs/shards.md.
             progress: called with the number of files that are finished since the last call; first with those that an
                 earlier run finished.
             tell: called with a line for each failure.
@@ -159,14 +163,21 @@ class Gallery:
                 results of an earlier run, and neither `resume` nor `overwrite`; another run is writing into `out`.
             OSError: the folder cannot be written, or the disk is full.
         """
-        return self._run(files, resume, overwrite, Listener(progress, tell, finished, warn))
+        return self._run(files, resume, overwrite, shard, Listener(progress, tell, finished, warn))
 
-    def _run(self, files: Iterable[tuple[str, str]], resume: bool, overwrite: bool, listener: Listener) -> Outcome:
+    def _run(
+        self,
+        files: Iterable[tuple[str, str]],
+        resume: bool,
+        overwrite: bool,
+        shard: tuple[int, int] | None,
+        listener: Listener,
+    ) -> Outcome:
         """See `run`."""
         listed, scale = list(files), None
         job = self.for_files(path for path, _ in listed)
-        with ledger.only_run(job.out):
-            plan = job._planned(listed, resume, overwrite)
+        with job._locked(shard, overwrite):
+            plan = job._planned(listed, resume, overwrite, shard)
             if job.look.scale == "run":
                 listener.progress(plan.skipped)
                 scale = job.scale_of(plan, listener.progress)
@@ -178,7 +189,14 @@ class Gallery:
 
     # --- the three parts -----------------------------------------------------------------------
 
-    def plan(self, files: Iterable[tuple[str, str]], *, resume: bool = False, overwrite: bool = False) -> RunPlan:
+    def plan(
+        self,
+        files: Iterable[tuple[str, str]],
+        *,
+        resume: bool = False,
+        overwrite: bool = False,
+        shard: tuple[int, int] | None = None,
+    ) -> RunPlan:
         """What is to be done: a name for the results of each file, and which of them an earlier run finished.
 
             plan = gallery.plan(images.find(["photos"]))
@@ -186,15 +204,15 @@ class Gallery:
         Nothing is written but `settings.json`; of a run to resume, rows without pictures leave its table.
 
         Args:
-            files, resume, overwrite: see `run`.
+            files, resume, overwrite, shard: see `run`.
 
         Raises:
             LoadError, OSError: see `run`.
         """
         listed = list(files)
         job = self.for_files(path for path, _ in listed)
-        with ledger.only_run(job.out):
-            return job._planned(listed, resume, overwrite)
+        with job._locked(shard, overwrite):
+            return job._planned(listed, resume, overwrite, shard)
 
     def explain(
         self, items: Sequence[Item], *, scale: float | None = None, relevance: bool = False
@@ -293,12 +311,35 @@ class Gallery:
         names = medium.suffixes(self._explaining(medium).count, self.save_relevance)
         return [*names, layers.SUFFIX] if self.save_layers else names
 
-    def _planned(self, files: Sequence[tuple[str, str]], resume: bool, overwrite: bool) -> RunPlan:
+    def _locked(self, shard: tuple[int, int] | None, overwrite: bool) -> contextlib.AbstractContextManager[None]:
+        """The lock of the folder of the tables.
+
+        Raises:
+            LoadError: it cannot be one of a shard.
+        """
+        if shard is None:
+            return ledger.only_run(self.out)
+        if self.look.scale == "run":
+            raise LoadError(
+                "`scale` run is the largest |R| of all files, which one `shard` does not see. Expected a number. "
+                "Remedy: `scale` with a number, such as the one in scale.json of a run over a sample",
+                ("scale", "shard"),
+            )
+        part = shards.Shard(*shard)
+        shards.check(self.out, part, overwrite=overwrite)
+        return ledger.only_run(part.folder(self.out))
+
+    def _planned(
+        self, files: Sequence[tuple[str, str]], resume: bool, overwrite: bool, shard: tuple[int, int] | None
+    ) -> RunPlan:
         """See `plan`; the folder is locked."""
-        whole = lambda path: not self._tiled or kept(self.out, path) is not None  # noqa: E731
-        plan = ledger.plan(
-            *(self.out, files, self._suffixes(), self.settings), resume=resume, overwrite=overwrite, whole=whole
-        )
+        how: dict[str, Any] = {"resume": resume, "overwrite": overwrite}
+        how["whole"] = lambda path: not self._tiled or kept(self.out, path) is not None
+        what = (self.out, files, self._suffixes(), self.settings)
+        if shard is None:
+            plan = ledger.plan(*what, **how)
+        else:
+            plan = shards.plan(*what, shards.Shard(*shard), **how, tiled=self._tiled, page=self.page)
         if self._tiled:
             write_about(self.out, self.about(self._explaining(self.medium()).rather, self._suffixes()))
         return plan
@@ -306,9 +347,14 @@ class Gallery:
     def _recording(
         self, plan: RunPlan, listener: Listener, around: contextlib.AbstractContextManager[object]
     ) -> Recording:
-        return Recording(plan.folder or self.out, plan, listener, bool(self.layers), around, self._complete)
+        complete = self._complete if plan.folder is None else _nothing
+        return Recording(plan.folder or self.out, plan, listener, bool(self.layers), around, complete)
 
     def _complete(self) -> None:
         """What follows when all files are recorded."""
         if self.page:
             write_page(self.out)
+
+
+def _nothing() -> None:
+    """What follows on a shard: `merge` writes the page."""

@@ -76,6 +76,7 @@ class Recording:
         self.folder, self.plan, self.listener, self.layers = folder, plan, listener, layers
         self.done = self.failed = self.absurd = 0
         self.low, self.high = np.inf, -np.inf
+        self._known = {*plan.finished}
         self._around, self._complete = around, complete
 
     def __enter__(self) -> Recording:
@@ -102,8 +103,15 @@ class Recording:
         self._record = stack.enter_context(Record(self.folder, append=self.plan.resumed))
         self._layers = stack.enter_context(LayerTable(self.folder, self.plan.finished)) if self.layers else None
 
-    def add(self, finished: Finished) -> None:
-        """Record one file: its rows, or the reason why it has none. Its pictures are written already."""
+    def add(self, finished: Finished) -> bool:
+        """Record one file: its rows, or the reason why it has none. Its pictures are written already.
+
+        Returns:
+            False, and nothing is written, where the file is recorded already: work that was done twice counts once.
+        """
+        if finished.item.path in self._known:
+            return False
+        self._known.add(finished.item.path)
         self.low, self.high = min(self.low, finished.low), max(self.high, finished.high)
         path = finished.item.path
         if finished.reason is not None:
@@ -118,6 +126,7 @@ class Recording:
                 self.listener.warn(f"{path!r}, {printable(name)}: {warning}")
             self.done += 1
         self.listener.progress(1)
+        return True
 
     def _add_rows(self, finished: Finished) -> None:
         """The row of results comes last: it tells that all else is there."""

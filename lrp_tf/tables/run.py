@@ -65,6 +65,7 @@ class TableGallery(Gallery):
         *,
         resume: bool = False,
         overwrite: bool = False,
+        shard: tuple[int, int] | None = None,
         progress: Callable[[int], object] = lambda done: None,
         tell: Callable[[str], object] = lambda line: None,
         finished: Callable[[list[Row]], object] = lambda rows: None,
@@ -81,7 +82,7 @@ class TableGallery(Gallery):
         """
         rows = listed(self.tables) if files is None else files
         told = (progress, tell, finished, warn)
-        return self._run(rows, resume, overwrite, Listener(*told))
+        return self._run(rows, resume, overwrite, shard, Listener(*told))
 
     def explain(
         self, items: Sequence[Item], *, scale: float | None = None, relevance: bool = False
@@ -141,7 +142,18 @@ class TableGallery(Gallery):
         explaining = self._rows_explaining()
         return Layout(self.out, self.tables, self._places(), self.rows, explaining.count, self.look.format, self._tiled)
 
-    def _planned(self, files: Sequence[tuple[str, str]], resume: bool, overwrite: bool) -> RunPlan:
+    def _locked(self, shard: tuple[int, int] | None, overwrite: bool) -> contextlib.AbstractContextManager[None]:
+        if shard is not None:
+            raise LoadError(
+                "`shard` is for photographs and arrays: the pictures of a table as a whole need all of its rows. "
+                "Expected tables without it. Remedy: a run for each table, with an `out` of its own",
+                ("shard", "out"),
+            )
+        return super()._locked(shard, overwrite)
+
+    def _planned(
+        self, files: Sequence[tuple[str, str]], resume: bool, overwrite: bool, shard: tuple[int, int] | None
+    ) -> RunPlan:
         layout = self._layout()
         stored = layout.stored() if resume else set()
         kept = [table.path for table in self.tables]

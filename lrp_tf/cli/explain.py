@@ -25,6 +25,7 @@ from lrp_tf.files.errors import LoadError
 from lrp_tf.gallery import ledger
 from lrp_tf.gallery.page.write import INDEX, write_page
 from lrp_tf.gallery.run import Gallery, Outcome
+from lrp_tf.gallery.shards import Shard
 from lrp_tf.heatmap.volumes import Slicing
 from lrp_tf.terminal import printable, say
 
@@ -124,8 +125,8 @@ def _explain(task: _Task, options: argparse.Namespace) -> int:
     each = _each(options)
     if options.shard is not None and len(each) > 1:
         raise LoadError(
-            f"--shard is for one composite. Expected --composite once. Received: {len(each)}. Remedy: shards of each of "
-            "them, with an --out of its own; once merged, lrp_tf.gallery.write_page makes one page of all"
+            f"--shard is for one composite. Expected --composite once. Received: {len(each)}. Remedy: shards of each "
+            "of them, with an --out of its own; once merged, lrp_tf.gallery.write_page makes one page of all"
         )
     # All of them first, so that a mistake in the last one is told before the first one is worked on.
     jobs = [_job(task, one, len(each) > 1) for one in each]
@@ -169,7 +170,8 @@ def _run(task: _Task, job: Gallery, options: argparse.Namespace) -> bool:
         say("--scale run: all relevance is computed twice, first for the scale, then for the pictures.")
     began = time.perf_counter()
     outcome = _with_bar(job, task.files, options, f"{unit}s")
-    _tell(outcome, time.perf_counter() - began, options.out, job.preprocessing, f"{unit}s")
+    out = options.out if options.shard is None else Shard(*options.shard).folder(options.out)
+    _tell(outcome, time.perf_counter() - began, out, job.preprocessing, f"{unit}s")
     if options.shard is not None:
         say(f"A shard of {options.shard[1]}. When all are finished: lrp-tf merge {options.out}")
     return bool(outcome.failed or outcome.absurd)

@@ -148,6 +148,7 @@ def _checked(found: Sequence[tuple[Path, Path]], partial: bool, tell: Callable[[
     """
     ahead = max(_HELD // (3 * len(found)), 4096)
     notes = {path: shards.note_of(path) for _, path in found}
+    notes = dict(sorted(notes.items(), key=lambda pair: (pair[1].shards, pair[1].shard)))
     _require_same(notes)
     numbers: dict[int, Path] = {}
     for path, note in notes.items():

@@ -301,7 +301,7 @@ def test_killed_shards_that_go_on_lose_nothing(saved, tmp_path):
         )
 
     assert start("--out", "one", "--batch", "2").wait() == 1
-    for attempt in range(3):
+    for attempt in range(2):
         running = [start("--out", "out", "--batch", "2", "--shard", f"{i}/3", "--resume") for i in range(3)]
         results = tmp_path / "out/shards/1-of-3/results.csv"
         before = len(results.read_bytes()) if results.exists() else 0
@@ -312,8 +312,8 @@ def test_killed_shards_that_go_on_lose_nothing(saved, tmp_path):
             process.send_signal(signal.SIGKILL)
         for process in running:
             process.wait()
-    for i in range(3):
-        assert start("--out", "out", "--batch", "2", "--shard", f"{i}/3", "--resume").wait() == (1 if i == 1 else 0)
+    last = [start("--out", "out", "--batch", "2", "--shard", f"{i}/3", "--resume") for i in range(3)]
+    assert sorted(process.wait() for process in last) == [0, 0, 1]  # one of them has the file that cannot be read
     os.chdir(tmp_path)
     merge(["out"])
     same("out", "one")

@@ -112,12 +112,16 @@ def plan(
         folder, out, suffixes, settings, resume=resume, overwrite=overwrite, whole=whole
     )  # fmt: skip
     ours = shard.part(items)
-    write_text(
-        folder / LIST, to_csv([("file", "result"), *((to_cell(i.path, PATH), to_cell(i.base, PATH)) for i in ours)])
-    )
-    write_text(folder / SHARD, json.dumps(note._asdict()))
+    write(folder, ours, note)
     left = [item for item in ours if item.path not in finished]
     return RunPlan(left, len(ours) - len(left), finished, resume, folder)
+
+
+def write(folder: Path, items: Iterable[Item], note: Note) -> None:
+    """Write what a shard has to do, and what it is part of."""
+    cells = ((to_cell(item.path, PATH), to_cell(item.base, PATH)) for item in items)
+    write_text(folder / LIST, to_csv([("file", "result"), *cells]))
+    write_text(folder / SHARD, json.dumps(note._asdict()))
 
 
 def check(out: Path, shard: Shard, *, overwrite: bool) -> None:

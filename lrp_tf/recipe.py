@@ -38,7 +38,7 @@ class Recipe:
 
         recipe = lrp_tf.Recipe("model.keras", "epsilon_plus", preprocess="scale:1/255", targets=("topK:2",))
         R = recipe.explainer()(x)
-        outcome = recipe.gallery("results").run(lrp_tf.images.find(["photos"]))
+        outcome = recipe.gallery("pictures").run(images.find(["photos"]))
 
     Its words are those of `lrp-tf explain`. Nothing is read before `explainer` or `gallery` is called, so that a recipe
     of one machine may be used on another one that sees the same files.

@@ -178,6 +178,16 @@ def runs() -> dict:
     return {}
 
 
+def parts() -> dict:
+    """A gallery and what it explains, the model in a file, and the shards of a run."""
+    names = colours()
+    names["explainer"].model.save("model.keras")
+    for index in range(2):
+        gallery = lrp_tf.gallery.Gallery(names["explainer"], loading.get_preprocessing("none"), Path("results"))
+        gallery.run(images.find(["photos"]), shard=(index, 2))
+    return names | {"files": list(images.find(["photos"])), "x": series((1, 16, 16, 3))}
+
+
 def notebook(monkeypatch: pytest.MonkeyPatch) -> None:
     ipython, display = ModuleType("IPython"), ModuleType("IPython.display")
     ipython.get_ipython, ipython.display = lambda: SimpleNamespace(kernel=1), display
@@ -251,6 +261,7 @@ SPECIAL: dict[str, Callable[[dict], dict]] = {
     "similarity": lambda names: {"maps": series((2, 12, 12)), "others": series((2, 12, 12))},
     "Gallery": lambda names: colours(),
     "Outcome": lambda names: colours(),
+    **dict.fromkeys(("Finished", "Recording", "Recipe", "Shard", "merging.merge", "Merged"), lambda names: parts()),
     "write_page": lambda names: runs(),
     "ArrayGallery": lambda names: arrays(),
     "TextGallery": lambda names: texts(),

@@ -112,23 +112,13 @@ def parser(more: Commands = MappingProxyType({})) -> argparse.ArgumentParser:
     add_rule_options(summary)
 
     report = commands.add_parser("report", help="table of one image: what each layer received, passed on and absorbed")
-    add_model_options(report)
-    add_image(report)
-    add_preprocessing(report)
-    add_rule_options(report)
-    add_fit(report)
-    add_threads(report)
+    _add_single(report)
     add_target(report)
 
     check = commands.add_parser(
         "check", help="whether explanations hold: clone against model, books, samples; exit 0 or 1"
     )
-    add_model_options(check)
-    add_image(check)
-    add_preprocessing(check)
-    add_rule_options(check)
-    add_fit(check)
-    add_threads(check)
+    _add_single(check)
 
     export = commands.add_parser("export", help="a SavedModel for TensorFlow Serving that explains what it predicts")
     add_model_options(export)
@@ -148,6 +138,16 @@ def parser(more: Commands = MappingProxyType({})) -> argparse.ArgumentParser:
     listing = commands.add_parser("composites", help="the presets and their rules, as text for --composite")
     add_imports(listing)
     return parser
+
+
+def _add_single(parser: argparse.ArgumentParser) -> None:
+    """The options of a command that takes one sample."""
+    add_model_options(parser)
+    add_image(parser)
+    add_preprocessing(parser)
+    add_rule_options(parser)
+    add_fit(parser)
+    add_threads(parser)
 
 
 # --- groups of options -------------------------------------------------------------------------

@@ -14,6 +14,7 @@ _TARGET, _NAME, _WARNING = (COLUMNS.index(name) for name in ("target", "target_n
 class Finished(NamedTuple):
     """One file, whose pictures are written, or the reason why there are none. It pickles.
 
+        plan = gallery.plan(images.find(["photos"]))
         for finished in gallery.explain(plan.items):
             print(finished.item.path, finished.reason or len(finished.rows))
 

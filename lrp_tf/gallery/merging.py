@@ -32,6 +32,9 @@ _TABLES = {RESULTS: COLUMNS, FAILURES: ledger.FAILED, layers.TABLE: layers.COLUM
 class Merged(NamedTuple):
     """What a merge came to.
 
+        merged = lrp_tf.gallery.merge(["results"])
+        print(merged.done, merged.failed)
+
     Attributes:
         out: folder of the run.
         shards: how many there were; 0: they were merged before.

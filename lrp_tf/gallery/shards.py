@@ -28,7 +28,10 @@ ENDED = ".shards-ended"  # shards are one run already, and their own tables are 
 class Shard:
     """Part `index` of `count`, counted from 0.
 
-    items = Shard(3, 8).part(items)
+        plan = gallery.plan(files, shard=(3, 8))
+        assert plan.folder == lrp_tf.gallery.shards.Shard(3, 8).folder(gallery.out)
+
+    Item k of a list belongs to shard k mod `count`.
     """
 
     index: int

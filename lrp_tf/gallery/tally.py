@@ -50,6 +50,7 @@ class Listener(NamedTuple):
 class Recording:
     """The tables of a run, open to add what is finished. Use it as a context manager.
 
+        plan = gallery.plan(images.find(["photos"]))
         with gallery.record(plan) as record:
             for finished in gallery.explain(plan.items):
                 record.add(finished)

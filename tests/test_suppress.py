@@ -214,3 +214,38 @@ def test_mistakes():
     tokens = keras.Input((5,))
     states = keras.Model(tokens, kl.Dense(2)(kl.LSTM(3, return_state=True, name="lstm")(tokens[..., None])[0]))
     refused(ValueError, "expected one output of floats", "lstm", states, channels=[0])
+
+
+@pytest.mark.parametrize("functional", [False, True])
+def test_layers_of_the_new_model_have_one_output(functional, rng):
+    """`layer.output` was that of a graph before the cut: no model of the new one's inputs could be made with it."""
+    model, x = sequential(), rng.random((3, 8, 8, 1), np.float32)
+    cut = concepts.suppress(keras.Model(model.inputs, model.outputs) if functional else model, "conv1", channels=[2])
+    h = np.asarray(model.get_layer("conv1")(x))
+    np.testing.assert_allclose(outputs(cut, "conv1", x), h, rtol=1e-5)
+    kept = h * (np.arange(4) != 2)
+    np.testing.assert_allclose(outputs(cut, "conv1_suppressed", x), kept, rtol=1e-5)
+    np.testing.assert_allclose(outputs(cut, "conv2", x), model.get_layer("conv2")(kept), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
+def test_a_direction_is_cut_behind_a_quantised_layer(policy, rng):
+    """The projection took over the layer's integers: Keras asked for three weights where there are two."""
+    x = rng.random((4, 6), np.float32)
+    model = keras.Sequential([keras.Input((6,)), kl.Dense(8, name="a", dtype=policy), kl.Dense(2, name="head")])
+    model.get_layer("a").quantize("int8")
+    before = np.asarray(model.get_layer("a")(x), np.float64)
+    cut = concepts.suppress(model, "a", direction=np.eye(8)[3], x=x)
+    after = outputs(cut, "a_suppressed", x).astype(np.float64)
+    assert abs(before[:, 3]).max() > 0.1
+    np.testing.assert_allclose(after, before * (np.arange(8) != 3), atol=1e-5 if policy == "float32" else 1e-2)
+
+
+@pytest.mark.parametrize("label", [-1, 3])
+def test_a_correction_is_of_a_class(label, rng):
+    """A label that is no class said that nothing is taken for it."""
+    x, labels = rng.random((4, 6), np.float32), np.array([0, 1, 2, 0])
+    models = {"model": lambda batch: batch[:, :3]}
+    assert len(concepts.correction(models, x, labels, lambda batch: batch, 2).rows) == 2
+    with pytest.raises(ValueError, match=f"label expects .* 0 to 2 of model 'model'. Received: {label}"):
+        concepts.correction(models, x, labels, lambda batch: batch, label)

@@ -107,8 +107,8 @@ def correction(
         seed: of the intervals.
 
     Raises:
-        ValueError: no models, other shapes, no sample of another class, an artefact that changes the shape, a function
-            that returns one score a sample.
+        ValueError: no models, other shapes, no sample of another class, a label that is no class of a model, an
+            artefact that changes the shape, a function that returns one score a sample.
     """
     x, labels = np.asarray(x), np.asarray(labels)
     others = labels != label
@@ -128,7 +128,9 @@ def correction(
     for name, model in models.items():
         predict = Predictor(model) if isinstance(model, keras.Model) else model
         for samples, given in ((WITHOUT, x), (WITH, wrong)):
-            said = _scores(name, predict, given, batch).argmax(axis=1)
+            scores = _scores(name, predict, given, batch)
+            _require_class(name, label, scores.shape[1])
+            said = scores.argmax(axis=1)
             right = (said == labels).astype(np.float64)
             low, high = statistics.interval(right, [seed, len(rows)])
             taken = float((said[others] == label).mean())
@@ -146,3 +148,10 @@ def _scores(name: str, predict: Predict, x: np.ndarray, batch: int) -> np.ndarra
             "[-v, v] of a logit v"
         )
     return found
+
+
+def _require_class(name: str, label: int, classes: int) -> None:
+    if not 0 <= label < classes:
+        raise ValueError(
+            f"label expects the artefact's class, 0 to {classes - 1} of model {name!r}. Received: {label!r}"
+        )

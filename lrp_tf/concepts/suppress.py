@@ -69,6 +69,8 @@ def suppress(
     twin = copy_of(model, x)
     with numbers_of(0):  # initializers of the new layer draw from Python's random numbers, which are the user's
         found = _rebuilt(twin, _path_of(twin, "/".join(part.name for part in path)), plan)
+    # Layers of the twin are called in two graphs by now, and `layer.output` is that of the first: a copy has one.
+    found = copy_of(found)
     if model.compiled and not found.compiled:
         found.compile_from_config(model.get_compile_config())
     return found
@@ -222,7 +224,7 @@ def _rebuilt(model: keras.Model, path: list[keras.Layer], cut: _Cut) -> keras.Mo
         if not made:
             known = {other.name for other in model.layers}
             name = next(n for n in _names(f"{layer.name}_{SUFFIX}") if n not in known)
-            made.append(cut.layer(name, layer.dtype_policy))
+            made.append(cut.layer(name, _floats_of(layer.dtype_policy)))
         return made[0]
 
     if isinstance(model, keras.Sequential):
@@ -239,6 +241,14 @@ def _rebuilt(model: keras.Model, path: list[keras.Layer], cut: _Cut) -> keras.Mo
     return keras.models.clone_model(
         model, clone_function=lambda other: inner if other is layer and inner is not None else other, call_function=call
     )
+
+
+def _floats_of(policy: Any) -> Any:
+    """The policy of a layer for one that computes behind it: that of a quantised layer without the integers."""
+    if getattr(policy, "quantization_mode", None) is None:
+        return policy
+    computing, kept = policy.compute_dtype, policy.variable_dtype
+    return computing if computing == kept else f"mixed_{computing}"
 
 
 def _names(name: str) -> Iterator[str]:

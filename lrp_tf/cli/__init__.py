@@ -18,18 +18,26 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from lrp_tf.cli import benchmark_options, comparing, merge_options, options, text_options, tune_options
+    from lrp_tf.cli import (
+        benchmark_options,
+        comparing,
+        export_options,
+        merge_options,
+        options,
+        text_options,
+        tune_options,
+    )
 
-    more = (text_options, comparing, benchmark_options, tune_options, merge_options)
+    more = (export_options, text_options, comparing, benchmark_options, tune_options, merge_options)
     return options.parser({name: command for module in more for name, command in module.COMMANDS.items()})
 
 
 def _run(options: argparse.Namespace) -> int:
-    from lrp_tf.cli import benchmark, commands, evaluate, grid, merge, text, tune
+    from lrp_tf.cli import benchmark, commands, evaluate, exporting, grid, merge, text, tune
 
     terminal.raise_interrupt()
-    known = commands.COMMANDS | text.COMMANDS | evaluate.COMMANDS | grid.COMMANDS | benchmark.COMMANDS | tune.COMMANDS
-    known |= merge.COMMANDS
+    parts = (commands, exporting, text, evaluate, grid, benchmark, tune, merge)
+    known = {name: run for part in parts for name, run in part.COMMANDS.items()}
     return known[options.command](options)
 
 

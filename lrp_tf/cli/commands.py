@@ -8,19 +8,18 @@ from collections.abc import Callable
 import keras
 import numpy as np
 
-from lrp_tf import composites, heatmap
+from lrp_tf import composites
 from lrp_tf.arrays.form import array_form
 from lrp_tf.arrays.stream import ArrayStream
 from lrp_tf.cli import given, tables
 from lrp_tf.cli.explain import SOME_FAILED, explain_command
-from lrp_tf.cli.messages import message_of, with_options
+from lrp_tf.cli.messages import message_of
 from lrp_tf.composites import remarks
 from lrp_tf.engine import targets
 from lrp_tf.explainer import Explainer
 from lrp_tf.files import images
 from lrp_tf.files.errors import LoadError
 from lrp_tf.files.form import form_of
-from lrp_tf.serving import saved_model
 from lrp_tf.terminal import printable, say
 
 
@@ -82,36 +81,6 @@ def _fed_array(model: keras.Model, options: argparse.Namespace) -> tuple[Explain
     raise LoadError(f"{options.image}: {reason}")
 
 
-def export_command(options: argparse.Namespace) -> int:
-    """Write a SavedModel that explains what it predicts."""
-    model = given.load_model(options)
-    known = options.preprocess is not None or given.needs_bounds(options)
-    preprocessing = given.preprocessing_of(options, model) if known else None
-    bounds = given.bounds_of(options, model, preprocessing) if preprocessing else {}
-    explainer, classes = given.explainer_of(model, options, bounds), given.classes_of(options)
-    exported = saved_model.export(
-        explainer,
-        options.out,
-        contrast=given.chosen_contrast(options, explainer, classes),
-        preprocess=preprocessing,
-        classes=classes,
-        size=options.size,
-        resize=options.resize,
-        max_pixels=options.max_pixels,
-        top_k=options.top_k,
-        cmap=options.cmap or heatmap.RELEVANCE_CMAP,
-        gamma=options.color_gamma,
-        reduce=options.reduce,
-        scale=options.scale,
-        warmup=not options.no_warmup,
-        print_fn=lambda line: say(with_options(line, ("preprocess", "size"))),
-    )
-    for name, (inputs, outputs) in exported.signatures.items():
-        say(printable(f"{name}: {', '.join(inputs)} -> {', '.join(outputs)}"))
-    say(f"Exported to {exported.path}")
-    return 0
-
-
 def composites_command(options: argparse.Namespace) -> int:
     """Print the presets as text, and what was measured against them."""
     given.import_modules(options)
@@ -135,6 +104,5 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "summary": summary_command,
     "report": report_command,
     "check": check_command,
-    "export": export_command,
     "composites": composites_command,
 }

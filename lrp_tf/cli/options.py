@@ -9,7 +9,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeAlias
 
 import lrp_tf
 from lrp_tf.cli.command import Command
@@ -120,18 +120,6 @@ def parser(more: Commands = MappingProxyType({})) -> argparse.ArgumentParser:
     )
     _add_single(check)
 
-    export = commands.add_parser("export", help="a SavedModel for TensorFlow Serving that explains what it predicts")
-    add_model_options(export)
-    export.add_argument("out", type=Path, metavar="OUT", help="version folder, served/1: its name is an integer")
-    add_preprocessing(export)
-    add_rule_options(export)
-    add_fit(export)
-    add_colours(export)
-    export.add_argument("--scale", type=float, metavar="R", help="|R| of full colour; default: each map's own maximum")
-    add_contrast(export)
-    export.add_argument("--top-k", type=_count, metavar="K", help="explain_top_k too: the K top classes of a sample")
-    export.add_argument("--no-warmup", action="store_true", help="write no warm-up requests (extra: serving)")
-
     for name, (add_options, text) in more.items():
         add_options(commands.add_parser(name, help=text))
 
@@ -149,6 +137,9 @@ def _add_single(parser: argparse.ArgumentParser) -> None:
     add_fit(parser)
     add_threads(parser)
 
+
+# What takes options: a parser, or a group of one.
+Options: TypeAlias = argparse._ActionsContainer
 
 # --- groups of options -------------------------------------------------------------------------
 
@@ -241,7 +232,7 @@ def add_fit(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--resize", choices=FITS, default="squash",
                         help="how a picture becomes the model's size; default: squash")  # fmt: skip
     parser.add_argument("--size", type=_size, metavar="HxW", help="of the input, where the model leaves it open")
-    parser.add_argument("--max-pixels", type=_count, default=MAX_PIXELS, metavar="N",
+    parser.add_argument("--max-pixels", type=count, default=MAX_PIXELS, metavar="N",
                         help="larger pictures are failures; default: 50 million")  # fmt: skip
 
 
@@ -265,7 +256,7 @@ def add_picture_options(parser: argparse.ArgumentParser, out: Path) -> None:
 
 
 def add_threads(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--threads", type=_count, metavar="N",
+    parser.add_argument("--threads", type=count, metavar="N",
                         help="of TensorFlow, of OpenCV and for reading files, at most; default: all cores")  # fmt: skip
 
 
@@ -277,13 +268,13 @@ def add_output(
 ) -> None:
     """--out, --batch, --resume and --overwrite; `what`: what --help says of --batch."""
     parser.add_argument("--out", type=Path, default=out, metavar="DIR", help="default: %(default)s")
-    parser.add_argument("--batch", type=_count, default=batch, metavar="N", help=what)
+    parser.add_argument("--batch", type=count, default=batch, metavar="N", help=what)
     earlier = parser.add_mutually_exclusive_group()
     earlier.add_argument("--resume", action="store_true", help="skip what an earlier run with --out finished")
     earlier.add_argument("--overwrite", action="store_true", help="begin the tables of an earlier run anew")
 
 
-def add_colours(parser: argparse.ArgumentParser) -> None:
+def add_colours(parser: Options) -> None:
     parser.add_argument("--cmap", metavar="NAME",
                         help=f"{', '.join(PALETTES)}, any of matplotlib; default: seismic; vivid over photographs; "
                         "magnitude with --show abs")  # fmt: skip
@@ -337,7 +328,7 @@ class _Renamed(argparse.Action):
         setattr(chosen, self.dest, value)
 
 
-def _count(text: str) -> int:
+def count(text: str) -> int:
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"expected at least 1, received {text}")
@@ -345,12 +336,12 @@ def _count(text: str) -> int:
 
 
 def _count_or_none(text: str) -> int:
-    return int(text) and _count(text)
+    return int(text) and count(text)
 
 
 def _size(text: str) -> tuple[int, int]:
     try:
-        height, width = map(_count, text.lower().split("x"))
+        height, width = map(count, text.lower().split("x"))
     except (ValueError, argparse.ArgumentTypeError) as error:
         raise argparse.ArgumentTypeError(f"expected HEIGHTxWIDTH, as in 224x224, received {text}") from error
     return height, width

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from lrp_tf.engine.check import Check, CheckError, CheckWarning
     from lrp_tf.engine.diagnosis import RelevanceWarning
     from lrp_tf.explainer import Conservation, Explainer, Explanation, clone_with_rules
+    from lrp_tf.exporting import export_stablehlo
     from lrp_tf.recipe import Recipe
     from lrp_tf.saved.archive import SaveError
     from lrp_tf.serving.saved_model import export
@@ -57,6 +58,7 @@ __all__ = [
     "evaluate",
     "expansions",
     "export",
+    "export_stablehlo",
     "flows",
     "gallery",
     "gradients",
@@ -82,6 +84,7 @@ _HOMES = {
     "UnsupportedLayerError": "core.graph",
     "clone_with_rules": "explainer",
     "export": "serving",
+    "export_stablehlo": "exporting",
 }
 # Modules that code was written against before they moved into packages.
 _MOVED = {"drawing": "gallery.draw", "images": "files.images", "loading": "files.loading"}

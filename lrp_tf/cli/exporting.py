@@ -5,12 +5,16 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
+import keras
+
 from lrp_tf import heatmap
 from lrp_tf.cli import export_options, given
 from lrp_tf.cli.messages import with_options
 from lrp_tf.cli.options import MAX_PIXELS
 from lrp_tf.explainer import Explainer
+from lrp_tf.exporting import export_stablehlo
 from lrp_tf.files.errors import LoadError
+from lrp_tf.files.form import form_of
 from lrp_tf.files.loading import Classes, Preprocessing
 from lrp_tf.serving import saved_model
 from lrp_tf.terminal import printable, say
@@ -27,9 +31,19 @@ def export_command(options: argparse.Namespace) -> int:
     known = options.preprocess is not None or given.needs_bounds(options)
     preprocessing = given.preprocessing_of(options, model) if known else None
     bounds = given.bounds_of(options, model, preprocessing) if preprocessing else {}
-    explainer, classes = given.explainer_of(model, options, bounds), given.classes_of(options)
+    explainer, classes = given.explainer_of(model, options, bounds, _sizes(model, options)), given.classes_of(options)
     FORMATS[options.format](explainer, preprocessing, classes, options)
     return 0
+
+
+def _sizes(model: keras.Model, options: argparse.Namespace) -> dict[str, tuple[int, ...]] | None:
+    """The shape of an image for formats of fixed shapes, where the model leaves its size open."""
+    if options.format == "savedmodel" or options.size is None:
+        return None
+    explainer = Explainer(model, "epsilon", output=given.output_of(options))
+    form, graph = form_of(explainer, options.size), explainer.graph
+    height, width, channels, first = form
+    return {graph.input_names[0]: (channels, height, width) if first else (height, width, channels)}
 
 
 def _refuse_others(options: argparse.Namespace) -> None:
@@ -73,9 +87,23 @@ def _saved_model(
     say(f"Exported to {exported.path}")
 
 
+def _stablehlo(
+    explainer: Explainer, preprocessing: Preprocessing | None, classes: Classes, options: argparse.Namespace
+) -> None:
+    (target,) = given.chosen_targets(argparse.Namespace(target=[options.target]), explainer, classes)
+    contrast = given.chosen_contrast(options, explainer, classes, [target])
+    path = options.out
+    exported = export_stablehlo(explainer, options.batch, path, target=target, contrast=contrast, classes=classes.names)
+    for what, parts in (("inputs", exported.inputs), ("outputs", exported.outputs)):
+        say(printable(f"{what}: " + ", ".join(f"{name} {dtype} {list(shape)}" for name, shape, dtype in parts)))
+    if preprocessing is not None and preprocessing.name != "none":
+        say(f"The images that it is given have gone through --preprocess {preprocessing.name} before")
+    say(f"Exported to {path}: python {path / 'run.py'} INPUT.npy OUT.npz, with jax alone")
+
+
 Write = Callable[[Explainer, Preprocessing | None, Classes, argparse.Namespace], None]
 
 # Format -> what writes it.
-FORMATS: dict[str, Write] = {"savedmodel": _saved_model}
+FORMATS: dict[str, Write] = {"savedmodel": _saved_model, "stablehlo": _stablehlo}
 
 COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {"export": export_command}

@@ -38,8 +38,9 @@ def initial_relevance(target: Target, logits: tf.Tensor) -> tuple[tf.Tensor | No
     values, single = tf.reshape(logits, [size[0], -1]), _single_unit(logits)
     if target.mode == "ranked":
         tensor = _classes_of_ranks(tensor, logits)
-    elif target.mode == "top":
-        tensor = tf.cast(values[:, 0] >= 0, tf.int32) if single else tf.argmax(values, axis=-1, output_type=tf.int32)
+    elif target.mode in ("top", "class_or_top"):
+        top = tf.cast(values[:, 0] >= 0, tf.int32) if single else tf.argmax(values, axis=-1, output_type=tf.int32)
+        tensor = top if target.mode == "top" else tf.where(tensor == -1, top, tensor)
     if single:
         return tensor, _signed(tensor, values, kind, size), tf.reduce_all((tensor >= 0) & (tensor < 2))
     at = tf.one_hot(tensor, size[1], True, False, dtype=tf.bool)

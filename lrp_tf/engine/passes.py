@@ -170,7 +170,7 @@ def signature(graph: Graph, target: Target) -> list[tf.TensorSpec]:
         several = [None] if target.several else []
         found.append(tf.TensorSpec([None, *several, *graph.outputs[0].shape], graph.dtype))
     elif target.mode != "top":
-        found.append(tf.TensorSpec([None] * (1 if target.mode == "class" else 2), tf.int32))
+        found.append(tf.TensorSpec([None] * (1 if target.mode in ("class", "class_or_top") else 2), tf.int32))
     if target.contrast == "class":
         found.append(tf.TensorSpec([None], tf.int32))
     return found

@@ -30,8 +30,9 @@ class Target(NamedTuple):
     """What a call explains, and with how much relevance.
 
     Attributes:
-        mode: "top" (each sample's top class), "class" ([B]), "classes" ([B, k]), "ranked" ([B, k], where -1 is the
-            top class, -2 the next), "index" ([B, rank - 1]), "given", or "starts" (k given for each sample).
+        mode: "top" (each sample's top class), "class" ([B]), "class_or_top" ([B], where -1 is the top class: of
+            exports), "classes" ([B, k]), "ranked" ([B, k], where -1 is the top class, -2 the next), "index"
+            ([B, rank - 1]), "given", or "starts" (k given for each sample).
         kind: "output" or "one", the initial relevance of the target; "given" if the tensor is the relevance itself,
             "weights" if it is to be multiplied by the pre-softmax values.
         tensor: int32 classes, ranks or indices, or initial relevance of the output's shape; None for "top".

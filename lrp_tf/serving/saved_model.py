@@ -6,8 +6,6 @@ import dataclasses
 import importlib
 import json
 import os
-import secrets
-import shutil
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,6 +17,7 @@ import tensorflow as tf
 from matplotlib.colors import Colormap
 
 from lrp_tf import __version__
+from lrp_tf.atomic import atomic_folder
 from lrp_tf.engine import targets
 from lrp_tf.engine.explanation import SIX
 from lrp_tf.explainer import Explainer
@@ -151,8 +150,7 @@ def _export(served: Served, path: Path, options: ImageOptions, top_k: int | None
         spec = [tf.TensorSpec([None], tf.string, name="image_bytes")]
         endpoints |= {"explain_image": (images.explain, spec), "explain_image_rest": (images.explain_rest, spec)}
 
-    temporary = path.parent / f".tmp-{secrets.token_hex(8)}"
-    try:
+    with atomic_folder(path) as temporary:
         _save(explainer.model, endpoints, temporary)
         written = _signatures(temporary)
         signatures = {name: written[name] for name in endpoints}
@@ -165,9 +163,6 @@ def _export(served: Served, path: Path, options: ImageOptions, top_k: int | None
             about |= {"preprocess": images.preprocess.name, "size": images.form[:2], "resize": options.resize}
             about |= {"max_pixels": options.max_pixels}
         (temporary / EXTRA / ABOUT).write_text(json.dumps(about, indent=1, ensure_ascii=False), encoding="utf-8")
-        temporary.rename(path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return Exported(path, signatures, left_out)
 
 

@@ -117,18 +117,28 @@ class Served:
     def run(
         self, mode: str, inputs: list[tf.Tensor], target: tf.Tensor | None = None, rival: tf.Tensor | None = None
     ) -> dict[str, tf.Tensor]:
-        """Outputs of a signature. A bad sample gets a status and NaN; nothing here fails for its neighbours.
-
-        Args:
-            mode, target: see `engine.targets.Target`.
-            rival: int32 [B], what each target is set against; None: what all are.
-        """
+        """Outputs of a signature: those of `coded` with the text of each status."""
         # A merged batch is never empty: this concerns the one request.
         some = tf.debugging.Assert(
             tf.shape(inputs[0])[0] > 0, ["Expected at least one sample. Received: an empty batch"]
         )
         with tf.control_dependencies([some]):
-            inputs, whole, known, declared = self._clean([tf.identity(x) for x in inputs])
+            inputs = [tf.identity(x) for x in inputs]
+        found = self.coded(mode, inputs, target, rival)
+        return found | {"status": tf.gather(tf.constant(STATUS), found["status"])}
+
+    def coded(
+        self, mode: str, inputs: list[tf.Tensor], target: tf.Tensor | None = None, rival: tf.Tensor | None = None
+    ) -> dict[str, tf.Tensor]:
+        """Outputs without a text among them, `status` [B] as an index of `STATUS`: for formats that know no texts.
+
+        A bad sample gets a status and NaN; nothing here fails for its neighbours.
+
+        Args:
+            mode, target: see `engine.targets.Target`.
+            rival: int32 [B], what each target is set against; None: what all are.
+        """
+        inputs, whole, known, declared = self._clean(inputs)
         request = Request(account=True, each=True, books=tf.as_dtype(self.graph.dtype))  # LiteRT has no sums in float64
         chosen = Target(mode, "output", target, "class", rival)
         if rival is None:
@@ -136,7 +146,7 @@ class Served:
         found, verdict = passes.plain(self.explainer.clone, chosen, request)(*inputs, *chosen.tensors)
         assert found.conservation is not None  # as asked for
         logits, conservation = found.logits, tf.stack(found.conservation.of_six(), axis=-1)
-        fits = tf.ones_like(whole) if mode in ("top", "ranked") else self._in_range(target, logits)
+        fits = tf.ones_like(whole) if mode in ("top", "ranked") else self._in_range(found.target, logits)
         if rival is not None:
             fits &= self._in_range(rival, logits) if self.has_top else (rival >= 0) & (rival < tf.shape(logits)[-1])
         apart = tf.ones_like(whole) if chosen.rival is None else _each(initial.apart(chosen, found.target))
@@ -152,13 +162,13 @@ class Served:
         ):
             code = tf.where(right, code, wrong)
         ok, usable = code == _OK, whole & known & declared
-        classes = found.target
+        classes, asked = found.target, target if mode == "class_or_top" else -1
         results = {
             "outputs": _nan_unless(usable, found.output),
             "logits": _nan_unless(usable, logits),
-            "target": classes if mode in ("class", "index") else tf.where(_along(usable, classes), classes, -1),
+            "target": classes if mode in ("class", "index") else tf.where(_along(usable, classes), classes, asked),
             "conservation": _nan_unless(ok, conservation),
-            "status": tf.gather(tf.constant(STATUS), code),
+            "status": code,
         }
         return results | {name: _nan_unless(ok, r) for name, r in self._named(found.relevance).items()}
 

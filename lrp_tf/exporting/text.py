@@ -1,0 +1,176 @@
+"""A function of TensorFlow as StableHLO text, small and without what other parsers refuse; or why not."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+
+class ExportError(ValueError):
+    """A function that cannot be written as StableHLO."""
+
+
+class Module(NamedTuple):
+    """StableHLO text, and the values that it takes behind the arguments of the function.
+
+    Attributes:
+        text: a module with one function, main.
+        values: (name, array) of each variable and of each large constant, in the order of the arguments.
+        results: (name, shape, dtype) of each result, in their order.
+    """
+
+    text: str
+    values: list[tuple[str, np.ndarray]]
+    results: list[tuple[str, tuple[int, ...], str]]
+
+
+# Operations that XLA compiles on no device, or that would give other numbers elsewhere -> why, with the remedy.
+_PYTHON = "calls Python. Remedy: keras.ops or TensorFlow instead of tf.numpy_function and tf.py_function"
+_TABLE = "looks texts up. Remedy: leave the layer out of the model, and feed it the numbers that the layer gives"
+_RANDOM = "draws random numbers, so that two calls differ. Remedy: a layer that draws none in inference mode"
+_REFUSED = {
+    r"(Eager)?PyFunc(Stateless)?": _PYTHON,
+    r"(LookupTable|HashTable|MutableHashTable|MutableDenseHashTable)\w*": _TABLE,
+    r"(Random|Stateful|Multinomial|Truncated|Parameterized)\w*(Normal|Uniform|Gamma|Poisson|Shuffle|Int|Binomial)\w*|"
+    r"Multinomial|RngSkip|RngReadAndSkip": _RANDOM,
+}
+# MLIR's types -> NumPy's.
+_TYPES = {"f16": "float16", "bf16": "bfloat16", "f32": "float32", "f64": "float64", "i1": "bool"}
+_TYPES |= {f"i{bits}": f"int{bits}" for bits in (8, 16, 32, 64)} | {f"ui{n}": f"uint{n}" for n in (8, 16, 32, 64)}
+# Inlined and without dead code: a tenth of what XLA writes. Locations name files of this machine.
+_PASSES = "strip-debuginfo,inline,cse,symbol-dce"
+_TENSOR = r"tensor<((?:\d+x)*)(\w+)>"
+
+
+def lowered(function: Callable[..., object], specs: Sequence[tf.TensorSpec]) -> Module:
+    """The function for arguments of these shapes.
+
+    Args:
+        function: of tensors, to a dict of tensors.
+        specs: of its arguments; every size is known.
+
+    Raises:
+        ExportError: something in it runs nowhere but in TensorFlow, or has no shape that is known beforehand.
+    """
+    compiled = tf.function(function, input_signature=specs, autograph=False, jit_compile=True)
+    traced = compiled.get_concrete_function()
+    _refuse(traced)
+    try:
+        raw = compiled.experimental_get_compiler_ir(*specs)(stage="stablehlo")
+    except (tf.errors.OpError, ValueError) as error:
+        raise ExportError(
+            f"XLA cannot compile this explanation: {_reason(error)}. Expected operations that XLA knows, on shapes "
+            "that are known beforehand. Remedy: another layer, or lrp_tf.export, which needs no XLA"
+        ) from error
+    text = _portable(tf.mlir.experimental.run_pass_pipeline(raw, _PASSES, show_debug_info=False))
+    values = _captured(traced)
+    outputs = traced.structured_outputs
+    named = [(name, tuple(outputs[name].shape), outputs[name].dtype.name) for name in sorted(outputs)]
+    wanted = [(tuple(t.shape), t.dtype.name) for t in (*specs, *(array for _, array in values))]
+    text, constants = _without_constants(text)
+    head = next(line for line in text.splitlines() if " func.func " in line)
+    found = [(_shape(sides), _TYPES.get(kind, kind)) for sides, kind in re.findall(_TENSOR, head)]
+    results = [result for _, *result in named]
+    wanted += [(array.shape, array.dtype.name) for _, array in constants]
+    if found != [*wanted, *map(tuple, results)]:
+        raise ExportError(
+            f"XLA gave a function of other arguments or results. Expected: {wanted} -> {results}. Received: {found}. "
+            "Please report this model as a bug"
+        )
+    return Module(text, values + constants, named)
+
+
+def _refuse(traced: tf.types.experimental.ConcreteFunction) -> None:
+    """Refuse what XLA would refuse in its own words, or compile to something else.
+
+    Raises:
+        ExportError: texts, Python, tables or random numbers.
+    """
+    graph = traced.graph.as_graph_def()
+    nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
+    for node in nodes:
+        for pattern, why in _REFUSED.items():
+            if re.fullmatch(pattern, node.op):
+                raise ExportError(f"The model cannot leave TensorFlow: {node.name} ({node.op}) {why}")
+        kinds = [value.type for value in node.attr.values()]
+        if tf.string.as_datatype_enum in kinds and node.op not in ("Assert", "Const", "PrintV2", "StringFormat"):
+            raise ExportError(
+                f"The model cannot leave TensorFlow: {node.name} ({node.op}) works on texts. Expected numbers alone. "
+                "Remedy: leave the layer out of the model, and feed it the numbers that the layer gives"
+            )
+
+
+def _reason(error: Exception) -> str:
+    """The first line of an error of TensorFlow's compiler, without what names this process."""
+    text = str(error).strip().split("\n")[0]
+    return re.sub(r"\s*\[Op:\w+\]|__inference_\w+|\{\{\w+ (\S+)\}\}", r"\1", text).strip(" .")
+
+
+def _captured(traced: tf.types.experimental.ConcreteFunction) -> list[tuple[str, np.ndarray]]:
+    """What the function reads beside its arguments, in the order in which it takes it."""
+    variables = {id(variable.handle): variable for variable in traced.variables}
+    found = []
+    for tensor in traced.captured_inputs:
+        variable = variables.get(id(tensor))
+        name = "captured" if variable is None else variable.name.split(":")[0]
+        found.append((name, (tensor if variable is None else variable).numpy()))
+    return found
+
+
+def _portable(text: str) -> str:
+    """Text without what only some parsers know, whose products and convolutions are those of full precision."""
+    text = re.sub(r"^module @\S+ attributes \{.*\} \{$", "module @explain {", text, count=1, flags=re.MULTILINE)
+    text = re.sub(r" \{mhlo\.frontend_attributes = \{[^{}]*\}\}", "", text)
+    text = re.sub(r"(?:, )?mhlo\.frontend_attributes = \{[^{}]*\}(?:, )?", "", text)
+    # By default a TPU would multiply in bfloat16, and a GPU in TF32.
+    text = text.replace("precision DEFAULT", "precision HIGHEST").replace("[DEFAULT, DEFAULT]", "[HIGHEST, HIGHEST]")
+    for pattern, what in (
+        (r"stablehlo\.custom_call @?\"?(\w+)", "calls a function of TensorFlow's own XLA"),
+        (r"(stablehlo\.rng\w*)", "draws random numbers"),
+        (r"(tensor<[^<>]*\?[^<>]*>|stablehlo\.dynamic_\w*(?:reshape|broadcast|iota|pad|gather|conv)\w*|"
+         r"stablehlo\.(?:set|get)_dimension_size)", "has a shape that depends on the values"),
+    ):  # fmt: skip
+        if match := re.search(pattern, text):
+            raise ExportError(
+                f"The explanation is not portable: it {what} ({match[1]}). Expected plain StableHLO of fixed shapes. "
+                "Remedy: another layer, or lrp_tf.export, which needs no XLA"
+            )
+    return text
+
+
+def _without_constants(text: str) -> tuple[str, list[tuple[str, np.ndarray]]]:
+    """Text whose large constants became arguments: it stays small, and parsers disagree about bits of booleans."""
+    found: list[tuple[str, np.ndarray]] = []
+    names: dict[str, str] = {}
+    lines = []
+    for line in text.splitlines():
+        match = re.fullmatch(rf' +(%\w+) = stablehlo\.constant dense<"0x([0-9A-F]*)"> : ({_TENSOR})', line)
+        if match is None:
+            lines.append(line)
+            continue
+        name, data, kind, sides, element = match.groups()
+        new = f"%constant{len(found)}"
+        names[name] = f"{new}: {kind}"
+        found.append((f"constant{len(found)}", _array(bytes.fromhex(data), _shape(sides), _TYPES[element])))
+    if not found:
+        return text, found
+    text = "\n".join(lines) + "\n"
+    for name, new in names.items():
+        text = re.sub(rf"{re.escape(name)}(?![\w])", new.split(":")[0], text)
+    more = ", ".join(names.values())
+    return re.sub(r"(func\.func (?:public )?@main\(.*?)\) ->", rf"\1, {more}) ->", text, count=1), found
+
+
+def _array(data: bytes, shape: tuple[int, ...], dtype: str) -> np.ndarray:
+    size = int(np.prod(shape))
+    if dtype == "bool" and len(data) < size:
+        return np.unpackbits(np.frombuffer(data, np.uint8), bitorder="little")[:size].astype(bool).reshape(shape)
+    return np.frombuffer(data, tf.as_dtype(dtype).as_numpy_dtype).reshape(shape)
+
+
+def _shape(sides: str) -> tuple[int, ...]:
+    return tuple(int(side) for side in sides.split("x") if side)

@@ -3,10 +3,14 @@
 `lrp_tf.export_stablehlo` puts this file, as run.py, beside explain.mlir, weights.npz and manifest.json.
 """
 
+from __future__ import annotations
+
 import dataclasses
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -15,7 +19,7 @@ from jax.extend import mlir
 from jax.extend.mlir.dialects import stablehlo
 
 
-def load(folder=Path(__file__).parent):
+def load(folder: str | Path = Path(__file__).parent) -> Callable[..., dict[str, jax.Array]]:
     """The function explain(*inputs, target) -> {name: array}; target: [B] classes, -1 for a sample's top class."""
     about = json.loads((Path(folder) / "manifest.json").read_text(encoding="utf-8"))
     inputs, outputs = about["inputs"], about["outputs"]
@@ -30,10 +34,10 @@ def load(folder=Path(__file__).parent):
     code = portable(text, stablehlo.get_current_version())
     run = jax.jit(dataclasses.replace(export.export(blank)(*kinds), mlir_module_serialized=code).call)
 
-    def explain(*arrays, target=about["target"]):
+    def explain(*arrays: Any, target: Any = about["target"]) -> dict[str, jax.Array]:
         target = np.broadcast_to(np.asarray(target, "int32"), inputs[-1]["shape"])
-        arrays = [jax.numpy.asarray(x, p["dtype"]) for x, p in zip([*arrays, target], inputs, strict=True)]
-        return dict(zip((p["name"] for p in outputs), run(*arrays, *weights), strict=True))
+        given = [jax.numpy.asarray(x, p["dtype"]) for x, p in zip([*arrays, target], inputs, strict=True)]
+        return dict(zip((p["name"] for p in outputs), run(*given, *weights), strict=True))
 
     return explain
 
@@ -41,4 +45,5 @@ def load(folder=Path(__file__).parent):
 if __name__ == "__main__":
     *files, out = [arg for arg in sys.argv[1:] if not arg.lstrip("-").isdigit()]
     classes = [int(arg) for arg in sys.argv[1:] if arg.lstrip("-").isdigit()]
-    np.savez(out, **load()(*map(np.load, files), **({"target": classes} if classes else {})))
+    found = load()(*map(np.load, files), **({"target": classes} if classes else {}))
+    np.savez(out, **{name: np.asarray(array) for name, array in found.items()})  # type: ignore[arg-type]

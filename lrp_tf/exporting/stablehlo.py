@@ -9,7 +9,7 @@ import shutil
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import keras
 import numpy as np
@@ -95,7 +95,8 @@ def export_stablehlo(
     inputs = [(name, tuple(spec.shape), spec.dtype.name) for name, spec in zip(names, specs, strict=True)]
     with atomic_folder(path) as folder:
         (folder / TEXT).write_text(module.text, encoding="utf-8")
-        np.savez(folder / WEIGHTS, **{f"w{i}": array for i, (_, array) in enumerate(module.values)})
+        arrays: dict[str, Any] = {f"w{i}": array for i, (_, array) in enumerate(module.values)}
+        np.savez(folder / WEIGHTS, **arrays)
         about = _about(served, batch, chosen, list(classes), inputs, module)
         (folder / ABOUT).write_text(json.dumps(about, indent=1, ensure_ascii=False), encoding="utf-8")
         shutil.copyfile(Path(__file__).with_name("run_jax.py"), folder / RUN)
@@ -116,7 +117,7 @@ def _default(served: Served, target: Targets, batch: int) -> int | list:
         )
     if chosen.tensor is None:
         return TOP
-    if served.contrast is not None and served.contrast in np.ravel(target):
+    if served.contrast is not None and served.contrast in chosen.tensor.numpy():
         raise ValueError(f"Expected another class as contrast than the target. Received: {target!r} for both")
     return target if isinstance(target, int) else chosen.tensor.numpy().tolist()
 

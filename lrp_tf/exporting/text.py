@@ -66,7 +66,11 @@ def lowered(function: Callable[..., object], specs: Sequence[tf.TensorSpec]) -> 
             f"XLA cannot compile this explanation: {_reason(error)}. Expected operations that XLA knows, on shapes "
             "that are known beforehand. Remedy: another layer, or lrp_tf.export, which needs no XLA"
         ) from error
-    text = _portable(tf.mlir.experimental.run_pass_pipeline(raw, _PASSES, show_debug_info=False))
+    if re.search(r'"mhlo\.\w+"\(|#stablehlo\.bounds', raw):  # the passes cannot read these
+        _refuse_text(raw)
+    text = tf.mlir.experimental.run_pass_pipeline(raw, _PASSES, show_debug_info=False)
+    text = _portable(_of_fixed_size(text))
+    _refuse_text(text)
     values = _captured(traced)
     outputs = traced.structured_outputs
     named = [(name, tuple(outputs[name].shape), outputs[name].dtype.name) for name in sorted(outputs)]
@@ -127,42 +131,59 @@ def _portable(text: str) -> str:
     text = re.sub(r" \{mhlo\.frontend_attributes = \{[^{}]*\}\}", "", text)
     text = re.sub(r"(?:, )?mhlo\.frontend_attributes = \{[^{}]*\}(?:, )?", "", text)
     # By default a TPU would multiply in bfloat16, and a GPU in TF32.
-    text = text.replace("precision DEFAULT", "precision HIGHEST").replace("[DEFAULT, DEFAULT]", "[HIGHEST, HIGHEST]")
+    return text.replace("precision DEFAULT", "precision HIGHEST").replace("[DEFAULT, DEFAULT]", "[HIGHEST, HIGHEST]")
+
+
+def _refuse_text(text: str) -> None:
+    """Refuse what XLA compiles for TensorFlow, but no other program could run.
+
+    Raises:
+        ExportError: functions of TensorFlow's own, random numbers, or shapes that are computed.
+    """
+    shapes = "has a shape that is known only when it runs"
     for pattern, what in (
-        (r"stablehlo\.custom_call @?\"?(\w+)", "calls a function of TensorFlow's own XLA"),
+        (r"custom_call @?\"?([\w.]+)", "calls a function of TensorFlow's own"),
         (r"(stablehlo\.rng\w*)", "draws random numbers"),
-        (r"(tensor<[^<>]*\?[^<>]*>|stablehlo\.dynamic_\w*(?:reshape|broadcast|iota|pad|gather|conv)\w*|"
-         r"stablehlo\.(?:set|get)_dimension_size)", "has a shape that depends on the values"),
-    ):  # fmt: skip
+        (r"(tensor<[^<>]*\?[^<>]*)", shapes),
+        (r"(stablehlo\.(?:[sg]et_dimension_size|real_dynamic_\w+|dynamic_(?!slice|update)\w+))", shapes),
+        (r"\"?(mhlo\.\w+)\"?\(", "has an operation that StableHLO lacks"),
+    ):
         if match := re.search(pattern, text):
             raise ExportError(
                 f"The explanation is not portable: it {what} ({match[1]}). Expected plain StableHLO of fixed shapes. "
                 "Remedy: another layer, or lrp_tf.export, which needs no XLA"
             )
-    return text
+
+
+def _of_fixed_size(text: str) -> str:
+    """Text whose sizes are static where a loop sets a size to what it is."""
+    sizes: dict[str, set[str]] = {}  # regions side by side may use a name again
+    for name, size in re.findall(r"(%\w+) = stablehlo\.constant dense<(-?\d+)> : tensor<i32>", text):
+        sizes.setdefault(name, set()).add(size)
+
+    def plain(match: re.Match) -> str:
+        value, size, axis, kind, sides = match.groups()
+        static = "?" not in kind and sizes.get(size) == {sides.split("x")[int(axis)]}
+        return f"stablehlo.reshape {value} : ({kind}) -> {kind}" if static else match[0]
+
+    kinds = r"\((tensor<([\dx]+)\w+>), tensor<i32>\) -> \4"
+    return re.sub(rf"stablehlo\.set_dimension_size (%\w+), (%\w+), dim = (\d+) : {kinds}", plain, text)
 
 
 def _without_constants(text: str) -> tuple[str, list[tuple[str, np.ndarray]]]:
     """Text whose large constants became arguments: it stays small, and parsers disagree about bits of booleans."""
     found: list[tuple[str, np.ndarray]] = []
-    names: dict[str, str] = {}
-    lines = []
-    for line in text.splitlines():
-        match = re.fullmatch(rf' +(%\w+) = stablehlo\.constant dense<"0x([0-9A-F]*)"> : ({_TENSOR})', line)
-        if match is None:
-            lines.append(line)
-            continue
-        name, data, kind, sides, element = match.groups()
-        new = f"%constant{len(found)}"
-        names[name] = f"{new}: {kind}"
-        found.append((f"constant{len(found)}", _array(bytes.fromhex(data), _shape(sides), _TYPES[element])))
-    if not found:
-        return text, found
-    text = "\n".join(lines) + "\n"
-    for name, new in names.items():
-        text = re.sub(rf"{re.escape(name)}(?![\w])", new.split(":")[0], text)
-    more = ", ".join(names.values())
-    return re.sub(r"(func\.func (?:public )?@main\(.*?)\) ->", rf"\1, {more}) ->", text, count=1), found
+    arguments = []
+
+    def argument(match: re.Match) -> str:
+        data, kind, sides, element = match.groups()
+        name = f"constant{len(found)}"
+        found.append((name, _array(bytes.fromhex(data), _shape(sides), _TYPES[element])))
+        arguments.append(f", %{name}: {kind}")
+        return f"stablehlo.reshape %{name} : ({kind}) -> {kind}"
+
+    text = re.sub(rf'stablehlo\.constant dense<"0x([0-9A-F]*)"> : ({_TENSOR})', argument, text)
+    return re.sub(r"(func\.func (?:public )?@main\(.*?)\) ->", rf"\1{''.join(arguments)}) ->", text, count=1), found
 
 
 def _array(data: bytes, shape: tuple[int, ...], dtype: str) -> np.ndarray:

@@ -109,6 +109,12 @@ def _default(served: Served, target: Targets, batch: int) -> int | list:
     Raises:
         TypeError, ValueError: a target that the model does not have; several for a sample.
     """
+    if target is None and not served.has_top:
+        shape = served.graph.outputs[0].shape
+        raise ValueError(
+            f"The output {shape_text(shape)} has no top class. Expected target, an index of {len(shape)} integers into "
+            "it, which a call may replace. Received: None"
+        )
     chosen = targets.checked(served.graph, target, "output", tf.zeros([batch]))
     if chosen.mode not in ("top", "class", "index"):
         raise ValueError(

@@ -92,7 +92,7 @@ def _refuse(traced: tf.types.experimental.ConcreteFunction) -> None:
     """Refuse what XLA would refuse in its own words, or compile to something else.
 
     Raises:
-        ExportError: texts, Python, tables or random numbers.
+        ExportError: Python, tables of texts or random numbers.
     """
     graph = traced.graph.as_graph_def()
     nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
@@ -100,18 +100,16 @@ def _refuse(traced: tf.types.experimental.ConcreteFunction) -> None:
         for pattern, why in _REFUSED.items():
             if re.fullmatch(pattern, node.op):
                 raise ExportError(f"The model cannot leave TensorFlow: {node.name} ({node.op}) {why}")
-        kinds = [value.type for value in node.attr.values()]
-        if tf.string.as_datatype_enum in kinds and node.op not in ("Assert", "Const", "PrintV2", "StringFormat"):
-            raise ExportError(
-                f"The model cannot leave TensorFlow: {node.name} ({node.op}) works on texts. Expected numbers alone. "
-                "Remedy: leave the layer out of the model, and feed it the numbers that the layer gives"
-            )
 
 
 def _reason(error: Exception) -> str:
-    """The first line of an error of TensorFlow's compiler, without what names this process."""
-    text = str(error).strip().split("\n")[0]
-    return re.sub(r"\s*\[Op:\w+\]|__inference_\w+|\{\{\w+ (\S+)\}\}", r"\1", text).strip(" .")
+    """What an error of TensorFlow's compiler says, without what names this process."""
+    text = str(error).strip()
+    if lacking := sorted(set(re.findall(r"(\w+) \(No registered", text))):
+        places = sorted(set(re.findall(r"\{\{node ([^}]*)\}\}", text)))
+        return f"it lacks {', '.join(lacking)} ({', '.join(places[:3])})"
+    text = re.sub(r"\s*\[Op:\w+\]|__inference_\S+", "", text.split("\n")[0])
+    return re.sub(r"\{\{\w+ (\S+)\}\}", r"\1", text).strip(" .")
 
 
 def _captured(traced: tf.types.experimental.ConcreteFunction) -> list[tuple[str, np.ndarray]]:

@@ -1,0 +1,151 @@
+"""`lrp_tf.export_stablehlo` in jax, in a process without TensorFlow: how exact, how fast, how large.
+
+    python benchmarks/stablehlo.py vgg16 resnet50 mobilenet
+    python benchmarks/stablehlo.py trained --data DIR          # with mobilenet075.weights.h5 and photos/
+
+Each row is a preset. Deviations are the largest difference of relevance, relative to its largest value: of jax and
+TensorFlow in float32; of either from TensorFlow in float64, which tells how much of it is float32 itself; of jax and
+TensorFlow in float64. Seconds of both are taken in turn, a call of one behind a call of the other.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import keras
+import models
+import numpy as np
+import peers
+import timing
+
+import lrp_tf
+from lrp_tf import composites
+
+PRESETS = ("epsilon", "epsilon_plus_flat", "epsilon_alpha2_beta1_flat", "epsilon_gamma_box")
+COLUMNS = ("net", "preset", "jax – TF", "TF – float64", "jax – float64", "both in float64", "jax : TF", "TF ms")
+COLUMNS += ("first call s", "text kB", "weights MB", "export s")
+
+
+class Jax:
+    """What `stablehlo_child.py` runs: its first results, and another call whenever it is asked."""
+
+    def __init__(self, process: subprocess.Popen, results: Path) -> None:
+        self._process = process
+        self.first = self._seconds()
+        with np.load(results) as file:
+            self.found = dict(file)
+
+    def __call__(self) -> float:
+        """Seconds of a call."""
+        assert self._process.stdin is not None
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+        return self._seconds()
+
+    def _seconds(self) -> float:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"jax failed with exit code {self._process.wait()}")
+        return float(line)
+
+
+@contextmanager
+def in_jax(explainer: lrp_tf.Explainer, x: np.ndarray) -> Iterator[tuple[Jax, dict[str, float]]]:
+    """An explainer exported and run in jax, and what the export took."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        begin = time.perf_counter()
+        lrp_tf.export_stablehlo(explainer, len(x), folder / "export")
+        took = {"export s": time.perf_counter() - begin}
+        took["text kB"] = (folder / "export/explain.mlir").stat().st_size / 1e3
+        took["weights MB"] = (folder / "export/weights.npz").stat().st_size / 1e6
+        np.save(folder / "x.npy", x)
+        child = Path(__file__).with_name("stablehlo_child.py")
+        command = [sys.executable, str(child), str(folder / "export"), str(folder / "x.npy"), str(folder / "found.npz")]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+            try:
+                yield Jax(process, folder / "found.npz"), took
+            finally:
+                assert process.stdin is not None
+                process.stdin.close()
+
+
+def row(name: str, model: keras.Model, exact: keras.Model, x: np.ndarray, preset: str, runs: int) -> dict[str, object]:
+    """One row of the table.
+
+    Args:
+        exact: the same model in float64.
+        x: a batch, float32.
+    """
+    options = {"low": x.min(), "high": x.max()} if composites.needs_bounds(preset) else {}
+    explainer, double = (lrp_tf.Explainer(m, preset, **options) for m in (model, exact))
+    wanted = double.explain(x, (target := np.argmax(model(x, training=False), axis=-1))).relevance.numpy()
+    with in_jax(double, x) as (jax, _):
+        doubled = jax.found["relevance"]
+    with in_jax(explainer, x) as (jax, took):
+        found = explainer.explain(x)
+        if not np.array_equal(jax.found["target"], target):
+            raise ValueError(f"{name}: the top classes differ, so that nothing can be compared")
+        relevance = found.relevance.numpy()
+        tensorflow, seconds = [], []
+        for _ in range(runs):
+            tensorflow.append(timing.seconds(lambda: explainer.explain(x).relevance))
+            seconds.append(jax())
+        return {
+            "net": name,
+            "preset": preset,
+            "jax – TF": f"{peers.deviation(jax.found['relevance'], relevance):.1e}",
+            "TF – float64": f"{peers.deviation(relevance, wanted):.1e}",
+            "jax – float64": f"{peers.deviation(jax.found['relevance'], wanted):.1e}",
+            "both in float64": f"{peers.deviation(doubled, wanted):.1e}",
+            "jax : TF": f"{min(seconds) / min(tensorflow):.2f}",
+            "TF ms": f"{1000 * min(tensorflow):.0f}",
+            "first call s": f"{jax.first:.1f}",
+            "text kB": f"{took['text kB']:.0f}",
+            "weights MB": f"{took['weights MB']:.1f}",
+            "export s": f"{took['export s']:.1f}",
+        }
+
+
+def trained(data: Path, batch: int) -> tuple[keras.Model, np.ndarray]:
+    """MobileNet 0.75 with the weights of ImageNet, and photographs."""
+    model = keras.applications.MobileNet(alpha=0.75, weights=None)
+    model.load_weights(data / "mobilenet075.weights.h5")
+    files = sorted((data / "photos").glob("*.jpg"))[:batch]
+    images = [keras.utils.img_to_array(keras.utils.load_img(file, target_size=(224, 224))) for file in files]
+    return model, keras.applications.mobilenet.preprocess_input(np.stack(images))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("nets", nargs="+", choices=["trained", *models.MODELS], metavar="NET")
+    parser.add_argument("--presets", nargs="+", default=PRESETS, choices=composites.PRESETS, metavar="PRESET")
+    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--runs", type=int, default=9, help="calls of each, of which the fastest counts")
+    parser.add_argument("--data", type=Path, metavar="DIR", help="for trained")
+    options = parser.parse_args()
+    if "trained" in options.nets and options.data is None:
+        parser.error("trained needs --data")
+    print(f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}", flush=True)
+    for name in options.nets:
+        if name == "trained":
+            model, x = trained(options.data, options.batch)
+        else:
+            model = models.build(name)
+            x = models.image(model, options.batch).numpy()
+        exact = peers.in_float64(model)
+        for preset in options.presets:
+            found = row(name, model, exact, x, preset, options.runs)
+            print(f"| {' | '.join(str(found[column]) for column in COLUMNS)} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

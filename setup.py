@@ -47,6 +47,8 @@ TUNE = [*EVALUATE, "cma>=3.3"]
 CONCEPTS = ["scikit-learn>=1.5", "scipy>=1.11"]
 # The coverage table of KerasHub.
 HUB = ["keras-hub>=0.32"]
+# Runs what export_stablehlo wrote; only tests and benchmarks of lrp_tf need it.
+JAX = ["jax>=0.4.36"]
 # Its releases follow TensorFlow's; for the warm-up requests.
 SERVING = ["tensorflow-serving-api>=2.20"]
 # Tokenizers of `lrp-tf explain-text`; functions of one's own need neither.
@@ -115,6 +117,7 @@ setup(
         "mnist": MNIST,
         "photos": PHOTOS,
         "serving": SERVING,
+        "jax": JAX,
         "heif": HEIF,
         "evaluate": EVALUATE,
         "tune": TUNE,

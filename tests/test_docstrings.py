@@ -329,6 +329,7 @@ def test_examples_run(
         "save",
         "load",
         "export",
+        "export_stablehlo",
         "RelevanceLogger",
         "LBFGS",
         "CarliniWagner",

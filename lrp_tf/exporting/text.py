@@ -72,20 +72,23 @@ def lowered(function: Callable[..., object], specs: Sequence[tf.TensorSpec]) -> 
     text = _portable(_of_fixed_size(text))
     _refuse_text(text)
     values = _captured(traced)
-    outputs = traced.structured_outputs
-    named = [(name, tuple(outputs[name].shape), outputs[name].dtype.name) for name in sorted(outputs)]
-    wanted = [(tuple(t.shape), t.dtype.name) for t in (*specs, *(array for _, array in values))]
     text, constants = _without_constants(text)
+    names = sorted(traced.structured_outputs)
+    outputs = [traced.structured_outputs[name] for name in names]
+    wanted = [*specs, *(tf.TensorSpec(a.shape, a.dtype) for _, a in values + constants), *outputs]
     head = next(line for line in text.splitlines() if " func.func " in line)
     found = [(_shape(sides), _TYPES.get(kind, kind)) for sides, kind in re.findall(_TENSOR, head)]
-    results = [result for _, *result in named]
-    wanted += [(array.shape, array.dtype.name) for _, array in constants]
-    if found != [*wanted, *map(tuple, results)]:
+    # TensorFlow may not know a size that XLA does.
+    if len(found) != len(wanted) or not all(
+        spec.shape.is_compatible_with(shape) and spec.dtype.name == kind
+        for spec, (shape, kind) in zip(wanted, found, strict=True)
+    ):
         raise ExportError(
-            f"XLA gave a function of other arguments or results. Expected: {wanted} -> {results}. Received: {found}. "
-            "Please report this model as a bug"
+            f"XLA gave a function of other arguments or results. Expected: {[(s.shape, s.dtype) for s in wanted]}. "
+            f"Received: {found}. Please report this model as a bug"
         )
-    return Module(text, values + constants, named)
+    results = [(name, *result) for name, result in zip(names, found[-len(names) :], strict=True)]
+    return Module(text, values + constants, results)
 
 
 def _refuse(traced: tf.types.experimental.ConcreteFunction) -> None:

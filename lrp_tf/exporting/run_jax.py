@@ -35,7 +35,7 @@ def load(folder: str | Path = Path(__file__).parent) -> Callable[..., dict[str, 
     run = jax.jit(dataclasses.replace(export.export(blank)(*kinds), mlir_module_serialized=code).call)
 
     def explain(*arrays: Any, target: Any = about["target"]) -> dict[str, jax.Array]:
-        target = np.broadcast_to(np.asarray(target, "int32"), inputs[-1]["shape"])
+        target = jax.numpy.broadcast_to(jax.numpy.asarray(target, "int32"), inputs[-1]["shape"])
         given = [jax.numpy.asarray(x, p["dtype"]) for x, p in zip([*arrays, target], inputs, strict=True)]
         return dict(zip((p["name"] for p in outputs), run(*given, *weights), strict=True))
 

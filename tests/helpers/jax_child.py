@@ -11,6 +11,7 @@ from pathlib import Path
 def main(root: Path) -> None:
     """For each call in calls.json, (name, folder, arguments, target): write its results to <name>.npz."""
     sys.modules.update(dict.fromkeys(("tensorflow", "keras", "lrp_tf")))  # None: an import of them fails
+    import jax
     import numpy as np
 
     loaded: dict = {}
@@ -22,7 +23,8 @@ def main(root: Path) -> None:
             loaded = {folder: run.load(root / folder)}  # one at a time, for the sake of memory
         with np.load(root / f"{arguments}.npz") as file:
             inputs = [file[f"x{i}"] for i in range(len(file))]
-        found = {key: np.asarray(value) for key, value in loaded[folder](*inputs, **options).items()}
+        explain = jax.jit(loaded[folder]) if options.pop("jit", False) else loaded[folder]
+        found = {key: np.asarray(value) for key, value in explain(*inputs, **options).items()}
         np.savez(root / f"{name}.npz", **found)
 
 

@@ -120,6 +120,7 @@ def one_net(tmp_path_factory):
     calls.add("top", "plain", x, target=-1)
     calls.add("both", "plain", x, target=[-1, 1])
     calls.add("inside", "plain", x, target=[-1, 1], jit=True)
+    calls.add("derivative", "plain", x, grad=True)
     calls.add("out", "plain", x, target=[1, 3])
     calls.add("low", "plain", x, target=[-2, 1])
     calls.add("broken", "plain", broken)
@@ -160,3 +161,7 @@ def test_a_bad_sample_is_told_and_its_neighbour_is_not_touched(one_net):
     assert np.isfinite(found("out")["logits"]).all()
     assert found("huge")["status"].tolist()[0] in (0, 3)
     assert found("huge")["status"].tolist()[1] == 0
+
+
+def test_derivatives_are_refused(one_net):
+    assert "derivative of relevance" in str(one_net[2]("derivative")["refused"])

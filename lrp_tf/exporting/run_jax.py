@@ -32,7 +32,9 @@ def load(folder: str | Path = Path(__file__).parent) -> Callable[..., dict[str, 
     text = (Path(folder) / "explain.mlir").read_text(encoding="utf-8")
     portable = getattr(mlir, "serialize_portable_artifact", None) or stablehlo.serialize_portable_artifact_str
     code = portable(text, stablehlo.get_current_version())
-    run = jax.jit(dataclasses.replace(export.export(blank)(*kinds), mlir_module_serialized=code).call)
+    call = jax.custom_vjp(dataclasses.replace(export.export(blank)(*kinds), mlir_module_serialized=code).call)
+    call.defvjp(_refuse, _refuse)
+    run = jax.jit(call)
 
     def explain(*arrays: Any, target: Any = about["target"]) -> dict[str, jax.Array]:
         target = jax.numpy.broadcast_to(jax.numpy.asarray(target, "int32"), inputs[-1]["shape"])
@@ -40,6 +42,10 @@ def load(folder: str | Path = Path(__file__).parent) -> Callable[..., dict[str, 
         return dict(zip((p["name"] for p in outputs), run(*given, *weights), strict=True))
 
     return explain
+
+
+def _refuse(*_: Any) -> None:
+    raise NotImplementedError("the derivative of relevance is not in this export")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""`export_stablehlo`: an explanation as a folder that jax runs, on CPU, GPU or TPU, without TensorFlow or lrp_tf."""
+"""`export_stablehlo`: an explanation as a folder that jax runs, without TensorFlow, Keras or lrp_tf."""
 
 from __future__ import annotations
 

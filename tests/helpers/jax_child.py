@@ -23,6 +23,14 @@ def main(root: Path) -> None:
             loaded = {folder: run.load(root / folder)}  # one at a time, for the sake of memory
         with np.load(root / f"{arguments}.npz") as file:
             inputs = [file[f"x{i}"] for i in range(len(file))]
+        if options.pop("grad", False):
+            refused = None
+            try:
+                jax.grad(lambda x, explain=loaded[folder]: explain(x)["relevance"].sum())(*inputs)
+            except NotImplementedError as error:
+                refused = str(error)
+            np.savez(root / f"{name}.npz", refused=str(refused))
+            continue
         explain = jax.jit(loaded[folder]) if options.pop("jit", False) else loaded[folder]
         found = {key: np.asarray(value) for key, value in explain(*inputs, **options).items()}
         np.savez(root / f"{name}.npz", **found)

@@ -22,7 +22,7 @@ from helpers.pictures import photos
 from test_docs import network
 
 import lrp_tf
-from lrp_tf import composites, evaluate, flows, heatmap, rules
+from lrp_tf import composites, evaluate, flows, gallery, heatmap, rules
 from lrp_tf.core import linear
 from lrp_tf.files import images, loading
 from lrp_tf.tools.examples import examples, fenced
@@ -234,6 +234,18 @@ def referenced(names: dict) -> dict:
     return {"reference": reference, "y_train": data[1], **{name: getattr(concepts, name) for name in concepts.__all__}}
 
 
+def photographed(names: dict) -> dict:
+    """A reference of the files of a folder."""
+    concepts, preprocessing = importlib.import_module("lrp_tf.concepts"), loading.get_preprocessing("scale:1/255")
+    photos(Path("photos"), 2)
+    files = list(images.find(["photos"]))
+    data = concepts.ImageFiles(names["explainer"], files, preprocessing)
+    reference = concepts.build_reference(names["explainer"], data, "conv2", path="photos.h5", target=None)
+    own = {"reference": reference, "preprocessing": preprocessing, "Gallery": gallery.Gallery, "atlas": concepts.atlas}
+    own |= {"Atlases": concepts.Atlases, "ImageFiles": concepts.ImageFiles, "loading": loading, "images": images}
+    return own | {"files": files, "build_reference": concepts.build_reference, "concept_sheet": concepts.concept_sheet}
+
+
 class MyDense(keras.layers.Dense):
     pass
 
@@ -274,6 +286,7 @@ SPECIAL: dict[str, Callable[[dict], dict]] = {
         lambda names: {"labels": names["target"], "masks": np.ones((4, 12, 12), bool)},
     ),
     **dict.fromkeys(("build_reference", "Reference", "Samples", "concept_sheet", "atlas"), referenced),
+    **dict.fromkeys(("Atlases", "ImageFiles"), photographed),
     **dict.fromkeys(
         ("concept_vectors", "shares", "prototypes.prototypes", "Prototypes", "ClassPrototypes", "spectral", "Clusters",
          "embed", "thumbnails", "suppress", "concept_direction", "correction", "Correction", "Accuracy"),

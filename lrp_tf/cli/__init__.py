@@ -24,19 +24,21 @@ def _parser() -> argparse.ArgumentParser:
         export_options,
         merge_options,
         options,
+        reference_options,
         text_options,
         tune_options,
     )
 
-    more = (export_options, text_options, comparing, benchmark_options, tune_options, merge_options)
+    pictures = (export_options, merge_options, reference_options)
+    more = (text_options, comparing, benchmark_options, tune_options, *pictures)
     return options.parser({name: command for module in more for name, command in module.COMMANDS.items()})
 
 
 def _run(options: argparse.Namespace) -> int:
-    from lrp_tf.cli import benchmark, commands, evaluate, exporting, grid, merge, text, tune
+    from lrp_tf.cli import benchmark, commands, evaluate, exporting, grid, merge, reference, text, tune
 
     terminal.raise_interrupt()
-    parts = (commands, exporting, text, evaluate, grid, benchmark, tune, merge)
+    parts = (commands, exporting, text, evaluate, grid, benchmark, tune, merge, reference)
     known = {name: run for part in parts for name, run in part.COMMANDS.items()}
     return known[options.command](options)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import time
 import warnings
 from collections.abc import Iterator, Mapping
@@ -14,7 +15,7 @@ from typing import Any, NamedTuple
 import cv2
 import keras
 
-from lrp_tf.cli import given, recipes, several, tables, volumes
+from lrp_tf.cli import atlas_option, given, recipes, several, tables, volumes
 from lrp_tf.cli.composite_option import composite, folders, name_of
 from lrp_tf.cli.messages import message_of
 from lrp_tf.cli.options import DEFAULT
@@ -75,6 +76,7 @@ def explain_images(
     """
     tables.refuse_table_options(options)
     volumes.refuse_volume_options(options)
+    atlas_option.check_atlas(options)
     if preprocessing is None:
         preprocessing = given.preprocessing_of(options, model)
     more = {"preprocessing": preprocessing, "classes": given.classes_of(options) if classes is None else classes}
@@ -83,6 +85,7 @@ def explain_images(
 
 def explain_arrays(model: keras.Model, options: argparse.Namespace) -> int:
     """Explain the arrays of the command line: signals, videos, or tables; returns the exit code."""
+    atlas_option.refuse_atlas(options)
     files = given.files_of(options, arrays=True)
     given.array_preprocessing(options)  # mistakes in it are told first
     if tables.takes_tables(model, [path for path, _ in files]):
@@ -148,7 +151,7 @@ def _explain(task: _Task, options: argparse.Namespace) -> int:
 
 def _job(task: _Task, options: argparse.Namespace, beside: bool) -> Gallery:
     """The gallery of one composite; `beside`: there are others, and one page for all."""
-    return recipes.recipe_of(options, task.kind, task.slicing).gallery(
+    job = recipes.recipe_of(options, task.kind, task.slicing).gallery(
         options.out,
         model=task.model,
         page=options.gallery and not beside,
@@ -157,6 +160,8 @@ def _job(task: _Task, options: argparse.Namespace, beside: bool) -> Gallery:
         describe=message_of,
         **task.more,
     )
+    atlas = atlas_option.atlases_of(options, job.explainer, job.preprocessing)
+    return job if atlas is None else dataclasses.replace(job, atlas=atlas)
 
 
 def _run(task: _Task, job: Gallery, options: argparse.Namespace) -> bool:

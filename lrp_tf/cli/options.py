@@ -144,8 +144,10 @@ Options: TypeAlias = argparse._ActionsContainer
 # --- groups of options -------------------------------------------------------------------------
 
 
-def add_model_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", type=Path, metavar="MODEL", help="saved Keras model, .keras or .h5")
+def add_model_options(parser: argparse.ArgumentParser, *, optional: bool = False) -> None:
+    """MODEL and its kin; `optional`: None where there is none."""
+    nargs: dict[str, Any] = {"nargs": "?"} if optional else {}
+    parser.add_argument("model", type=Path, metavar="MODEL", help="saved Keras model, .keras or .h5", **nargs)
     parser.add_argument("--output", help="name or index of the output to explain, of a model with several")
     parser.add_argument("--unsafe", action="store_true", help="run Python code that the file carries (Lambda layers)")
     add_imports(parser)
@@ -252,6 +254,13 @@ def add_picture_options(parser: argparse.ArgumentParser, out: Path) -> None:
     parser.add_argument("--shard", type=shard, metavar="i/N",
                         help="explain every Nth file of the list alone, from file i on (0 <= i < N); N processes may "
                         "share --out, and lrp-tf merge makes one run of them (docs/shards.md)")  # fmt: skip
+    parser.add_argument("--atlas", type=Path, metavar="REFERENCE",
+                        help="with --gallery: an atlas of each photograph, what its channels stand for, from a file of "
+                        "lrp-tf reference")  # fmt: skip
+    parser.add_argument("--atlas-layer", metavar="NAME", help="of the atlases; default: the only layer of the file")
+    parser.add_argument("--atlas-top", type=count, metavar="K", help="channels of an atlas; default: 5")
+    parser.add_argument("--atlas-images", type=Path, metavar="DIR",
+                        help="where the images of the file lie now, if they were moved")  # fmt: skip
     add_threads(parser)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from lrp_tf.cli import given
+from lrp_tf.cli import atlas_option, given
 from lrp_tf.cli.composite_option import name_of
 from lrp_tf.heatmap.volumes import Slicing
 from lrp_tf.recipe import Recipe
@@ -51,4 +51,5 @@ def settings_of(options: argparse.Namespace, identity: object) -> dict[str, Any]
     """What has to be the same when a run is resumed, beside what the recipe says."""
     # As the user wrote them: an --axis that follows from the kind of a file is none.
     more = {name: getattr(options, name, None) for name in (*_OF_VOLUMES, *_OF_TABLES)}
+    more["atlas"] = atlas_option.settings_of(options)
     return more | ({} if identity is None else {"model": identity})

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from lrp_tf.concepts import clusters
 from lrp_tf.concepts.atlas import atlas
+from lrp_tf.concepts.atlases import Atlases
 from lrp_tf.concepts.building import build_reference
 from lrp_tf.concepts.clusters import Clusters, spectral
 from lrp_tf.concepts.correction import Accuracy, Correction, correction
 from lrp_tf.concepts.embedding import embed, thumbnails
+from lrp_tf.concepts.image_files import ImageFiles
 from lrp_tf.concepts.prototypes import ClassPrototypes, Prototypes, prototypes
 from lrp_tf.concepts.reference import Reference, Samples
 from lrp_tf.concepts.sheet import concept_sheet
@@ -17,10 +19,12 @@ from lrp_tf.engine.conditions import Concepts
 
 __all__ = [
     "Accuracy",
+    "Atlases",
     "ClassPrototypes",
     "Clusters",
     "Concepts",
     "Correction",
+    "ImageFiles",
     "Prototypes",
     "Reference",
     "Samples",

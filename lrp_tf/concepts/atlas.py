@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -28,6 +28,7 @@ def atlas(
     images: Images,
     path: str | os.PathLike,
     target: int | None = None,
+    contrast: str | int | None = None,
     top: int = 5,
     n: int = 6,
     by: str = "relevance",
@@ -50,62 +51,76 @@ def atlas(
         layer: one that the reference was built for.
         images, show, names, tile_inches, dpi: see `concept_sheet`.
         path: the picture to write, whole or not at all.
-        target: class to explain; None: the predicted one.
-        top: how many channels.
+        target: class to explain; None: the predicted one. contrast: what it is set against, as for the Explainer.
+        top: how many channels; all of them, if the layer has fewer.
         n: how many reference samples of each.
         by: which reference samples: those of the highest "relevance" or "activation".
-        same_class: reference samples of the explained class alone, as far as there are any.
+        same_class: reference samples of the explained class alone.
 
     Returns:
         `path`.
 
     Raises:
         ValueError: a layer that the reference does not have, the reference of another model; several samples; n
-            below 1; pictures of another size than their samples; see `Explainer.concepts`.
+            below 1; `same_class`, and no sample of the explained class; pictures of another size than their samples;
+            see `Explainer.concepts`.
         OSError: the file cannot be written.
     """
     path = require_format(path)
     require_count(n)
     reference.check_explainer(explainer, layer)
     x, drawing = _single(explainer, x), Drawing(images, show, names)
-    shown = min(top, reference.layers[layer])
-    layout = _arranged(explainer, x, reference, layer, drawing, target, shown, n, by, same_class, tile_inches)
-    return write_sheet(path, layout, dpi)
+    of = Explained(explainer, x, drawing.picture(x[0]), target, contrast)
+    return write_sheet(path, arranged(of, reference, layer, drawing, top, n, by, same_class, tile_inches), dpi)
 
 
-def _arranged(
-    explainer: Explainer,
-    x: np.ndarray,
+class Explained(NamedTuple):
+    """What an atlas is of: a sample [1, ...] as the model takes it and as a picture, uint8 [H, W, 3]; see `atlas`."""
+
+    explainer: Explainer
+    x: np.ndarray
+    picture: np.ndarray
+    target: int | None
+    contrast: str | int | None
+
+
+def arranged(
+    of: Explained,
     reference: Reference,
     layer: str,
     drawing: Drawing,
-    target: int | None,
     top: int,
     n: int,
-    by: str,
-    same_class: bool,
-    tile_inches: float,
+    by: str = "relevance",
+    same_class: bool = False,
+    tile_inches: float = 1.1,
 ) -> Layout:
-    """Where everything lies; see `atlas`."""
-    found = explainer.concepts(x, target, layer=layer, top=top)
+    """Where everything lies; see `atlas`, whose checks come first."""
+    explainer, x, picture, target, contrast = of
+    found = explainer.concepts(x, target, layer=layer, top=min(top, reference.layers[layer]), contrast=contrast)
     label = int(np.asarray(found.target)[0])
-    picture = drawing.picture(x[0])
     axes = axes_of(x[0].shape, picture)
-    whole = pixels(np.asarray(explainer(x, label))[0], axes)
+    whole = pixels(np.asarray(explainer(x, label, contrast=contrast))[0], axes)
     rows: list[list[np.ndarray | None]] = [[picture, over(picture, whole)]]
     titles, labels = [""], ["the sample", f"relevance for {drawing.name(label)}"]
     relevance, shares, maps = (np.asarray(part)[0] for part in (found.relevance, found.share, found.maps))
     for channel, share, map_ in zip(np.asarray(found.channels)[0].tolist(), shares, maps, strict=True):
-        kind = label if same_class and label in reference.classes else None
-        samples = positive(reference.samples(layer, channel, by=by, label=kind), n)
+        samples = positive(reference.samples(layer, channel, by=by, label=label if same_class else None), n)
         made = crops(reference, samples, layer, channel, drawing, explainer)
         rows.append([over(picture, pixels(map_, axes)), *(crop.masked for crop in made)])
         side = "for" if relevance[channel] >= 0 else "against"
-        none = "" if made else f"; no sample has {by} above zero here"
+        none = "" if len(samples) else f"; no sample has {by} above zero here"
+        none += f"; {lost} file(s) cannot be read" if (lost := len(samples) - len(made)) else ""
         titles.append(f"channel {channel}: {share:.1%} of |R|, {side} {drawing.name(label)}{none}")
         labels.extend(["what passed it", *(crop.label for crop in made)])
-    head = f"{drawing.name(label)}: {layer}"
+    head = f"{drawing.name(label)}{_rather(contrast, drawing)}: {layer}"
     return arrange(rows, titles=titles, labels=labels, suptitle=head, tile_inches=tile_inches)
+
+
+def _rather(contrast: str | int | None, drawing: Drawing) -> str:
+    if contrast is None:
+        return ""
+    return f" rather than {'others' if isinstance(contrast, str) else drawing.name(contrast)}"
 
 
 def _single(explainer: Explainer, x: Any) -> np.ndarray:

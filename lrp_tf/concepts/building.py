@@ -15,7 +15,7 @@ from lrp_tf.concepts import receptive, sources, store
 from lrp_tf.concepts.pooling import POOLINGS, Measured, measuring
 from lrp_tf.concepts.ranking import Ranking
 from lrp_tf.concepts.reference import Reference
-from lrp_tf.concepts.sources import Batch
+from lrp_tf.concepts.sources import Batch, Numbered
 from lrp_tf.core.graph import shape_text
 from lrp_tf.engine import channels as naming
 from lrp_tf.engine import streams, targets
@@ -57,8 +57,9 @@ def build_reference(
     its activation. Both are kept for each class. The data set is read once, in constant memory.
 
     Args:
-        dataset: arrays (x, labels), a `tf.data.Dataset`, or an iterable, of samples or batches with labels. A sample is
-            known by its place in the data set, from 0, so the order must be the same whenever a run is resumed.
+        dataset: arrays (x, labels), a `tf.data.Dataset`, an iterable, of samples or batches with labels, or
+            `ImageFiles`. A sample is known by its place, from 0, so that the order must be the same in a resumed run,
+            which compares what the earlier one took in: samples and labels; of `ImageFiles` names, sizes and labels.
         layers: names or paths of layers.
         path: the HDF5 file to write; see docs/reference-samples.md. An unfinished run is stored as `path`.part.
         n: samples to keep for each channel and class.
@@ -72,7 +73,7 @@ def build_reference(
         progress: called with the number of samples seen, after each batch.
 
     Returns:
-        What the file holds. A sample that is NaN anywhere, or whose label is no class, is a line of its `failures`.
+        What the file holds. A sample that cannot be read, is NaN, or whose label is no class, is one of its `failures`.
 
     Raises:
         ValueError: an unknown layer or one without channels; no labels; an option out of range; `path` holds another
@@ -88,6 +89,7 @@ def build_reference(
     explainer.renew()
     found = [_channels(explainer, name) for name in names]
     settings = _settings(explainer, names, n=int(n), target=target, pooling=pooling, start=start, batch=size)
+    settings |= dict(dataset.settings) if isinstance(dataset, Numbered) else {}
     run = _Run(explainer, found, settings, Path(path), (int(shard[0]), int(shard[1])), resume)
     return run.through(dataset, size, seconds, progress)
 
@@ -169,7 +171,7 @@ class _Run:
             self.head = store.Head(settings, tuple(known), shard=shard)
         else:
             self._take_up(earlier, settings)
-        # Of the batches that are known the first and the last are read again: they tell whether the data are the same.
+        # Where names of files tell batches apart, the first and the last known one are read all the same.
         self.ends = (min(self.head.batches), max(self.head.batches)) if self.head.batches else ()
         self.classes = targets.class_count(explainer.graph) or 0
 
@@ -196,15 +198,16 @@ class _Run:
         """Take in all batches of the shard that are missing, and write the file."""
         written = time.monotonic()
         pause, total = seconds, 0
-        for batch in sources.batches(self.explainer.graph, dataset, size, self._wanted):
-            if batch.x is not None:
+        files = dataset.files if isinstance(dataset, Numbered) else ()
+        for batch in sources.batches(self.explainer.graph, dataset, size, self._mine, self._known):
+            if batch.x is not None or batch.identity:
                 self._batch(batch)
             total = batch.number + 1
             if progress is not None:
                 progress(batch.first + batch.size)
             if batch.x is not None and not self.finished and time.monotonic() - written >= pause:
                 begun = time.monotonic()
-                store.write(self.part, self.head, self._ranking)
+                store.write(self.part, self.head, self._ranking, files)
                 written = time.monotonic()
                 pause = max(seconds, _SHARE * (written - begun)) if seconds else 0.0
         self._check_total(total)
@@ -214,7 +217,7 @@ class _Run:
             sample, reason = self.head.failures[0]
             raise ValueError(f"No sample could be used. Expected at least one. Received: sample {sample}: {reason}")
         self.head.total = total
-        store.write(self.path, self.head, self._ranking)
+        store.write(self.path, self.head, self._ranking, files)
         self.part.unlink(missing_ok=True)
         return Reference.load(self.path)
 
@@ -232,18 +235,26 @@ class _Run:
             "the same data in the same order (a tf.data.Dataset without shuffle), or resume=False"
         )
 
-    def _wanted(self, number: int) -> bool:
+    def _mine(self, number: int) -> bool:
         i, n = self.shard
-        return number % n == i and (number not in self.head.batches or number in self.ends)
+        return number % n == i
+
+    def _known(self, number: int) -> bool:
+        return number in self.head.batches and number not in self.ends
 
     def _ranking(self, layer: str, by: str, label: int) -> Ranking:
         return self.rankings[layer, by, label]
 
     def _batch(self, batch: Batch) -> None:
+        known = self.head.batches.get(batch.number)
+        if batch.x is None:
+            if known is not None and (*known[:2], known[2][: len(batch.identity)]) != (*batch[1:3], batch.identity):
+                raise ValueError(self._differ(f"samples of batch {batch.number}"))
+            return
         labels = self._labels(batch)
         x = targets.inputs(self.explainer.graph, batch.x)
-        found = digest(*(np.asarray(one) for one in x), labels)
-        known = self.head.batches.get(batch.number)
+        content = digest(*(np.asarray(one) for one in x), labels)
+        found = batch.identity + content[: len(content) - len(batch.identity)]
         if known is not None:
             if known != (batch.first, batch.size, found):
                 raise ValueError(self._differ(f"samples of batch {batch.number}"))
@@ -289,7 +300,7 @@ class _Run:
         ids = batch.first + np.arange(batch.size)
         for row in np.flatnonzero(~known | ~finite):
             other = f"label {labels[row]}: no class of 0 to {self.classes - 1}" if labels is not None else ""
-            reason = _not_finite(x, int(row)) if known[row] else other
+            reason = batch.failed.get(int(row)) or (_not_finite(x, int(row)) if known[row] else other)
             self.head.failures.append((int(ids[row]), reason))
         for label in np.unique(classes[known & finite]).tolist():
             rows = np.flatnonzero(known & finite & (classes == label))

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from lrp_tf.concepts.image_files import ImageFiles
 from lrp_tf.concepts.reference import Reference, Samples
 from lrp_tf.explainer import Explainer
+from lrp_tf.files.errors import ImageError
 from lrp_tf.heatmap.colours import reduce_channels
 from lrp_tf.heatmap.layout import number
 from lrp_tf.heatmap.photographs import image_to_rgb, overlay
@@ -34,7 +37,8 @@ class Drawing(NamedTuple):
     """How samples become pictures.
 
     Attributes:
-        images: by id; an array, anything that can be indexed, or a function of the id.
+        images: by id; an array, anything that can be indexed, a function of the id, or `ImageFiles`, which know the
+            picture of a sample.
         show: a sample as the model takes it -> what `image_to_rgb` takes, of the same height and width.
         names: of classes, by number.
     """
@@ -43,19 +47,23 @@ class Drawing(NamedTuple):
     show: Callable[[np.ndarray], np.ndarray] | None = None
     names: Mapping[int, str] | Sequence[str] | None = None
 
-    def sample(self, i: int) -> np.ndarray:
-        """The sample of an id, as the model takes it.
+    def sample(self, i: int) -> tuple[np.ndarray, np.ndarray]:
+        """The sample of an id as the model takes it, and as a picture, uint8 [H, W, 3].
 
         Raises:
-            ValueError: there is none.
+            ValueError: there is none. ImageError: its file cannot be read.
         """
         try:
-            return np.asarray(self.images(int(i)) if callable(self.images) else self.images[int(i)])
+            if isinstance(self.images, ImageFiles) and self.show is None:
+                x, picture = self.images.sample(int(i))
+                return x, image_to_rgb(picture)
+            x = np.asarray(self.images(int(i)) if callable(self.images) else self.images[int(i)])
         except (IndexError, KeyError) as error:
             raise ValueError(
                 f"images has no sample {int(i)}. Expected the data set that the reference was built from, by id. "
                 f"Received: {type(self.images).__name__}"
             ) from error
+        return x, self.picture(x)
 
     def picture(self, x: np.ndarray) -> np.ndarray:
         """uint8 [H, W, 3]."""
@@ -77,7 +85,7 @@ def crops(
     drawing: Drawing,
     explainer: Explainer | None,
 ) -> list[Crop]:
-    """The samples of a channel as pictures.
+    """The samples of a channel as pictures; files that cannot be read are left out.
 
     Args:
         explainer: that of the reference; it gives the maps that crops are masked with.
@@ -85,18 +93,21 @@ def crops(
     Raises:
         ValueError: samples of different shapes, or whose pictures have another size.
     """
-    x = [drawing.sample(i) for i in samples.ids]
-    if not x:
+    read: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+    for row, i in enumerate(samples.ids):
+        with contextlib.suppress(ImageError):
+            read[row] = drawing.sample(i)
+    if not read:
         return []
+    rows, x = list(read), [one for one, _ in read.values()]
     if len(shapes := {one.shape for one in x}) > 1:
         raise ValueError(f"images expects samples of one shape, as the model takes them. Received: {sorted(shapes)}")
-    maps = None if explainer is None else conditional(explainer, np.stack(x), samples.labels, layer, channel)
+    maps = None if explainer is None else conditional(explainer, np.stack(x), samples.labels[rows], layer, channel)
     found = []
-    for row, one in enumerate(x):
-        picture = drawing.picture(one)
+    for place, (row, (one, picture)) in enumerate(read.items()):
         axes = axes_of(one.shape, picture)
         box = _box(reference, layer, samples.positions[row], picture.shape, axes)
-        masked = None if maps is None else dimmed(picture, pixels(maps[row], axes))[box]
+        masked = None if maps is None else dimmed(picture, pixels(maps[place], axes))[box]
         label = f"{drawing.name(int(samples.labels[row]))}\n#{samples.ids[row]}: {number(float(samples.scores[row]))}"
         found.append(Crop(picture[box], masked, label))
     return found

@@ -28,7 +28,7 @@ def merged(paths: Sequence[str | os.PathLike], path: Path) -> store.Head:
                 best.add(other.score, other.sample, other.place)
             return best
 
-        store.write(path, whole, ranking)
+        store.write(path, whole, ranking, store.files_of(files[0]))
     return whole
 
 

@@ -6,14 +6,17 @@ import dataclasses
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from lrp_tf.concepts import merge, store
+from lrp_tf.concepts.image_files import ImageFiles
 from lrp_tf.concepts.ranking import NONE
 from lrp_tf.concepts.receptive import box_of
 from lrp_tf.evaluate.fingerprints import described
 from lrp_tf.explainer import Explainer
+from lrp_tf.files.loading import Preprocessing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,6 +174,39 @@ class Reference:
                 f"{explainer!r}, whose layers or weights differ. Remedy: that model, or a reference of this one"
             )
 
+    def images(
+        self, explainer: Explainer, preprocessing: Preprocessing, folder: str | os.PathLike | None = None
+    ) -> ImageFiles:
+        """The image files that the reference was built from, for crops of them.
+
+            reference.images(explainer, loading.get_preprocessing("scale:1/255"))
+
+        Args:
+            preprocessing: the one that it was built with.
+            folder: where the files are now, if they were moved.
+
+        Raises:
+            ValueError: it was built from other data, or with another preprocessing; the first file is no longer there.
+        """
+        files, settings = _Files(self.path, folder), self.settings
+        if not len(files):
+            raise ValueError(
+                f"Expected a reference that was built from image files. Received: {os.fspath(self.path)!r}, which "
+                "holds no names of files. Remedy: build_reference with ImageFiles, or `images` that give the samples"
+            )
+        if preprocessing.name != settings["preprocess"]:
+            raise ValueError(
+                f"Expected the preprocessing of {os.fspath(self.path)!r}, {settings['preprocess']}. Received: "
+                f"{preprocessing.name}"
+            )
+        if not os.path.exists(files[0][0]):
+            raise ValueError(
+                f"Expected the image files that {os.fspath(self.path)!r} was built from. Received: {files[0][0]!r} is "
+                "not there. Remedy: the folder where they lie now (`images`)"
+            )
+        size = (int(settings["size"][0]), int(settings["size"][1]))
+        return ImageFiles(explainer, files, preprocessing, how=settings["resize"], size=size)
+
     def _check(self, layer: str, channel: int, by: str) -> None:
         if layer not in self.layers:
             raise ValueError(f"The reference has no layer {layer!r}. Expected one of {list(self.layers)}")
@@ -186,3 +222,26 @@ class Reference:
 def _few(classes: Sequence[int]) -> str:
     shown = ", ".join(map(str, classes[:20]))
     return shown if len(classes) <= 20 else f"{shown}, … ({len(classes)} in all)"
+
+
+class _Files(Sequence[tuple[str, str]]):
+    """(path, relative) of each sample, read from the file of a reference when asked for; there may be millions.
+
+    Args:
+        folder: where the files are now; None: where they were.
+    """
+
+    def __init__(self, path: Path, folder: str | os.PathLike | None) -> None:
+        self.path, self.folder = path, folder
+        with store.opened(path) as file:
+            self._count = store.file_count(file)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, i: Any) -> Any:
+        if not 0 <= i < self._count:
+            raise IndexError(i)
+        with store.opened(self.path) as file:
+            path, relative = store.file_of(file, i)
+        return (path if self.folder is None else os.path.join(self.folder, relative)), relative

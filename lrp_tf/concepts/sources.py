@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import tensorflow as tf
@@ -23,6 +24,8 @@ class Batch(NamedTuple):
         size: how many samples it has.
         x: in the structure of the model's inputs; None where the batch was left out.
         labels: [B, ...] as the data set gave them, or None.
+        failed: row -> why that sample could not be read; x holds NaN there.
+        identity: what tells the batch from others without reading it; "" if only its content does.
     """
 
     number: int
@@ -30,25 +33,48 @@ class Batch(NamedTuple):
     size: int
     x: Any
     labels: np.ndarray | None
+    failed: Mapping[int, str] = MappingProxyType({})
+    identity: str = ""
 
 
-def batches(graph: Graph, dataset: Any, size: int, wanted: Callable[[int], bool]) -> Iterator[Batch]:
+@runtime_checkable
+class Numbered(Protocol):
+    """A data set that numbers its batches itself, such as `ImageFiles`.
+
+    Attributes:
+        settings: what has to be the same where a run is resumed or merged; of values that JSON knows.
+        files: (path, relative) of each sample, which the file of a reference keeps.
+    """
+
+    settings: Mapping[str, Any]
+    files: Sequence[tuple[str, str]]
+
+    def numbered(self, size: int, mine: Callable[[int], bool], known: Callable[[int], bool]) -> Iterator[Batch]:
+        """The batches; see `batches`."""
+
+
+def batches(
+    graph: Graph, dataset: Any, size: int, mine: Callable[[int], bool], known: Callable[[int], bool]
+) -> Iterator[Batch]:
     """The batches of a data set, in its order.
 
     Args:
         dataset: a tuple of arrays (x, labels), one array x, a `tf.data.Dataset`, or an iterable; of samples or
             batches, with labels behind each or without.
         size: of batches that are made of arrays and of single samples; batches stay as they are.
-        wanted: number of a batch -> whether it is needed. Arrays are not read for the others.
+        mine: number of a batch -> whether it is needed. Arrays are not read for the others.
+        known: number of a batch -> whether its `identity` is enough, where it has one.
 
     Raises:
         TypeError: nothing that can be iterated. ValueError: no samples; x and labels differ in length.
     """
-    if _is_array(dataset) or (isinstance(dataset, tuple) and len(dataset) == 2):
+    if isinstance(dataset, Numbered):
+        found = dataset.numbered(size, mine, known)
+    elif _is_array(dataset) or (isinstance(dataset, tuple) and len(dataset) == 2):
         x, labels = dataset if isinstance(dataset, tuple) else (dataset, None)
-        found = _of_arrays(x, labels, size, wanted)
+        found = _of_arrays(x, labels, size, mine)
     else:
-        found = _of_stream(graph, dataset, size, wanted)
+        found = _of_stream(graph, dataset, size, mine)
     first = next(found, None)
     if first is None:
         raise ValueError("The data set holds no samples. Expected at least one.")

@@ -84,12 +84,17 @@ def compared(settings: dict[str, Any]) -> dict[str, Any]:
 Rankings = Callable[[str, str, int], Ranking]
 
 
-def write(path: Path, head: Head, rankings: Rankings) -> Path:
-    """Write a file, whole or not at all. Of the rankings one at a time is held."""
+def write(path: Path, head: Head, rankings: Rankings, files: Sequence[tuple[str, str]] = ()) -> Path:
+    """Write a file, whole or not at all. Of the rankings one at a time is held.
+
+    Args:
+        files: (path, relative) of each sample, if samples are image files.
+    """
 
     def fill(temporary: Path) -> None:
         with h5py.File(temporary, "w") as file:
             _write_head(file, head)
+            _write_files(file, files)
             for number, layer in enumerate(head.layers):
                 for by in BY:
                     _write_rankings(file[f"layers/{number}"].create_group(by), head, layer, by, rankings)
@@ -117,6 +122,13 @@ def _write_head(file: h5py.File, head: Head) -> None:
         group.attrs["positions"] = np.asarray(layer.positions, np.int64)
         for axis, field in enumerate(layer.fields):
             group[f"field/{axis}"] = field
+
+
+def _write_files(file: h5py.File, files: Sequence[tuple[str, str]]) -> None:
+    """Names of files need not be UTF-8, hence bytes."""
+    for column, name in enumerate(("path", "relative") if files else ()):
+        names = [os.fsencode(one[column]) for one in files]
+        file.create_dataset(f"files/{name}", data=names, dtype=h5py.string_dtype())
 
 
 def _write_rankings(group: h5py.Group, head: Head, layer: Layer, by: str, rankings: Rankings) -> None:
@@ -208,3 +220,21 @@ def channel_of(file: h5py.File, number: int, by: str, channel: int, rows: Sequen
     """Scores, samples and places of one channel for some classes, [rows, n] each."""
     group = file[f"layers/{number}/{by}"]
     return tuple(group[part][:, channel][list(rows)] for part in _PARTS)
+
+
+def files_of(file: h5py.File) -> list[tuple[str, str]]:
+    """(path, relative) of each sample; none if samples came from elsewhere than files."""
+    if not file_count(file):
+        return []
+    names = [[os.fsdecode(name) for name in file[f"files/{part}"][:]] for part in ("path", "relative")]
+    return list(zip(*names, strict=True))
+
+
+def file_count(file: h5py.File) -> int:
+    """How many names of files there are."""
+    return len(file["files/path"]) if "files" in file else 0
+
+
+def file_of(file: h5py.File, sample: int) -> tuple[str, str]:
+    """(path, relative) of a sample."""
+    return os.fsdecode(file["files/path"][sample]), os.fsdecode(file["files/relative"][sample])

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 
 from lrp_tf.gallery import ledger
+from lrp_tf.gallery.beside import DrawnBeside
 from lrp_tf.gallery.explain import Explained, Explaining, Failed
 from lrp_tf.gallery.finished import Finished, targets_of
 from lrp_tf.gallery.layers import rows_of
@@ -34,6 +35,7 @@ class Drawing:
         describe: see `Gallery`.
         scale: the |R| of full colour of the whole run, if there is one.
         keep_relevance: it is part of what is told.
+        beside: draws the atlases, if some were asked for.
     """
 
     out: Path
@@ -46,6 +48,7 @@ class Drawing:
     describe: Callable[[Exception], str]
     scale: float | None
     keep_relevance: bool
+    beside: DrawnBeside | None = None
 
     def __call__(self, items: Sequence[Item]) -> Iterator[Finished]:
         """Each file once, when its pictures are written.
@@ -76,6 +79,9 @@ class Drawing:
         if found.layers is not None and self.save_layers:
             found.layers.save(base)
         self.medium.draw(base, maps, found.titles, found.shown, self.scale)
+        if self.beside is not None and found.x is not None:
+            numbers = targets_of([(item.path, item.base, *row) for row in found.rows])
+            self.beside.draw(base, found.x, found.shown, [int(str(number)) for number, _ in numbers])
         if self.tiled:
             keep(self.out, item.path, self.medium.tiles(maps, found.titles, found.shown, self.scale))
 

@@ -33,6 +33,7 @@ class Explained(NamedTuple):
         rows: for each target the cells of `results.csv` from "top1" on.
         titles: for each target the text above its map.
         layers: of the layers that were asked for; None if none was.
+        x: the image as the model takes it, if that is wanted.
     """
 
     number: int
@@ -41,6 +42,7 @@ class Explained(NamedTuple):
     rows: list[Row]
     titles: list[str]
     layers: OfLayers | None = None
+    x: np.ndarray | None = None
 
 
 class Failed(NamedTuple):
@@ -59,6 +61,7 @@ class Explaining:
         stream: gives the batches.
         contrast: what the targets are set against, as for the Explainer.
         layers: whose relevance is wanted, too, by name. keep_layers: their maps, not only sums.
+        inputs: whether `Explained.x` is wanted.
 
     Attributes:
         count: number of targets of an image.
@@ -77,15 +80,17 @@ class Explaining:
         contrast: str | int | None = None,
         layers: Sequence[str] = (),
         keep_layers: bool = False,
+        inputs: bool = False,
     ) -> None:
         classes.check(targets.class_count(explainer.graph))
         self.explainer, self.wanted, self.classes, self.stream = explainer, wanted, classes, stream
         self.contrast, self.layers, self.keep_layers = contrast, tuple(layers), keep_layers
+        self.inputs = inputs
         self.count = len(targets.ranked(wanted, explainer.graph))
 
     def relevance(self, paths: Sequence[str]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Relevance alone: (float32 [B, k, H, W, C], indices [B] into `paths`) of each batch."""
-        for result, indices in self._results(paths, full=False):
+        for result, _, indices in self._results(paths, full=False):
             for index in indices:
                 self.stream.take(int(index))  # nothing is drawn in this pass
             yield self._channels_last(result), indices
@@ -93,7 +98,7 @@ class Explaining:
     def __call__(self, paths: Sequence[str]) -> Iterator[Explained | Failed]:
         """Every file of `paths` once: those that can be read in their order, the others as they are found."""
         stripped = bool(self.explainer.graph.stripped)
-        for explanation, indices in self._results(paths, full=True):
+        for explanation, x, indices in self._results(paths, full=True):
             yield from self._failures()
             numbers, maps = Numbers(explanation, stripped), self._channels_last(explanation.relevance)
             layers = BatchLayers(explanation.layers, self.count > 1)
@@ -101,25 +106,26 @@ class Explaining:
                 rows, titles = self._describe(numbers, row, maps[row])
                 starts = numbers.shares[0, row].tolist()
                 of_layers = layers.sample(row, starts, self.keep_layers) if self.layers else None
-                yield Explained(index, self.stream.take(index), maps[row], rows, titles, of_layers)
+                fed = np.asarray(x[row]) if self.inputs else None
+                yield Explained(index, self.stream.take(index), maps[row], rows, titles, of_layers, fed)
         yield from self._failures()
 
     def _failures(self) -> Iterator[Failed]:
         return (Failed(index, reason) for index, reason in self.stream.failures())
 
-    def _results(self, paths: Sequence[str], full: bool) -> Iterator[tuple[Explanation | tf.Tensor, np.ndarray]]:
-        """(relevance or `Explanation`, indices) of each batch."""
+    def _results(self, paths: Sequence[str], full: bool) -> Iterator[tuple[Any, tf.Tensor, np.ndarray]]:
+        """(relevance or `Explanation`, input, indices) of each batch."""
         whole = functools.partial(self.explainer.explain, layers=self.layers)
         return ahead(self._explained(paths, whole if full else self.explainer))
 
-    def _explained(self, paths: Sequence[str], explain: Callable) -> Iterator[tuple[Any, np.ndarray]]:
+    def _explained(self, paths: Sequence[str], explain: Callable) -> Iterator[tuple[Any, tf.Tensor, np.ndarray]]:
         def found(x: tf.Tensor) -> Explanation | tf.Tensor:
             return explain(x, targets.for_all(self.wanted, self.explainer.graph, len(x)), contrast=self.contrast)
 
         # Between two batches the network waits for nothing: the next one lies ready as a tensor.
         for x, indices in ahead((tf.convert_to_tensor(x), indices) for x, indices in self.stream.batches(paths)):
             try:
-                yield found(x), indices
+                yield found(x), x, indices
             except (SameClassError, InputError):  # of one image, which the others must not pay for
                 for row, index in enumerate(map(int, indices)):
                     try:
@@ -132,7 +138,7 @@ class Explaining:
                     except InputError as error:
                         self.stream.fail(index, str(error))
                     else:
-                        yield alone, indices[row : row + 1]
+                        yield alone, x[row : row + 1], indices[row : row + 1]
 
     def _channels_last(self, relevance: tf.Tensor) -> np.ndarray:
         """Relevance as the explainer gives it -> float32 [B, k, H, W, C]."""

@@ -16,12 +16,14 @@ from typing import Any
 
 import numpy as np
 
+from lrp_tf.engine import targets
 from lrp_tf.explainer import Explainer
 from lrp_tf.files import images
 from lrp_tf.files.errors import LoadError
 from lrp_tf.files.form import form_of
 from lrp_tf.files.loading import Classes, Preprocessing
-from lrp_tf.gallery import layers, ledger, shards
+from lrp_tf.gallery import beside, layers, ledger, shards
+from lrp_tf.gallery.beside import Beside, DrawnBeside
 from lrp_tf.gallery.drawing import Drawing
 from lrp_tf.gallery.explain import Explaining
 from lrp_tf.gallery.finished import Finished
@@ -59,6 +61,8 @@ class Gallery:
         save_relevance: `.npy` files too: float32 [H, W, C] of the model's input, [k, H, W, C] for k targets.
         layers: whose relevance is summed in `layers.csv`: names, paths, or regular expressions that match one of these.
         save_layers: `.layers.npz` files too: an array of relevance for each of `layers`.
+        atlas: draws an atlas of each photograph and class beside its other pictures, which the page shows, too:
+            `lrp_tf.concepts.Atlases`.
         page: write `index.html`, a page of all results of `out`, see docs/gallery.md.
         tiles: keep small pictures for a page over several runs, see `gallery.write_page`; `page` keeps them, too.
         name: of the composite on the page; None: its own.
@@ -67,7 +71,8 @@ class Gallery:
             place of the arguments that the message names.
 
     Raises:
-        ValueError: see `Look.check`; a layer that the model does not have; `save_layers` without `layers`.
+        ValueError: see `Look.check`; a layer that the model does not have; `save_layers` without `layers`; an atlas of
+            another model, or of files that are no photographs.
     """
 
     explainer: Explainer
@@ -84,6 +89,7 @@ class Gallery:
     save_relevance: bool = False
     layers: tuple[str, ...] = ()
     save_layers: bool = False
+    atlas: Beside | None = None
     page: bool = False
     tiles: bool = False
     name: str | None = None
@@ -95,7 +101,14 @@ class Gallery:
         self.look.check()
         if self.save_layers and not self.layers:
             raise LoadError("`save_layers` needs the names of some layers. Remedy: `layers`", ("save_layers", "layers"))
+        if self.atlas is not None:
+            self._check_atlas(self.atlas)
         object.__setattr__(self, "layers", layers.chosen(self.explainer.graph, self.layers))
+
+    def _check_atlas(self, atlas: Beside) -> None:
+        if self.at != Stream.at:
+            raise LoadError("An atlas is of photographs alone. Expected none. Received: `atlas`", "atlas")
+        atlas.check(self.explainer)
 
     @property
     def at(self) -> str:
@@ -112,6 +125,12 @@ class Gallery:
         how = (self.how, self.preprocessing, self.look, self.batch, self.max_pixels, self.describe)
         return Photographs(self.explainer, form, *how)
 
+    @property
+    def atlas_suffixes(self) -> list[str]:
+        """Of the atlases of each photograph; none without `atlas`."""
+        count = len(targets.ranked(self.targets, self.explainer.graph))
+        return beside.suffixes(self.look, count) if self.atlas is not None else []
+
     def about(self, rather: str, suffixes: Sequence[str]) -> dict[str, object]:
         """What a page says of a run, see `page.results.Results`.
 
@@ -125,6 +144,7 @@ class Gallery:
             "paper": paper(self.look),
             "rather": rather,
             "suffixes": list(suffixes),
+            **({"atlas": self.atlas_suffixes, "atlas_of": self.atlas.of} if self.atlas is not None else {}),
         }
 
     def for_files(self, paths: Iterable[str]) -> Gallery:
@@ -247,7 +267,7 @@ class Gallery:
         medium = job.medium()
         drawing = Drawing(
             *(job.out, job._explaining(medium), medium, job.save_relevance, job.save_layers, job._tiled),
-            *(job.batch, job.describe, scale, relevance),
+            *(job.batch, job.describe, scale, relevance, job._beside()),
         )
         return drawing(items)
 
@@ -295,6 +315,10 @@ class Gallery:
         ledger.write_scale(self.out, plan, largest or 1.0)
         return largest or 1.0
 
+    def _beside(self) -> DrawnBeside | None:
+        how = (self.contrast, self.classes, self.size, self.how, self.look)
+        return None if self.atlas is None else DrawnBeside(self.atlas, self.explainer, *how)
+
     @property
     def _tiled(self) -> bool:
         return self.page or self.tiles
@@ -302,11 +326,11 @@ class Gallery:
     def _explaining(self, medium: Medium) -> Explaining:
         return Explaining(
             *(self.explainer, self.targets, self.classes, medium.source(), self.contrast, self.layers),
-            self.save_layers,
+            *(self.save_layers, self.atlas is not None),
         )
 
     def _suffixes(self) -> list[str]:
-        """What follows the name of a file in the names of all its results."""
+        """What follows the name of a file in the names of all its results but atlases."""
         medium = self.medium()
         names = medium.suffixes(self._explaining(medium).count, self.save_relevance)
         return [*names, layers.SUFFIX] if self.save_layers else names
@@ -335,7 +359,7 @@ class Gallery:
         """See `plan`; the folder is locked."""
         how: dict[str, Any] = {"resume": resume, "overwrite": overwrite}
         how["whole"] = lambda path: not self._tiled or kept(self.out, path) is not None
-        what = (self.out, files, self._suffixes(), self.settings)
+        what = (self.out, files, [*self._suffixes(), *self.atlas_suffixes], self.settings)
         if shard is None:
             plan = ledger.plan(*what, **how)
         else:

@@ -42,7 +42,8 @@ def entry(file: str, runs: Sequence[tuple[str, Results]], picture: Picture) -> d
         for k, (row, names) in enumerate(zip(rows, tiles.maps, strict=True)):
             link = _link(where, row, results.about["suffixes"], k)
             maps = [picture(f"{where}{name}") for name in names]
-            targets.append(_target(row, results.about["at"]) | {"link": link, "maps": maps})
+            atlas = _atlas(where, row, results.about.get("atlas", ()), k)
+            targets.append(_target(row, results.about["at"]) | {"link": link, "maps": maps, "atlas": atlas})
         explained.append(targets)
     return found | {"runs": explained}
 
@@ -100,5 +101,13 @@ def _number(cell: str) -> float | None:
 def _link(where: str, row: Cells, suffixes: Sequence[str], k: int) -> str:
     """The address of the large picture of a target."""
     own = [suffix for suffix in suffixes if f".{k + 1}." in suffix]
-    suffix = (own or list(suffixes))[0]
+    return _address(where, row, (own or list(suffixes))[0])
+
+
+def _atlas(where: str, row: Cells, suffixes: Sequence[str], k: int) -> str | None:
+    """The address of the atlas of a target; None: none was asked for."""
+    return _address(where, row, suffixes[k]) if suffixes else None
+
+
+def _address(where: str, row: Cells, suffix: str) -> str:
     return where + quote(from_cell(row["result"], PATH) + suffix, errors="surrogateescape")

@@ -42,7 +42,7 @@
       element.append(at("card").content.cloneNode(true));
       const find = (name) => element.querySelector(name);
       this.parts = { below: find(".below img"), map: find(".map img"), top: find(".top"), books: find(".books"), went: find(".went"),
-        name: find(".name"), warning: find(".warning"), frame: find(".frame"), slice: find(".slices input"), which: find(".slices output") };
+        name: find(".name"), warning: find(".warning"), frame: find(".frame"), slice: find(".slices input"), which: find(".slices output"), atlas: find(".atlas") };
       this.parts.name.textContent = item.name;
       find(".folder").textContent = item.folder;
       if (item.slices.length > 1) {
@@ -52,6 +52,18 @@
         this.parts.slice.addEventListener("input", () => this.cut(Number(this.parts.slice.value)));
       }
       this.parts.frame.addEventListener("click", () => this.enlarge());
+      const { atlas } = this.parts, picture = atlas.querySelector("img");
+      atlas.addEventListener("toggle", () => { // a small card is too narrow for it
+        const large = this.element.classList.contains("large");
+        if (atlas.open ? !large : large && this.widened) this.enlarge();
+        this.widened = atlas.open && !large;
+        this.drawAtlas();
+        if (atlas.open) atlas.scrollIntoView({ block: "start" });
+      });
+      for (const event of ["load", "error"]) picture.addEventListener(event, () => {
+        picture.hidden = event === "error";
+        atlas.querySelector(".lost").hidden = event === "load";
+      });
       this.list();
     }
 
@@ -123,12 +135,30 @@
       };
       show(parts.below, item.below[this.slice]);
       show(parts.map, shown?.maps[this.slice]);
+      this.drawAtlas();
+    }
+
+    /** The atlas is read once it is opened: it lies beside the page, whatever the page holds. */
+    drawAtlas() {
+      const { atlas } = this.parts, address = this.shown?.atlas, picture = atlas.querySelector("img");
+      atlas.hidden = !address;
+      if (!address) return;
+      const words = "Atlas: channels of " + data.composites[state.run].atlas + " for " + this.shown.name + data.rather;
+      atlas.querySelector("summary").textContent = words;
+      atlas.querySelector("a").href = address;
+      picture.alt = words;
+      if (atlas.open && picture.getAttribute("src") !== address) picture.src = address;
     }
 
     explain(target) {
       if (!this.targets || target >= this.targets.length) return;
       this.target = target;
       this.draw();
+    }
+
+    toggleAtlas() {
+      const atlas = this.parts?.atlas;
+      if (atlas && !atlas.hidden) atlas.open = !atlas.open;
     }
 
     cut(slice) {
@@ -281,6 +311,7 @@
     v: () => setStyle(state.style === "side" ? "overlay" : "side"),
     "+": () => setOpacity(state.opacity + 10), "=": () => setOpacity(state.opacity + 10), "-": () => setOpacity(state.opacity - 10),
     ",": () => current?.cut(current.slice - 1), ".": () => current?.cut(current.slice + 1),
+    a: () => current?.toggleAtlas(),
     "/": () => at("text").focus(), "?": () => at("keys").showModal(),
     n: () => follow("next"), p: () => follow("prev"),
   };

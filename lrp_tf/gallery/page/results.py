@@ -33,6 +33,7 @@ class Results:
     Attributes:
         about: "composite", "model", "at" (where relevance arrives), "paper" (the colour of no relevance), "rather"
             ("rather than others", if there was a contrast), "suffixes" (of the pictures of a file);
+            "atlas" (suffixes of its atlases, one for each target), "atlas_of" (their layer), if some were drawn;
             "tables" (their paths), if rows were explained.
 
     Raises:

@@ -111,7 +111,11 @@ def _write(
     pictures = _Pictures(out, held=count == 1)
     items = [entry(file, runs, pictures) for file in files]
     abouts = [results.about for _, results in runs]
-    composites = [{"name": printable(about["composite"]), "paper": about["paper"]} for about in abouts]
+    composites = [
+        {"name": printable(about["composite"]), "paper": about["paper"]}
+        | ({"atlas": printable(about["atlas_of"])} if "atlas_of" in about else {})
+        for about in abouts
+    ]
     styles, script = _source("page.css"), _source("page.js")
     first = abouts[0]
     what = "rows" if "tables" in first else "pictures" if first["at"] == "the pixels" else "files"

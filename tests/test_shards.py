@@ -68,7 +68,7 @@ def same(out: str, wanted: str) -> None:
     assert found.keys() == expected.keys()
     for name, content in expected.items():
         if not name.endswith(".csv"):
-            assert found[name] == content or name == "index.html", name
+            assert found[name] == content, name
             continue
         assert [(row["file"], row.get("result")) for row in found[name]] == [
             (row["file"], row.get("result")) for row in content

@@ -198,7 +198,7 @@ def check(out: Path, settings: Mapping[str, object], *, resume: bool, overwrite:
     if not overwrite and (parts := shards_in(out)):
         raise LoadError(
             f"{out} holds {len(parts)} shards of a run, which are no whole. Expected an empty folder. Remedy: merge "
-            "them first, another `out`, or `overwrite`",
+            "them first (lrp-tf merge), another `out`, or `overwrite`",
             ("out", "overwrite"),
         )
     if not (resume or overwrite) and has_rows(out / RESULTS):

@@ -28,8 +28,8 @@ demo-photos: $(VENV)/.photos
 test: $(VENV)/.test
 	$(RUN) -m pytest -n 2 --dist loadscope -m "not slow"
 
-# With KerasHub, whose models a test follows, a browser for pages, and jax, which runs exports.
-test-slow: $(VENV)/.test $(VENV)/.hub $(VENV)/.jax $(VENV)/.docs $(VENV)/.browser $(VENV)/.dist
+# With KerasHub, whose models a test follows, Ray, a browser for pages, and jax, which runs exports.
+test-slow: $(VENV)/.test $(VENV)/.hub $(VENV)/.ray $(VENV)/.jax $(VENV)/.docs $(VENV)/.browser $(VENV)/.dist
 	$(RUN) -m pytest -n 2 --dist loadscope --no-loadscope-reorder -m slow
 
 # Every model of keras.applications under every preset: forty minutes on two cores.

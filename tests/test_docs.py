@@ -23,8 +23,8 @@ from lrp_tf.tools import layer_table, metric_table
 _ALL = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
 ALL_PAGES = [str(path.relative_to(REPOSITORY)) for path in _ALL]
 WITH_PYTHON = [page for page in ALL_PAGES if "```python\n" in (REPOSITORY / page).read_text(encoding="utf-8")]
-# The blocks of docs/serving.md speak to a server; tests of serving make the same calls.
-PAGES = [page for page in WITH_PYTHON if page != "docs/serving.md"]
+# The blocks of docs/serving.md speak to a server, those of docs/ray.md to a cluster; slow tests make the same calls.
+PAGES = [page for page in WITH_PYTHON if page not in ("docs/serving.md", "docs/ray.md")]
 
 
 def blocks(page: str) -> list[str]:

@@ -328,7 +328,8 @@ def prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     tf.config.run_functions_eagerly(False)
 
 
-EXAMPLES = [path for path in FACE if examples_of(FACE[path])]
+# Those of Ray start processes, which the slow tests of Ray do.
+EXAMPLES = [path for path in FACE if examples_of(FACE[path]) and not path.startswith("lrp_tf.ray.")]
 
 
 @pytest.mark.parametrize("path", EXAMPLES)

@@ -19,6 +19,7 @@ BRINGS = {
     "hub": "keras-hub",
     "mnist": "tensorflow-datasets",
     "photos": "scikit-image",
+    "ray": "pyarrow",
     "serving": "tensorflow-serving-api",
     "tensorboard": "tensorboard",
     "text": "tokenizers",

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import cv2
 import keras
 
-from lrp_tf.cli import atlas_option, given, recipes, several, tables, volumes
+from lrp_tf.cli import atlas_option, farm, given, recipes, several, tables, volumes
 from lrp_tf.cli.composite_option import composite, folders, name_of
 from lrp_tf.cli.messages import message_of
 from lrp_tf.cli.options import DEFAULT
@@ -28,6 +28,7 @@ from lrp_tf.gallery.page.write import INDEX, write_page
 from lrp_tf.gallery.run import Gallery, Outcome
 from lrp_tf.gallery.shards import Shard
 from lrp_tf.heatmap.volumes import Slicing
+from lrp_tf.ray.sources import Found
 from lrp_tf.terminal import printable, say
 
 SOME_FAILED = 1
@@ -51,6 +52,7 @@ class _Task(NamedTuple):
         more: attributes of the gallery that are no part of a recipe.
         slicing: of volumes.
         identity: distinguishes the model from others, for `--resume`; None: its file does.
+        found: where the files are, with --ray.
     """
 
     kind: str
@@ -60,6 +62,7 @@ class _Task(NamedTuple):
     more: Mapping[str, Any] = MappingProxyType({})
     slicing: Slicing | None = None
     identity: object = None
+    found: list[Found] | None = None
 
 
 def explain_images(
@@ -74,18 +77,24 @@ def explain_images(
     Args:
         preprocessing, classes, identity: of a model that is no file; None: as the options say.
     """
-    tables.refuse_table_options(options)
+    spread = farm.is_wanted(options)
+    tables.refuse_table_options(options, ("id",) if spread else ())
     volumes.refuse_volume_options(options)
     atlas_option.check_atlas(options)
     if preprocessing is None:
         preprocessing = given.preprocessing_of(options, model)
     more = {"preprocessing": preprocessing, "classes": given.classes_of(options) if classes is None else classes}
-    return _explain(_Task("images", model, given.files_of(options), "image", more, identity=identity), options)
+    found = farm.found_of(options) if spread else None
+    files = given.files_of(options) if found is None else [(one.path, one.relative) for one in found]
+    task = _Task("images", model, files, "image", more, identity=identity, found=found)
+    with farm.cluster(options):
+        return _explain(task, options)
 
 
 def explain_arrays(model: keras.Model, options: argparse.Namespace) -> int:
     """Explain the arrays of the command line: signals, videos, or tables; returns the exit code."""
     atlas_option.refuse_atlas(options)
+    farm.refuse(options)
     files = given.files_of(options, arrays=True)
     given.array_preprocessing(options)  # mistakes in it are told first
     if tables.takes_tables(model, [path for path, _ in files]):
@@ -151,7 +160,8 @@ def _explain(task: _Task, options: argparse.Namespace) -> int:
 
 def _job(task: _Task, options: argparse.Namespace, beside: bool) -> Gallery:
     """The gallery of one composite; `beside`: there are others, and one page for all."""
-    job = recipes.recipe_of(options, task.kind, task.slicing).gallery(
+    recipe = recipes.recipe_of(options, task.kind, task.slicing)
+    job = recipe.gallery(
         options.out,
         model=task.model,
         page=options.gallery and not beside,
@@ -160,6 +170,8 @@ def _job(task: _Task, options: argparse.Namespace, beside: bool) -> Gallery:
         describe=message_of,
         **task.more,
     )
+    if task.found is not None:
+        return farm.spread(job, recipe, task.found, options)
     atlas = atlas_option.atlases_of(options, job.explainer, job.preprocessing)
     return job if atlas is None else dataclasses.replace(job, atlas=atlas)
 

@@ -21,6 +21,7 @@ from lrp_tf.files import images, loading
 from lrp_tf.files.errors import LoadError
 from lrp_tf.gallery import ledger
 from lrp_tf.heatmap.look import STYLES, Look
+from lrp_tf.ray.places import is_remote
 from lrp_tf.terminal import say
 
 
@@ -37,13 +38,19 @@ def look_of(options: argparse.Namespace) -> Look:
     return look
 
 
-def files_of(options: argparse.Namespace, *, arrays: bool = False) -> list[tuple[str, str]]:
-    """The images, or arrays, as `images.find` gives them; what it leaves out is told."""
+def files_of(
+    options: argparse.Namespace, *, arrays: bool = False, suffixes: frozenset[str] | None = None
+) -> list[tuple[str, str]]:
+    """The images, or arrays, as `images.find` gives them; what it leaves out is told.
+
+    Args:
+        suffixes: of the files that a folder is searched for, if not those of images or arrays.
+    """
     skipped = lambda path, reason: say(f"skipped: {path!a}: {reason}", error=True)  # noqa: E731
-    suffixes, what = (array_files.SUFFIXES, "array") if arrays else (images.SUFFIXES, "image")
+    known, what = (array_files.SUFFIXES, "array") if arrays else (images.SUFFIXES, "image")
     found: list[tuple[str, str]] = []
     for name in image_names(options):
-        files = list(images.find([name], skipped=skipped, suffixes=suffixes, what=what))
+        files = list(images.find([name], skipped=skipped, suffixes=suffixes or known, what=what))
         found += _without_results(name, files, getattr(options, "out", None), what)
     return found
 
@@ -152,12 +159,14 @@ def image_names(options: argparse.Namespace) -> list[str]:
 
 
 def _is_file(text: str) -> bool:
-    return text == "-" or text.startswith("@") or os.path.lexists(text) or any(c in text for c in "*?[")
+    return (
+        text == "-" or text.startswith("@") or os.path.lexists(text) or is_remote(text) or any(c in text for c in "*?[")
+    )
 
 
 def _is_there(text: str) -> bool:
     """Whether a text stands for files and cannot be a regular expression of a layer that looks like a pattern."""
-    return text == "-" or text.startswith("@") or os.path.lexists(text) or bool(glob.glob(text))
+    return text == "-" or text.startswith("@") or os.path.lexists(text) or is_remote(text) or bool(glob.glob(text))
 
 
 def chosen_targets(options: argparse.Namespace, explainer: Explainer, classes: loading.Classes) -> list[str | int]:

@@ -9,6 +9,7 @@ from lrp_tf.files.errors import OptionError
 # Options that are not the argument's name with dashes.
 _OPTIONS = {
     "classes": "--classes FILE",
+    "address": "--ray ADDRESS",
     "size": "--size HEIGHTxWIDTH",
     "warmup=False": "--no-warmup",
     "weights": "--weights FILE",

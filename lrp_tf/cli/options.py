@@ -15,6 +15,7 @@ import lrp_tf
 from lrp_tf.cli.command import Command
 from lrp_tf.cli.composite_option import PRESETS, composite, spread
 from lrp_tf.cli.merge_options import shard
+from lrp_tf.cli.ray_options import add_ray_options, apart
 from lrp_tf.cli.volume_options import add_volume_options
 
 # The modules that define these names need TensorFlow or matplotlib; a test compares both.
@@ -61,6 +62,8 @@ class Intermixed(argparse.ArgumentParser):
         args = sys.argv[1:] if args is None else list(args)
         if any(action.dest == "composites" and "--composite" in action.option_strings for action in self._actions):
             args = spread(args)
+        if any(action.dest == "ray" for action in self._actions):
+            args = apart(args)
         found, rest = super().parse_known_args(args, namespace)
         for kind in ("images", "texts", "outs"):
             if isinstance(names := getattr(found, kind, None), list):
@@ -106,6 +109,7 @@ def parser(more: Commands = MappingProxyType({})) -> argparse.ArgumentParser:
     add_picture_options(explain, Path("results"))
     add_volume_options(explain)
     add_columns(explain, rows=True)
+    add_ray_options(explain)
 
     summary = commands.add_parser("summary", help="table of a model: layer, operation, rule")
     add_model_options(summary)

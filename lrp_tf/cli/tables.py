@@ -51,14 +51,17 @@ def takes_tables(model: keras.Model, paths: Sequence[str]) -> bool:
     return is_table(paths[0], inputs[0].shape[1])
 
 
-def refuse_table_options(options: argparse.Namespace) -> None:
+def refuse_table_options(options: argparse.Namespace, but: Sequence[str] = ()) -> None:
     """For files that are no tables.
+
+    Args:
+        but: options that other files have, too.
 
     Raises:
         LoadError: an option of tables was given.
     """
     for name in _OF_TABLES:
-        if getattr(options, name, None) is not None:
+        if name not in but and getattr(options, name, None) is not None:
             raise LoadError(
                 f"--{name} is an option of tables. Expected a model whose input is [F], and a readable CSV file "
                 "with a header and a row for each sample"

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import dataclasses
 import glob
 import importlib
+import io
 import os
 import sys
 import threading
@@ -163,7 +165,7 @@ def read(path: str | os.PathLike, max_pixels: int = MAX_PIXELS) -> np.ndarray:
         ImageError: no such file, empty, corrupt, truncated, too large, or in another format than JPEG, PNG, WebP, BMP,
             GIF and TIFF; HEIC and AVIF need the extra "heif".
     """
-    try:
+    with _reasons():
         if os.path.isdir(path):
             os.listdir(path)  # OSError: a folder that cannot be read is given by `find`
             raise ImageError("is a folder")
@@ -171,15 +173,41 @@ def read(path: str | os.PathLike, max_pixels: int = MAX_PIXELS) -> np.ndarray:
             raise ImageError("empty file")
         if not os.path.isfile(path):  # reading a pipe or device may never end
             raise ImageError("not a regular file")
-        with open(path, "rb") as file, _open(file) as image:
-            width, height = image.size
-            if width * height > max_pixels:
-                raise ImageError(
-                    f"too large: {width} x {height} pixels, the limit is {max_pixels} (`max_pixels`)", "max_pixels"
-                )
-            if not width * height:
-                raise ImageError(f"no pixels: {width} x {height}")
-            return _to_rgb(_upright(image, file))
+        with open(path, "rb") as file:
+            return _pixels(file, max_pixels)
+
+
+def decode(content: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """The same for the bytes of a file, as a database or an archive holds them: uint8 [H, W, 3].
+
+        pixels = images.decode(Path("cat.jpg").read_bytes())
+
+    Raises:
+        ImageError: as `read`.
+    """
+    with _reasons():
+        if not content:
+            raise ImageError("empty file")
+        return _pixels(io.BytesIO(content), max_pixels)
+
+
+def _pixels(file: IO[bytes], max_pixels: int) -> np.ndarray:
+    with _open(file) as image:
+        width, height = image.size
+        if width * height > max_pixels:
+            raise ImageError(
+                f"too large: {width} x {height} pixels, the limit is {max_pixels} (`max_pixels`)", "max_pixels"
+            )
+        if not width * height:
+            raise ImageError(f"no pixels: {width} x {height}")
+        return _to_rgb(_upright(image, file))
+
+
+@contextlib.contextmanager
+def _reasons() -> Iterator[None]:
+    """What is raised inside becomes an `ImageError` whose message is the reason."""
+    try:
+        yield
     except ImageError:
         raise
     except UnidentifiedImageError as error:

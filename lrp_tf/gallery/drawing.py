@@ -36,6 +36,7 @@ class Drawing:
         scale: the |R| of full colour of the whole run, if there is one.
         keep_relevance: it is part of what is told.
         beside: draws the atlases, if some were asked for.
+        pictures: they are drawn.
     """
 
     out: Path
@@ -49,6 +50,7 @@ class Drawing:
     scale: float | None
     keep_relevance: bool
     beside: DrawnBeside | None = None
+    pictures: bool = True
 
     def __call__(self, items: Sequence[Item]) -> Iterator[Finished]:
         """Each file once, when its pictures are written.
@@ -71,6 +73,8 @@ class Drawing:
 
     def _draw(self, item: Item, found: Explained) -> None:
         """Write all files of one image."""
+        if not (self.pictures or self.save_relevance or self.save_layers or self.tiled):
+            return
         base = self.out / item.base
         base.parent.mkdir(parents=True, exist_ok=True)
         maps = [self.medium.values(relevance) for relevance in found.maps]
@@ -78,7 +82,8 @@ class Drawing:
             self.medium.save(base, found.maps, found.shown)
         if found.layers is not None and self.save_layers:
             found.layers.save(base)
-        self.medium.draw(base, maps, found.titles, found.shown, self.scale)
+        if self.pictures:
+            self.medium.draw(base, maps, found.titles, found.shown, self.scale)
         if self.beside is not None and found.x is not None:
             numbers = targets_of([(item.path, item.base, *row) for row in found.rows])
             self.beside.draw(base, found.x, found.shown, [int(str(number)) for number, _ in numbers])

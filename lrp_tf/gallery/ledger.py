@@ -156,8 +156,7 @@ def plan(
     finished = finished_of(out, out, suffixes, settings, resume=resume, overwrite=overwrite, whole=whole)
     if overwrite:
         discard(shards_in(out))
-    for leftover in out.rglob(LEFTOVERS):
-        leftover.unlink(missing_ok=True)
+    sweep(out)
     listed = list(files)
     items = items_of(out, listed, suffixes, kept=kept, finished=finished)
     return RunPlan(items, len({path for path, _ in listed}) - len(items), finished, resume)
@@ -187,6 +186,12 @@ def items_of(
         relatives.setdefault(path, relative)
     names.spare(out, relatives if kept is None else kept)
     return [Item(path, names.new(path, relative)) for path, relative in relatives.items() if path not in finished]
+
+
+def sweep(out: Path) -> None:
+    """Remove what killed processes were about to write, see `atomic`."""
+    for leftover in out.rglob(LEFTOVERS):
+        leftover.unlink(missing_ok=True)
 
 
 def check(out: Path, settings: Mapping[str, object], *, resume: bool, overwrite: bool) -> None:

@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from lrp_tf.explainer import Explainer
+from lrp_tf.files import images
 from lrp_tf.files.form import Form
 from lrp_tf.files.images import Fit
 from lrp_tf.files.loading import Preprocessing
 from lrp_tf.gallery.draw import draw, first_stride, save_array, suffixes
-from lrp_tf.gallery.stream import Photograph, Stream
+from lrp_tf.gallery.stream import Photograph, Read, Stream
 from lrp_tf.gallery.tiles import Tiles, relevance_tile, size_within
 from lrp_tf.heatmap.look import Look
 from lrp_tf.heatmap.photographs import scaled
@@ -31,6 +32,7 @@ class Photographs:
     batch: int
     max_pixels: int
     describe: Callable[[Exception], str]
+    read: Read = images.read
 
     @property
     def fit(self) -> Fit:
@@ -39,7 +41,8 @@ class Photographs:
 
     def source(self) -> Stream:
         return Stream(
-            self.form, self.fit, self.preprocessing, self.look, self.batch, self.max_pixels, self.describe
+            self.form, self.fit, self.preprocessing, self.look, self.batch, self.max_pixels, self.describe,
+            self.read,
         )  # fmt: skip
 
     def suffixes(self, count: int, save_relevance: bool) -> list[str]:

@@ -32,7 +32,7 @@ from lrp_tf.gallery.medium import Medium
 from lrp_tf.gallery.page import write_page
 from lrp_tf.gallery.page.results import write_about
 from lrp_tf.gallery.photographs import Photographs
-from lrp_tf.gallery.stream import Stream
+from lrp_tf.gallery.stream import Read, Stream
 from lrp_tf.gallery.tally import Listener, Outcome, Recording
 from lrp_tf.gallery.tiles import kept, paper
 from lrp_tf.heatmap.look import Look
@@ -69,6 +69,8 @@ class Gallery:
         settings: have to be the same when a run is resumed; written to `settings.json`.
         describe: an error as the reason of a failure, for the table and for `tell`. A command line puts its options in
             place of the arguments that the message names.
+        pictures: draw them; without, a run leaves tables alone.
+        read: the pixels of a file, uint8 [H, W, 3], from its path and `max_pixels`, if they do not come from files.
 
     Raises:
         ValueError: see `Look.check`; a layer that the model does not have; `save_layers` without `layers`; an atlas of
@@ -95,6 +97,8 @@ class Gallery:
     name: str | None = None
     settings: Mapping[str, object] = dataclasses.field(default_factory=dict)
     describe: Callable[[Exception], str] = str
+    pictures: bool = True
+    read: Read = images.read
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "out", Path(self.out))
@@ -122,7 +126,7 @@ class Gallery:
             LoadError: the model takes no image or gives no classes.
         """
         form = form_of(self.explainer, self.size)
-        how = (self.how, self.preprocessing, self.look, self.batch, self.max_pixels, self.describe)
+        how = (self.how, self.preprocessing, self.look, self.batch, self.max_pixels, self.describe, self.read)
         return Photographs(self.explainer, form, *how)
 
     @property
@@ -267,7 +271,7 @@ class Gallery:
         medium = job.medium()
         drawing = Drawing(
             *(job.out, job._explaining(medium), medium, job.save_relevance, job.save_layers, job._tiled),
-            *(job.batch, job.describe, scale, relevance, job._beside()),
+            *(job.batch, job.describe, scale, relevance, job._beside(), job.pictures),
         )
         return drawing(items)
 
@@ -333,6 +337,7 @@ class Gallery:
         """What follows the name of a file in the names of all its results but atlases."""
         medium = self.medium()
         names = medium.suffixes(self._explaining(medium).count, self.save_relevance)
+        names = names if self.pictures else [name for name in names if name == ".npy"]
         return [*names, layers.SUFFIX] if self.save_layers else names
 
     def _locked(self, shard: tuple[int, int] | None, overwrite: bool) -> contextlib.AbstractContextManager[None]:
@@ -358,7 +363,7 @@ class Gallery:
     ) -> RunPlan:
         """See `plan`; the folder is locked."""
         how: dict[str, Any] = {"resume": resume, "overwrite": overwrite}
-        how["whole"] = lambda path: not self._tiled or kept(self.out, path) is not None
+        how["whole"] = self._wholeness(resume, overwrite)
         what = (self.out, files, [*self._suffixes(), *self.atlas_suffixes], self.settings)
         if shard is None:
             plan = ledger.plan(*what, **how)
@@ -367,6 +372,10 @@ class Gallery:
         if self._tiled:
             write_about(self.out, self.about(self._explaining(self.medium()).rather, self._suffixes()))
         return plan
+
+    def _wholeness(self, resume: bool, overwrite: bool) -> Callable[[str], bool]:
+        """What tells whether all of a finished file is there but the results that have its name."""
+        return lambda path: not self._tiled or kept(self.out, path) is not None
 
     def _recording(
         self, plan: RunPlan, listener: Listener, around: contextlib.AbstractContextManager[object]

@@ -19,6 +19,7 @@ from lrp_tf.heatmap.photographs import scaled
 
 # A photograph of more pixels does not wait in memory for its overlay; its file is read a second time.
 _KEPT = 4_000_000
+Read = Callable[[str, int], np.ndarray]  # path and limit of pixels -> uint8 [H, W, 3]
 
 
 class Photograph(NamedTuple):
@@ -30,6 +31,7 @@ class Photograph(NamedTuple):
         shown: uint8 [h, w, 3], as drawn beside its heatmap.
         whole: uint8 [H, W, 3], all pixels; None if overlays are not wanted or it is too large to wait in memory.
         max_pixels: the limit for reading the file a second time.
+        read: reads it, see `Stream`.
     """
 
     path: str
@@ -37,6 +39,7 @@ class Photograph(NamedTuple):
     shown: np.ndarray
     whole: np.ndarray | None
     max_pixels: int
+    read: Read = images.read
 
     def pixels(self) -> np.ndarray:
         """All pixels, uint8 [H, W, 3].
@@ -44,7 +47,7 @@ class Photograph(NamedTuple):
         Raises:
             ImageError: the file had to be read again, and has changed since.
         """
-        return images.read(self.path, self.max_pixels) if self.whole is None else self.whole
+        return self.read(self.path, self.max_pixels) if self.whole is None else self.whole
 
 
 class Stream(Source[Photograph]):
@@ -58,6 +61,7 @@ class Stream(Source[Photograph]):
         batch: images in a batch.
         max_pixels: larger files are failures.
         describe: an error as the reason of a failure.
+        read: the pixels of a file, uint8 [H, W, 3], from its path and `max_pixels`; raises `ImageError`.
     """
 
     at = "the pixels"
@@ -71,15 +75,17 @@ class Stream(Source[Photograph]):
         batch: int,
         max_pixels: int,
         describe: Callable[[Exception], str] = str,
+        read: Read = images.read,
     ) -> None:
         super().__init__(batch, describe)
+        self.read_pixels = read
         self.form, self.fit, self.preprocessing, self.look = form, fit, preprocessing, look
         self.max_pixels = max_pixels
 
     def read(self, index: int, path: str) -> np.ndarray | None:
         """The pixels in the model's form."""
         try:
-            image = images.read(path, self.max_pixels)
+            image = self.read_pixels(path, self.max_pixels)
         except ImageError as error:
             self.unreadable(index, error)
             return None
@@ -88,7 +94,9 @@ class Stream(Source[Photograph]):
         shown = (max(round(height * factor), 1), max(round(width * factor), 1)) if factor < 1 else (height, width)
         keep = "overlay" in self.look.styles and height * width <= _KEPT
         whole = image if keep else None
-        self.keep(index, Photograph(path, (height, width), scaled(image, shown), whole, self.max_pixels))
+        self.keep(
+            index, Photograph(path, (height, width), scaled(image, shown), whole, self.max_pixels, self.read_pixels)
+        )
         return self.form.arrange(self.fit.apply(image))
 
     def prepared(self, values: np.ndarray) -> np.ndarray:

@@ -3,8 +3,8 @@
     python benchmarks/stablehlo.py vgg16 resnet50 mobilenet
     python benchmarks/stablehlo.py trained --data DIR          # with mobilenet075.weights.h5 and photos/
 
-Each row is a preset. Deviations are the largest difference of relevance, relative to its largest value: of jax and
-TensorFlow in float32; of either from TensorFlow in float64, which tells how much of it is float32 itself; of jax and
+Each row is a preset. Deviations are each sample's largest difference of relevance, relative to its largest value: of
+jax and TensorFlow in float32; of either from TensorFlow in float64, which tells how much of it is float32 itself; of jax and
 TensorFlow in float64. Seconds of both are taken in turn, a call of one behind a call of the other; CPU time is that of
 all threads, which tells more where the machine has other work.
 """
@@ -80,6 +80,11 @@ def in_jax(explainer: lrp_tf.Explainer, x: np.ndarray) -> Iterator[tuple[Jax, di
                 process.stdin.close()
 
 
+def deviations(found: np.ndarray, expected: np.ndarray) -> str:
+    """Of each sample."""
+    return ", ".join(f"{peers.deviation(one, other):.1e}" for one, other in zip(found, expected, strict=True))
+
+
 def row(name: str, model: keras.Model, exact: keras.Model, x: np.ndarray, preset: str, runs: int) -> dict[str, object]:
     """One row of the table.
 
@@ -107,10 +112,10 @@ def row(name: str, model: keras.Model, exact: keras.Model, x: np.ndarray, preset
         return {
             "net": name,
             "preset": preset,
-            "jax – TF": f"{peers.deviation(jax.found['relevance'], relevance):.1e}",
-            "TF – float64": f"{peers.deviation(relevance, wanted):.1e}",
-            "jax – float64": f"{peers.deviation(jax.found['relevance'], wanted):.1e}",
-            "both in float64": f"{peers.deviation(doubled, wanted):.1e}",
+            "jax – TF": deviations(jax.found["relevance"], relevance),
+            "TF – float64": deviations(relevance, wanted),
+            "jax – float64": deviations(jax.found["relevance"], wanted),
+            "both in float64": deviations(doubled, wanted),
             "jax : TF": f"{others[0] / ours[0]:.2f}",
             "CPU time": f"{others[1] / ours[1]:.2f}",
             "TF ms": f"{1000 * ours[0]:.0f}",

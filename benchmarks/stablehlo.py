@@ -4,9 +4,9 @@
     python benchmarks/stablehlo.py trained --data DIR          # with mobilenet075.weights.h5 and photos/
 
 Each row is a preset. Deviations are each sample's largest difference of relevance, relative to its largest value: of
-jax and TensorFlow in float32; of either from TensorFlow in float64, which tells how much of it is float32 itself; of jax and
-TensorFlow in float64. Seconds of both are taken in turn, a call of one behind a call of the other; CPU time is that of
-all threads, which tells more where the machine has other work.
+jax and TensorFlow in float32; of either from TensorFlow in float64, which tells how much of it is float32 itself; of
+jax and TensorFlow in float64. Seconds of both are taken in turn, a call of one behind a call of the other; CPU time is
+that of all threads, which tells more where the machine has other work.
 """
 
 from __future__ import annotations

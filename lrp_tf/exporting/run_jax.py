@@ -44,7 +44,7 @@ def load(folder: str | Path = Path(__file__).parent) -> Callable[..., dict[str, 
     return explain
 
 
-def _refuse(*_: Any) -> None:
+def _refuse(*_: Any) -> Any:
     raise NotImplementedError("the derivative of relevance is not in this export")
 
 

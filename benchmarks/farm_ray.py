@@ -43,6 +43,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--to", choices=["pictures", "parquet"], default="pictures", help="of kills")
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=3, help="of rows; the fastest counts")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     random.seed(options.seed)
@@ -163,7 +164,7 @@ def measure_rows(options: argparse.Namespace) -> None:
     """Rows and overhead."""
     model, photos = net(64, 16), photographs(options.count or 200)
     alone, spread = [], []
-    for _ in range(3):
+    for _ in range(options.rounds):
         alone.append(run(command(model, "alone", "--overwrite", photos)))
         more = ("--ray", "--workers", options.workers)
         spread.append(run(command(model, "ray", "--overwrite", *more, photos)))

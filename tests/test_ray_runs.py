@@ -271,7 +271,8 @@ def test_a_killed_driver_loses_nothing_and_resumes(home, tmp_path):
     words = ["explain", str(home / "m.keras"), "--preprocess", "none", "--composite", "epsilon_plus", "--out", str(out)]
     words += [str(tmp_path / "x.parquet"), "--id", "id", "--ray", "--workers", "1", "--to", "parquet", "--batch", "4"]
     command = [sys.executable, "-m", "lrp_tf", *words, "--import", "deadly"]
-    driver = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    quiet = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
+    driver = subprocess.Popen(command, env=quiet, stdout=subprocess.DEVNULL)
     until = time.monotonic() + 300
     while not rows_of(out / "results.csv") and time.monotonic() < until:
         assert driver.poll() is None
@@ -280,7 +281,7 @@ def test_a_killed_driver_loses_nothing_and_resumes(home, tmp_path):
     driver.wait()
     before = len(rows_of(out / "results.csv"))
     assert 0 < before < 40
-    run = subprocess.run([*command, "--resume"], capture_output=True, text=True, check=False)
+    run = subprocess.run([*command, "--resume"], env=quiet, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
     assert "finished before" in run.stdout
     assert "\n" not in run.stderr.strip(), run.stderr  # a process that was lost is a line, at most

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from lrp_tf.engine.diagnosis import RelevanceWarning
     from lrp_tf.explainer import Conservation, Explainer, Explanation, clone_with_rules
     from lrp_tf.exporting import export_stablehlo
+    from lrp_tf.exporting.lite import export_lite
     from lrp_tf.recipe import Recipe
     from lrp_tf.saved.archive import SaveError
     from lrp_tf.serving.saved_model import export
@@ -59,6 +60,7 @@ __all__ = [
     "evaluate",
     "expansions",
     "export",
+    "export_lite",
     "export_stablehlo",
     "flows",
     "gallery",
@@ -86,6 +88,7 @@ _HOMES = {
     "UnsupportedLayerError": "core.graph",
     "clone_with_rules": "explainer",
     "export": "serving",
+    "export_lite": "exporting.lite",
     "export_stablehlo": "exporting",
 }
 # Modules that code was written against before they moved into packages.

@@ -343,6 +343,7 @@ def test_examples_run(
         "save",
         "load",
         "export",
+        "export_lite",
         "export_stablehlo",
         "RelevanceLogger",
         "LBFGS",

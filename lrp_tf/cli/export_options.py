@@ -12,6 +12,7 @@ from lrp_tf.cli.command import Command
 FORMATS: dict[str, tuple[str, ...]] = {
     "savedmodel": ("resize", "max_pixels", "cmap", "color_gamma", "reduce", "scale", "top_k", "no_warmup"),
     "stablehlo": ("batch", "target"),
+    "tflite": ("no_check",),
 }
 
 
@@ -19,11 +20,12 @@ def add_export(parser: argparse.ArgumentParser) -> None:
     """The options of `lrp-tf export`."""
     options.add_model_options(parser)
     parser.add_argument("out", type=Path, metavar="OUT",
-                        help="a folder that does not exist; of savedmodel a version folder, served/1: its name is an "
-                        "integer")  # fmt: skip
+                        help="a folder that does not exist, of savedmodel a version folder, served/1: its name is an "
+                        "integer; of tflite a file")  # fmt: skip
     parser.add_argument("--format", choices=FORMATS, default="savedmodel",
                         help="savedmodel: for TensorFlow Serving (docs/serving.md); stablehlo: for jax, without "
-                        "TensorFlow (docs/stablehlo.md); default: savedmodel")  # fmt: skip
+                        "TensorFlow (docs/stablehlo.md); tflite: for LiteRT, on phones (docs/litert.md); "
+                        "default: savedmodel")  # fmt: skip
     options.add_preprocessing(parser)
     options.add_rule_options(parser)
     options.add_fit(parser)
@@ -40,8 +42,14 @@ def add_export(parser: argparse.ArgumentParser) -> None:
     fixed.add_argument("--target", default="top1", metavar="top1|CLASS",
                        help="what run.py explains unless it is told another class, by number or name; default: "
                        "top1")  # fmt: skip
+    lite = parser.add_argument_group("tflite", "options of this format alone")
+    lite.add_argument("--no-check", action="store_true",
+                      help="do not run the file once to compare it with the explainer")  # fmt: skip
 
 
 COMMANDS: dict[str, Command] = {
-    "export": (add_export, "the model and its explanations for TensorFlow Serving, or for jax without TensorFlow"),
+    "export": (
+        add_export,
+        "the model and its explanations for TensorFlow Serving, for jax without TensorFlow, or for phones",
+    ),
 }

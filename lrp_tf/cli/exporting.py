@@ -13,6 +13,7 @@ from lrp_tf.cli.messages import with_options
 from lrp_tf.cli.options import MAX_PIXELS
 from lrp_tf.explainer import Explainer
 from lrp_tf.exporting import export_stablehlo
+from lrp_tf.exporting.lite import export_lite
 from lrp_tf.files.errors import LoadError
 from lrp_tf.files.form import form_of
 from lrp_tf.files.loading import Classes, Preprocessing
@@ -21,7 +22,7 @@ from lrp_tf.terminal import printable, say
 
 # Of options that belong to some formats alone: what they are where they were not given.
 _DEFAULTS = {"resize": "squash", "max_pixels": MAX_PIXELS, "color_gamma": 1.0, "reduce": "sum", "batch": 1}
-_DEFAULTS |= {"target": "top1", "no_warmup": False}
+_DEFAULTS |= {"target": "top1", "no_warmup": False, "no_check": False}
 
 
 def export_command(options: argparse.Namespace) -> int:
@@ -101,9 +102,24 @@ def _stablehlo(
     say(f"Exported to {path}: python {path / 'run.py'} INPUT.npy OUT.npz, with jax alone")
 
 
+def _lite(
+    explainer: Explainer, preprocessing: Preprocessing | None, classes: Classes, options: argparse.Namespace
+) -> None:
+    contrast = given.chosen_contrast(options, explainer, classes)
+    lite = export_lite(explainer, options.out, contrast=contrast, check=not options.no_check)
+    for what, parts in (("inputs", lite.inputs), ("outputs", lite.outputs)):
+        say(printable(f"{what}: " + ", ".join(f"{name} {dtype} {list(shape)}" for name, shape, dtype in parts)))
+    if preprocessing is not None and preprocessing.name != "none":
+        say(f"The images that it is given have gone through --preprocess {preprocessing.name} before")
+    if lite.error is not None:
+        say(f"Checked: {lite.error:.1g} of the maximum away from the explainer's relevance")
+    times = lite.size / lite.weights
+    say(f"Exported to {lite.path}: {lite.size / 1e6:.1f} MB, {times:.2f} times the weights, builtin operations alone")
+
+
 Write = Callable[[Explainer, Preprocessing | None, Classes, argparse.Namespace], None]
 
 # Format -> what writes it.
-FORMATS: dict[str, Write] = {"savedmodel": _saved_model, "stablehlo": _stablehlo}
+FORMATS: dict[str, Write] = {"savedmodel": _saved_model, "stablehlo": _stablehlo, "tflite": _lite}
 
 COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {"export": export_command}

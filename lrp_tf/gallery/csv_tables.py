@@ -51,18 +51,21 @@ _FORMULA = "[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20]"
 # Control characters could steer a terminal that shows the table. A backslash that could be one of ours is escaped too.
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]|\\(?=x[0-9a-f]{2})")
 TEXT, PATH = "'", "./"  # prefixes of what looks like a formula: OWASP's apostrophe; "./" keeps the meaning of a path
+_DANGEROUS = {ahead: re.compile(f"(?:{re.escape(ahead)})*{_FORMULA}") for ahead in (TEXT, PATH)}
+_PREFIXED = {ahead: re.compile(f"(?:{re.escape(ahead)})+{_FORMULA}") for ahead in (TEXT, PATH)}
+_WRITTEN = re.compile(r"\\x([0-9a-f]{2})")
 
 
 def to_cell(text: str, ahead: str = TEXT) -> str:
     r"""A name as a table holds it: with the prefix `ahead` if it looks like a formula, ESC as \x1b. See `from_cell`."""
     text = _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", text)
-    return ahead + text if re.match(f"(?:{re.escape(ahead)})*{_FORMULA}", text) else text
+    return ahead + text if _DANGEROUS[ahead].match(text) else text
 
 
 def from_cell(cell: str, ahead: str = TEXT) -> str:
     """The name that `to_cell` wrote."""
-    cell = cell.removeprefix(ahead) if re.match(f"(?:{re.escape(ahead)})+{_FORMULA}", cell) else cell
-    return re.sub(r"\\x([0-9a-f]{2})", lambda match: chr(int(match[1], 16)), cell)
+    cell = cell.removeprefix(ahead) if _PREFIXED[ahead].match(cell) else cell
+    return _WRITTEN.sub(lambda match: chr(int(match[1], 16)), cell)
 
 
 def has_rows(path: Path) -> bool:

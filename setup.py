@@ -86,6 +86,7 @@ TEST = [
     "pytest>=8.3",
     "pytest-xdist>=3.7",
     "hypothesis>=6.100",
+    "simpy>=4.1",
     "ruff==0.17.5",
 ]
 TEST += ["mypy==2.4.1", "setuptools>=68", "wheel"]

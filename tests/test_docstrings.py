@@ -13,6 +13,7 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import cv2
 import keras
 import numpy as np
 import pytest
@@ -323,6 +324,7 @@ def prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(metrics, "_METRICS", dict(metrics._METRICS))
     Path("mine.toml").write_text('[[entry]]\nmatch = "all"\nrule = "epsilon"\n', encoding="utf-8")
     Path("classes.txt").write_text("cat\ndog\n", encoding="utf-8")
+    cv2.imwrite("cat.jpg", np.full((8, 8, 3), 128, np.uint8))
     tf.config.run_functions_eagerly(True)
     yield
     tf.config.run_functions_eagerly(False)

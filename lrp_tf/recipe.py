@@ -145,8 +145,12 @@ class Recipe:
             LoadError: see `load`; z^B rules need bounds, and `preprocess` does not tell them.
             Exception: see `Explainer`.
         """
+        return self._explainer(model, None)
+
+    def _explainer(self, model: keras.Model | None, preprocessing: Preprocessing | None) -> Explainer:
+        """See `explainer`; `preprocessing`: of a model whose recipe does not tell it."""
         model = self.load() if model is None else model
-        found = named.explainer_of(model, self._named, self._bounds(model), **self._options)
+        found = named.explainer_of(model, self._named, self._bounds(model, preprocessing), **self._options)
         if os.path.isfile(self.model):
             found.come_from(Origin(self, model))
         return found
@@ -164,7 +168,7 @@ class Recipe:
         Raises:
             LoadError: see `explainer`; no preprocessing; an unknown class.
         """
-        explainer = self.explainer(model)
+        explainer = self._explainer(model, more.get("preprocessing"))
         kind = self._kind(explainer.model)
         graph = explainer.graph
         classes = more.pop("classes", None) or self._classes()
@@ -238,7 +242,7 @@ class Recipe:
             return Classes()
         return Classes(self.classes) if isinstance(self.classes, tuple) else loading.load_classes(self.classes)
 
-    def _bounds(self, model: keras.Model) -> dict[str, Any]:
+    def _bounds(self, model: keras.Model, preprocessing: Preprocessing | None) -> dict[str, Any]:
         """low and high of z^B rules, where neither composite nor options give them."""
         if not named.needs_bounds(self._named, self.options):
             return {}
@@ -248,7 +252,8 @@ class Recipe:
                 f"`composite` {self._named}:low=-1,high=1 with the values of your data",
                 "composite",
             )
-        return named.bounds_of(model, self.preprocessing(model), self._options["output"], self.size)
+        preprocessing = preprocessing or self.preprocessing(model)
+        return named.bounds_of(model, preprocessing, self._options["output"], self.size)
 
     def _settings(
         self, explainer: Explainer, preprocessing: Preprocessing, chosen: list[str | int]

@@ -220,3 +220,14 @@ def test_a_preprocessing_pickles(name):
     pixels = np.full((1, 2, 2, 3), 100, np.uint8)
     made = loading.get_preprocessing(name)
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(made))(pixels), made(pixels))
+
+
+def test_a_model_that_is_no_file_brings_its_preprocessing(tmp_path):
+    """vgg/lrp.py has weights that Keras downloads, and knows what their pixels go through."""
+    recipe = Recipe("", "epsilon_gamma_box", kind="images")
+    model = classifier()
+    gallery = recipe.gallery(tmp_path, model=model, preprocessing=loading.get_preprocessing("mobilenet"))
+    x = np.random.default_rng(0).uniform(-1, 1, (2, *model.input_shape[1:])).astype("float32")
+    close(gallery.explainer(x), lrp_tf.Explainer(model, "epsilon_gamma_box", low=-1.0, high=1.0)(x))
+    with pytest.raises(LoadError, match="preprocess"):
+        recipe.gallery(tmp_path, model=classifier())

@@ -141,3 +141,11 @@ def test_rules_and_flows_are_plain_formulas() -> None:
         code = path.read_text(encoding="utf-8")
         assert "contextvars" not in code, name
         assert not re.search(r"getattr\([^)]*\)\(\)", code), name
+
+
+def test_no_conflict_is_left() -> None:
+    names = subprocess.run(["git", "ls-files"], cwd=REPOSITORY, capture_output=True, text=True, check=False).stdout
+    for name in names.splitlines() or ["mkdocs.yml", "CHANGELOG.md", "setup.py"]:
+        path = REPOSITORY / name
+        if path.suffix in {".py", ".md", ".toml", ".yml", ".cff", ""} and path.is_file():
+            assert not re.search(r"^(<{7}|>{7}) ", path.read_text(encoding="utf-8"), re.MULTILINE), name

@@ -184,6 +184,7 @@ os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("slow", [SLOW, DEAF], ids=["slow", "deaf"])
 def test_an_interrupt_at_the_start_is_no_traceback(tmp_path, slow):
     """While the imports run, which take seconds; a package of Keras' name makes them last, or drops the interrupt."""
@@ -247,6 +248,7 @@ def closing(redirection, *arguments, cwd):
                           capture_output=True, text=True)  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="streams are closed by a POSIX shell")
 def test_closed_streams_are_no_mistake(saved, tmp_path):
     photos(tmp_path / "in", 1)
@@ -258,6 +260,7 @@ def test_closed_streams_are_no_mistake(saved, tmp_path):
     assert closing("2>&-", "explain", saved, "-", "--preprocess", "none", cwd=tmp_path).returncode == 2  # no names
 
 
+@pytest.mark.slow
 def test_an_error_stream_without_reader_stops_nothing(saved, tmp_path):
     photos(tmp_path / "in", 1)
     (tmp_path / "in" / ".hidden.png").write_bytes(b"")  # told before the run, gone.png within it

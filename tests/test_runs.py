@@ -244,7 +244,8 @@ def test_the_commands_of_the_readme_can_be_repeated(lrp, saved, tmp_path):
     shutil.copy(saved, "model.keras")
     readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
     lines = re.findall(r"^    lrp-tf (explain .* photos/ .*)$", readme, re.MULTILINE)
-    assert len(lines) == 2
+    lines = [line for line in lines if "--ray" not in line]  # Ray's own tests resume its runs
+    assert len(lines) == 3
     for line in [*lines, *lines]:
         code, _, err = lrp(*shlex.split(line, comments=True))
         assert code == 0, err

@@ -132,8 +132,10 @@ def test_a_flow_of_ones_own_is_taken_for_the_worst():
     assert "third" not in positive_only(lrp_tf.Explainer(model, composites.Composite([*composite.entries])))
 
 
-@pytest.mark.parametrize("preset", ["epsilon_gamma_box", "epsilon_plus_flat", "tutorial", "epsilon_alpha2_beta1_flat"])
-@pytest.mark.parametrize("residual", [False, True])
+@pytest.mark.parametrize(
+    ("preset", "residual"),
+    thinned(["epsilon_gamma_box", "epsilon_plus_flat", "tutorial", "epsilon_alpha2_beta1_flat"], [False, True]),
+)
 def test_numbers_stay_without_the_branch(preset, residual):
     model, x = network(residual=residual), images(dtype="float32")
     bounds = {"low": -5.0, "high": 5.0} if composites.needs_bounds(preset) else {}

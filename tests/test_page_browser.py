@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import io
+import re
 from pathlib import Path
 from urllib.parse import unquote
 
 import keras
 import numpy as np
 import pytest
-from helpers.browser import browsing
+from helpers import browser
+from helpers.browser import browsing, expect
 from helpers.checking import randomize
 from helpers.pictures import classifier, photos
 from keras import layers as kl
-from PIL import Image
 
 import lrp_tf
 from lrp_tf import arrays, gallery
@@ -56,9 +56,7 @@ def page(folder):
 
 def pixels(page, place=FRAME):
     """What is seen at that place, int [h, w, 3]."""
-    page.wait_for_timeout(100)
-    picture = Image.open(io.BytesIO(page.locator(place).first.screenshot())).convert("RGB")
-    return np.asarray(picture).astype(int)
+    return browser.pixels(page, place)
 
 
 def differs(one, other):
@@ -109,17 +107,18 @@ def test_side_by_side(page):
 
 
 def test_a_click_on_another_class_shows_its_map(page):
-    before, words = pixels(page), page.locator(".went").first.inner_text()
-    rows = page.locator(".card:nth-child(1) .row")
-    assert rows.count() == 5
+    before, words = pixels(page), page.locator(".went").first.text_content()
+    assert re.search(r"ΣR \S+ of \S+", words)
+    expect(page.locator(".card:nth-child(1) .row")).to_have_count(5)
     explained = page.locator(".card:nth-child(1) button.row")
-    assert explained.count() == 3
-    assert explained.nth(0).get_attribute("aria-pressed") == "true"
+    expect(explained).to_have_count(3)
+    expect(explained.nth(0)).to_have_attribute("aria-pressed", "true")
     explained.nth(1).click()
-    assert [explained.nth(i).get_attribute("aria-pressed") for i in range(3)] == ["false", "true", "false"]
+    for row, pressed in enumerate(("false", "true", "false")):
+        expect(explained.nth(row)).to_have_attribute("aria-pressed", pressed)
     assert differs(before, pixels(page)) > 0.02
-    assert page.locator(".went").first.inner_text() != words
-    assert page.locator(".card:nth-child(2) button.row").nth(0).get_attribute("aria-pressed") == "true"
+    expect(page.locator(".went").first).not_to_have_text(words)
+    expect(page.locator(".card:nth-child(2) button.row").nth(0)).to_have_attribute("aria-pressed", "true")
     explained.nth(0).click()
     assert differs(before, pixels(page)) < 0.005
 
@@ -156,18 +155,18 @@ def test_keys_walk_from_picture_to_picture(page):
     assert outline == "solid"
     before = pixels(page)
     page.keyboard.press("2")
-    assert page.locator(".card:nth-child(1) button.row").nth(1).get_attribute("aria-pressed") == "true"
+    expect(page.locator(".card:nth-child(1) button.row").nth(1)).to_have_attribute("aria-pressed", "true")
     page.keyboard.press("1")
     page.keyboard.press("-")
-    assert page.locator("#percent").inner_text() == "80 %"
+    expect(page.locator("#percent")).to_have_text("80 %")
     assert differs(before, pixels(page)) > 0
     page.keyboard.press("Enter")
-    assert page.locator(".card:nth-child(1) .frame").get_attribute("aria-expanded") == "true"
+    expect(page.locator(FRAME)).to_have_attribute("aria-expanded", "true")
     assert page.locator(".card:nth-child(1)").bounding_box()["width"] > 1000
     page.keyboard.press("End")
     assert here() == order[-1]
     page.keyboard.press("?")
-    assert page.locator("#keys").is_visible()
+    expect(page.locator("#keys")).to_be_visible()
     page.keyboard.press("Escape")
     page.keyboard.press("/")
     page.keyboard.type("photo3")
@@ -193,25 +192,26 @@ def test_sorting_and_filters(page):
     assert names(page)[-5:] == [f"photo{i}.png" for i in range(5)]
     page.locator("#text").fill("PHOTO2")
     assert names(page) == ["photo2.png"]
-    assert page.locator("#count").inner_text() == "1 of 6 shown"
+    expect(page.locator("#count")).to_have_text("1 of 6 shown")
     page.locator("#text").fill("nothing")
-    assert page.locator("#none").is_visible()
+    expect(page.locator("#none")).to_be_visible()
     page.locator("#text").fill("")
     some = items[0]["runs"][0][2]["class"]
     page.locator("#class").select_option(str(some))
     has = [i["name"] for i in items if some in {t["class"] for t in i["runs"][0]}]
     assert sorted(names(page)) == sorted(has)
-    chosen = page.locator(".card:nth-child(1) button[aria-pressed=true] .class").inner_text()
     named = {t["class"]: t["name"] for t in items[0]["runs"][0]}
-    assert chosen == named[some]
-    assert page.locator("details.failures summary").inner_text() == "1 file without a result"
+    expect(page.locator(".card:nth-child(1) button[aria-pressed=true] .class")).to_have_text(named[some])
+    expect(page.locator("details.failures summary")).to_have_text("1 file without a result")
     page.locator("details.failures summary").click()
-    assert "broken.png" in page.locator("details.failures td").first.inner_text()
+    expect(page.locator("details.failures td").first).to_be_visible()
+    expect(page.locator("details.failures td").first).to_contain_text("broken.png")
 
 
 def test_names_do_not_run(page):
     assert any(name.startswith("<script>") for name in names(page))
-    assert SCRIPT in " ".join(page.locator(".row .class").all_inner_texts())
+    browser.settle(page)
+    assert SCRIPT in page.locator(".row .class").all_text_contents()
     assert page.locator("img[onerror]").count() == 0
 
 
@@ -220,6 +220,7 @@ def test_a_phone_needs_no_scrolling_to_the_side(folder, view):
     with browsing(390, 844, has_touch=True, is_mobile=True, device_scale_factor=2) as b:
         b.page.goto(f"{(folder / 'index.html').as_uri()}#style={view}&opacity=40&run=1")
         b.page.wait_for_selector(".card .map img[src]")
+        browser.settle(b.page)
         assert b.page.evaluate("document.documentElement.scrollWidth") <= 390
         assert b.page.locator("input[value=overlay]").is_checked() == (view == "overlay")
         assert b.page.get_by_label("epsilon_plus_flat").is_checked()  # as the page that led here had it
@@ -255,7 +256,8 @@ def test_pages_show_the_pictures_that_lie_beside_them(folder):
             b.page.wait_for_url("**/page-2.html#*")
             b.page.wait_for_selector(".card .map img[src]")
             assert len(names(b.page)) == 2
-            assert b.page.locator("input[value=side]").is_checked()
+            expect(b.page.locator("input[value=side]")).to_be_checked()
+            browser.settle(b.page)
             loaded = b.page.locator(FRAME + " img").evaluate_all("all => all.map(i => i.naturalWidth)")
             assert min(loaded) > 0
             assert b.errors == b.elsewhere == []
@@ -275,7 +277,7 @@ def test_slices_of_a_volume(tmp_path):
         b.page.goto((tmp_path / "out/index.html").as_uri())
         b.page.wait_for_selector(".card .map img[src]")
         middle = pixels(b.page)
-        assert b.page.locator(".slices output").first.inner_text() == "axis 0, slice 3 of 6"
+        expect(b.page.locator(".slices output").first).to_have_text("axis 0, slice 3 of 6")
         slide(b.page, 0, ".slices input")
         assert differs(middle, pixels(b.page)) > 0.1
         b.page.keyboard.press("ArrowRight")

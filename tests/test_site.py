@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html.parser
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ from urllib.parse import unquote, urldefrag
 
 import pytest
 from helpers import REPOSITORY
-from helpers.browser import browsing
+from helpers.browser import browsing, expect, settle
 
 pytestmark = pytest.mark.slow
 
@@ -85,11 +86,11 @@ def test_pages_open_from_disk(site: Path, width: int) -> None:
     with browsing(width, 800) as b:
         for name in ("index.html", "rules.html", "api/explainer.html", "api/evaluate.html"):
             b.page.goto((site / name).as_uri())
+            settle(b.page)
             assert b.page.evaluate("document.documentElement.scrollWidth") <= width, name
-        assert b.page.inner_text("h1").startswith("lrp_tf.evaluate")
-        signature = b.page.locator(".doc-signature").first.inner_text()
-        assert "perturb" in signature
-        assert "Raises" in b.page.inner_text("article")
+        expect(b.page.locator("h1")).to_have_text(re.compile(r"^\s*lrp_tf\.evaluate"))
+        expect(b.page.locator(".doc-signature").first).to_contain_text("perturb")
+        expect(b.page.locator("article")).to_contain_text("Raises")
         assert b.elsewhere == []
         assert b.errors == []
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from helpers import REPOSITORY, video_scripts
-from helpers.browser import browsing
+from helpers.browser import browsing, expect
 from helpers.video_scripts import GREEN, LOOKS, SIZE, SQUARE, column, film, frames, halves, picture, red_at
 
 pytest.importorskip("av", reason='needs the extra "video"')
@@ -102,8 +102,9 @@ def address(folder: Path) -> Iterator[str]:
 
 
 # How much red the heatmap of the editor shows.
-RED = """() => {
+RED = """async () => {
   const shown = document.querySelector("#map"), canvas = document.createElement("canvas");
+  await shown.decode();  // until then the picture before it is shown
   [canvas.width, canvas.height] = [shown.naturalWidth, shown.naturalHeight];
   const pen = canvas.getContext("2d");
   pen.drawImage(shown, 0, 0);
@@ -116,14 +117,14 @@ RED = """() => {
 
 def numbers(page: Any) -> list[float]:
     """Probability and score before and after."""
-    cells = [page.locator(f"#{row} td").nth(k).inner_text() for row in ("chance", "score") for k in (0, 1)]
+    cells = [page.locator(f"#{row} td").nth(k).text_content() for row in ("chance", "score") for k in (0, 1)]
     return [float(cell.replace("−", "-").rstrip(" %")) for cell in cells]
 
 
 def settled(page: Any, script: str) -> None:
-    """Wait until that is true; playwright's own waiting needs `eval`, which the page forbids."""
-    limit = time.monotonic() + 20
-    while not page.evaluate(script):
+    """Wait until that is true and no answer is on its way. Playwright's waiting needs `eval`, forbidden here."""
+    limit = time.monotonic() + 60
+    while not page.evaluate(f"!busy && ({script})"):
         assert time.monotonic() < limit, script
         page.wait_for_timeout(20)
 
@@ -143,12 +144,12 @@ def hide_the_square(page: Any, tap: bool) -> None:
         page.mouse.move(x, y)
         page.mouse.down()
         page.mouse.up()
-    settled(page, "document.querySelector('#chance td:nth-of-type(3)').innerText.startsWith('−')")
+    settled(page, "document.querySelector('#chance td:nth-of-type(3)').textContent.startsWith('−')")
     after = numbers(page)
     assert after[0] == before[0]
     assert after[1] < 50
     assert after[3] < 0.2 * before[2]
-    assert page.locator("#top td").nth(1).inner_text() == "nothing"
+    expect(page.locator("#top td").nth(1)).to_have_text("nothing")
     assert page.evaluate(RED) < 0.2 * bright
 
 
@@ -162,15 +163,15 @@ def undo_and_go_on(page: Any, before: list[float], bright: float) -> None:
     page.locator("#canvas").focus()
     for _ in range(2):
         page.keyboard.press("Enter")
-    settled(page, "document.querySelector('#chance td:nth-of-type(3)').innerText.startsWith('−')")
+    settled(page, "document.querySelector('#chance td:nth-of-type(3)').textContent.startsWith('−')")
     page.click("#reset")
     settled(page, "document.querySelector('#reset').disabled")
     assert numbers(page) == before
 
     page.click("#classes button:has-text('nothing')")
-    settled(page, "document.querySelector('#scores caption').innerText === 'nothing'")
+    settled(page, "document.querySelector('#scores caption').textContent === 'nothing'")
     page.click("#classes button:has-text('top class')")
-    settled(page, "document.querySelector('#scores caption').innerText === 'square'")
+    settled(page, "document.querySelector('#scores caption').textContent === 'square'")
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
@@ -185,10 +186,10 @@ def test_the_page(address: str, phone: bool) -> None:
             "[document.querySelector('#stream').naturalWidth, document.querySelector('#stream').naturalHeight]"
         )
         assert (shape[0] > shape[1]) != phone  # beside one another, or below
-        first = page.inner_text("#numbers")
-        settled(page, f"document.querySelector('#numbers').innerText !== {first!r}")
-        assert re.search(r"frame \d+ · [\d.]+ frames/s", page.inner_text("#numbers"))
-        assert "square" in page.inner_text("#classes")
+        speed = page.locator("#numbers")
+        expect(speed).to_have_text(re.compile(r"frame \d+ · [\d.]+ frames/s"))
+        expect(speed).not_to_have_text(speed.text_content())
+        expect(page.locator("#classes")).to_contain_text("square")
 
         page.click("#pause")
         page.wait_for_selector("#editor:not([hidden])")

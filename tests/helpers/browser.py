@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import shutil
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
+from PIL import Image
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 # A request to one of these leaves the machine for no other; a server under test listens on the second.
 _HERE = ("file:", "data:", "blob:", "about:", "http://127.0.0.1:")
+# Milliseconds that a condition may take to become true, on a machine that does much else.
+PATIENCE = 30_000
+# Frames fill the cards that come near the window; their pictures are decoded; the last two frames show them.
+_SETTLED = """async () => {
+  const frames = () => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));
+  await frames();
+  await Promise.all([...document.images].filter((image) => image.src).map((image) => image.decode().catch(() => {})));
+  await frames();
+}"""
 
 
 class Browsing(NamedTuple):
@@ -50,7 +62,9 @@ def browsing(width: int = 1280, height: int = 800, **options: Any) -> Iterator[B
 
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])  # root has no sandbox
-        page = browser.new_context(viewport={"width": width, "height": height}, **options).new_page()
+        options = {"viewport": {"width": width, "height": height}, "reduced_motion": "reduce"} | options
+        page = browser.new_context(**options).new_page()
+        page.set_default_timeout(PATIENCE)
         elsewhere: list[str] = []
         errors: list[str] = []
 
@@ -68,3 +82,26 @@ def browsing(width: int = 1280, height: int = 800, **options: Any) -> Iterator[B
             yield Browsing(page, elsewhere, errors)
         finally:
             browser.close()
+
+
+def expect(locator: Any) -> Any:
+    """Playwright's `expect`: `expect(page.locator("#count")).to_have_text("1 shown")` asks until it is so.
+
+    What was just put in a page may have no text yet: `inner_text()` is "" until the browser has rendered it.
+    """
+    from playwright.sync_api import expect
+
+    expect.set_options(timeout=PATIENCE)
+    return expect(locator)
+
+
+def settle(page: Any) -> None:
+    """Wait until the pictures of the page are decoded, and what it holds is drawn."""
+    page.evaluate(_SETTLED)
+
+
+def pixels(page: Any, place: str) -> np.ndarray:
+    """What is seen at the first such place, int [h, w, 3]."""
+    settle(page)
+    picture = Image.open(io.BytesIO(page.locator(place).first.screenshot())).convert("RGB")
+    return np.asarray(picture).astype(int)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -10,17 +11,18 @@ from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 
-import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 
+# Keras is imported by the fixtures: pytest-xdist's first process, for which the others wait, needs none.
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # for helpers and references
 pytest.register_assert_rewrite("helpers")  # so that a failing assert in a helper shows its values
 
 
 @pytest.fixture(autouse=True)
 def _seed() -> None:
+    import keras
+
     keras.utils.set_random_seed(0)
 
 
@@ -32,6 +34,8 @@ def rng() -> np.random.Generator:
 @pytest.fixture
 def double_precision() -> Iterator[None]:
     """Models in double precision, so that only rounding in double precision is forgiven."""
+    import keras
+
     floatx, policy = keras.config.floatx(), keras.config.dtype_policy()
     keras.config.set_floatx("float64")
     keras.config.set_dtype_policy("float64")
@@ -43,7 +47,25 @@ def double_precision() -> Iterator[None]:
 @pytest.fixture(params=["eager", pytest.param("compiled", marks=pytest.mark.slow)])
 def mode(request: pytest.FixtureRequest) -> Iterator[None]:
     """Functions run eagerly, which takes a fraction of the time, and in the slow tests compiled."""
+    import tensorflow as tf
+
     tf.config.run_functions_eagerly(request.param == "eager")
+    yield
+    tf.config.run_functions_eagerly(False)
+
+
+@pytest.fixture
+def seldom_compiled(request: pytest.FixtureRequest) -> Iterator[None]:
+    """One of five cases of a test is compiled, the others run eagerly; what is slow is compiled always.
+
+    For tests of numbers: to trace a tiny net takes six times as long as to compute it eagerly. The first case is
+    compiled. Five is prime to most numbers of values, so that each value has its turn.
+    """
+    import tensorflow as tf
+
+    case = getattr(request.node, "callspec", None)
+    compiled = case is None or sum(case.indices.values()) % 5 == 0 or request.node.get_closest_marker("slow")
+    tf.config.run_functions_eagerly(not compiled)
     yield
     tf.config.run_functions_eagerly(False)
 
@@ -75,6 +97,13 @@ def lrp(tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.Monke
         return code, captured.out, captured.err
 
     return run
+
+
+def pytest_pycollect_makeitem(collector: pytest.Collector, name: str, obj: object) -> list | None:
+    """No cases are made of slow tests that do not run: they are two of three, and every process makes its own."""
+    if collector.config.option.markexpr != "not slow" or not (inspect.isfunction(obj) or inspect.isclass(obj)):
+        return None
+    return [] if any(mark.name == "slow" for mark in getattr(obj, "pytestmark", [])) else None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

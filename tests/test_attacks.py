@@ -149,6 +149,7 @@ def test_starts_of_pgd_follow_the_seed() -> None:
 
 
 @pytest.mark.parametrize("name", adversarial.names)
+@pytest.mark.usefixtures("seldom_compiled")
 def test_results_are_the_same_again_and_with_other_mates(name: str) -> None:
     network, _, _ = linear()
     x, target = pairs(network, count=11)  # more than a batch

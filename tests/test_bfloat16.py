@@ -130,6 +130,7 @@ def test_summary_and_repr_say_where():
     ],
     ids=repr,
 )
+@pytest.mark.usefixtures("seldom_compiled")
 def test_relevance_stays_close_and_the_books_close(rule):
     model, x = network(), samples()
     plain = lrp_tf.Explainer(model, rule).explain(x)

@@ -31,6 +31,7 @@ pytestmark = pytest.mark.usefixtures("double_precision")
     ],
     ids=["argument", "layer", "activation", "linear-behind", "layer-argument", "tf.nn", "sigmoid", "tf-sigmoid", "sig"],
 )
+@pytest.mark.usefixtures("seldom_compiled")
 def test_final_softmax_or_sigmoid_is_stripped(ending):
     model = sequential((4,), kl.Dense(4, activation="relu"), *[make() for make in ending])
     plain = with_weights(sequential((4,), kl.Dense(4, activation="relu"), kl.Dense(3)), model.get_weights())
@@ -77,6 +78,7 @@ def test_softmax_whose_output_also_feeds_another_output():
         lambda: keras.ops.silu,
     ],
 )
+@pytest.mark.usefixtures("seldom_compiled")
 def test_hidden_activations_pass_relevance(activation):
     argument = sequential((4,), kl.Dense(4, activation=activation()), kl.Dense(3))
     argument(vectors())  # Keras builds a layer given as an activation at the first call only
@@ -159,6 +161,7 @@ POSITIONS = {
 
 
 @pytest.mark.parametrize("name", POSITIONS)
+@pytest.mark.usefixtures("seldom_compiled")
 def test_batch_normalization_anywhere_on_images(name):
     stack = [make() for make in POSITIONS[name]]
     check(sequential((8, 8, 2), *stack, kl.ReLU(), kl.Flatten(), kl.Dense(2)), images(), RULE)
@@ -175,6 +178,7 @@ def test_batch_normalization_anywhere_on_images(name):
         [kl.BatchNormalization],
     ],
 )
+@pytest.mark.usefixtures("seldom_compiled")
 def test_batch_normalization_anywhere_on_vectors(stack):
     check(sequential((4,), *[make() for make in stack], kl.ReLU(), kl.Dense(2)), vectors(), RULE)
 
@@ -243,6 +247,7 @@ def test_shared_batch_normalization():
 
 
 @pytest.mark.parametrize("composite", [RULE, rules.Flat(), rules.WSquare(), rules.ZBox(-4.0, 4.0), "epsilon_plus"])
+@pytest.mark.usefixtures("seldom_compiled")
 def test_zero_padding_before_a_convolution_is_padding_same(composite):
     padded = sequential((8, 8, 2), kl.ZeroPadding2D(1), kl.Conv2D(3, 3), kl.ReLU(), kl.Flatten(), kl.Dense(2))
     same = sequential((8, 8, 2), kl.Conv2D(3, 3, padding="same"), kl.ReLU(), kl.Flatten(), kl.Dense(2))
@@ -295,6 +300,7 @@ def test_zero_padding_of_negative_values_before_max_pooling_wins_relevance():
 
 @pytest.mark.parametrize(("strides", "padding"), [(1, "same"), (2, "same"), (3, "valid")])
 @pytest.mark.parametrize("pool", [kl.MaxPooling2D, kl.AveragePooling2D])
+@pytest.mark.usefixtures("seldom_compiled")
 def test_pooling_windows(pool, strides, padding):
     check(sequential((8, 8, 2), kl.Conv2D(2, 1), pool(3, strides, padding), kl.Flatten(), kl.Dense(2)), images(), RULE)
 

@@ -68,6 +68,7 @@ SOUND |= {
 
 
 @pytest.mark.parametrize("name", SOUND)
+@pytest.mark.usefixtures("seldom_compiled")
 def test_sound_explanations_pass(name):
     build, x, options = SOUND[name]
     samples = 1 if list(SOUND).index(name) % 2 else 3
@@ -78,6 +79,7 @@ def test_sound_explanations_pass(name):
 
 
 @pytest.mark.parametrize("preset", composites.PRESETS)
+@pytest.mark.usefixtures("seldom_compiled")
 def test_every_preset_passes(preset):
     bounds = {"low": -4.0, "high": 4.0} if composites.needs_bounds(preset) else {}
     found = checked(image_net(), IMG, composites.get(preset, **bounds))

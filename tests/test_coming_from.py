@@ -40,6 +40,7 @@ def test_every_library_has_rows() -> None:
 
 
 @pytest.mark.parametrize("code", ROWS)
+@pytest.mark.usefixtures("seldom_compiled")
 def test_lines_run(code: str, model: keras.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     names = {"model": model, "x": X, "background": X, "tf": tf, "keras": keras, "lrp_tf": lrp_tf}

@@ -42,6 +42,7 @@ def small_resnet(dtype: str, bias: bool = True) -> keras.Model:
 
 
 @pytest.mark.parametrize(("name", "dtype"), thinned(list(PRESETS), ["float64", "float32"]))
+@pytest.mark.usefixtures("seldom_compiled")
 def test_nothing_is_unexplained(name: str, dtype: str, rng: np.random.Generator) -> None:
     model = small_resnet(dtype)
     x = rng.normal(size=(3, 12, 12, 3)).clip(-3, 3)
@@ -61,6 +62,7 @@ def test_nothing_is_unexplained(name: str, dtype: str, rng: np.random.Generator)
 
 
 @pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.usefixtures("seldom_compiled")
 def test_without_biases_relevance_sums_to_the_logit(name: str, rng: np.random.Generator) -> None:
     model = small_resnet("float64", bias=False)
     explanation = lrp_tf.Explainer(model, preset(name, zero_bias=True)).explain(
@@ -205,6 +207,7 @@ def test_a_leaking_flow_is_reported(rng: np.random.Generator) -> None:
 
 
 @pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.usefixtures("seldom_compiled")
 def test_report_adds_up_step_by_step(name: str, rng: np.random.Generator) -> None:
     model = small_resnet("float64")
     report = lrp_tf.Explainer(model, preset(name)).report(rng.normal(size=(2, 12, 12, 3)).clip(-3, 3), print_fn=None)

@@ -41,6 +41,7 @@ CASES = [(target, contrast) for target in TARGETS for contrast in ("softmax", "m
 
 @pytest.mark.parametrize("kind", ["output", "one"])
 @pytest.mark.parametrize(("target", "contrast"), [*CASES, *((name, 2) for name in ("class", "each", "several"))])
+@pytest.mark.usefixtures("seldom_compiled")
 def test_every_kind_of_target(explainer, target, contrast, kind):
     found = explainer.explain(X, TARGETS[target], start=kind, contrast=contrast)
     logits, classes = found.logits.numpy(), found.target.numpy().reshape(3, -1)
@@ -142,6 +143,7 @@ def test_refusals(explainer):
 
 @pytest.mark.parametrize("options", [{"jit_compile": True}, {"relevance_filter": 0.3}], ids=str)
 @pytest.mark.parametrize("contrast", ["softmax", "mean", 2])
+@pytest.mark.usefixtures("seldom_compiled")
 def test_with_options(explainer, contrast, options):
     """The filter leaves other relevance than for the target alone: it sees what the contrast starts."""
     other = lrp_tf.Explainer(explainer.model, "epsilon", **options)

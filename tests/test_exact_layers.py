@@ -57,6 +57,7 @@ OPERATIONS = {
 
 @pytest.mark.parametrize("sign", ["signed", pytest.param("nonnegative", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", OPERATIONS)
+@pytest.mark.usefixtures("seldom_compiled")
 def test_operation_with_a_kernel_is_the_layer(name: str, sign: str) -> None:
     """The kernel is a variable of a custom layer, and `+ self.b` is the bias: every rule gives what the layer gives."""
     twin, apply = OPERATIONS[name]

@@ -167,6 +167,7 @@ FUNCTIONS = {
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.usefixtures("seldom_compiled")
 def test_functions_of_a_tensor_and_of_weights(name):
     function, x = FUNCTIONS[name]
     model = model_of(Own(function, name="own"), x)
@@ -226,6 +227,7 @@ def taken_apart(a, b):
     ],
     ids=["list", "twice the same", "dict and keywords", "*args", "ignored", "handed on", "dict of outputs"],
 )
+@pytest.mark.usefixtures("seldom_compiled")
 def test_signatures(body):
     a, b = keras.Input((4,)), keras.Input((4,))
     model = randomize(keras.Model([a, b], kl.Dense(2)(body(kl.Dense(4)(a), b))))
@@ -273,6 +275,7 @@ def test_samples_that_a_layer_mixes_are_refused():
     ],
     ids=["broadcast_to", "tile", "repeat", "ones", "full", "positions", "of the input", "condition"],
 )
+@pytest.mark.usefixtures("seldom_compiled")
 def test_the_size_of_the_batch_is_asked_for_to_give_each_sample_the_same(function):
     """Class tokens, positions, padding."""
     check(model_of(Own(function, name="own"), SEQUENCES), SEQUENCES, RULE)

@@ -176,6 +176,7 @@ def joined(i):
         *(pytest.param(body, marks=SLOW) for body in (grouped, causal, masked_inside, shared_encoder, joined)),
     ],
 )
+@pytest.mark.usefixtures("seldom_compiled")
 def test_masks(body):
     """What is masked gives nothing to the output and takes no relevance."""
     integers = body in (attending, residual_attention, grouped)

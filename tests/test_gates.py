@@ -112,6 +112,7 @@ def test_kernels_are_left_whole_where_no_sum_needs_them():
 
 @pytest.mark.parametrize("gates", ["held", "share", "proportional", "absolute"])
 @pytest.mark.parametrize("layer", [kl.LSTM, kl.GRU])
+@pytest.mark.usefixtures("seldom_compiled")
 def test_books_of_cells_close_whatever_gates_get(layer, gates):
     x = keras.Input((5, 3))
     model = keras.Model(x, kl.Dense(2)(layer(4)(x)))

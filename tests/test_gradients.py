@@ -65,6 +65,7 @@ def weights_of(logits, target, contrast):
 
 @pytest.mark.parametrize("contrast", [None, "softmax", "mean"])
 @pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.usefixtures("seldom_compiled")
 def test_gradient_of_every_kind_of_target(net, target, contrast):
     model, plain = net
     z, classes = plain(X).numpy(), classes_of(plain, X, TARGETS[target])

@@ -108,6 +108,7 @@ PLACES = {
 
 
 @pytest.mark.parametrize("rule", PLACES)
+@pytest.mark.usefixtures("seldom_compiled")
 def test_integrated_gradients_are_a_sum_on_the_path(net, rule):
     model, plain = net
     method = gradients.IntegratedGradients(model, n=4, rule=rule, baseline=0.3, chunk=4)

@@ -46,6 +46,7 @@ def occluded(value, x, axes, window, stride, fill=0.0, keep=False):
 
 @pytest.mark.parametrize("mode", ["mask", "keep"])
 @pytest.mark.parametrize(("window", "stride"), [(2, None), ((3, 4), (2, 3))])
+@pytest.mark.usefixtures("seldom_compiled")
 def test_occlusion_of_images(net, mode, window, stride):
     model, plain = net
     sizes = (2, 2) if window == 2 else window
@@ -120,6 +121,7 @@ def deep():
 
 @pytest.mark.parametrize("kind", [gradients.GradCAM, gradients.GradCAMPlusPlus])
 @pytest.mark.parametrize("layer", ["first", "norm", "pool", None])
+@pytest.mark.usefixtures("seldom_compiled")
 def test_gradcam_of_every_layer(kind, layer):
     model, x = deep(), np.random.default_rng(0).normal(size=(2, 12, 10, 3))
     name, plus = layer or "second", kind is gradients.GradCAMPlusPlus

@@ -65,6 +65,7 @@ def rescaled(*ahead, dtype):
     ],
     ids=["none", "padding", "permute", "reshape", "dropout"],
 )
+@pytest.mark.usefixtures("seldom_compiled")
 def test_uint8_images(ahead):
     """Integer pixels get the relevance that the same pixels get as floats, whatever lies ahead of Rescaling."""
     x = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 2)).astype("uint8")

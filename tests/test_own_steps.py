@@ -71,6 +71,7 @@ def test_lambda(monkeypatch, remedy):
 
 
 @pytest.mark.parametrize("remedy", ["register", "composite by name", "composite by class", "expansion", "rewritten"])
+@pytest.mark.usefixtures("seldom_compiled")
 def test_raw_tensorflow(monkeypatch, remedy):
     class Bent(Raw):
         def call(self, x):

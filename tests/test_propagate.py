@@ -161,6 +161,7 @@ def test_a_hook_masks_channels(model, rule):
 @pytest.mark.parametrize(
     "hook", [None, only("first", [1.0, 0.0, 2.0, -1.0]), "largest"], ids=["none", "channels", "largest"]
 )
+@pytest.mark.usefixtures("seldom_compiled")
 def test_books_close(model, rule, hook):
     """Also where a hook adds relevance."""
     plan, (top, inner) = plan_of(model, rule, "joined", "second")

@@ -19,6 +19,7 @@ from lrp_tf import composites
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-10), ("float32", 1e-5)])
 @pytest.mark.parametrize("epsilon", [1e-3, 1e-9])
+@pytest.mark.usefixtures("seldom_compiled")
 def test_the_bidirectional_lstm_of_arras(epsilon: float, dtype: str, tolerance: float) -> None:
     inputs = keras.Input((7, 3), dtype=dtype)
     both = kl.Bidirectional(kl.LSTM(UNITS, dtype=dtype), dtype=dtype)
@@ -39,6 +40,7 @@ def test_the_bidirectional_lstm_of_arras(epsilon: float, dtype: str, tolerance: 
 
 @pytest.mark.usefixtures("mode", "double_precision")
 @pytest.mark.parametrize("name", CASES)
+@pytest.mark.usefixtures("seldom_compiled")
 def test_every_layer_is_its_unrolled_net(name: str) -> None:
     check_unrolled(CASES[name](), composites.get("epsilon"), Tape(), "masked" in name)
 
@@ -53,6 +55,7 @@ def test_compiled_loops_are_the_unrolled_net(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["LSTM masked", "GRU", "ConvLSTM2D", "stacked"])
+@pytest.mark.usefixtures("seldom_compiled")
 def test_books_close_in_single_precision(name: str) -> None:
     made = CASES[name]()
     x = inputs_of(made.model.input_shape[1:], "masked" in name)[0].astype("float32")

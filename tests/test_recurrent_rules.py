@@ -22,6 +22,7 @@ RULES: dict[str, tuple[rules.Rule, Rule, dict]] = {
 @pytest.mark.usefixtures("mode", "double_precision")
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("name", ["LSTM", "GRU reset before", "ConvLSTM1D", "own cell"])
+@pytest.mark.usefixtures("seldom_compiled")
 def test_every_rule_on_sums_of_linear_steps(name: str, rule: str) -> None:
     instance, formula, options = RULES[rule]
     check_unrolled(CASES[name](), instance, Tape(formula, **options))
@@ -32,6 +33,7 @@ def test_every_rule_on_sums_of_linear_steps(name: str, rule: str) -> None:
 @pytest.mark.parametrize(
     "name", ["LSTM masked", "LSTM in parts", "GRU", "GRU reset before", "GRU reset before, in parts"]
 )
+@pytest.mark.usefixtures("seldom_compiled")
 def test_what_gates_take(name: str, gates: str) -> None:
     """With a stabiliser of 0.1, without which LRP-prop grows out of all proportion where g + s is almost 0."""
     product = flows.Product(gates=gates, stabilizer=0.1)

@@ -54,6 +54,7 @@ CONV = composites.of_type(kl.Conv2D)
     ],
     ids=lambda value: None if isinstance(value, (keras.Model, set)) else str(value)[:40],
 )
+@pytest.mark.usefixtures("seldom_compiled")
 def test_where_negative_outputs_have_no_relevance(model, composite, expected):
     if isinstance(composite, str):
         bounds = {"low": -3.0, "high": 3.0} if composites.needs_bounds(composite) else {}
@@ -86,6 +87,7 @@ def test_where_negative_outputs_have_no_relevance(model, composite, expected):
         (keras.ops.relu, True),
     ],
 )
+@pytest.mark.usefixtures("seldom_compiled")
 def test_kinds_of_relu(function, expected):
     inputs = keras.Input((8, 8, 2))
     x = function(kl.Conv2D(4, 3, name="first")(inputs))
@@ -136,6 +138,7 @@ def test_a_flow_of_ones_own_is_taken_for_the_worst():
     ("preset", "residual"),
     thinned(["epsilon_gamma_box", "epsilon_plus_flat", "tutorial", "epsilon_alpha2_beta1_flat"], [False, True]),
 )
+@pytest.mark.usefixtures("seldom_compiled")
 def test_numbers_stay_without_the_branch(preset, residual):
     model, x = network(residual=residual), images(dtype="float32")
     bounds = {"low": -5.0, "high": 5.0} if composites.needs_bounds(preset) else {}
@@ -181,6 +184,7 @@ def unbalanced(kernel, kind, floatx):
     ("kind", "kernel", "nonnegative"),
     thinned(["dense", "convolution", "depthwise", "no ReLU"], list(KERNELS), [True, False]),
 )
+@pytest.mark.usefixtures("seldom_compiled")
 def test_small_parts_of_alphabeta_do_not_cancel(kind, kernel, nonnegative):
     """Of z+ and z- one follows from z where that is exact; the reference computes both in double precision."""
     rule = rules.AlphaBeta(2, 1) if nonnegative else rules.AlphaBeta(3, 2, zero_bias=True)
@@ -223,6 +227,7 @@ def composite_of(preset):
 
 
 @pytest.mark.parametrize(("preset", "order"), thinned(list(composites.PRESETS), [(0, 1), (1, 0)]))
+@pytest.mark.usefixtures("seldom_compiled")
 def test_the_summand_that_is_not_kept(preset, order):
     """Behind a ReLU a summand is the sum less the other: for the sum's own shares and for the rule that made it."""
     model, values, composite = residual(order), images(dtype="float32"), composite_of(preset)
@@ -240,6 +245,7 @@ def test_the_summand_that_is_not_kept(preset, order):
 @pytest.mark.parametrize("build", [network, pytest.param(residual, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("preset", composites.PRESETS)
 @pytest.mark.usefixtures("double_precision")
+@pytest.mark.usefixtures("seldom_compiled")
 def test_without_any_saving_every_number_stays(preset, build):
     model, values = build(), images()
     saving = lrp_tf.Explainer(model, composite_of(preset))
@@ -327,6 +333,7 @@ def test_the_compiled_function_computes_what_its_operations_do(composite, build)
 
 
 @pytest.mark.parametrize("preset", composites.PRESETS)
+@pytest.mark.usefixtures("seldom_compiled")
 def test_kernels_larger_than_outputs_are_not_folded(preset, monkeypatch):
     """BatchNormalization then scales outputs and relevance, with the numbers of a folded kernel."""
     inputs = keras.Input((4, 4, 2))

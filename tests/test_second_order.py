@@ -67,6 +67,7 @@ def check_rule(name, rule, sign, bias, savings):
 
 
 @pytest.mark.parametrize(("name", "rule"), [(QUICK[i % len(QUICK)], rule) for i, rule in enumerate(RULES)])
+@pytest.mark.usefixtures("seldom_compiled")
 def test_each_rule(name, rule):
     check_rule(name, rule, SIGNS[len(rule) % 2], "negative" if len(name) % 2 else "positive", len(rule) % 3 > 0)
 
@@ -128,6 +129,7 @@ def crops(model):
 
 @pytest.mark.filterwarnings("ignore:Layer .* does not support masking")
 @pytest.mark.parametrize(("name", "preset", "build"), cases())
+@pytest.mark.usefixtures("seldom_compiled")
 def test_every_layer_of_keras(name, preset, build, double_precision):
     if name in COARSE:
         keras.config.set_floatx("float32")

@@ -30,6 +30,7 @@ def one_by_one(explainer, x, targets):
 
 
 @pytest.mark.parametrize(("count", "batch"), [(1, 1), (5, 1), (8, 1), (9, 1), (17, 1), (3, 3), (7, 3), (3, 9), (2, 8)])
+@pytest.mark.usefixtures("seldom_compiled")
 def test_any_number_of_targets_of_any_number_of_samples(model, count, batch):
     explainer = lrp_tf.Explainer(model)
     x = images(batch, dtype="float32")
@@ -42,6 +43,7 @@ def test_any_number_of_targets_of_any_number_of_samples(model, count, batch):
 
 @pytest.mark.parametrize("options", [{"relevance_filter": 0.2}, {"jit_compile": True}, {"nonnegative": True}], ids=str)
 @pytest.mark.parametrize("composite", ["epsilon_alpha2_beta1", "epsilon_gamma_box"])
+@pytest.mark.usefixtures("seldom_compiled")
 def test_with_options(model, composite, options):
     bounds = {"low": 0.0, "high": 1.0} if composite == "epsilon_gamma_box" else {}
     explainer = lrp_tf.Explainer(model, composite, **options, **bounds)
@@ -60,6 +62,7 @@ def test_books_are_those_of_each_target(model):
 
 
 @pytest.mark.parametrize("size", [(12,), (8, 12), (4, 6, 4), (9, 12)], ids=str)  # the windows of the last do not tile
+@pytest.mark.usefixtures("seldom_compiled")
 def test_winners_that_targets_share(size):
     """Ties, too: the first maximum wins, whatever the rank."""
     rank = len(size)

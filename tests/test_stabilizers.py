@@ -55,6 +55,7 @@ def test_sums_ahead_of_a_relu(epsilon):
 
 
 @pytest.mark.parametrize("savings", [True, False])
+@pytest.mark.usefixtures("seldom_compiled")
 def test_residual_branches_ahead_of_a_relu(epsilon, savings):
     """The summand of a residual sum that savings compute anew."""
     x, left, right = values(6, 6, 2), kl.Conv2D(3, 3), kl.Conv2D(3, 3)

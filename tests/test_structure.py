@@ -172,6 +172,7 @@ def test_three_times_the_same_in_add_and_concatenate():
         lambda h: keras.ops.transpose(keras.ops.reshape(h, (-1, 2, 2)), (0, 2, 1)),
     ],
 )
+@pytest.mark.usefixtures("seldom_compiled")
 def test_arithmetic_of_operators(function):
     i = keras.Input((4,))
     h = kl.Flatten()(function(kl.Dense(4)(i)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import subprocess
 import sys
@@ -17,6 +18,7 @@ PACKAGE = REPOSITORY / "lrp_tf"
 DESIGN = (REPOSITORY / "docs/design.md").read_text(encoding="utf-8")
 
 
+@functools.cache
 def packages() -> dict[str, set[str]]:
     """Which packages each package may import, by docs/design.md; a single file is a package of its own."""
     rows = re.findall(r"^\| ((?:`[\w.]+`(?:, )?)+) \|.*\| ([^|]+) \|$", DESIGN, re.MULTILINE)
@@ -29,11 +31,13 @@ def packages() -> dict[str, set[str]]:
     return table
 
 
+@functools.cache
 def modules() -> dict[str, Path]:
     found = {".".join(path.relative_to(PACKAGE).with_suffix("").parts): path for path in PACKAGE.rglob("*.py")}
     return {name.removesuffix(".__init__"): path for name, path in found.items() if name != "__init__"}
 
 
+@functools.cache
 def imports(path: Path) -> set[str]:
     found = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -46,6 +50,7 @@ def imports(path: Path) -> set[str]:
     return found - {""}
 
 
+@functools.cache
 def package_of(name: str) -> str:
     """The longest package of the table that holds a module."""
     while name and name not in packages():

@@ -62,6 +62,7 @@ def lrp_with(lrp, explainer, model, monkeypatch, tmp_path):
 # 2 leaves a rest of one image; 3 is the number of targets and leaves a rest, too
 @pytest.mark.parametrize("batch", [1, 2, 3, COUNT])
 @pytest.mark.parametrize("kind", ASKED)
+@pytest.mark.usefixtures("seldom_compiled")
 def test_every_image_gets_every_target(lrp_with, saved, folder, alone, kind, batch):
     texts, wanted = ASKED[kind]
     options = ("--preprocess", "none", "--classes", "names.txt", "--save-relevance", "--style", "heatmap")
@@ -81,6 +82,7 @@ def test_every_image_gets_every_target(lrp_with, saved, folder, alone, kind, bat
 
 
 @pytest.mark.parametrize("kind", ASKED)
+@pytest.mark.usefixtures("seldom_compiled")
 def test_report_takes_the_same_targets(lrp_with, saved, folder, explainer, alone, kind):
     texts, wanted = ASKED[kind]
     arguments = ("report", saved, folder / "photo1.png", "--preprocess", "none", "--classes", "names.txt")

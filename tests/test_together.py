@@ -114,6 +114,7 @@ CASES += [(shape, name) for shape in ("dense", "normalized") for name in ("epsil
 
 
 @pytest.mark.parametrize(("shape", "name"), CASES)
+@pytest.mark.usefixtures("seldom_compiled")
 def test_all_parts_share_one_denominator(shape, name):
     rule, word, options = RULES[name]
     model, inputs, start, x, w, bias = prepared(MODELS[shape])

@@ -62,6 +62,7 @@ def case(kind: str, sign: str, bias: str):
 @pytest.mark.parametrize("how", HOW)
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("kind", [k if k in QUICK else pytest.param(k, marks=pytest.mark.slow) for k in KINDS])
+@pytest.mark.usefixtures("seldom_compiled")
 def test_against_the_slow_formula(kind: str, rule: str, how: str) -> None:
     make, parameters = RULES[rule]
     for sign in ("signed", "nonnegative"):
@@ -131,6 +132,7 @@ PRESETS = [
 
 @pytest.mark.parametrize("how", HOW)
 @pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.usefixtures("seldom_compiled")
 def test_all_of_the_score_arrives(name: str, how: str, rng: np.random.Generator) -> None:
     """Neither biases nor empty parts take anything: start = relevance + stabilizer. Without the option "other" does."""
     model, x = mobile_net(), rng.normal(size=(3, 12, 12, 3)).clip(-3, 3)
@@ -146,6 +148,7 @@ def test_all_of_the_score_arrives(name: str, how: str, rng: np.random.Generator)
 
 @pytest.mark.parametrize("name", ["epsilon_plus_flat", "epsilon_alpha2_beta1"])
 @pytest.mark.parametrize("how", HOW)
+@pytest.mark.usefixtures("seldom_compiled")
 def test_every_kind_of_call(name: str, how: str, rng: np.random.Generator) -> None:
     """One target or several, alone or in a batch, compiled or as the clone's gradient: the same; float32 is close."""
     model, x = mobile_net(), rng.normal(size=(3, 12, 12, 3)).clip(-3, 3)

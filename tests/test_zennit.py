@@ -111,12 +111,14 @@ def test_the_keras_net_is_the_torch_net(net: str) -> None:
 
 
 @every_run
+@pytest.mark.usefixtures("seldom_compiled")
 def test_relevance_in_float64(net: str, key: str, preset: str, zero_bias: bool, fixed_target: bool) -> None:
     # Measured: up to 2e-13. What the conventions ask for is 1e-5, but no wrong convention hides below this.
     assert deviation(explained(net, preset, zero_bias, fixed_target), REFERENCES[key]) < 1e-11
 
 
 @every_run
+@pytest.mark.usefixtures("seldom_compiled")
 def test_relevance_in_float32(net: str, key: str, preset: str, zero_bias: bool, fixed_target: bool) -> None:
     # Measured: up to 2e-5, what rounding weights and input costs. Epsilon without biases divides by sums that nearly
     # cancel, with relevances some 80 times the logit: rounding costs up to 3e-5 there, and more with other seeds.

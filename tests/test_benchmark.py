@@ -126,6 +126,7 @@ def test_methods_of_the_callers_own() -> None:
         ({"nets": ["mlp", "mlp"]}, ValueError, "nets expects some of .* each once"),
         ({"contrast": ["mean"]}, ValueError, "contrast expects some of"),
         ({"seeds": 0}, ValueError, r"seeds expects at least 1\. Received: 0"),
+        ({"seeds": 1.5}, ValueError, r"seeds expects a whole number, at least 1\. Received: 1\.5"),
         ({"samples": 0}, ValueError, r"samples expects at least 1\. Received: 0"),
     ],
 )

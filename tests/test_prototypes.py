@@ -144,7 +144,7 @@ def test_direction_of_a_concept(rng):
         ({"n": ()}, "n expects a positive integer or several"),
         ({"n": (1, 40)}, r"expects 80 vectors of each class or more, for n = 40. Received: \{2: 30\}"),
         ({"covariance": "round"}, "covariance expects one of"),
-        ({"folds": 1}, "folds expects 0, or 2 and more"),
+        ({"folds": 1}, "folds expects 0, or a whole number from 2"),
     ],
 )
 def test_mistakes(change, match):
@@ -160,8 +160,13 @@ def test_mistakes_in_questions():
         found.typicality(vectors, 3)
     with pytest.raises(ValueError, match=r"vectors expects \[N, 4\]"):
         found.typicality(vectors[:, :3], labels)
-    with pytest.raises(ValueError, match="a number below 2"):
+    with pytest.raises(ValueError, match="prototype expects a whole number from 0 to 1. Received: 2"):
         found.samples(5, 2)
+    for n in (-1, 0, 2.5, True):
+        with pytest.raises(ValueError, match=f"n expects a whole number from 1. Received: {n}"):
+            found.samples(5, 1, n=n)
+    with pytest.raises(ValueError, match="top expects a whole number from 0. Received: -1"):
+        found.table(top=-1)
     with pytest.raises(ValueError, match="percentage"):
         found.outliers(vectors, labels, below=0)
     with pytest.raises(KeyError, match="one of the classes"):

@@ -272,6 +272,7 @@ def forgetful() -> keras.Model:
         (None, {"how": "noise"}, "how expects 'permute' or 'initialize'"),
         (None, {"layers": ["conv", "dense"]}, r"layers expects names of \['conv', .*Received: \['dense'\]"),
         (None, {"stages": 0}, "stages expects a positive integer"),
+        (None, {"stages": 1.5}, "stages expects a positive integer. Received: 1.5"),
         (lambda: keras.Sequential([keras.Input((4,)), keras.layers.ReLU()]), {}, "nothing to randomise"),
     ],
 )

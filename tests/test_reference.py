@@ -263,12 +263,16 @@ def test_bad_samples_cost_a_line_each(build: Callable, data: tuple) -> None:
         ({"dataset": np.zeros((4, 6, 5, 2))}, r'target="label" needs labels. .*Remedy: target=None'),
         ({"dataset": (np.zeros((4, 6, 5, 2)), [1, 2])}, r"arrays of lengths \[2, 4\]"),
         ({"dataset": []}, r"The data set holds no samples"),
+        (
+            {"dataset": [np.zeros((4, 6, 5, 2)), [0] * 4]},
+            r"a list of \[4, 6, 5, 2\] and \[4\] numbers. Remedy: a tuple",
+        ),
         ({"dataset": (np.zeros((4, 5, 6, 2)), [0] * 4)}, r"wrong shape"),
         ({"dataset": [(np.zeros((2, 6, 5, 2)), np.zeros((2, 2)))]}, r"Expected a class for each sample"),
     ],
 )
 def test_what_is_refused(build: Callable, options: dict, message: str, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((ValueError, TypeError), match=message):
         build("refused.h5", **options)
     assert not list(tmp_path.iterdir())
 

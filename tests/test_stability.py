@@ -106,5 +106,7 @@ def test_what_has_no_value(case: evaluate.Case) -> None:
 def test_bad_options_are_refused(case: evaluate.Case) -> None:
     with pytest.raises(ValueError, match="runs >= 1 and radius > 0"):
         evaluate.get("max_sensitivity", runs=0)(case)
+    with pytest.raises(ValueError, match=r"a whole number of runs >= 1 .*Received: runs=2\.5"):
+        evaluate.get("max_sensitivity", runs=2.5)(case)
     with pytest.raises(ValueError, match=r"layer= one of its own layers\. Received: .*'nothing'"):
         evaluate.get("relative_representation_stability", layer="nothing")(case)

@@ -190,6 +190,8 @@ def test_mistakes():
     refused(ValueError, "one index or more", channels=[])
     refused(TypeError, "expects integers", channels=[0.5])
     refused(ValueError, r"direction expects \[5\] or \[k, 5\]. Received: \[4\]", direction=np.ones(4))
+    refused(ValueError, r"direction expects numbers, \[5\] or \[k, 5\]. Received: 'a'. Remedy", direction="a")
+    refused(ValueError, r"direction expects numbers.*concept_direction", direction=[[1.0, 2.0], [3.0]])
     refused(ValueError, "zero alone", direction=np.zeros(5))
     refused(ValueError, "span all 5 channels", direction=np.eye(5))
     refused(ValueError, "NaN or Inf", direction=np.full(5, np.nan))

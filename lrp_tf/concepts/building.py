@@ -80,7 +80,7 @@ def build_reference(
             run, a damaged file, or the samples differ from those of the earlier run; labels that are no whole numbers;
             no sample could be used.
             `CheckError`: the explainer is not sound, see `Explainer(check=…)`.
-        TypeError: a data set that cannot be iterated.
+        TypeError: a data set that cannot be iterated; a list [x, labels] instead of a tuple.
         OSError: the file cannot be written.
     """
     names = (layers,) if isinstance(layers, str) else tuple(dict.fromkeys(layers))

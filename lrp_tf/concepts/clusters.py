@@ -9,6 +9,7 @@ import numpy as np
 
 from lrp_tf.concepts.threads import EXTRA, threads_for
 from lrp_tf.concepts.vectors import shares
+from lrp_tf.core.counts import whole
 from lrp_tf.engine.tables import Table
 from lrp_tf.evaluate.extras import optional
 
@@ -41,8 +42,7 @@ class Clusters:
 
     def members(self, cluster: int) -> np.ndarray:
         """Indices of the samples of a cluster, int [M]; ValueError for a number that there is not."""
-        if not 0 <= cluster < len(self):
-            raise ValueError(f"cluster expects a number below {len(self)}. Received: {cluster}")
+        whole("cluster", cluster, 0, len(self) - 1)
         return np.flatnonzero(self.labels == cluster)
 
     def table(self) -> Table:
@@ -81,20 +81,17 @@ def spectral(
         seed: of the assignment.
 
     Raises:
-        ValueError: other shapes, fewer than three samples, more clusters or neighbours than samples, NaN or Inf.
+        ValueError: other shapes, fewer than three samples, as many clusters or neighbours as samples,
+            or numbers of them that are not whole, NaN or Inf.
         ImportError: scikit-learn is missing.
     """
     flat = flattened(values, pixels)
     count = len(flat)
     if count < 3:
         raise ValueError(f"spectral expects three samples or more. Received: {count}")
-    if n is not None and not 1 <= n < count:
-        raise ValueError(f"n expects a number from 1 to {count - 1}, fewer than samples. Received: {n}")
+    n = n if n is None else whole("n", n, 1, count - 1)
     near = neighbours if neighbours is not None else min(count - 1, max(4, round(2 * math.log(count))))
-    if not 1 <= near < count:
-        raise ValueError(f"neighbours expects a number from 1 to {count - 1}. Received: {near}")
-    if largest < 1:
-        raise ValueError(f"largest expects a positive integer. Received: {largest}")
+    near, largest = whole("neighbours", near, 1, count - 1), whole("largest", largest, 1)
     flat = shares(flat) if normalize else flat
     wanted = min(count - 1, max(largest, n or 1) + 1)
     eigenvalues, vectors = _spectrum(flat, near, wanted)
@@ -132,8 +129,7 @@ def flattened(values: np.ndarray, pixels: int) -> np.ndarray:
         raise ValueError(f"expected maps [N, H, W] or [N, H, W, C], or vectors [N, C]. Received: {list(values.shape)}")
     if not np.isfinite(values).all():
         raise ValueError("expected finite numbers. Received: NaN or Inf")
-    if pixels < 1:
-        raise ValueError(f"pixels expects a positive integer. Received: {pixels}")
+    whole("pixels", pixels, 1)
     if values.ndim == 2:
         return values
     maps = values.sum(axis=3) if values.ndim == 4 else values

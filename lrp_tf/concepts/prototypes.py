@@ -10,6 +10,7 @@ import numpy as np
 
 from lrp_tf.concepts.threads import EXTRA, threads_for
 from lrp_tf.concepts.vectors import shares
+from lrp_tf.core.counts import is_whole, whole
 from lrp_tf.engine.tables import Table
 from lrp_tf.evaluate.extras import optional
 
@@ -133,11 +134,12 @@ class Prototypes(Mapping[int, ClassPrototypes]):
             found.samples(3, prototype=0, n=8)
 
         Raises:
-            KeyError: a class without prototypes. ValueError: no prototype of this number.
+            KeyError: a class without prototypes. ValueError: no prototype of this number; n that is no whole number
+                of at least 1.
         """
         of = self[label]
-        if not 0 <= prototype < len(of):
-            raise ValueError(f"prototype expects a number below {len(of)}. Received: {prototype}")
+        whole("prototype", prototype, 0, len(of) - 1)
+        n = whole("n", n, 1)
         members = of.members[of.assigned == prototype]
         distance = np.linalg.norm(self._vectors[members] - of.means[prototype], axis=1)
         return members[np.argsort(distance, kind="stable")][:n]
@@ -149,7 +151,11 @@ class Prototypes(Mapping[int, ClassPrototypes]):
 
         Args:
             top: channels that are named.
+
+        Raises:
+            ValueError: top is no whole number of at least 0.
         """
+        top = whole("top", top)
         rows = []
         for label, of in self._classes.items():
             for number, (mean, share) in enumerate(zip(of.means, of.coverage, strict=True)):
@@ -214,8 +220,8 @@ def prototypes(
     numbers = tuple(wanted.tolist())
     if covariance not in COVARIANCES:
         raise ValueError(f"covariance expects one of {list(COVARIANCES)}. Received: {covariance!r}")
-    if folds < 0 or folds == 1:
-        raise ValueError(f"folds expects 0, or 2 and more. Received: {folds}")
+    if not is_whole(folds) or folds < 0 or folds == 1:
+        raise ValueError(f"folds expects 0, or a whole number from 2. Received: {folds!r}")
     counts = dict(zip(*(part.tolist() for part in np.unique(labels, return_counts=True)), strict=True))
     if few := {label: count for label, count in counts.items() if count < 2 * max(numbers)}:
         raise ValueError(

@@ -66,8 +66,10 @@ def batches(
         known: number of a batch -> whether its `identity` is enough, where it has one.
 
     Raises:
-        TypeError: nothing that can be iterated. ValueError: no samples; x and labels differ in length.
+        TypeError: nothing that can be iterated; a list [x, labels].
+        ValueError: no samples; x and labels differ in length.
     """
+    _require_no_list_of_arrays(graph, dataset)
     if isinstance(dataset, Numbered):
         found = dataset.numbered(size, mine, known)
     elif _is_array(dataset) or (isinstance(dataset, tuple) and len(dataset) == 2):
@@ -79,6 +81,18 @@ def batches(
     if first is None:
         raise ValueError("The data set holds no samples. Expected at least one.")
     yield from itertools.chain([first], found)
+
+
+def _require_no_list_of_arrays(graph: Graph, dataset: Any) -> None:
+    """Raise TypeError for [x, labels]: as an iterable of batches, x is one batch and the labels are the next one."""
+    if not isinstance(dataset, list) or len(dataset) != 2 or not _is_array(dataset[0]):
+        return
+    x, labels = (list(np.shape(part)) for part in dataset)
+    if len(x) == len(graph.inputs[0].shape) + 1 and labels == x[:1]:
+        raise TypeError(
+            "Expected a tf.data.Dataset, arrays (x, labels), or an iterable of batches. Received: a list of "
+            f"{x} and {labels} numbers. Remedy: a tuple, (x, labels)"
+        )
 
 
 def _is_array(value: object) -> bool:

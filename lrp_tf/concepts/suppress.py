@@ -47,9 +47,9 @@ def suppress(
 
     Raises:
         ValueError: an unknown layer, or a name that several have; both or none of `channels` and `direction`; channels
-            out of range; directions of another size, that are zero, not finite, or span everything; a layer whose
-            output has no channels as its last axis; a layer within one that is no model; a model whose class is
-            neither Sequential nor functional, or that Keras cannot copy.
+            out of range; directions that are no numbers, of another size, zero, not finite, or that span everything; a
+            layer whose output has no channels as its last axis; a layer within one that is no model; a model whose
+            class is neither Sequential nor functional, or that Keras cannot copy.
         TypeError: channels that are no integers, a model that is none of Keras.
     """
     if not isinstance(model, keras.Model):
@@ -65,7 +65,7 @@ def suppress(
     path = _path_of(model, layer)
     size = _channels_of(model, path[-1], layer)
     at = _neutral(neutral, size)
-    plan = _masked(channels, at, size) if channels is not None else _projected(np.asarray(direction), at, size)
+    plan = _masked(channels, at, size) if channels is not None else _projected(direction, at, size)
     twin = copy_of(model, x)
     with numbers_of(0):  # initializers of the new layer draw from Python's random numbers, which are the user's
         found = _rebuilt(twin, _path_of(twin, "/".join(part.name for part in path)), plan)
@@ -110,9 +110,15 @@ def _masked(channels: Sequence[int], neutral: np.ndarray, size: int) -> _Cut:
     return _Cut(scale, None, offset)
 
 
-def _projected(direction: np.ndarray, neutral: np.ndarray, size: int) -> _Cut:
+def _projected(direction: Any, neutral: np.ndarray, size: int) -> _Cut:
     """h - P (h - neutral), where P projects onto the directions."""
-    rows = np.atleast_2d(direction).astype(np.float64)
+    try:
+        rows = np.atleast_2d(direction).astype(np.float64)
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"direction expects numbers, [{size}] or [k, {size}]. Received: {_shortened(direction)}. Remedy: "
+            "`concept_direction` finds one; channels= takes indices"
+        ) from None
     if rows.ndim != 2 or rows.shape[1] != size or not len(rows):
         raise ValueError(f"direction expects [{size}] or [k, {size}]. Received: {list(np.shape(direction))}")
     if not np.isfinite(rows).all():
@@ -124,6 +130,11 @@ def _projected(direction: np.ndarray, neutral: np.ndarray, size: int) -> _Cut:
         raise ValueError(f"direction expects what leaves something and cuts something. Received: {what}")
     onto = axes.T @ axes
     return _Cut(None, np.eye(size) - onto, onto @ neutral)
+
+
+def _shortened(value: Any) -> str:
+    told = repr(value)
+    return told if len(told) <= 80 else f"{told[:77]}..."
 
 
 def _neutral(neutral: np.ndarray | None, size: int) -> np.ndarray:

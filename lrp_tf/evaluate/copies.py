@@ -11,6 +11,8 @@ from typing import NamedTuple
 import keras
 import numpy as np
 
+from lrp_tf.core.counts import is_whole
+
 ORDERS = ("top_down", "bottom_up", "independent")
 _WANTED = "a copy expects a model that Keras can make anew from its config"
 _REMEDY = (
@@ -84,8 +86,8 @@ def randomized(
         raise ValueError(f"order expects one of {list(ORDERS)}. Received: {order!r}")
     if how not in ("permute", "initialize"):
         raise ValueError(f"how expects 'permute' or 'initialize'. Received: {how!r}")
-    if stages is not None and stages < 1:
-        raise ValueError(f"stages expects a positive integer. Received: {stages}")
+    if stages is not None and (not is_whole(stages) or stages < 1):
+        raise ValueError(f"stages expects a positive integer. Received: {stages!r}")
     twin = copy_of(model, x)
     # By the model's own names: Keras may give those of copies another number.
     known = [unit.name for unit in _units(model, "", set())]

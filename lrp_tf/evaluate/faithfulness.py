@@ -13,6 +13,7 @@ from typing import TypeAlias
 
 import numpy as np
 
+from lrp_tf.core.counts import is_whole
 from lrp_tf.evaluate.case import Case
 from lrp_tf.evaluate.correlation import pearson, spearman
 from lrp_tf.evaluate.extras import optional
@@ -24,8 +25,8 @@ from lrp_tf.evaluate.regions import ranks
 
 
 def _positive(name: str, value: int) -> int:
-    if value < 1:
-        raise ValueError(f"{name} expects a positive integer. Received: {value}")
+    if not is_whole(value) or value < 1:
+        raise ValueError(f"{name} expects a positive integer. Received: {value!r}")
     return value
 
 
@@ -286,8 +287,9 @@ def _ranks(case: Case, segments: int) -> np.ndarray:
     Raises:
         ValueError: samples that are no pictures, fewer than two superpixels asked for.
     """
-    if segments < 2:
-        raise ValueError(f"segments expects at least 2. Received: {segments}")
+    if not is_whole(segments) or segments < 2:
+        whole = "" if is_whole(segments) else ", a whole number"
+        raise ValueError(f"segments expects at least 2{whole}. Received: {segments!r}")
     if case.positions.ndim != 3 or case.channel_axis is None:
         raise ValueError(f"irof expects pictures, [B, rows, columns, channels]. Received: {case.x.shape}")
     slic, found = optional("skimage.segmentation").slic, []

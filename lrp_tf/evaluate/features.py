@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
+from lrp_tf.core.counts import is_whole
 from lrp_tf.evaluate import fills
 from lrp_tf.evaluate.case import Case
 from lrp_tf.evaluate.regions import Grid
@@ -28,9 +29,11 @@ def bounded(name: str, value: int, most: int, which: str) -> int:
     Raises:
         ValueError: it is not in 1 to `most`; the message says which limit that is.
     """
+    if not is_whole(value):
+        raise ValueError(f"{name} expects a whole number from 1 to {most}, {which}. Received: {value!r}")
     if not 1 <= value <= most:
         raise ValueError(f"{name} expects 1 to {most}, {which}. Received: {value}")
-    return value
+    return int(value)
 
 
 @dataclasses.dataclass(frozen=True)

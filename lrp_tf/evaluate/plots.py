@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from lrp_tf import heatmap
+from lrp_tf.core.counts import is_whole
 from lrp_tf.evaluate.curves import Curve, Of, Perturbation
 from lrp_tf.evaluate.perturbation import Step
 from lrp_tf.evaluate.protocol import Array
@@ -118,8 +119,9 @@ def strip(
     Raises:
         ValueError: samples that are no pictures, no such sample, no steps, fewer than two pictures.
     """
-    if pictures < 2:
-        raise ValueError(f"pictures expects at least 2. Received: {pictures}")
+    if not is_whole(pictures) or pictures < 2:
+        whole = "" if is_whole(pictures) else ", a whole number"
+        raise ValueError(f"pictures expects at least 2{whole}. Received: {pictures!r}")
     every = _one(steps, sample)
     chosen = np.unique(np.rint(np.linspace(0, len(every) - 1, pictures)).astype(int))
     shown = _pictures([every[k][2] for k in chosen], every[0][2], image, channel_axis)

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from lrp_tf.core.counts import is_whole
 from lrp_tf.engine.clone import Clone, clone_with_rules
 from lrp_tf.engine.targets import class_count
 from lrp_tf.explainer import Explainer
@@ -44,8 +45,8 @@ class Predictor:
         shape = self._clone.graph.outputs[0].shape
         if len(shape) > 1:
             raise ValueError(f"evaluation expects a classifier, whose output is [B, C]. Received: {(None, *shape)}")
-        if batch_size < 1:
-            raise ValueError(f"batch_size expects a positive integer. Received: {batch_size}")
+        if not is_whole(batch_size) or batch_size < 1:
+            raise ValueError(f"batch_size expects a positive integer. Received: {batch_size!r}")
         self.batch_size, self.classes = batch_size, class_count(self._clone.graph)
         self.knows_probabilities = bool(self._clone.graph.stripped)
         self.single = self.classes == 2 and (shape or (1,))[0] == 1

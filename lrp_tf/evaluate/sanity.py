@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from lrp_tf.core.counts import is_whole
 from lrp_tf.evaluate.case import Case
 from lrp_tf.evaluate.copies import randomized
 from lrp_tf.evaluate.metric import metric
@@ -73,8 +74,10 @@ def randomization_smooth(
 
 def _mean_maps(case: Case, noise: float, runs: int) -> Callable[[Case], np.ndarray]:
     """Gives the mean map of an explainer over noisy samples, the same ones for every explainer."""
-    if runs < 1 or noise < 0:
-        raise ValueError(f"sMPRT expects runs >= 1 and noise >= 0. Received: runs={runs}, noise={noise}")
+    if not is_whole(runs) or runs < 1 or noise < 0:
+        raise ValueError(
+            f"sMPRT expects a whole number of runs >= 1 and noise >= 0. Received: runs={runs}, noise={noise}"
+        )
     scale = [noise * np.ptp(x) for x in case.x]
     pairs = list(zip(scale, case.generators("randomization_smooth"), strict=True))
     shifts = [np.stack([s * numbers.normal(size=case.x[0].shape) for s, numbers in pairs]) for _ in range(runs)]

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 import keras
 import numpy as np
 
+from lrp_tf.core.counts import is_whole
 from lrp_tf.evaluate.case import Case
 from lrp_tf.evaluate.metric import metric
 
@@ -20,8 +21,10 @@ _LEAST = 1e-6  # in place of denominators that are zero
 
 def _neighbours(case: Case, radius: float, runs: int) -> Iterator[np.ndarray]:
     """`runs` times samples with uniform noise, up to `radius` of the range of each sample's values: [B, ...]."""
-    if runs < 1 or radius <= 0:
-        raise ValueError(f"stability expects runs >= 1 and radius > 0. Received: runs={runs}, radius={radius}")
+    if not is_whole(runs) or runs < 1 or radius <= 0:
+        raise ValueError(
+            f"stability expects a whole number of runs >= 1 and radius > 0. Received: runs={runs}, radius={radius}"
+        )
     numbers = case.generators("stability")
     reach = radius * np.array([np.ptp(x.astype(np.float64)) for x in case.x])
     for _ in range(runs):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from lrp_tf.core.counts import is_whole
 from lrp_tf.evaluate.case import Case
 from lrp_tf.evaluate.extras import optional
 from lrp_tf.evaluate.localisation import by_position
@@ -34,8 +35,8 @@ def earth_movers_distance(case: Case, *, part: str = "positive", block: int = 1)
     relevance, mask, defined = by_position(case, part)
     assert case.masks is not None  # as Metric checked
     shape = case.masks.shape[1:]
-    if block < 1 or any(side % block for side in shape):
-        raise ValueError(f"block expects a size that divides the sides {shape}. Received: {block}")
+    if not is_whole(block) or block < 1 or any(side % block for side in shape):
+        raise ValueError(f"block expects a whole number that divides the sides {shape}. Received: {block!r}")
     places = np.stack(np.meshgrid(*[np.arange(side // block) for side in shape], indexing="ij"), -1) * float(block)
     places = places.reshape(-1, len(shape))
     farthest = float(np.linalg.norm(np.asarray(shape) - 1.0))

@@ -197,17 +197,6 @@ def positive(name: str, value: float) -> float:
     return float(value)
 
 
-def whole(name: str, value: int, least: int = 0) -> int:
-    """The value as an int, a whole number from `least`.
-
-    Raises:
-        ValueError: it is none.
-    """
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
-        raise ValueError(f"{name} expects a whole number from {least}. Received: {value!r}")
-    return int(value)
-
-
 def plain(settings: Mapping[str, Any]) -> dict[str, object]:
     """Settings as JSON has them: NumPy's numbers become Python's."""
     return {name: value.item() if isinstance(value, np.generic) else value for name, value in settings.items()}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from lrp_tf.evaluate.adversarial.attack import Attempt, Best, Box, Clock, plain, positive, whole
+from lrp_tf.core.counts import whole
+from lrp_tf.evaluate.adversarial.attack import Attempt, Best, Box, Clock, plain, positive
 from lrp_tf.evaluate.adversarial.network import Network
 
 # The edge of the box is out of reach of a tanh; images are moved away from it by this share of its half width.

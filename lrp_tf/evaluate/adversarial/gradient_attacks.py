@@ -6,7 +6,8 @@ import zlib
 
 import numpy as np
 
-from lrp_tf.evaluate.adversarial.attack import Attempt, Box, Clock, margins, plain, positive, whole
+from lrp_tf.core.counts import whole
+from lrp_tf.evaluate.adversarial.attack import Attempt, Box, Clock, margins, plain, positive
 from lrp_tf.evaluate.adversarial.network import Network
 
 

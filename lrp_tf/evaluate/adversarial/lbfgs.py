@@ -9,8 +9,9 @@ from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
+from lrp_tf.core.counts import whole
 from lrp_tf.evaluate.adversarial import lockstep
-from lrp_tf.evaluate.adversarial.attack import Attempt, Best, Box, Clock, plain, positive, whole
+from lrp_tf.evaluate.adversarial.attack import Attempt, Best, Box, Clock, plain, positive
 from lrp_tf.evaluate.adversarial.network import Network
 from lrp_tf.evaluate.extras import optional
 

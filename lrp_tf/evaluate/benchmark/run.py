@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from lrp_tf import __version__
+from lrp_tf.core.counts import is_whole
 from lrp_tf.evaluate import evidence, xaitris
 from lrp_tf.evaluate.benchmark.cells import Cell, Place, Store
 from lrp_tf.evaluate.benchmark.methods import CONTRASTS, Methods, Wanted, contrasted, listed
@@ -110,8 +111,9 @@ def _check(wanted: Mapping[str, Wanted], texts: bool, seeds: int, first_seed: in
     if texts and any(isinstance(one, Tuned) for one in wanted.values()):
         raise ValueError("methods: tuned is for pictures. Remedy: evaluate.tune on a net and texts of your own")
     for what, count, least in (("seeds", seeds, 1), ("first_seed", first_seed, 0), ("samples", samples, 1)):
-        if count < least:
-            raise ValueError(f"{what} expects at least {least}. Received: {count}")
+        if not is_whole(count) or count < least:
+            kind = "" if is_whole(count) else "a whole number, "
+            raise ValueError(f"{what} expects {kind}at least {least}. Received: {count!r}")
 
 
 def _names(

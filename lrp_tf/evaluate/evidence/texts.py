@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from lrp_tf.core.counts import is_whole
 from lrp_tf.evaluate.problem import Problem, Samples
 
 LENGTH, VOCABULARY = 32, 64
@@ -155,8 +156,9 @@ def generate(name: str, *, samples: int | None = None, seed: int = 0) -> Problem
         raise ValueError(f"name expects one of {list(TASKS)}. Received: {name!r}")
     task = TASKS[name]
     samples = 2000 + 20_000 * task.times if samples is None else samples
-    if samples < 20:
-        raise ValueError(f"samples expects at least 20. Received: {samples}")
+    if not is_whole(samples) or samples < 20:
+        whole = "" if is_whole(samples) else ", a whole number"
+        raise ValueError(f"samples expects at least 20{whole}. Received: {samples!r}")
     other = min(1000, samples // 10)
     parts = []
     for part, count in enumerate((samples - 2 * other, other, other)):

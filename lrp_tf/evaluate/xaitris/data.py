@@ -9,6 +9,7 @@ from types import MappingProxyType
 
 import numpy as np
 
+from lrp_tf.core.counts import is_whole
 from lrp_tf.evaluate.problem import Problem, Samples
 from lrp_tf.evaluate.xaitris import backgrounds, patterns
 from lrp_tf.evaluate.xaitris.patterns import Signals
@@ -86,8 +87,9 @@ def generate(
         if given not in known:
             raise ValueError(f"{what} expects one of {list(known)}. Received: {given!r}")
     samples = _SAMPLES[size] if samples is None else samples
-    if samples < 20:
-        raise ValueError(f"samples expects at least 20. Received: {samples}")
+    if not is_whole(samples) or samples < 20:
+        whole = "" if is_whole(samples) else ", a whole number"
+        raise ValueError(f"samples expects at least 20{whole}. Received: {samples!r}")
     alpha = _ALPHA[size][name][background] if alpha is None else alpha
     if not 0 < alpha < 1:
         raise ValueError(f"alpha expects a weight between 0 and 1. Received: {alpha}")

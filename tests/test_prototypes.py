@@ -160,12 +160,12 @@ def test_mistakes_in_questions():
         found.typicality(vectors, 3)
     with pytest.raises(ValueError, match=r"vectors expects \[N, 4\]"):
         found.typicality(vectors[:, :3], labels)
-    with pytest.raises(ValueError, match="prototype expects a whole number from 0 to 1. Received: 2"):
+    with pytest.raises(ValueError, match=r"prototype expects a whole number from 0 to 1. Received: 2"):
         found.samples(5, 2)
     for n in (-1, 0, 2.5, True):
         with pytest.raises(ValueError, match=f"n expects a whole number from 1. Received: {n}"):
             found.samples(5, 1, n=n)
-    with pytest.raises(ValueError, match="top expects a whole number from 0. Received: -1"):
+    with pytest.raises(ValueError, match=r"top expects a whole number from 0. Received: -1"):
         found.table(top=-1)
     with pytest.raises(ValueError, match="percentage"):
         found.outliers(vectors, labels, below=0)

@@ -265,7 +265,7 @@ def test_bad_samples_cost_a_line_each(build: Callable, data: tuple) -> None:
         ({"dataset": []}, r"The data set holds no samples"),
         (
             {"dataset": [np.zeros((4, 6, 5, 2)), [0] * 4]},
-            r"a list of \[4, 6, 5, 2\] and \[4\] numbers. Remedy: a tuple",
+            r"a list of \[4, 6, 5, 2\] and 4 numbers. Remedy: a tuple",
         ),
         ({"dataset": (np.zeros((4, 5, 6, 2)), [0] * 4)}, r"wrong shape"),
         ({"dataset": [(np.zeros((2, 6, 5, 2)), np.zeros((2, 2)))]}, r"Expected a class for each sample"),

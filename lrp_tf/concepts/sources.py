@@ -87,11 +87,12 @@ def _require_no_list_of_arrays(graph: Graph, dataset: Any) -> None:
     """Raise TypeError for [x, labels]: as an iterable of batches, x is one batch and the labels are the next one."""
     if not isinstance(dataset, list) or len(dataset) != 2 or not _is_array(dataset[0]):
         return
-    x, labels = (list(np.shape(part)) for part in dataset)
-    if len(x) == len(graph.inputs[0].shape) + 1 and labels == x[:1]:
+    x, labels = dataset
+    numbers = isinstance(labels, Sequence) or _is_array(labels)
+    if len(x.shape) == len(graph.inputs[0].shape) + 1 and numbers and len(labels) == len(x) and np.ndim(labels[0]) == 0:
         raise TypeError(
             "Expected a tf.data.Dataset, arrays (x, labels), or an iterable of batches. Received: a list of "
-            f"{x} and {labels} numbers. Remedy: a tuple, (x, labels)"
+            f"{list(x.shape)} and {len(labels)} numbers. Remedy: a tuple, (x, labels)"
         )
 
 

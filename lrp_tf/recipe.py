@@ -7,7 +7,7 @@ import os
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
@@ -25,8 +25,12 @@ from lrp_tf.heatmap.look import Look
 from lrp_tf.heatmap.volumes import Slicing
 from lrp_tf.tables.run import TableGallery
 
+if TYPE_CHECKING:
+    from lrp_tf.concepts import Atlases
+
 KINDS: dict[str, type[Gallery]] = {"images": Gallery, "arrays": ArrayGallery, "tables": TableGallery}
 BATCH = {"images": 8, "arrays": 8, "tables": 256}  # samples at once
+ATLAS_TOP = 5  # channels of an atlas
 _SAMPLE = 256  # weights of a variable that are compared
 # Options of the Explainer whose names are those of the settings of a run.
 _ALONE = {"zero_bias": False, "relevance_filter": None, "fast": None, "output": None}
@@ -55,13 +59,16 @@ class Recipe:
             tables 256.
         kind: "images", "arrays" or "tables". None: images where the model takes such, else arrays.
         slicing: see `lrp_tf.arrays.ArrayGallery`.
+        atlas: path of a reference, of which each photograph gets an atlas; see `lrp_tf.concepts.Atlases`.
+        atlas_layer, atlas_top: its `layer` and `top`. atlas_images: where the images of the reference are now, if they
+            were moved.
         options: of the Explainer and of the preset: {"zero_bias": True, "relevance_filter": 0.1}.
         modules: names of Python modules to import first, which register layers or presets.
         unsafe: run Python code that the file of the model carries.
 
     Raises:
         TypeError: a model that is no path, options that are no mapping, a colour map that has no name.
-        ValueError: another kind; a composite that cannot be read.
+        ValueError: another kind; a composite that cannot be read; more of atlases without `atlas`.
     """
 
     model: str
@@ -80,6 +87,10 @@ class Recipe:
     save_layers: bool = False
     kind: str | None = None
     slicing: Slicing | None = None
+    atlas: str | None = None
+    atlas_layer: str | None = None
+    atlas_top: int = ATLAS_TOP
+    atlas_images: str | None = None
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict, hash=False)
     modules: tuple[str, ...] = ()
     unsafe: bool = False
@@ -99,7 +110,15 @@ class Recipe:
             raise TypeError(f"Expected options as a dict. Received: {self.options!r}")
         if self.kind not in (None, *KINDS):
             raise ValueError(f"Expected kind one of {', '.join(KINDS)}, or None. Received: {self.kind!r}")
+        if self.atlas is None and (self.atlas_layer, self.atlas_images) != (None, None):
+            raise LoadError(
+                "`atlas_layer` and `atlas_images` are of atlases. Expected a reference beside them. Received: none. "
+                "Remedy: `atlas`, the file of a reference", ("atlas", "atlas_layer", "atlas_images")
+            )  # fmt: skip
         plain: dict[str, Any] = {"model": os.fspath(self.model), "options": dict(self.options)}
+        for name in ("atlas", "atlas_images"):
+            value = getattr(self, name)
+            plain[name] = None if value is None else os.fspath(value)
         for name in ("targets", "layers", "modules"):
             value = getattr(self, name)
             plain[name] = (value,) if isinstance(value, (str, int)) else tuple(value)
@@ -166,7 +185,8 @@ class Recipe:
                 `TableGallery` its `tables` and `rows`. `settings` are added to those of the recipe.
 
         Raises:
-            LoadError: see `explainer`; no preprocessing; an unknown class.
+            LoadError: see `explainer`; no preprocessing; an unknown class; see `Reference.images` and `Atlases`.
+            FileNotFoundError: there is no such reference.
         """
         explainer = self._explainer(model, more.get("preprocessing"))
         kind = self._kind(explainer.model)
@@ -180,6 +200,8 @@ class Recipe:
             given |= {"size": self.size, "how": self.how, "max_pixels": self.max_pixels}
         if kind == "arrays":
             given["slicing"] = self.slicing
+        if self.atlas is not None:
+            given["atlas"] = self._atlases(self.atlas, kind, explainer, preprocessing)
         settings = self._settings(explainer, preprocessing, chosen) | {"contrast": contrast}
         settings |= more.pop("settings", {})
         return KINDS[kind](
@@ -203,8 +225,9 @@ class Recipe:
         recipe = lrp_tf.Recipe("model.keras").absolute()
         """
         changed: dict[str, Any] = {"model": os.path.abspath(self.model)}
-        if isinstance(self.classes, str):
-            changed["classes"] = os.path.abspath(self.classes)
+        for name in ("classes", "atlas", "atlas_images"):
+            if isinstance(path := getattr(self, name), str):
+                changed[name] = os.path.abspath(path)
         if isinstance(self._named, Written) and self._named.is_file:
             changed["composite"] = os.path.abspath(self.composite)
         return dataclasses.replace(self, **changed)
@@ -242,6 +265,22 @@ class Recipe:
             return Classes()
         return Classes(self.classes) if isinstance(self.classes, tuple) else loading.load_classes(self.classes)
 
+    def _atlases(self, path: str, kind: str, explainer: Explainer, preprocessing: Preprocessing) -> Atlases:
+        """What draws the atlases; see `gallery` for what it raises."""
+        if kind != "images":
+            raise LoadError(f"An atlas is of photographs alone. Expected none of {kind}. Received: `atlas`", "atlas")
+        from lrp_tf.concepts import Atlases, Reference  # it takes a second, and few runs need it
+
+        reference = Reference.load(path)
+        try:
+            files = reference.images(explainer, preprocessing, self.atlas_images)
+            return Atlases(reference, files, layer=self.atlas_layer, top=self.atlas_top)
+        except LoadError as error:
+            text, names = str(error), {"folder": "atlas_images", "layer": "atlas_layer", "top": "atlas_top"}
+            for option in error.options:
+                text = text.replace(f"`{option}`", f"`{names.get(option, option)}`")
+            raise LoadError(text, [names.get(option, option) for option in error.options]) from error
+
     def _bounds(self, model: keras.Model, preprocessing: Preprocessing | None) -> dict[str, Any]:
         """low and high of z^B rules, where neither composite nor options give them."""
         if not named.needs_bounds(self._named, self.options):
@@ -274,6 +313,7 @@ class Recipe:
             "layers": list(self.layers) or None,
             "save_layers": self.save_layers or None,
             "options": more or None,
+            "atlas": None if self.atlas is None else [*identity_of(self.atlas), self.atlas_layer, self.atlas_top],
             "composite": str(explainer.composite if isinstance(self._named, Written) else self._named),
             "model": identity_of(self.model),
             "preprocess": preprocessing.name,

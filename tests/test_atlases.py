@@ -6,11 +6,10 @@ import json
 import re
 from pathlib import Path
 
-import cv2
 import keras
 import numpy as np
 import pytest
-from keras import layers as kl
+from helpers.colours import GREEN, RED, SIDE, make_net, read, squares
 
 import lrp_tf
 from lrp_tf import concepts
@@ -19,23 +18,6 @@ from lrp_tf.files import images, loading
 from lrp_tf.gallery import Gallery
 
 pytestmark = pytest.mark.usefixtures("mode")
-SIDE, RED, GREEN = 24, 0, 1
-
-
-def make_net(sign: float = -0.5) -> keras.Model:
-    """Class 0 counts red and class 1 green; channel 0 is red, channel 1 green, channel 2 blue, which nothing reads."""
-    net = keras.Sequential([
-        keras.Input((SIDE, SIDE, 3)),
-        kl.Conv2D(3, 3, activation="relu", name="colours"),
-        kl.Conv2D(3, 1, name="same"),
-        kl.GlobalAveragePooling2D(),
-        kl.Dense(2, name="scores"),
-    ])  # fmt: skip
-    kernel = np.zeros((3, 3, 3, 3), "float32")
-    kernel[:, :, range(3), range(3)] = 1
-    same, scores = np.eye(3, dtype="float32")[None, None], np.float32([[1, sign], [sign, 1], [0, 0]])
-    net.set_weights([kernel, np.zeros(3), same, np.zeros(3), scores, np.zeros(2)])
-    return net
 
 
 @pytest.fixture(scope="module")
@@ -51,12 +33,7 @@ def explainer(net: keras.Model) -> lrp_tf.Explainer:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three red and three green squares, the stronger the later, and a file that is no picture."""
-    place = tmp_path_factory.mktemp("pictures")
-    for i in range(6):
-        picture = np.zeros((SIDE, SIDE, 3), np.uint8)
-        picture[2 + i : 10 + i, 4:12, i % 2] = 140 + 20 * i
-        (place / "rg"[i % 2]).mkdir(exist_ok=True)
-        cv2.imwrite(str(place / "rg"[i % 2] / f"{i}.png"), picture[..., ::-1])
+    place = squares(tmp_path_factory.mktemp("pictures"))
     (place / "r" / "broken.png").write_bytes(b"no picture")
     return place
 
@@ -76,10 +53,6 @@ def reference(explainer, folder, preprocessing, tmp_path_factory) -> Reference:
 @pytest.fixture(scope="module")
 def atlases(reference, explainer, preprocessing) -> Atlases:
     return Atlases(reference, reference.images(explainer, preprocessing), layer="colours", top=2, n=2)
-
-
-def read(path: Path) -> np.ndarray:
-    return cv2.imread(str(path))[..., ::-1].astype(int)
 
 
 def data_of(out: Path) -> dict:

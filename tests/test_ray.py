@@ -101,11 +101,6 @@ def test_ray_and_shards_exclude_one_another():
         options_of_ray.is_wanted(parsed("photos", "--ray", "--shard", "0/2"))
 
 
-def test_atlases_are_drawn_without_ray():
-    with pytest.raises(LoadError, match="--atlas draws in one process"):
-        options_of_ray.is_wanted(parsed("photos", "--ray", "--gallery", "--atlas", "reference.h5"))
-
-
 def test_arrays_are_explained_without_ray():
     with pytest.raises(LoadError, match="--ray explains photographs"):
         options_of_ray.refuse(parsed("a.npy", "--ray"))

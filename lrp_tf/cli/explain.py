@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import dataclasses
 import time
 import warnings
 from collections.abc import Iterator, Mapping
@@ -170,10 +169,7 @@ def _job(task: _Task, options: argparse.Namespace, beside: bool) -> Gallery:
         describe=message_of,
         **task.more,
     )
-    if task.found is not None:
-        return farm.spread(job, recipe, task.found, options)
-    atlas = atlas_option.atlases_of(options, job.explainer, job.preprocessing)
-    return job if atlas is None else dataclasses.replace(job, atlas=atlas)
+    return job if task.found is None else farm.spread(job, recipe, task.found, options)
 
 
 def _run(task: _Task, job: Gallery, options: argparse.Namespace) -> bool:

@@ -25,13 +25,11 @@ def is_wanted(options: argparse.Namespace) -> bool:
     """Whether the work is done in other processes.
 
     Raises:
-        LoadError: it is not, and one of its options was given; it is, and so is --shard or --atlas.
+        LoadError: it is not, and one of its options was given; it is, and so is --shard.
     """
     if getattr(options, "ray", None) is not None:
         if getattr(options, "shard", None) is not None:
             raise LoadError("--ray and --shard both spread the work over processes. Expected one of them")
-        if getattr(options, "atlas", None) is not None:
-            raise LoadError("--atlas draws in one process. Expected it without --ray")
         return True
     for name, default in _ALONE.items():
         if getattr(options, name, default) != default:

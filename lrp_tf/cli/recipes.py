@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from lrp_tf.cli import atlas_option, given
+from lrp_tf.cli import given
 from lrp_tf.cli.composite_option import name_of
 from lrp_tf.heatmap.volumes import Slicing
-from lrp_tf.recipe import Recipe
+from lrp_tf.recipe import ATLAS_TOP, Recipe
 
 _OF_VOLUMES = ("axis", "slices", "spacing")
 _OF_TABLES = ("columns", "drop", "id")
@@ -23,12 +23,12 @@ def recipe_of(options: argparse.Namespace, kind: str, slicing: Slicing | None = 
     """
     plain = ("relevance_filter", "fast", "output", "zero_bias")
     chosen = {name: value for name in plain if (value := getattr(options, name, None)) not in (None, False)}
-    preprocess, classes = (getattr(options, name, None) for name in ("preprocess", "classes"))
+    preprocess = getattr(options, "preprocess", None)
+    paths = {name: getattr(options, name, None) for name in ("classes", "atlas", "atlas_images")}
     return Recipe(
         model=str(options.model or ""),
         composite=name_of(options.composite),
         preprocess=preprocess,
-        classes=None if classes is None else str(classes),
         targets=tuple(options.target),
         contrast=options.contrast,
         look=given.look_of(options),
@@ -41,9 +41,12 @@ def recipe_of(options: argparse.Namespace, kind: str, slicing: Slicing | None = 
         save_layers=options.save_layers,
         kind=kind,
         slicing=slicing,
+        atlas_layer=getattr(options, "atlas_layer", None),
+        atlas_top=getattr(options, "atlas_top", None) or ATLAS_TOP,
         options=chosen,
         modules=tuple(getattr(options, "modules", ())),
         unsafe=options.unsafe,
+        **{name: None if path is None else str(path) for name, path in paths.items()},
     )
 
 
@@ -51,5 +54,4 @@ def settings_of(options: argparse.Namespace, identity: object) -> dict[str, Any]
     """What has to be the same when a run is resumed, beside what the recipe says."""
     # As the user wrote them: an --axis that follows from the kind of a file is none.
     more = {name: getattr(options, name, None) for name in (*_OF_VOLUMES, *_OF_TABLES)}
-    more["atlas"] = atlas_option.settings_of(options)
     return more | ({} if identity is None else {"model": identity})

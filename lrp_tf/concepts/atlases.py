@@ -14,6 +14,7 @@ from lrp_tf.concepts.crops import Drawing, Images
 from lrp_tf.concepts.reference import Reference
 from lrp_tf.concepts.sheet import require_count
 from lrp_tf.explainer import Explainer
+from lrp_tf.files.errors import LoadError
 from lrp_tf.heatmap.sheets import write_sheet
 
 # Pictures are drawn in several threads; atlases ask the network, which one at a time keeps busy.
@@ -51,7 +52,9 @@ class Atlases:
             raise ValueError(f"top expects a number of channels, at least 1. Received: {self.top!r}")
         held = list(self.reference.layers)
         if self.layer is None and len(held) > 1:
-            raise ValueError(f"An atlas is of one layer. Expected one of {', '.join(held)}. Received: none")
+            raise LoadError(
+                f"An atlas is of one layer. Expected one of {', '.join(held)}. Received: none. Remedy: `layer`", "layer"
+            )
         if self.layer is not None and self.layer not in held:
             raise ValueError(
                 f"Expected a layer that the reference holds: {', '.join(held)}. Received: {self.layer!r}. Remedy: one "

@@ -16,6 +16,7 @@ from lrp_tf.concepts.ranking import NONE
 from lrp_tf.concepts.receptive import box_of
 from lrp_tf.evaluate.fingerprints import described
 from lrp_tf.explainer import Explainer
+from lrp_tf.files.errors import LoadError
 from lrp_tf.files.loading import Preprocessing
 
 
@@ -195,15 +196,15 @@ class Reference:
                 "holds no names of files. Remedy: build_reference with ImageFiles, or `images` that give the samples"
             )
         if preprocessing.name != settings["preprocess"]:
-            raise ValueError(
-                f"Expected the preprocessing of {os.fspath(self.path)!r}, {settings['preprocess']}. Received: "
-                f"{preprocessing.name}"
-            )
+            raise LoadError(
+                f"Expected `preprocess` {settings['preprocess']}, with which {os.fspath(self.path)!r} was built. "
+                f"Received: {preprocessing.name}. Remedy: that one, or another reference", "preprocess"
+            )  # fmt: skip
         if not os.path.exists(files[0][0]):
-            raise ValueError(
+            raise LoadError(
                 f"Expected the image files that {os.fspath(self.path)!r} was built from. Received: {files[0][0]!r} is "
-                "not there. Remedy: the folder where they lie now (`images`)"
-            )
+                "not there. Remedy: `folder` where they lie now", "folder"
+            )  # fmt: skip
         size = (int(settings["size"][0]), int(settings["size"][1]))
         return ImageFiles(explainer, files, preprocessing, how=settings["resize"], size=size)
 

@@ -125,9 +125,9 @@ def _write_head(file: h5py.File, head: Head) -> None:
 
 
 def _write_files(file: h5py.File, files: Sequence[tuple[str, str]]) -> None:
-    """Names of files need not be UTF-8, hence bytes."""
+    """Names of files need not be UTF-8, hence bytes; paths begin at the root, for processes in other folders."""
     for column, name in enumerate(("path", "relative") if files else ()):
-        names = [os.fsencode(one[column]) for one in files]
+        names = [os.fsencode(one[column] if column else os.path.abspath(one[column])) for one in files]
         file.create_dataset(f"files/{name}", data=names, dtype=h5py.string_dtype())
 
 

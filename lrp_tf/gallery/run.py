@@ -74,7 +74,7 @@ class Gallery:
 
     Raises:
         ValueError: see `Look.check`; a layer that the model does not have; `save_layers` without `layers`; an atlas of
-            another model, or of files that are no photographs.
+            another model, of files that are no photographs, or without `pictures`.
     """
 
     explainer: Explainer
@@ -112,6 +112,8 @@ class Gallery:
     def _check_atlas(self, atlas: Beside) -> None:
         if self.at != Stream.at:
             raise LoadError("An atlas is of photographs alone. Expected none. Received: `atlas`", "atlas")
+        if not self.pictures:
+            raise LoadError("`atlas` draws pictures. Expected it without `pictures`=False", ("atlas", "pictures"))
         atlas.check(self.explainer)
 
     @property

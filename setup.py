@@ -64,7 +64,7 @@ TRAIN = ["scikit-learn>=1.5"]
 # tf.summary does not work without it.
 TENSORBOARD = ["tensorboard>=2.18"]
 # Explanations by many processes and machines; parquet files, tar shards, and images in stores.
-RAY = ["ray[data]>=2.50", "pyarrow>=17"]
+RAY = ["ray[data]>=2.55", "pyarrow>=17"]
 # The site, and the notebook that a test runs.
 DOCS = ["mkdocs-material>=9.6", "mkdocstrings[python]>=0.29", "nbclient>=0.10", "ipykernel>=6.29"]
 # make dist

@@ -195,6 +195,8 @@ def killed_run(words: list[str], killed: dict[str, int], most: int) -> int:
     driver = start(words)
     while sum(killed.values()) < most and driver.poll() is None:
         kind = random.choice(["worker", "worker", "driver"])
+        while kind == "worker" and driver.poll() is None and not workers_of(driver.pid):
+            time.sleep(0.1)  # else the driver, which is there at once, would be killed far more often
         wait(driver, random.choice([0, 0, 1, 20]), random.uniform(0, 3))
         victims = workers_of(driver.pid) if kind == "worker" else [driver.pid]
         if not victims or driver.poll() is not None:

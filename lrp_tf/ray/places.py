@@ -136,4 +136,5 @@ def _row_group(place: Place) -> Any:
     with parquet.ParquetFile(open_file(place.uri)) as file:
         column = file.read_row_group(place.at, columns=[place.column]).column(0)
     compute = optional("pyarrow.compute", extra="ray", what="which reads parquet files")
-    return compute.struct_field(column, "bytes") if hasattr(column.type, "fields") else column
+    types = optional("pyarrow.types", extra="ray", what="which reads parquet files")
+    return compute.struct_field(column, "bytes") if types.is_struct(column.type) else column

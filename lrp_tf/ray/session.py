@@ -65,18 +65,27 @@ def _start(ray: Any, address: str | None, cpus: float) -> None:
         with _silent(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             ray.init(address or "local", log_to_driver=False, logging_level=logging.ERROR, **here)
-    except (ConnectionError, RuntimeError, ValueError, OSError, TimeoutError) as error:
-        what = "Ray cannot be started" if address is None else f"no Ray cluster can be joined at {address}"
-        first = " ".join(str(error).split())
-        raise LoadError(
-            f"{what}: {first}. Expected the address of one that runs, with the same versions of Python and Ray. "
-            "Remedy: `address` as `ray status` shows it, or none for processes on this machine",
-            "address",
-        ) from error
+    except (ConnectionError, RuntimeError, ValueError, OSError, TimeoutError, ray.exceptions.RayError) as error:
+        raise LoadError(_why_not(error, address), "address") from error
     finally:
         for name, value in before.items():
             if value is None:
                 os.environ.pop(name, None)
+
+
+def _why_not(error: Exception, address: str | None) -> str:
+    """Why there is no cluster. Ray says "failed to connect" where it was refused; its cause holds the reason."""
+    what = "Ray cannot be started" if address is None else f"no Ray cluster can be joined at {address}"
+    if "authentication" in f"{error} {error.__cause__}".lower():
+        return (
+            f"{what}: it asks for a token. Expected RAY_AUTH_MODE=token in the environment, and the cluster's token in "
+            "~/.ray/auth_token or RAY_AUTH_TOKEN. Remedy: `ray get-auth-token`, on the machine where it was started, "
+            "prints the token"
+        )
+    return (
+        f"{what}: {' '.join(str(error).split())}. Expected the address of one that runs, with the same versions of "
+        "Python and Ray. Remedy: `address` as `ray status` shows it, or none for processes on this machine"
+    )
 
 
 @contextlib.contextmanager

@@ -79,7 +79,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=15, help="pairs of calls in turn; the best of each counts")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--double", action="store_true", help="compare with relevance in float64, too")
-    parser.add_argument("--weights", help="a file of weights for the one net")
+    parser.add_argument("--weights", help="a file of weights for mobilenet75, which is then one of the nets")
     parser.add_argument("--row", action="store_true", help="one row in this process; otherwise each has its own")
     options = parser.parse_args()
     if options.row:
@@ -88,10 +88,10 @@ def main() -> None:
         return
     print(HEAD, flush=True)
     more = ["--runs", str(options.runs), "--threads", str(options.threads), *(["--double"] if options.double else [])]
-    more += ["--weights", options.weights] if options.weights else []
-    for net in options.nets:
+    for net in [*options.nets, *(["mobilenet75"] if options.weights and "mobilenet75" not in options.nets else [])]:
+        trained = ["--weights", options.weights] if options.weights and net == "mobilenet75" else []
         for composite in options.composites:
-            command = [sys.executable, __file__, "--row", "--nets", net, "--composites", composite, *more]
+            command = [sys.executable, __file__, "--row", "--nets", net, "--composites", composite, *more, *trained]
             environment = {**os.environ, "OMP_NUM_THREADS": str(options.threads)}
             found = subprocess.run(command, capture_output=True, text=True, env=environment)
             print(found.stdout.strip() or f"{net} {composite}: {found.stderr[-2000:]}", flush=True)

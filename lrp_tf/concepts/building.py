@@ -59,7 +59,7 @@ def build_reference(
     Args:
         dataset: arrays (x, labels), a `tf.data.Dataset`, an iterable, of samples or batches with labels, or
             `ImageFiles`. A sample is known by its place, from 0, so that the order must be the same in a resumed run,
-            which compares what the earlier one took in: samples and labels; of `ImageFiles` names, sizes and labels.
+            which compares what the earlier one took in; the content of image files if they were written since then.
         layers: names or paths of layers.
         path: the HDF5 file to write; see docs/reference-samples.md. An unfinished run is stored as `path`.part.
         n: samples to keep for each channel and class.
@@ -239,8 +239,8 @@ class _Run:
         i, n = self.shard
         return number % n == i
 
-    def _known(self, number: int) -> bool:
-        return number in self.head.batches and number not in self.ends
+    def _known(self, number: int) -> str:
+        return "" if number in self.ends else self.head.stamps.get(number, "")
 
     def _ranking(self, layer: str, by: str, label: int) -> Ranking:
         return self.rankings[layer, by, label]
@@ -258,9 +258,15 @@ class _Run:
         if known is not None:
             if known != (batch.first, batch.size, found):
                 raise ValueError(self._differ(f"samples of batch {batch.number}"))
+            self._stamp(batch)  # the same content, written again
             return
         self._take_in(batch, x, labels)
         self.head.batches[batch.number] = (batch.first, batch.size, found)
+        self._stamp(batch)
+
+    def _stamp(self, batch: Batch) -> None:
+        if batch.stamp:
+            self.head.stamps[batch.number] = batch.stamp
 
     def _labels(self, batch: Batch) -> np.ndarray | None:
         """Classes int64 [B] of a batch; None where the predicted ones count."""

@@ -92,26 +92,29 @@ class ImageFiles:
         """One of the files, as the model takes it; see `sample`."""
         return self.sample(i).x
 
-    def numbered(self, size: int, mine: Callable[[int], bool], known: Callable[[int], bool]) -> Iterator[Batch]:
-        """The batches, read ahead by several threads; see `sources.batches`. Of a known one no file is opened."""
+    def numbered(self, size: int, mine: Callable[[int], bool], known: Callable[[int], str]) -> Iterator[Batch]:
+        """The batches, read ahead by several threads; see `sources.batches`.
+
+        Of a known one no file is opened, unless one was written or replaced since then.
+        """
         pool = ThreadPoolExecutor(min(os.cpu_count() or 1, 16), thread_name_prefix="ImageFiles")
-        waiting: collections.deque[tuple[range, int, list[Future] | None]] = collections.deque()
+        waiting: collections.deque[tuple[range, int, _Told, list[Future] | None]] = collections.deque()
         try:
             for number, first in enumerate(range(0, len(self.files), size)):
                 rows = range(first, min(first + size, len(self.files)))
-                read = mine(number) and not known(number)
-                waiting.append((rows, number, [pool.submit(self._read, i) for i in rows] if read else None))
+                told = self._told(rows) if mine(number) else _Told("", "")  # ahead of reading: later changes count
+                read = mine(number) and known(number) != told.stamp
+                waiting.append((rows, number, told, [pool.submit(self._read, i) for i in rows] if read else None))
                 if len(waiting) > _AHEAD:
-                    yield self._batch(*waiting.popleft(), mine)
+                    yield self._batch(*waiting.popleft())
             while waiting:
-                yield self._batch(*waiting.popleft(), mine)
+                yield self._batch(*waiting.popleft())
         finally:
             pool.shutdown(cancel_futures=True)
 
-    def _batch(self, rows: range, number: int, reading: list[Future] | None, mine: Callable[[int], bool]) -> Batch:
-        identity = self._identity(rows) if mine(number) else ""
+    def _batch(self, rows: range, number: int, told: _Told, reading: list[Future] | None) -> Batch:
         if reading is None:
-            return Batch(number, rows.start, len(rows), None, None, identity=identity)
+            return Batch(number, rows.start, len(rows), None, None, identity=told.identity, stamp=told.stamp)
         found = [one.result() for one in reading]
         failed = {row: one for row, one in enumerate(found) if isinstance(one, str)}
         blank = np.zeros((self.form.height, self.form.width, self.form.channels), np.uint8)
@@ -122,7 +125,7 @@ class ImageFiles:
             given = [self.labels[i] for i in rows]
             failed = {row: "no label" for row, label in enumerate(given) if label is None} | failed
             labels = np.array([-1 if label is None else label for label in given], np.int64)
-        return Batch(number, rows.start, len(rows), x, labels, failed, identity)
+        return Batch(number, rows.start, len(rows), x, labels, failed, told.identity, told.stamp)
 
     def _read(self, i: int) -> np.ndarray | str:
         """The pixels of a file in the model's form, or why there are none."""
@@ -138,18 +141,32 @@ class ImageFiles:
         """uint8 [B, H, W, C] -> float32, as the model takes it."""
         return self.form.order(self.preprocessing(pixels))
 
-    def _identity(self, rows: range) -> str:
-        """What names, sizes in bytes and labels of some files say of their content."""
-        sizes = np.array([_size(self.files[i][0]) for i in rows], np.int64)
+    def _told(self, rows: range) -> _Told:
+        """What is known of some files that are not opened."""
+        stats = np.array([_stat(self.files[i][0]) for i in rows], np.int64)
         labels = None if self.labels is None else np.array([-1 if (c := self.labels[i]) is None else c for i in rows])
-        return digest(sizes, labels, *(_bytes(self.files[i][1]) for i in rows))[:_HALF]
+        identity = digest(stats[:, 0].copy(), labels, *(_bytes(self.files[i][1]) for i in rows))[:_HALF]
+        return _Told(identity, digest(stats))
 
 
-def _size(path: str) -> int:
+class _Told(NamedTuple):
+    """Of the files of a batch.
+
+    Attributes:
+        identity: of names, sizes in bytes and labels. stamp: of sizes and times.
+    """
+
+    identity: str
+    stamp: str
+
+
+def _stat(path: str) -> tuple[int, int, int]:
+    """Size in bytes, and when content and entry were changed last, in ns: a copy may keep the first time alone."""
     try:
-        return os.path.getsize(path)
+        found = os.stat(path)
     except OSError:
-        return -1
+        return -1, -1, -1
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 def _bytes(name: str) -> np.ndarray:

@@ -51,6 +51,7 @@ def _whole(heads: Sequence[store.Head], names: Sequence[str]) -> store.Head:
         if twice := whole.batches.keys() & head.batches.keys():
             raise ValueError(f"Expected each shard once. Received: batch {min(twice)} twice, for {name!r} again")
         whole.batches.update(head.batches)
+        whole.stamps.update(head.stamps)
         whole.failures.extend(head.failures)
         for label, count in head.seen.items():
             whole.seen[label] = whole.seen.get(label, 0) + count

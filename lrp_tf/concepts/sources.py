@@ -26,6 +26,8 @@ class Batch(NamedTuple):
         labels: [B, ...] as the data set gave them, or None.
         failed: row -> why that sample could not be read; x holds NaN there.
         identity: what tells the batch from others without reading it; "" if only its content does.
+        stamp: changes whenever anyone writes or replaces one of its files, even with the same content; "" if there are
+            none.
     """
 
     number: int
@@ -35,6 +37,7 @@ class Batch(NamedTuple):
     labels: np.ndarray | None
     failed: Mapping[int, str] = MappingProxyType({})
     identity: str = ""
+    stamp: str = ""
 
 
 @runtime_checkable
@@ -49,12 +52,12 @@ class Numbered(Protocol):
     settings: Mapping[str, Any]
     files: Sequence[tuple[str, str]]
 
-    def numbered(self, size: int, mine: Callable[[int], bool], known: Callable[[int], bool]) -> Iterator[Batch]:
+    def numbered(self, size: int, mine: Callable[[int], bool], known: Callable[[int], str]) -> Iterator[Batch]:
         """The batches; see `batches`."""
 
 
 def batches(
-    graph: Graph, dataset: Any, size: int, mine: Callable[[int], bool], known: Callable[[int], bool]
+    graph: Graph, dataset: Any, size: int, mine: Callable[[int], bool], known: Callable[[int], str]
 ) -> Iterator[Batch]:
     """The batches of a data set, in its order.
 
@@ -63,7 +66,7 @@ def batches(
             batches, with labels behind each or without.
         size: of batches that are made of arrays and of single samples; batches stay as they are.
         mine: number of a batch -> whether it is needed. Arrays are not read for the others.
-        known: number of a batch -> whether its `identity` is enough, where it has one.
+        known: number of a batch -> the stamp under which its `identity` is enough; "": it has to be read.
 
     Raises:
         TypeError: nothing that can be iterated; a list [x, labels].

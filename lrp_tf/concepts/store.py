@@ -51,6 +51,7 @@ class Head:
         layers: in the order in which they were asked for.
         seen: class -> how many samples it had.
         batches: number -> (id of the first sample, size, digest), of those that have been taken in.
+        stamps: number of a batch -> `Batch.stamp`, where it has one.
         failures: (sample, reason).
         total: how many batches the data set has; -1 until its end was seen.
         shard: (i, n).
@@ -60,6 +61,7 @@ class Head:
     layers: tuple[Layer, ...]
     seen: dict[int, int] = dataclasses.field(default_factory=dict)
     batches: dict[int, tuple[int, int, str]] = dataclasses.field(default_factory=dict)
+    stamps: dict[int, str] = dataclasses.field(default_factory=dict)
     failures: list[tuple[int, str]] = dataclasses.field(default_factory=list)
     total: int = -1
     shard: tuple[int, int] = (0, 1)
@@ -113,6 +115,8 @@ def _write_head(file: h5py.File, head: Head) -> None:
     file["batches/first"] = np.asarray([head.batches[n][0] for n in numbers], np.int64)
     file["batches/size"] = np.asarray([head.batches[n][1] for n in numbers], np.int64)
     file["batches/digest"] = np.asarray([head.batches[n][2].encode() for n in numbers], "S16")
+    if head.stamps:
+        file["batches/stamp"] = np.asarray([head.stamps.get(n, "").encode() for n in numbers], "S16")
     failures = sorted(head.failures)
     file["failures/sample"] = np.asarray([sample for sample, _ in failures], np.int64)
     file.create_dataset("failures/reason", data=[reason for _, reason in failures], dtype=h5py.string_dtype())
@@ -185,12 +189,14 @@ def _head_of(file: h5py.File) -> Head:
     parts = (file[f"batches/{name}"][:].tolist() for name in ("number", "first", "size", "digest"))
     for number, by, part in itertools.product(range(len(layers)), BY, _PARTS):
         file[f"layers/{number}/{by}/{part}"]  # raises if the rankings are missing
+    stamps = file["batches/stamp"][:].tolist() if "stamp" in file["batches"] else []  # files of earlier versions
     reasons = [reason.decode() for reason in file["failures/reason"][:]]
     return Head(
         settings=json.loads(file.attrs["settings"]),
         layers=layers,
         seen=dict(zip(file["classes/class"][:].tolist(), file["classes/samples"][:].tolist(), strict=True)),
         batches={n: (first, size, digest.decode()) for n, first, size, digest in zip(*parts, strict=True)},
+        stamps={n: stamp.decode() for n, stamp in zip(file["batches/number"][:].tolist(), stamps, strict=False)},
         failures=list(zip(file["failures/sample"][:].tolist(), reasons, strict=True)),
         total=int(file.attrs["total"]),
         shard=(int(file.attrs["shard"][0]), int(file.attrs["shard"][1])),

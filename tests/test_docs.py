@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import keras
@@ -46,7 +47,24 @@ def network() -> keras.Model:
     ])  # fmt: skip
 
 
-@pytest.mark.parametrize("page", PAGES)
+# To trace costs most of the time. Of the pages one of five is compiled by default, README.md first, and those whose
+# examples read by tf.data, fit or save; the slow tests compile the others.
+COMPILED = {"docs/attention.md", "docs/callbacks.md", "docs/speed.md", "docs/training-on-relevance.md", *PAGES[::5]}
+RUNS = [pytest.param(page, page in COMPILED, id=page) for page in PAGES]
+RUNS += [
+    pytest.param(page, True, id=f"{page}-compiled", marks=pytest.mark.slow) for page in PAGES if page not in COMPILED
+]
+
+
+@pytest.fixture
+def compiled(request: pytest.FixtureRequest) -> Iterator[None]:
+    tf.config.run_functions_eagerly(not request.param)
+    yield
+    tf.config.run_functions_eagerly(False)
+
+
+@pytest.mark.usefixtures("compiled")
+@pytest.mark.parametrize(("page", "compiled"), RUNS, indirect=["compiled"])
 def test_examples_run(
     page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:

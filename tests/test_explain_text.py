@@ -1,6 +1,7 @@
 """`lrp-tf explain-text` and `TextGallery`: classes and next tokens, bad lines, resumed runs."""
 
 import errno
+import io
 import os
 import subprocess
 import sys
@@ -253,6 +254,16 @@ def test_open_lengths_get_their_size_from_the_command(models, tmp_path):
     assert cut == ["a bad film was not good: cut, 1 of 6 tokens left out"]
 
 
+def test_texts_come_from_standard_input(models, lrp, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("a good film\n\nnot bäd\n".encode())))
+    options = ("--tokenizer", models / "words.txt", "--out", tmp_path / "out")
+    code, out, err = lrp("explain-text", models / "reviews.keras", "-", *options)
+    assert code == 0, err
+    assert [row["result"] for row in table(tmp_path / "out/results.csv")] == ["stdin-1", "stdin-3"]
+    assert "a good film: " in out
+
+
+@pytest.mark.slow
 def test_the_command_by_itself(models, tmp_path):
     """Standard input, as another process sees it."""
     command = [sys.executable, "-m", "lrp_tf", "explain-text", str(models / "reviews.keras"), "-"]

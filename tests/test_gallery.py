@@ -226,6 +226,7 @@ def test_resume_skips_what_is_finished_and_mends_a_torn_table(lrp, saved, tmp_pa
         assert f"other settings: {option}" in err
 
 
+@pytest.mark.slow
 def test_a_killed_run_is_resumed_to_the_same_set(saved, tmp_path):
     photos(tmp_path / "in", 60)
     command = [

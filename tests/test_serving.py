@@ -232,6 +232,7 @@ def test_what_lies_beside_the_graph(exported):
     assert list(exported[1].iterdir()) == [exported[2].path]  # no temporary folder
 
 
+@pytest.mark.slow
 def test_saved_model_cli(exported, tmp_path):
     code = "from tensorflow.python.tools.saved_model_cli import main; main()"
     x, path = batch(2), str(exported[2].path)

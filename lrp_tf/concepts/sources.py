@@ -91,8 +91,10 @@ def _require_no_list_of_arrays(graph: Graph, dataset: Any) -> None:
     if not isinstance(dataset, list) or len(dataset) != 2 or not _is_array(dataset[0]):
         return
     x, labels = dataset
-    numbers = isinstance(labels, Sequence) or _is_array(labels)
-    if len(x.shape) == len(graph.inputs[0].shape) + 1 and numbers and len(labels) == len(x) and np.ndim(labels[0]) == 0:
+    if not isinstance(labels, Sequence) and not _is_array(labels):
+        return
+    one_each = 0 < len(labels) == len(x) and np.ndim(labels[0]) == 0
+    if one_each and len(x.shape) == len(graph.inputs[0].shape) + 1:
         raise TypeError(
             "Expected a tf.data.Dataset, arrays (x, labels), or an iterable of batches. Received: a list of "
             f"{list(x.shape)} and {len(labels)} numbers. Remedy: a tuple, (x, labels)"

@@ -126,13 +126,23 @@ def row(name: str, model: keras.Model, exact: keras.Model, x: np.ndarray, preset
         }
 
 
+def photographs(data: Path, count: int) -> np.ndarray:
+    """The first of data/photos, from 0 to 255, float32 [count, 224, 224, 3].
+
+    Raises:
+        SystemExit: there are not as many.
+    """
+    files = sorted((data / "photos").glob("*.jpg"))[:count]
+    if len(files) < count:
+        raise SystemExit(f"Expected {count} photographs (*.jpg) in {data / 'photos'}. Received: {len(files)}")
+    return np.stack([keras.utils.img_to_array(keras.utils.load_img(f, target_size=(224, 224))) for f in files])
+
+
 def trained(data: Path, batch: int) -> tuple[keras.Model, np.ndarray]:
     """MobileNet 0.75 with the weights of ImageNet, and photographs."""
     model = keras.applications.MobileNet(alpha=0.75, weights=None)
     model.load_weights(data / "mobilenet075.weights.h5")
-    files = sorted((data / "photos").glob("*.jpg"))[:batch]
-    images = [keras.utils.img_to_array(keras.utils.load_img(file, target_size=(224, 224))) for file in files]
-    return model, keras.applications.mobilenet.preprocess_input(np.stack(images))
+    return model, keras.applications.mobilenet.preprocess_input(photographs(data, batch))
 
 
 def main() -> None:

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 
 
-def main(folder: Path, inputs: Path, outputs: Path) -> None:
-    """Run what lies in `folder` on the array in `inputs`, and write its results to `outputs`."""
+def main(folder: Path, *files: Path) -> None:
+    """Run what lies in `folder` on arrays in files, and write its results to files: input, output, input, output ..."""
     sys.modules.update(dict.fromkeys(("tensorflow", "keras", "lrp_tf")))  # None: an import of them fails
     clocks = time.perf_counter, time.process_time
     began = [clock() for clock in clocks]
@@ -24,9 +24,10 @@ def main(folder: Path, inputs: Path, outputs: Path) -> None:
     assert spec.loader is not None
     run = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(run)
-    explain, x = run.load(folder), np.load(inputs)
-    found = {key: np.asarray(value) for key, value in explain(x).items()}
-    np.savez(outputs, **found)
+    explain = run.load(folder)
+    for inputs, outputs in zip(files[::2], files[1::2], strict=True):
+        x = np.load(inputs)
+        np.savez(outputs, **{key: np.asarray(value) for key, value in explain(x).items()})
     print(*(clock() - begin for clock, begin in zip(clocks, began, strict=True)), flush=True)
     for _ in sys.stdin:
         began = [clock() for clock in clocks]

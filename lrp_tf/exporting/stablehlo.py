@@ -94,13 +94,32 @@ def export_stablehlo(
     names = [*served.names, served.target.name]
     inputs = [(name, tuple(spec.shape), spec.dtype.name) for name, spec in zip(names, specs, strict=True)]
     with atomic_folder(path) as folder:
-        (folder / TEXT).write_text(module.text, encoding="utf-8")
-        arrays: dict[str, Any] = {f"w{i}": array for i, (_, array) in enumerate(module.values)}
-        np.savez(folder / WEIGHTS, **arrays)
-        about = _about(served, batch, chosen, list(classes), inputs, module)
-        (folder / ABOUT).write_text(json.dumps(about, indent=1, ensure_ascii=False), encoding="utf-8")
-        shutil.copyfile(Path(__file__).with_name("run_jax.py"), folder / RUN)
+        write(folder, module, inputs, _about(served, batch, chosen, list(classes)))
     return StableHLO(path, inputs, module.results)
+
+
+def write(folder: Path, module: Module, inputs: list[Part], about: dict[str, object]) -> None:
+    """Put a function and the runner into a folder.
+
+        write(folder, lowered(function, specs), [("x", (1, 3), "float32"), ("target", (1,), "int32")], {"target": -1})
+
+    Args:
+        inputs: (name, shape, dtype) of each argument. run.py fills the last one with the target.
+        about: what else the manifest says; run.py reads "target", which a call takes that names none.
+    """
+    part = lambda name, shape, dtype: {"name": name, "shape": shape, "dtype": dtype}  # noqa: E731
+    weights = [(name, array.shape, array.dtype.name) for name, array in module.values]
+    manifest = {
+        "inputs": [part(*one) for one in inputs],
+        "weights": [{"key": f"w{i}", **part(*one)} for i, one in enumerate(weights)],
+        "outputs": [part(*one) for one in module.results],
+        **about,
+    }
+    (folder / TEXT).write_text(module.text, encoding="utf-8")
+    arrays: dict[str, Any] = {f"w{i}": array for i, (_, array) in enumerate(module.values)}
+    np.savez(folder / WEIGHTS, **arrays)
+    (folder / ABOUT).write_text(json.dumps(manifest, indent=1, ensure_ascii=False), encoding="utf-8")
+    shutil.copyfile(Path(__file__).with_name("run_jax.py"), folder / RUN)
 
 
 def _default(served: Served, target: Targets, batch: int) -> int | list:
@@ -153,22 +172,10 @@ def _function(served: Served) -> Callable[..., dict[str, tf.Tensor]]:
     return lambda *arguments: served.coded(mode, list(arguments[:-1]), arguments[-1])
 
 
-def _about(
-    served: Served,
-    batch: int,
-    target: int | list,
-    classes: list[str],
-    inputs: list[Part],
-    module: Module,
-) -> dict[str, object]:
-    """What the manifest says: arguments and results in their order, and what the numbers mean."""
-    part = lambda name, shape, dtype: {"name": name, "shape": shape, "dtype": dtype}  # noqa: E731
-    weights = [(name, array.shape, array.dtype.name) for name, array in module.values]
+def _about(served: Served, batch: int, target: int | list, classes: list[str]) -> dict[str, object]:
+    """What the manifest says of the numbers and of where they come from."""
     explainer = served.explainer
     return {
-        "inputs": [part(*one) for one in inputs],
-        "weights": [{"key": f"w{i}", **part(*one)} for i, one in enumerate(weights)],
-        "outputs": [part(*one) for one in module.results],
         "batch": batch,
         "target": target,
         "contrast": served.contrast,

@@ -31,12 +31,14 @@ class Module(NamedTuple):
 # Operations that XLA compiles on no device, or that would give other numbers elsewhere -> why, with the remedy.
 _PYTHON = "calls Python. Remedy: keras.ops or TensorFlow instead of tf.numpy_function and tf.py_function"
 _TABLE = "looks texts up. Remedy: leave the layer out of the model, and feed it the numbers that the layer gives"
+_RESIZE = "interpolates, which XLA gets wrong for some sizes. Remedy: another interpolation, or lrp_tf.export"
 _RANDOM = "draws random numbers, so that two calls differ. Remedy: a layer that draws none in inference mode"
 _REFUSED = {
     r"(Eager)?PyFunc(Stateless)?": _PYTHON,
     r"(LookupTable|HashTable|MutableHashTable|MutableDenseHashTable)\w*": _TABLE,
     r"(Random|Stateful|Multinomial|Truncated|Parameterized)\w*(Normal|Uniform|Gamma|Poisson|Shuffle|Int|Binomial)\w*|"
     r"Multinomial|RngSkip|RngReadAndSkip": _RANDOM,
+    r"ResizeBilinear(Grad)?": _RESIZE,
 }
 # MLIR's types -> NumPy's.
 _TYPES = {"f16": "float16", "bf16": "bfloat16", "f32": "float32", "f64": "float64", "i1": "bool"}
@@ -61,14 +63,16 @@ def lowered(function: Callable[..., object], specs: Sequence[tf.TensorSpec]) -> 
     _refuse(traced)
     try:
         raw = compiled.experimental_get_compiler_ir(*specs)(stage="stablehlo")
+        if re.search(r'"mhlo\.\w+"\(|#stablehlo\.bounds', raw):  # the passes cannot read these
+            _refuse_text(raw)
+        text = tf.mlir.experimental.run_pass_pipeline(raw, _PASSES, show_debug_info=False)
+    except ExportError:
+        raise
     except (tf.errors.OpError, ValueError) as error:
         raise ExportError(
             f"XLA cannot compile this explanation: {_reason(error)}. Expected operations that XLA knows, on shapes "
             "that are known beforehand. Remedy: another layer, or lrp_tf.export, which needs no XLA"
         ) from error
-    if re.search(r'"mhlo\.\w+"\(|#stablehlo\.bounds', raw):  # the passes cannot read these
-        _refuse_text(raw)
-    text = tf.mlir.experimental.run_pass_pipeline(raw, _PASSES, show_debug_info=False)
     text = _portable(_of_fixed_size(text))
     _refuse_text(text)
     values = _captured(traced)
@@ -111,7 +115,7 @@ def _reason(error: Exception) -> str:
     if lacking := sorted(set(re.findall(r"(\w+) \(No registered", text))):
         places = sorted(set(re.findall(r"\{\{node ([^}]*)\}\}", text)))
         return f"it lacks {', '.join(lacking)} ({', '.join(places[:3])})"
-    text = re.sub(r"\s*\[Op:\w+\]|__inference_\S+", "", text.split("\n")[0])
+    text = re.sub(r"\s*\[Op:\w+\]|__inference_\S+|\S+\.py:\d+:\d+: (error: )?", "", text.split("\n")[0])
     return re.sub(r"\{\{\w+ (\S+)\}\}", r"\1", text).strip(" .")
 
 

@@ -30,6 +30,7 @@ def fed(folder):
 
 
 @pytest.mark.parametrize("contrast", ["softmax", "mean", "owl", "5"])
+@pytest.mark.usefixtures("seldom_compiled")
 def test_maps_rows_and_titles(lrp, saved, folder, fed, tmp_path, contrast):
     code, _, err = lrp("explain", saved, folder, *LOOK, "--target", "tabby", "--contrast", contrast, "--batch", 2)
     assert code == 0, err

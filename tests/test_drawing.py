@@ -113,6 +113,7 @@ def test_the_table_has_the_probability_of_each_target(lrp, saved, tmp_path):
 
 
 @pytest.mark.parametrize("kind", MAGIC)
+@pytest.mark.usefixtures("seldom_compiled")
 def test_formats_with_every_style_and_several_targets(lrp, saved, tmp_path, kind):
     photos(tmp_path / "in", 1)
     options = ("--target", "topK:2", "--style", "all", "--smooth", "auto", "--show", "abs", "--scale", "image:99%")
@@ -127,6 +128,7 @@ def test_formats_with_every_style_and_several_targets(lrp, saved, tmp_path, kind
 
 
 @pytest.mark.parametrize("lost", ["photo0.pdf", "photo0.heatmap.pdf", "photo0.jpg", "photo0.overlay.webp"])
+@pytest.mark.usefixtures("seldom_compiled")
 def test_runs_in_other_formats_are_resumed(lrp, saved, tmp_path, lost):
     photos(tmp_path / "in", 2)
     options = ("--format", lost.rpartition(".")[2], "--style", "all")
@@ -171,6 +173,7 @@ def test_no_result_replaces_a_photograph(lrp, saved, tmp_path, out):
 
 @pytest.mark.parametrize("composites", [["epsilon"], ["epsilon", "epsilon_plus"]], ids=len)
 @pytest.mark.parametrize("out", ["in/results", "linked/results"])
+@pytest.mark.usefixtures("seldom_compiled")
 def test_results_of_an_earlier_run_are_not_explained(lrp, saved, tmp_path, composites, out):
     """Below the folder that is walked; photographs beside them are, and a result that is named itself."""
     photos(tmp_path / "in" / "more", 1)
@@ -203,6 +206,7 @@ def test_results_of_an_earlier_run_are_not_explained(lrp, saved, tmp_path, compo
     ],
     ids=str,
 )
+@pytest.mark.usefixtures("seldom_compiled")
 def test_overlays_and_heatmaps_are_what_heatmap_makes_of_the_saved_relevance(lrp, saved, tmp_path, options, look):
     photos(tmp_path / "in", 1)
     explained(lrp, saved, "--style", "all", *options)

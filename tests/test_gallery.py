@@ -107,6 +107,7 @@ ODD = [
 
 
 @pytest.mark.parametrize("name", [*ODD, os.fsdecode(b"latin\xe9.png")], ids=ascii)
+@pytest.mark.usefixtures("seldom_compiled")
 def test_odd_file_names(lrp, saved, tmp_path, name):
     (tmp_path / "in").mkdir()
     Image.fromarray(photo()).save(tmp_path / "in" / "x.png")
@@ -124,6 +125,7 @@ def test_odd_file_names(lrp, saved, tmp_path, name):
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 300), (300, 2), (30, 200)])
 @pytest.mark.parametrize("how", ["squash", "crop", "pad"])
+@pytest.mark.usefixtures("seldom_compiled")
 def test_shapes(lrp, saved, tmp_path, height, width, how):
     (tmp_path / "in").mkdir()
     Image.fromarray(photo(0, height, width)).save(tmp_path / "in" / "x.png")

@@ -66,6 +66,7 @@ def test_maps_without_names_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("targets", [("top1",), ("topK:2",), (1, 3)])
 @pytest.mark.parametrize("save_layers", [False, True])
+@pytest.mark.usefixtures("seldom_compiled")
 def test_sums_and_maps_are_the_explainers(tmp_path: Path, targets: tuple, save_layers: bool) -> None:
     explainer = lrp_tf.Explainer(deep(), output=0)
     files = list(images.find([str(photos(tmp_path / "in", 3))]))

@@ -204,6 +204,7 @@ def contents(folder):
 
 
 @pytest.mark.parametrize("more", [("--target", "2"), ("--preprocess", "scale:1/255"), ("--contrast", "mean")])
+@pytest.mark.usefixtures("seldom_compiled")
 def test_a_page_compares_composites_of_the_same_settings_alone(lrp, compared, tmp_path, more):
     before = contents(tmp_path / "results")
     code, out, err = lrp(*compared, "epsilon_alpha2_beta1", "epsilon_plus_flat", "--resume", *more)
@@ -227,6 +228,7 @@ def test_a_mistake_of_a_later_composite_is_told_before_the_first_one_runs(lrp, c
 
 @pytest.mark.parametrize("page", [True, False])
 @pytest.mark.parametrize("resume", [True, False])
+@pytest.mark.usefixtures("seldom_compiled")
 def test_one_composite_does_not_replace_a_page_of_several(lrp, compared, tmp_path, page, resume):
     before = contents(tmp_path / "results")
     command = [word for word in compared if page or word != "--gallery"]

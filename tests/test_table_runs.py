@@ -30,6 +30,7 @@ def gallery(out, *found, **options):
 @pytest.mark.parametrize(
     ("targets", "contrast", "batch"), [((1,), None, 4), (("topK:2",), None, 256), ((1, 0), None, 1), ((1,), 0, 3)]
 )
+@pytest.mark.usefixtures("seldom_compiled")
 def test_relevance_of_all_rows_is_that_of_the_explainer(tmp_path, targets, contrast, batch):
     x = values(9)
     found = tables.read(written(tmp_path / "patients.csv", x), 3)

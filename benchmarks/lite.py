@@ -29,7 +29,7 @@ HEAD = (
 )
 
 
-def measure(net: str, composite: str, runs: int, threads: int, double: bool, weights: str | None) -> str:
+def measure(net: str, composite: str, runs: int, threads: int, double: bool, weights: str | None, shares: bool) -> str:
     """A row of the table."""
     tf.config.threading.set_intra_op_parallelism_threads(threads)
     tf.config.threading.set_inter_op_parallelism_threads(1)
@@ -40,7 +40,7 @@ def measure(net: str, composite: str, runs: int, threads: int, double: bool, wei
     options = {"low": 0.0, "high": 1.0} if composite.endswith("box") else {}
     explainer = lrp_tf.Explainer(model, composite, **options)
     with tempfile.TemporaryDirectory() as folder:
-        lite = lrp_tf.export_lite(explainer, Path(folder) / "net.tflite", check=False)
+        lite = lrp_tf.export_lite(explainer, Path(folder) / "net.tflite", check=False, conservation=shares)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
         explain = verify.interpreter(lite.path.read_bytes(), threads).get_signature_runner("explain")
     got = explain(x=x.numpy(), target=np.array([-1], np.int32))["relevance"]
@@ -80,14 +80,27 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--double", action="store_true", help="compare with relevance in float64, too")
     parser.add_argument("--weights", help="a file of weights for mobilenet75, which is then one of the nets")
+    parser.add_argument("--conservation", action="store_true", help="files with the output of this name")
     parser.add_argument("--row", action="store_true", help="one row in this process; otherwise each has its own")
     options = parser.parse_args()
     if options.row:
         (net,), (composite,) = options.nets, options.composites
-        print(measure(net, composite, options.runs, options.threads, options.double, options.weights), flush=True)
+        print(
+            measure(
+                net, composite, options.runs, options.threads, options.double, options.weights, options.conservation
+            ),
+            flush=True,
+        )
         return
     print(HEAD, flush=True)
-    more = ["--runs", str(options.runs), "--threads", str(options.threads), *(["--double"] if options.double else [])]
+    more = [
+        "--runs",
+        str(options.runs),
+        "--threads",
+        str(options.threads),
+        *(["--double"] if options.double else []),
+        *(["--conservation"] if options.conservation else []),
+    ]
     for net in [*options.nets, *(["mobilenet75"] if options.weights and "mobilenet75" not in options.nets else [])]:
         trained = ["--weights", options.weights] if options.weights and net == "mobilenet75" else []
         for composite in options.composites:

@@ -74,6 +74,33 @@ def test_a_file_explains_with_builtin_operations_alone(tmp_path: Path, capfd: py
         close(found["relevance"], explainer(x, target=target))
     for beyond in (5, -2):  # no class of the model: not the map of another one
         assert np.isnan(explain(x, beyond)["relevance"]).all()
+    assert "conservation" not in top
+
+
+def test_a_file_says_where_the_score_went(tmp_path: Path) -> None:
+    explainer = lrp_tf.Explainer(network(side=8), composites.get("epsilon_plus_flat", epsilon=0.25))
+    lite = lrp_tf.export_lite(explainer, tmp_path / "net.tflite", conservation=True, contrast="softmax")
+    assert ("conservation", (1, 6), "float32") in lite.outputs
+    assert lite.error is not None
+    assert lite.rounding is not None
+    explain = runner(lite.path)
+    x = np.random.default_rng(1).normal(size=(1, 8, 8, 3)).astype("float32")
+    for target in (-1, 2):
+        found = explain(x, target)
+        wanted = explainer.explain(x, target=None if target < 0 else target, contrast="softmax")
+        shares = np.stack([np.asarray(share) for share in wanted.conservation.of_six()], axis=-1)
+        assert (np.abs(shares[0, :4]) > 1e-4).all()  # each of these has something to compare
+        close(found["conservation"], shares)
+        close(found["relevance"].sum(), found["conservation"][0, 1])
+    assert np.isnan(explain(x, 5)["conservation"]).all()
+
+
+def test_logits_and_shares_are_held_to_their_own_rounding() -> None:
+    rounding = verify.Apart(relevance=1e-2, logits=1e-7, shares=1e-7)
+    export._refuse_difference(verify.Apart(1e-3, 9e-6, 9e-6), rounding, 1e-5)
+    for part, wrong in (("relevance is", (0.2, 0, 0)), ("logits are", (0, 2e-5, 0)), ("shares are", (0, 0, np.inf))):
+        with pytest.raises(ExportError, match=part):
+            export._refuse_difference(verify.Apart(*wrong), rounding, 1e-5)
 
 
 def test_a_file_holds_kernels_once(tmp_path: Path) -> None:
@@ -232,7 +259,7 @@ def test_other_outputs(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_the_command_as_a_process(saved: Path, tmp_path: Path) -> None:
     out = tmp_path / "net.tflite"
-    command = [sys.executable, "-m", "lrp_tf", "export", str(saved), str(out), "--format", "tflite"]
+    command = [sys.executable, "-m", "lrp_tf", "export", str(saved), str(out), "--format", "tflite", "--conservation"]
     found = subprocess.run(command, capture_output=True, text=True)
     assert found.returncode == 0, found.stderr
     assert not re.search("deprecat|TensorFlow Lite|trackable_obj|Traceback", found.stderr), found.stderr
@@ -242,7 +269,9 @@ def test_the_command_as_a_process(saved: Path, tmp_path: Path) -> None:
     x = np.random.default_rng(1).uniform(size=(1, *model.input_shape[1:])).astype("float32")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # an untrained net
-        close(explain(x, 1)["relevance"], lrp_tf.Explainer(model)(x, target=1))
+        wanted = lrp_tf.Explainer(model).explain(x, target=1)
+    close(explain(x, 1)["relevance"], wanted.relevance)
+    close(explain(x, 1)["conservation"][0, 1], wanted.conservation.relevance[0])
     found = subprocess.run([*command, "--top-k", "3"], capture_output=True, text=True)
     assert found.returncode != 0
     assert "--top-k is an option of --format savedmodel" in found.stderr

@@ -12,7 +12,7 @@ from lrp_tf.cli.command import Command
 FORMATS: dict[str, tuple[str, ...]] = {
     "savedmodel": ("resize", "max_pixels", "cmap", "color_gamma", "reduce", "scale", "top_k", "no_warmup"),
     "stablehlo": ("batch", "target"),
-    "tflite": ("no_check",),
+    "tflite": ("conservation", "no_check"),
 }
 
 
@@ -43,6 +43,8 @@ def add_export(parser: argparse.ArgumentParser) -> None:
                        help="what run.py explains unless it is told another class, by number or name; default: "
                        "top1")  # fmt: skip
     lite = parser.add_argument_group("tflite", "options of this format alone")
+    lite.add_argument("--conservation", action="store_true",
+                      help="an output that says where the score went (docs/conservation.md)")  # fmt: skip
     lite.add_argument("--no-check", action="store_true",
                       help="do not run the file once to compare it with the explainer")  # fmt: skip
 

@@ -22,7 +22,7 @@ from lrp_tf.terminal import printable, say
 
 # Of options that belong to some formats alone: what they are where they were not given.
 _DEFAULTS = {"resize": "squash", "max_pixels": MAX_PIXELS, "color_gamma": 1.0, "reduce": "sum", "batch": 1}
-_DEFAULTS |= {"target": "top1", "no_warmup": False, "no_check": False}
+_DEFAULTS |= {"target": "top1", "no_warmup": False, "no_check": False, "conservation": False}
 
 
 def export_command(options: argparse.Namespace) -> int:
@@ -106,7 +106,8 @@ def _lite(
     explainer: Explainer, preprocessing: Preprocessing | None, classes: Classes, options: argparse.Namespace
 ) -> None:
     contrast = given.chosen_contrast(options, explainer, classes)
-    lite = export_lite(explainer, options.out, contrast=contrast, check=not options.no_check)
+    check, shares = not options.no_check, options.conservation
+    lite = export_lite(explainer, options.out, contrast=contrast, conservation=shares, check=check)
     for what, parts in (("inputs", lite.inputs), ("outputs", lite.outputs)):
         say(printable(f"{what}: " + ", ".join(f"{name} {dtype} {list(shape)}" for name, shape, dtype in parts)))
     if preprocessing is not None and preprocessing.name != "none":

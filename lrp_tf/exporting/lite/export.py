@@ -16,7 +16,7 @@ from lrp_tf.engine import contrast as contrasts
 from lrp_tf.explainer import Explainer
 from lrp_tf.exporting.lite import flatbuffer, verify
 from lrp_tf.exporting.lite.nodes import NotAloneError
-from lrp_tf.exporting.lite.program import OUTPUTS, program
+from lrp_tf.exporting.lite.program import OUTPUTS, WITH_SHARES, program
 from lrp_tf.exporting.lite.rewrite import Rewritten
 from lrp_tf.exporting.text import ExportError
 
@@ -40,7 +40,10 @@ class Lite:
         inputs, outputs: (name, shape, dtype) of each, of the signature "explain".
         operations: builtin operation -> how often the file has it.
         size, weights: bytes of the file, and of the model's weights in float32.
-        error: the largest difference to the explainer's relevance, as a part of its maximum; None: not checked.
+        error: the largest difference to the explainer's relevance, logits and shares, as a part of the maximum of each;
+            None: not checked.
+        rounding: what one more rounding of each input changes of the explainer's own relevance: where it is large, so
+            may `error` be, whoever computes.
     """
 
     path: Path
@@ -50,6 +53,7 @@ class Lite:
     size: int
     weights: int
     error: float | None
+    rounding: float | None
 
 
 def export_lite(
@@ -57,6 +61,7 @@ def export_lite(
     path: str | os.PathLike,
     *,
     contrast: str | int | None = None,
+    conservation: bool = False,
     check: bool = True,
     sample: np.ndarray | None = None,
     tolerance: float = 1e-5,
@@ -72,10 +77,12 @@ def export_lite(
         path: the file. It appears whole or not at all; an old one is replaced.
         contrast: what each target is set against, as for the Explainer: "softmax", "mean" or a class. It is fixed,
             while the target is an input of the file.
+        conservation: the file has an output of this name, six shares that say where the score went, summed in float32.
         check: run the file once, for two targets, and compare with the explainer before it gets its name.
         sample: what it is checked with, [...] or [1, ...]; None: random numbers of the range that the rules expect.
-        tolerance: the difference that the check forgives, as a part of the maximum of |relevance|. Of nets that amplify
-            rounding it forgives more: ten times what one more rounding of the input changes.
+        tolerance: the difference that the check forgives, as a part of the maximum of |relevance|, of |logits| and of
+            |shares|. Of nets that amplify rounding it forgives more: of each of the three, ten times what one more
+            rounding of the input changes of it.
 
     Raises:
         ValueError: `ExportError`, what LiteRT cannot run, with the operations or the reason: several inputs, inputs
@@ -92,39 +99,60 @@ def export_lite(
     if not Path(path).parent.is_dir():
         raise FileNotFoundError(f"Expected a file in a folder that exists. Received: {str(path)!r}")
     weights = 4 * explainer.model.count_params()
-    content = _content(explainer, contrast, int(_ROOM * weights))
-    error = None
+    outputs = WITH_SHARES if conservation else OUTPUTS
+    content = _content(explainer, contrast, int(_ROOM * weights), outputs)
+    found = None
     if check:
-        error, rounding = verify.difference(explainer, content, contrast, sample)
-        if not error <= max(tolerance, _ROUNDINGS * rounding):
+        found = verify.difference(explainer, content, contrast, sample)
+        _refuse_difference(*found, tolerance)
+    written = atomic(path, lambda temporary: temporary.write_bytes(content))
+    return _described(explainer, written, content, outputs, found)
+
+
+def _refuse_difference(apart: verify.Apart, rounding: verify.Apart, tolerance: float) -> None:
+    """Refuse a file that gives something else.
+
+    Raises:
+        ExportError: by how much.
+    """
+    for name, error, one in zip(verify.Apart._fields, apart, rounding, strict=True):
+        if not error <= max(tolerance, _ROUNDINGS * one):
+            verb = "is" if name == "relevance" else "are"
             raise ExportError(
-                f"The file's relevance is {error:.2g} of the maximum away from the explainer's. Expected: at most "
-                f"{tolerance:g}, or {_ROUNDINGS} times what one rounding of the input changes, {rounding:.2g}. Remedy: "
+                f"The file's {name} {verb} {error:.2g} of the maximum away from the explainer's. Expected: at most "
+                f"{tolerance:g}, or {_ROUNDINGS} times what one rounding of the input changes, {one:.2g}. Remedy: "
                 "`sample`, one of the data, or a larger `tolerance`; otherwise please report this model as a bug"
             )
-    written = atomic(path, lambda temporary: temporary.write_bytes(content))
-    return _described(explainer, written, content, weights, error)
 
 
-def _described(explainer: Explainer, path: Path, content: bytes, weights: int, error: float | None) -> Lite:
+def _described(
+    explainer: Explainer,
+    path: Path,
+    content: bytes,
+    outputs: list[str],
+    found: tuple[verify.Apart, verify.Apart] | None,
+) -> Lite:
     """What was written."""
     shape = verify.known_shape(explainer.graph.inputs[0].shape)
     logits = verify.known_shape(explainer.graph.outputs[0].shape)
     return Lite(
         path=path,
         inputs=[("x", (1, *shape), "float32"), ("target", (1,), "int32")],
-        outputs=[("relevance", (1, *shape), "float32"), ("logits", (1, *logits), "float32"), ("target", (1,), "int32")],
+        outputs=[("relevance", (1, *shape), "float32"), ("logits", (1, *logits), "float32"), ("target", (1,), "int32")]
+        + ([("conservation", (1, 6), "float32")] if outputs is WITH_SHARES else []),
         operations=dict(collections.Counter(flatbuffer.operations(content)).most_common()),
         size=len(content),
-        weights=weights,
-        error=error,
+        weights=4 * explainer.model.count_params(),
+        error=None if found is None else max(found[0]),
+        rounding=None if found is None else found[1].relevance,
     )
 
 
-def _content(explainer: Explainer, contrast: str | int | None, room: int) -> bytes:
+def _content(explainer: Explainer, contrast: str | int | None, room: int, outputs: list[str]) -> bytes:
     """The bytes of the file."""
     try:
-        rewritten = Rewritten(program(explainer, contrast), OUTPUTS, room)
+        function = program(explainer, contrast, conservation=outputs is WITH_SHARES)
+        rewritten = Rewritten(function, outputs, room)
     except NotAloneError as error:
         raise ExportError(
             f"The explanation holds {error}, which LiteRT cannot run: a loop, a function of Python, a table or random "
@@ -134,7 +162,7 @@ def _content(explainer: Explainer, contrast: str | int | None, room: int) -> byt
     function, kernels = rewritten.trace()
     about = f"lrp_tf {__version__}: {explainer.model.name}, {explainer.composite.name}"
     content = flatbuffer.converted(function)
-    return flatbuffer.finished(content, kernels, SIGNATURE, OUTPUTS, about)
+    return flatbuffer.finished(content, kernels, SIGNATURE, outputs, about)
 
 
 def _refuse(explainer: Explainer) -> None:

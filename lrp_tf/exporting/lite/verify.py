@@ -2,18 +2,36 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
 from lrp_tf.core.graph import Graph
+from lrp_tf.engine.explanation import Explanation
 from lrp_tf.engine.targets import class_count
 from lrp_tf.explainer import Explainer
 from lrp_tf.exporting.lite.quiet import quietly
 from lrp_tf.exporting.text import ExportError
 from lrp_tf.files.form import begins_with_scaling
 from lrp_tf.rules import ZBox
+
+
+class Apart(NamedTuple):
+    """Largest differences, each as a part of the largest magnitude of its kind.
+
+    Attributes:
+        relevance, logits: of the maps and of what is explained.
+        shares: of `conservation` without its last share, which is rounding; 0: the file has none.
+    """
+
+    relevance: float
+    logits: float
+    shares: float
+
+    def or_more(self, other: Apart) -> Apart:
+        """The larger of both, each."""
+        return Apart(*map(max, self, other))
 
 
 def interpreter(content: bytes, threads: int = 1) -> Any:
@@ -24,13 +42,13 @@ def interpreter(content: bytes, threads: int = 1) -> Any:
 
 def difference(
     explainer: Explainer, content: bytes, contrast: str | int | None, sample: np.ndarray | None = None
-) -> tuple[float, float]:
-    """The largest difference between a file and its explainer, as a part of the largest |relevance| or |logit|.
+) -> tuple[Apart, Apart]:
+    """The largest differences between a file and its explainer.
 
     The top class is asked for as -1, and another one by its number.
 
     Returns:
-        The difference; and how much the explainer's own relevance changes by one more rounding of each input.
+        The differences; and how much the explainer's own results change by one more rounding of each input.
 
     Raises:
         ExportError: the interpreter refuses the file.
@@ -50,15 +68,32 @@ def difference(
     answers = {top: first}
     for other in [c % classes for c in range(top + 1, top + classes) if c % classes != contrast][:1]:
         answers[other] = explain(x=x, target=np.array([other], np.int32))
-    found = rounding = 0.0
+    found = rounding = Apart(0.0, 0.0, 0.0)
     for target, got in answers.items():
         if target == contrast:
             continue
-        wanted = explainer.explain(x, target=target, contrast=contrast)
-        found = max(found, _apart(got["relevance"], wanted.relevance), _apart(got["logits"], wanted.logits))
-        turned = explainer.explain(rounded(x), target=target, contrast=contrast)
-        rounding = max(rounding, _apart(np.asarray(turned.relevance), wanted.relevance))
+        wanted = _results(explainer.explain(x, target=target, contrast=contrast))
+        turned = _results(explainer.explain(rounded(x), target=target, contrast=contrast))
+        found = found.or_more(_all_apart(got, wanted))
+        rounding = rounding.or_more(_all_apart({name: turned[name] for name in got if name in turned}, wanted))
     return found, rounding
+
+
+def _results(explanation: Explanation) -> dict[str, np.ndarray]:
+    """An explanation under the names of a file's outputs."""
+    shares = np.stack([np.asarray(share) for share in explanation.conservation.of_six()], axis=-1)
+    return {
+        "relevance": np.asarray(explanation.relevance),
+        "logits": np.asarray(explanation.logits),
+        "conservation": shares,
+    }
+
+
+def _all_apart(got: dict[str, np.ndarray], wanted: dict[str, np.ndarray]) -> Apart:
+    shares = 0.0
+    if "conservation" in got:
+        shares = _apart(got["conservation"][:, :-1], wanted["conservation"][:, :-1])
+    return Apart(_apart(got["relevance"], wanted["relevance"]), _apart(got["logits"], wanted["logits"]), shares)
 
 
 def rounded(x: np.ndarray) -> np.ndarray:
@@ -67,9 +102,8 @@ def rounded(x: np.ndarray) -> np.ndarray:
     return np.nextafter(x, np.where(up, np.inf, -np.inf).astype(x.dtype))
 
 
-def _apart(got: np.ndarray, wanted: tf.Tensor) -> float:
+def _apart(got: np.ndarray, want: np.ndarray) -> float:
     """The largest difference as a part of the largest magnitude; infinite where either is not finite."""
-    want = np.asarray(wanted)
     largest = np.abs(want).max()
     apart = np.abs(got - want).max() / largest if largest > 0 else np.abs(got).max()
     return float(apart) if np.isfinite(apart) else float("inf")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lrp_tf.concepts.crops import Drawing, Images, axes_of, crops, over, pixels
+from lrp_tf.concepts.kept import Kept
 from lrp_tf.concepts.reference import Reference
 from lrp_tf.concepts.sheet import positive, require_count
 from lrp_tf.engine import targets
@@ -94,8 +96,13 @@ def arranged(
     by: str = "relevance",
     same_class: bool = False,
     tile_inches: float = 1.1,
+    kept: Kept | None = None,
 ) -> Layout:
-    """Where everything lies; see `atlas`, whose checks come first."""
+    """Where everything lies; see `atlas`, whose checks come first.
+
+    Args:
+        kept: crops of earlier atlases with the same arguments but `of`, without `same_class`.
+    """
     explainer, x, picture, target, contrast = of
     found = explainer.concepts(x, target, layer=layer, top=min(top, reference.layers[layer]), contrast=contrast)
     label = int(np.asarray(found.target)[0])
@@ -106,7 +113,8 @@ def arranged(
     relevance, shares, maps = (np.asarray(part)[0] for part in (found.relevance, found.share, found.maps))
     for channel, share, map_ in zip(np.asarray(found.channels)[0].tolist(), shares, maps, strict=True):
         samples = positive(reference.samples(layer, channel, by=by, label=label if same_class else None), n)
-        made = crops(reference, samples, layer, channel, drawing, explainer)
+        make = functools.partial(crops, reference, samples, layer, channel, drawing, explainer)
+        made = make() if kept is None else kept.get(channel, len(samples), make)
         rows.append([over(picture, pixels(map_, axes)), *(crop.masked for crop in made)])
         side = "for" if relevance[channel] >= 0 else "against"
         none = "" if len(samples) else f"; no sample has {by} above zero here"

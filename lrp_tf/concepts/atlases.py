@@ -11,6 +11,7 @@ import numpy as np
 
 from lrp_tf.concepts.atlas import Explained, arranged
 from lrp_tf.concepts.crops import Drawing, Images
+from lrp_tf.concepts.kept import Kept
 from lrp_tf.concepts.reference import Reference
 from lrp_tf.concepts.sheet import require_count
 from lrp_tf.explainer import Explainer
@@ -23,7 +24,7 @@ _ONE = threading.Lock()
 
 @dataclasses.dataclass(frozen=True)
 class Atlases:
-    """An atlas for each photograph and class that a gallery explains.
+    """An atlas for each photograph and class that a gallery explains. What channels show is kept from one to the next.
 
         atlases = Atlases(reference, reference.images(explainer, preprocessing))
         Gallery(explainer, preprocessing, "results", page=True, atlas=atlases).run(files)
@@ -45,6 +46,7 @@ class Atlases:
     top: int = 5
     n: int = 6
     show: Callable[[np.ndarray], np.ndarray] | None = None
+    _kept: Kept = dataclasses.field(default_factory=Kept, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         require_count(self.n)
@@ -72,6 +74,7 @@ class Atlases:
         atlases.check(explainer)
         """
         self.reference.check_explainer(explainer, self.of)
+        self._kept.clear()
 
     def draw(
         self,
@@ -97,5 +100,6 @@ class Atlases:
         drawing = Drawing(self.images, self.show, names)
         with _ONE:
             of = Explained(explainer, x[None], picture, target, contrast)
-            layout = arranged(of, self.reference, self.of, drawing, self.top, self.n)
+            self._kept.serve(explainer, names)
+            layout = arranged(of, self.reference, self.of, drawing, self.top, self.n, kept=self._kept)
         write_sheet(path, layout, dpi)

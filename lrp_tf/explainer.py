@@ -52,7 +52,8 @@ class Explainer(Conditional):
         composite: a preset's name, a `Composite`, or one `Rule` for every linear step.
         output: name or index of the output to explain, for models with several.
         jit_compile: compile with XLA; "auto": if there is a GPU. On CPUs XLA is slower (docs/speed.md). XLA compiles
-            once for each batch size.
+            once for each batch size. Of models that interpolate bilinearly calls then raise ValueError, since XLA gets
+            that wrong.
         relevance_filter: keep only this fraction of the largest |R| of each sample at the outputs of every linear
             layer but the last (0.1: a tenth), for crisper maps. What it drops counts as "other" in the conservation;
             `report` gives it a column.

@@ -9,6 +9,7 @@ from helpers.small_nets import IMG, VEC, dense_net, image_net, maps_net
 from keras import layers as kl
 
 import lrp_tf
+from lrp_tf import gradients
 from lrp_tf.engine.clone import Clone
 
 # --- compilation -------------------------------------------------------------------------------
@@ -157,3 +158,33 @@ def test_follows_an_adapted_normalization():
     close(explain.explain(VEC, 1).output, model(VEC), 1e-5)
     norm.adapt(5 * VEC + 2)
     close(explain.explain(VEC, 1).output, model(VEC), 1e-5)
+
+
+def upsampling(interpolation: str, nested: bool = False) -> keras.Model:
+    """A net that makes its image three times as large, which XLA gets wrong by bilinear interpolation."""
+    inner = [kl.Conv2D(2, 3), kl.UpSampling2D(3, interpolation=interpolation)]
+    body = [keras.Sequential([keras.Input((6, 6, 1)), *inner])] if nested else inner
+    return keras.Sequential([keras.Input((6, 6, 1)), *body, kl.Flatten(), kl.Dense(2)])
+
+
+@pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.parametrize("call", ["explain", "gradient", "concepts"])
+def test_xla_is_refused_where_it_gets_interpolation_wrong(call, nested):
+    explainer = lrp_tf.Explainer(upsampling("bilinear", nested), "epsilon", jit_compile=True)
+    x = np.ones((1, 6, 6, 1), "float32")
+    calls = {
+        "explain": lambda: explainer.explain(x),
+        "gradient": lambda: gradients.Gradient(explainer)(x),
+        "concepts": lambda: explainer.concepts(x, layer=explainer.model.layers[-1].name, channels=[0]),
+    }
+    with pytest.raises(ValueError, match=r"bilinear.*Received: .*ResizeBilinear.*Remedy: jit_compile=False"):
+        calls[call]()
+
+
+def test_xla_and_no_interpolation_agree():
+    x = np.random.default_rng(0).normal(size=(2, 6, 6, 1)).astype("float32")
+    model = upsampling("nearest")
+    found, expected = (lrp_tf.Explainer(model, jit_compile=xla).explain(x, 0) for xla in (True, False))
+    np.testing.assert_allclose(found.logits, expected.logits, atol=1e-5)
+    np.testing.assert_allclose(found.relevance, expected.relevance, atol=1e-5)
+    assert lrp_tf.Explainer(upsampling("bilinear"), jit_compile="auto").explain(x, 0).relevance.shape == (2, 6, 6, 1)

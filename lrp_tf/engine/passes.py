@@ -14,6 +14,7 @@ from lrp_tf.core.loop import body_of
 from lrp_tf.core.numerics import sample_sum
 from lrp_tf.core.protocol import Propagate
 from lrp_tf.core.sealing import refuse_forward_mode, sealed
+from lrp_tf.core.xla import traced_right
 from lrp_tf.engine import diagnosis, initial
 from lrp_tf.engine import propagate as propagation
 from lrp_tf.engine.clone import Clone
@@ -154,13 +155,17 @@ def compiled(
 
 
 def concrete(function: Callable, signature: list[tf.TensorSpec], jit_compile: bool = False) -> Callable:
-    """A function compiled for this signature; itself after `tf.config.run_functions_eagerly(True)`."""
+    """A function compiled for this signature; itself after `tf.config.run_functions_eagerly(True)`.
+
+    Raises:
+        ValueError: XLA would compute something else (`core.xla`).
+    """
     if tf.config.functions_run_eagerly():
         return function
     # AutoGraph would only cost time: no Python control flow here depends on tensors.
     traced = tf.function(function, input_signature=signature, autograph=False, jit_compile=jit_compile)
     # The concrete function: TensorFlow would count the explainers of a program as retraces of one function.
-    return traced.get_concrete_function()
+    return traced_right(traced) if jit_compile else traced.get_concrete_function()
 
 
 def signature(graph: Graph, target: Target) -> list[tf.TensorSpec]:
@@ -271,8 +276,7 @@ def from_tensors(
 
     signature = [tf.TensorSpec([None, *ref.shape], ref.dtype) for ref in inputs]
     signature += [tf.TensorSpec([None, *ref.shape], plan.graph.dtype) for ref in starts]
-    traced = tf.function(run, input_signature=signature, autograph=False, jit_compile=jit_compile)
-    return run if tf.config.functions_run_eagerly() else traced.get_concrete_function()
+    return concrete(run, signature, jit_compile)
 
 
 # For each call of a layer: the tensor that its output became, and the padding that leads back to the output.

@@ -9,6 +9,8 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from lrp_tf.core.xla import wrong_under_xla
+
 
 class ExportError(ValueError):
     """A function that cannot be written as StableHLO."""
@@ -31,14 +33,12 @@ class Module(NamedTuple):
 # Operations that XLA compiles on no device, or that would give other numbers elsewhere -> why, with the remedy.
 _PYTHON = "calls Python. Remedy: keras.ops or TensorFlow instead of tf.numpy_function and tf.py_function"
 _TABLE = "looks texts up. Remedy: leave the layer out of the model, and feed it the numbers that the layer gives"
-_RESIZE = "interpolates, which XLA gets wrong for some sizes. Remedy: another interpolation, or lrp_tf.export"
 _RANDOM = "draws random numbers, so that two calls differ. Remedy: a layer that draws none in inference mode"
 _REFUSED = {
     r"(Eager)?PyFunc(Stateless)?": _PYTHON,
     r"(LookupTable|HashTable|MutableHashTable|MutableDenseHashTable)\w*": _TABLE,
     r"(Random|Stateful|Multinomial|Truncated|Parameterized)\w*(Normal|Uniform|Gamma|Poisson|Shuffle|Int|Binomial)\w*|"
     r"Multinomial|RngSkip|RngReadAndSkip": _RANDOM,
-    r"ResizeBilinear(Grad)?": _RESIZE,
 }
 # MLIR's types -> NumPy's.
 _TYPES = {"f16": "float16", "bf16": "bfloat16", "f32": "float32", "f64": "float64", "i1": "bool"}
@@ -99,7 +99,7 @@ def _refuse(traced: tf.types.experimental.ConcreteFunction) -> None:
     """Refuse what XLA would refuse in its own words, or compile to something else.
 
     Raises:
-        ExportError: Python, tables of texts or random numbers.
+        ExportError: Python, tables of texts, random numbers, or an interpolation that XLA gets wrong.
     """
     graph = traced.graph.as_graph_def()
     nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
@@ -107,6 +107,11 @@ def _refuse(traced: tf.types.experimental.ConcreteFunction) -> None:
         for pattern, why in _REFUSED.items():
             if re.fullmatch(pattern, node.op):
                 raise ExportError(f"The model cannot leave TensorFlow: {node.name} ({node.op}) {why}")
+    if wrong := wrong_under_xla(traced):
+        raise ExportError(
+            f"The model cannot leave TensorFlow: {wrong} interpolates bilinearly, which XLA gets wrong for some sizes. "
+            "Remedy: another interpolation, or lrp_tf.export, which needs no XLA"
+        )
 
 
 def _reason(error: Exception) -> str:

@@ -159,10 +159,7 @@ class Source:
 
     def _traced(self, function: Function, more: list[tf.TensorSpec]) -> Function:
         signature = [tf.TensorSpec([None, *ref.shape], ref.dtype) for ref in self.clone.graph.inputs] + more
-        traced = tf.function(
-            function, input_signature=signature, autograph=False, jit_compile=self.explainer.jit_compile
-        )
-        return traced.get_concrete_function()
+        return passes.concrete(function, signature, self.explainer.jit_compile)
 
     def _raise_where_it_began(self, inputs: list[tf.Tensor], weights: Weights | None) -> None:
         if weights is None:

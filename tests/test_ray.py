@@ -12,6 +12,7 @@ import lrp_tf
 from lrp_tf import cli
 from lrp_tf.cli import farm as options_of_ray
 from lrp_tf.cli import given
+from lrp_tf.cli.messages import message_of
 from lrp_tf.cli.ray_options import HERE, apart
 from lrp_tf.files import images
 from lrp_tf.files.errors import ExtraError, LoadError
@@ -79,6 +80,16 @@ def test_wrong_values_end_in_the_parser(words, capsys):
     with pytest.raises(SystemExit):
         parsed("photos", *words)
     assert words[0].partition("=")[0] in capsys.readouterr().err
+
+
+def test_a_page_needs_pictures(tmp_path):
+    """The message names the option that asks for a page."""
+    classifier().save(tmp_path / "m.keras")
+    recipe = lrp_tf.Recipe(str(tmp_path / "m.keras"), "epsilon", preprocess="none")
+    with pytest.raises(LoadError, match="writes no pictures") as caught:
+        RayGallery.of(recipe.gallery(tmp_path / "out", page=True), recipe, [], pool=Pool(), to="csv")
+    assert "Expected it without --gallery" in message_of(caught.value)
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

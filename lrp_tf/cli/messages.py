@@ -10,6 +10,7 @@ from lrp_tf.files.errors import OptionError
 _OPTIONS = {
     "classes": "--classes FILE",
     "address": "--ray ADDRESS",
+    "page": "--gallery",
     "size": "--size HEIGHTxWIDTH",
     "warmup=False": "--no-warmup",
     "weights": "--weights FILE",

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from helpers import REPOSITORY
 from helpers.colours import check_colours, make_net, same, shown, squares
+from helpers.extras import need
 
 import lrp_tf
 from lrp_tf.concepts import ImageFiles, build_reference
@@ -78,7 +79,7 @@ def test_a_run_that_was_killed_resumes_to_the_same_atlases(home, tmp_path):
 
 
 def test_atlases_by_processes_of_ray(lrp, home, tmp_path):
-    pytest.importorskip("ray", reason='needs Ray: pip install -e ".[ray]"')
+    need("ray", "pyarrow", extra="ray")
     few = [path for i in range(6) for path in (home / "pictures").rglob(f"{i}.png")]
     given = [home / "net.keras", *few, *HOW, "--atlas", home / "net.h5", "--atlas-top", 1]
     assert lrp("explain", *given, "--out", "alone")[0] == 0

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from helpers.checking import close, image_net, images, raises
+from helpers.extras import need
 
 import lrp_tf
 from lrp_tf import composites, rules
@@ -111,7 +112,9 @@ def test_what_cannot_be_pickled_is_said_so(match, rule):
     with raises(pickle.PicklingError, "'mine'", "Expected", "Received", "Remedy", "cloudpickle"):
         pickle.dumps(explain)
     close(copy.deepcopy(explain)(IMG), explain(IMG), 1e-6)
-    cloudpickle = pytest.importorskip("cloudpickle")
+    need("cloudpickle", extra="test")
+    import cloudpickle
+
     close(pickle.loads(cloudpickle.dumps(explain))(IMG), explain(IMG), 1e-6)
 
 

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 from helpers import REPOSITORY
+from helpers.extras import need
 from helpers.pictures import classifier, photos, table
 
 from lrp_tf import cli
@@ -151,12 +152,7 @@ def home(tmp_path, monkeypatch):
     """A folder with a model, photographs of which the last ones are held, and what the cluster's workers import."""
     if not Path("/proc/self/stat").exists():
         pytest.skip("/proc tells which processes a cluster has")
-    try:
-        import pyarrow  # noqa: F401
-        import ray.data  # noqa: F401
-    except ImportError:
-        why = 'needs Ray: pip install -e ".[ray]"'
-        pytest.fail(why) if os.environ.get("CI") else pytest.skip(why)
+    need("ray", "pyarrow", extra="ray")
     classifier().save(tmp_path / "m.keras")
     photos(tmp_path / "photos", 20)
     from helpers.pictures import photo

@@ -1,6 +1,5 @@
 """Explanations by processes of Ray: sources, kills, parts of parquet, pipelines. They need the extra "ray"."""
 
-import contextlib
 import csv
 import io
 import os
@@ -15,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers import REPOSITORY
+from helpers.extras import need
 from helpers.pictures import classifier, photo, photos, rgb, table
 from PIL import Image
 from test_docs import blocks, network
@@ -70,9 +70,7 @@ def marked(mark: bytes, seed: int) -> bytes:
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
     """A folder with a model and the deadly module, which workers find."""
-    if not all(map(_is_there, ("ray.data", "pyarrow"))):
-        why = 'needs Ray: pip install -e ".[ray]"'
-        pytest.fail(why) if os.environ.get("CI") else pytest.skip(why)
+    need("ray", "pyarrow", extra="ray")
     folder = tmp_path_factory.mktemp("ray")
     classifier().save(folder / "m.keras")
     (folder / "deadly.py").write_text(DEADLY)
@@ -82,13 +80,6 @@ def home(tmp_path_factory):
         patch.syspath_prepend(folder)
         patch.setenv("TF_CPP_MIN_LOG_LEVEL", "3")
         yield folder
-
-
-def _is_there(module: str) -> bool:
-    with contextlib.suppress(ImportError):
-        __import__(module)
-        return True
-    return False
 
 
 @pytest.fixture(scope="module")

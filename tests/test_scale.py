@@ -12,6 +12,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 from helpers import REPOSITORY
+from helpers.extras import need
 from scipy import optimize, stats
 
 PAGE = REPOSITORY / "docs/scale.md"
@@ -32,7 +33,7 @@ def scale() -> ModuleType:
 
 @pytest.fixture(scope="module")
 def farm() -> ModuleType:
-    pytest.importorskip("simpy", reason='needs the extra "test"')
+    need("simpy", extra="test")
     return importlib.import_module("farm")
 
 

@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 from helpers import transformers
 from helpers.checking import randomize
+from helpers.extras import need
 from helpers.layer_cases import CASES
 from helpers.small_nets import IMG, dense_net, image_net, maps_net
-from helpers.stablehlo import Calls, close, need_jax
+from helpers.stablehlo import Calls, close
 from keras import layers as kl
 
 import lrp_tf
@@ -76,7 +77,7 @@ MODELS = {
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
     """name -> (what jax gave, what the Explainer gave); a process with jax runs them all."""
-    need_jax()
+    need("jax", extra="jax")
     calls, wanted = Calls(tmp_path_factory.mktemp("jax")), {}
     for name, (make, x, options, _) in MODELS.items():
         made, first = make(), options.get("target")
@@ -107,7 +108,7 @@ def test_jax_gives_the_relevance_of_the_explainer(found, name):
 @pytest.fixture(scope="module")
 def one_net(tmp_path_factory):
     """(the Explainer, results of several calls of one export by name)."""
-    need_jax()
+    need("jax", extra="jax")
     made, calls = lrp_tf.Explainer(dense_net(activation="softmax")), Calls(tmp_path_factory.mktemp("calls"))
     x = photos(4)
     broken, huge = x.copy(), x.copy()

@@ -6,6 +6,7 @@ import json
 import keras
 import numpy as np
 import pytest
+from helpers.extras import need
 from keras import layers as kl
 
 import lrp_tf
@@ -42,7 +43,7 @@ def test_words_between_spaces(tmp_path):
 
 
 def test_word_piece_vocabulary(tmp_path):
-    pytest.importorskip("tokenizers")
+    need("tokenizers", extra="text")
     tokenizer = get_tokenizer(file(tmp_path, "vocab.txt", PIECES))
     found = tokenizer("Unusual films!")
     assert found.tokens == ["[CLS]", "un", "##usual", "film", "##s", "!", "[SEP]"]
@@ -53,7 +54,9 @@ def test_word_piece_vocabulary(tmp_path):
 
 
 def test_hugging_face_file(tmp_path):
-    tokenizers = pytest.importorskip("tokenizers")
+    need("tokenizers", extra="text")
+    import tokenizers
+
     ids = {"<|pad|>": 3, "Ġfilm": 0, "a": 1, "Ã©": 2, "Ġ": 4, "f": 5, "i": 6, "l": 7, "m": 8, "Ã": 9, "©": 10, "fi": 11}
     ids |= {"lm": 12, "film": 13}
     merges = [("f", "i"), ("l", "m"), ("fi", "lm"), ("Ġ", "film"), ("Ã", "©")]
@@ -69,7 +72,9 @@ def test_hugging_face_file(tmp_path):
 
 
 def test_sentencepiece_model(tmp_path):
-    sentencepiece = pytest.importorskip("sentencepiece")
+    need("sentencepiece", extra="text")
+    import sentencepiece
+
     made, lines = io.BytesIO(), ["a film", "a good film", "good films are good"] * 20
     options = {"vocab_size": 30, "model_type": "bpe", "pad_id": 3, "minloglevel": 2}
     sentencepiece.SentencePieceTrainer.train(sentence_iterator=iter(lines), model_writer=made, **options)

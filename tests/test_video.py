@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 import pytest
 from helpers import video_scripts
+from helpers.extras import need
 from helpers.video_scripts import GREEN, LOOKS, SIZE, Cable, film, frames, halves, picture, red_at, times
 
-pytest.importorskip("av", reason='needs the extra "video"')
+need("av", extra="video")
 
 
 @pytest.fixture(scope="module")

@@ -10,13 +10,13 @@ import cv2
 import numpy as np
 import pytest
 from helpers import video_scripts
+from helpers.extras import need
 from helpers.video_scripts import LOOKS, picture
 
 import lrp_tf
 from lrp_tf.files.errors import LoadError
 
-pytest.importorskip("av", reason='needs the extra "video"')
-pytest.importorskip("flask", reason='needs the extra "video"')
+need("av", "flask", extra="video")
 PORT = 8001
 HOST = f"http://127.0.0.1:{PORT}"
 

@@ -16,9 +16,10 @@ import numpy as np
 import pytest
 from helpers import REPOSITORY, video_scripts
 from helpers.browser import browsing, expect
+from helpers.extras import need
 from helpers.video_scripts import GREEN, LOOKS, SIZE, SQUARE, column, film, frames, halves, picture, red_at
 
-pytest.importorskip("av", reason='needs the extra "video"')
+need("av", extra="video")
 pytestmark = pytest.mark.slow
 
 

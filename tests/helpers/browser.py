@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import io
-import os
 import shutil
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
-import pytest
 from PIL import Image
+
+from helpers.extras import missing_here
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 # A request to one of these leaves the machine for no other; a server under test listens on the second.
@@ -46,7 +46,7 @@ def chromium() -> str:
     found = next(filter(None, map(shutil.which, PROGRAMS)), None)
     if found is None:
         reason = "needs Chromium: apt-get install chromium"
-        pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
+        missing_here(reason)
     return found
 
 

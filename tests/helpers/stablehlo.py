@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
-import pytest
 from keras import tree
 
 CHILD = Path(__file__).with_name("jax_child.py")
-
-
-def need_jax() -> None:
-    """Without jax a test is skipped; where CI is set, which installs it, it fails."""
-    if importlib.util.find_spec("jax") is None:
-        reason = 'needs jax: pip install "lrp_tf[jax]"'
-        pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
 
 
 class Calls:

@@ -187,7 +187,7 @@ def close(one, other):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::ResourceWarning")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Ray leaves sockets to the collector
-def test_two_drivers_share_a_cluster_and_one_is_killed(home, monkeypatch, capfd):
+def test_two_drivers_share_a_cluster_and_one_is_killed(home, monkeypatch):
     """Each has the rows of the command; their processes end with them, by kill -9 too, and the cluster lives on."""
 
     def words(out, images, *more):
@@ -206,7 +206,7 @@ def test_two_drivers_share_a_cluster_and_one_is_killed(home, monkeypatch, capfd)
             its = at_work(cluster)
             assert len(its) == 2
 
-            assert cli.main(words("second", "few", "--ray", address, "--workers", "1")) == 0
+            run(words("second", "few", "--ray", address, "--workers", "1"))
             close(home / "second", home / "plain-few")
             until(lambda: at_work(cluster) <= its, "processes of the second driver live on")
             assert at_work(cluster) == its, "the second run ended processes of the first"
@@ -219,16 +219,22 @@ def test_two_drivers_share_a_cluster_and_one_is_killed(home, monkeypatch, capfd)
         assert 8 <= before < 24
 
         (home / "open").touch()
-        assert cli.main([*first, "--resume"]) == 0
-        said = capfd.readouterr()
-        assert f"{24 - before} explained" in said.out
-        assert f"{before} finished before" in said.out
+        said = run([*first, "--resume"])
+        assert f"{24 - before} explained" in said
+        assert f"{before} finished before" in said
         close(home / "first", home / "plain-photos")
         assert len(list((home / "first").glob("*.png"))) == 24
         assert len(rows(home / "first")) == 24
         until(lambda: not at_work(cluster), "processes of a finished run live on")
         assert cluster.poll() is None
         assert sum("raylet" in title.split(" ")[0] or "/raylet" in title for title in below(cluster.pid).values()) >= 1
+
+
+def run(words):
+    """What the command prints. In a process of its own: Ray Data remembers the session that a process had before."""
+    done = subprocess.run([sys.executable, "-m", "lrp_tf", *words], capture_output=True, text=True, timeout=PATIENCE)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def rows(out):
